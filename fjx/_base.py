@@ -1,0 +1,315 @@
+"""The words of fjx: five NamedTuples of pure functions, and the values they exchange.
+
+Everything else in the library builds one of these five, or runs them.  A field is a function; its
+``Protocol`` below says what it takes, what it returns and what it must never do.  Two argument orders
+hold everywhere: transforms read ``(key, value, state) -> (value, state)``, steps read
+``(key, state, input) -> (state, output)``; a key comes first, always, and is a typed key
+(``jax.random.key``).
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+"""A typed PRNG key, as made by ``jax.random.key``."""
+
+Tree = Any
+"""Any pytree of arrays: parameters, messages, states, batches."""
+
+TreeLike = Any
+"""A pytree of arrays or of ``jax.ShapeDtypeStruct``: only shapes and dtypes are read."""
+
+Metrics = Mapping[str, jax.Array]
+"""Scalars by name, for a human to read.  Metrics never feed back into the computation."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Values
+# --------------------------------------------------------------------------------------------------
+
+
+class Examples(NamedTuple):
+    """One client's examples: a window on the packed arrays that all clients share.
+
+    Under ``vmap`` over a cohort ``arrays`` stays as it is and only ``offset`` and ``size`` carry a
+    client axis, so no client's examples are copied or padded.
+
+    Attributes:
+        arrays: pytree of ``[total, ...]``, the examples of all clients one after another.
+        offset: ``i32[]``, where this client's examples begin.
+        size: ``i32[]``, how many there are; zero for an empty or a padding client.
+    """
+
+    arrays: Tree
+    offset: Array
+    size: Array
+
+    def take(self, positions: Array) -> Tree:
+        """The examples at ``positions`` (``i32[b]``, each below ``size``): a pytree of ``[b, ...]``."""
+        rows = self.offset + positions
+        # Positions past the end occur only where a mask discards them; "clip" keeps them readable.
+        return jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.arrays)
+
+
+class Cohort(NamedTuple):
+    """The clients of one round, as arrays of a fixed length m.
+
+    A slot may be padding (``ids == num_clients``, weight 0) or a client that dropped out (a valid
+    id, weight 0).  Neither contributes, and neither's state changes by a bit.
+
+    Attributes:
+        ids: ``i32[m]``, each client at most once.
+        weights: ``f32[m]``, what the client counts for; zero means that it does not take part.
+        examples: the clients' windows, ``offset`` and ``size`` being ``i32[m]``.
+        rejected: ``i32[]``, how many requested slots were turned into padding because their id was
+            out of range or a duplicate.
+    """
+
+    ids: Array
+    weights: Array
+    examples: Examples
+    rejected: Array
+
+
+class Public(NamedTuple):
+    """What every client of a round knows, for free: it travels with the model, or is agreed once.
+
+    Attributes:
+        state: the aggregator's state, the same for all.
+        key: a round key, the same for all: the source of shared randomness.
+        rank: ``i32[]``, this client's rank by id among the cohort's clients, 0 to size - 1.
+        size: ``i32[]``, the number of clients in the cohort, padding not counted.
+    """
+
+    state: Tree
+    key: Key
+    rank: Array
+    size: Array
+
+
+class Stateful(NamedTuple):
+    """A model with mutable state beside its parameters (BatchNorm's running statistics, say).
+
+    Gradients are taken of ``params`` only.  The state moves because the loss function returns a new
+    one, and it travels like the parameters do: the message holds ``after - before`` of both.
+
+    Attributes:
+        params: what the optimisers move.
+        state: what the loss function moves.
+    """
+
+    params: Tree
+    state: Tree
+
+
+class Contract(NamedTuple):
+    """What a compressor C promises for every message x of a given shape, tested by a law.
+
+    Attributes:
+        unbiased: E[C(x)] = x.
+        omega: E||C(x) - x||^2 <= omega ||x||^2; None where nothing is promised.
+        delta: E||C(x) - x||^2 <= (1 - delta) ||x||^2 with 0 < delta <= 1; None where nothing is.
+        linear: for one key, C(x) + C(y) = C(x + y), so that payloads can be added.
+        projection: ||x||^2 = ||C(x)||^2 + ||x - C(x)||^2; what follows on the kept values then errs
+            in a direction of its own.
+    """
+
+    unbiased: bool = False
+    omega: float | None = None
+    delta: float | None = None
+    linear: bool = False
+    projection: bool = False
+
+
+class Combine(enum.Enum):
+    """How the contributions of a cohort meet."""
+
+    SUM = "sum"
+    """They are added: in constant memory, across devices, under a secure sum or in ciphertext."""
+    STACK = "stack"
+    """The server needs them side by side (median, Krum): stacked along a leading client axis."""
+
+
+SUM, STACK = Combine.SUM, Combine.STACK
+
+
+# --------------------------------------------------------------------------------------------------
+# Compressor
+# --------------------------------------------------------------------------------------------------
+
+
+class CompressorInit(Protocol):
+    def __call__(self, message_like: TreeLike, /) -> Tree:
+        """The codec's state before its first message; ``()`` for a stateless codec."""
+
+
+class Encode(Protocol):
+    def __call__(self, key: Key, message: Tree, state: Tree, /) -> tuple[Tree, Tree]:
+        """On the client: the payload, which is what the wire carries, and the next state."""
+
+
+class Decode(Protocol):
+    def __call__(self, payload: Tree, /) -> Tree:
+        """On the server: the message, from the payload alone; total, without key or state."""
+
+
+class ContractOf(Protocol):
+    def __call__(self, message_like: TreeLike, /) -> Contract:
+        """What the codec promises for messages of this shape."""
+
+
+class Compressor(NamedTuple):
+    """A codec for one client's message.  There is no client axis anywhere in it: ``vmap`` adds one.
+
+    Codecs act on floating leaves and pass every other leaf through.
+    """
+
+    init: CompressorInit
+    encode: Encode
+    decode: Decode
+    contract: ContractOf
+
+
+# --------------------------------------------------------------------------------------------------
+# ClientUpdate
+# --------------------------------------------------------------------------------------------------
+
+
+class ClientInit(Protocol):
+    def __call__(self, params: Tree, /) -> Tree:
+        """What a client remembers between rounds, before its first; ``()`` for most algorithms."""
+
+
+class ClientStep(Protocol):
+    def __call__(
+        self, key: Key, broadcast: Tree, state: Tree, examples: Examples, /
+    ) -> tuple[Tree, Tree, Metrics]:
+        """One client's local work: the message (after - before), the next state, metrics."""
+
+
+class MessageLike(Protocol):
+    def __call__(self, params: Tree, /) -> TreeLike:
+        """The template (shapes and dtypes) of the message that ``update`` returns."""
+
+
+class ClientUpdate(NamedTuple):
+    """One client's local work."""
+
+    init: ClientInit
+    update: ClientStep
+    message: MessageLike
+
+
+# --------------------------------------------------------------------------------------------------
+# Aggregator
+# --------------------------------------------------------------------------------------------------
+
+
+class AggregatorInit(Protocol):
+    def __call__(self, message_like: TreeLike, /) -> Tree:
+        """The aggregator's state before the first round."""
+
+
+class Contribute(Protocol):
+    def __call__(self, key: Key, message: Tree, weight: Array, public: Public, /) -> Tree:
+        """One client's share.  ``key`` is its own; ``weight`` is zero if it does not take part."""
+
+
+class Finish(Protocol):
+    def __call__(self, key: Key, total: Tree, state: Tree, /) -> tuple[Tree, Tree, Metrics]:
+        """After the contributions met: the aggregate message, the next state, metrics."""
+
+
+class Aggregator(NamedTuple):
+    """m messages to one.  Everything that the clients of a round must agree on lives here."""
+
+    init: AggregatorInit
+    contribute: Contribute
+    finish: Finish
+    combine: Combine
+
+
+# --------------------------------------------------------------------------------------------------
+# ServerUpdate
+# --------------------------------------------------------------------------------------------------
+
+
+class ServerInit(Protocol):
+    def __call__(self, params: Tree, /) -> Any:
+        """The server's state; it has a field ``params``, the current model."""
+
+
+class Broadcast(Protocol):
+    def __call__(self, state: Any, /) -> Tree:
+        """What the server sends to every client of the round."""
+
+
+class ServerStep(Protocol):
+    def __call__(self, state: Any, message: Tree, /) -> Any:
+        """The state after the round's aggregate message."""
+
+
+class ServerUpdate(NamedTuple):
+    """How the server moves when the round's aggregate message has come in."""
+
+    init: ServerInit
+    broadcast: Broadcast
+    update: ServerStep
+
+
+# --------------------------------------------------------------------------------------------------
+# Algorithm
+# --------------------------------------------------------------------------------------------------
+
+
+class Executor(Protocol):
+    """How a cohort is run: all at once, in chunks, over devices.  Results do not depend on it."""
+
+    def __call__(
+        self, client: Callable[[Tree], tuple[Tree, Tree]], inputs: Tree, cost: Array, /
+    ) -> tuple[Tree, Tree]:
+        """Runs ``client`` on every slot of ``inputs``.
+
+        Args:
+            client: one slot's inputs to ``(summed, stacked)``.  For inputs that are all zeros it
+                must return a ``summed`` of zeros: such slots pad a chunk.
+            inputs: pytree of ``[m, ...]``.
+            cost: ``i32[m]``, proportional to a slot's work; executors may sort by it.
+
+        Returns:
+            The first outputs added over the slots, and the second stacked in the order given.
+        """
+
+
+class Round(Protocol):
+    def __call__(
+        self, key: Key, state: Any, clients: Tree, cohort: Cohort, /, *, executor: Executor = ...
+    ) -> tuple[Any, Tree, Metrics]:
+        """One round: the server's state, the cohort's rows ``[m, ...]`` and the round's metrics."""
+
+
+class Traffic(NamedTuple):
+    """What one client moves in one round, in bits, measured on payloads."""
+
+    uplink: int
+    downlink: int
+
+
+class Algorithm(NamedTuple):
+    """What :func:`fjx.compose` returns: a federated algorithm as three pure functions and a price.
+
+    Attributes:
+        init: ``(params) -> state`` of the server side; ``state.params`` is the current model.
+        init_client: ``(params) -> row``, one client's state; a table of them is indexed by id.
+        round: ``(key, state, rows, cohort) -> (state, rows, metrics)``.
+        traffic: ``(params) -> Traffic``, from shapes alone.
+    """
+
+    init: Callable[[Tree], Any]
+    init_client: Callable[[Tree], Tree]
+    round: Round
+    traffic: Callable[[Tree], Traffic]

@@ -1,0 +1,132 @@
+"""Eager checks of arguments.  What is concrete is checked at once; tracers pass.
+
+Every message names the argument, the value and the remedy.
+"""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def concrete(value: Any) -> bool:
+    """Whether ``value`` can be looked at now."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises unless ``value`` is a finite real number within the bounds given.
+
+    Raises:
+        TypeError: not a real number (a bool, a string, None, an array with axes).
+        ValueError: not finite, or out of bounds.
+    """
+    if not concrete(value):
+        return
+    is_scalar_array = isinstance(value, jax.Array | np.ndarray | np.generic) and np.ndim(value) == 0
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) or is_scalar_array):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    bounds = [
+        (above, "greater than", lambda v, b: v > b),
+        (at_least, "at least", lambda v, b: v >= b),
+        (at_most, "at most", lambda v, b: v <= b),
+        (below, "less than", lambda v, b: v < b),
+    ]
+    wanted = " and ".join(f"{word} {bound}" for bound, word, _ in bounds if bound is not None)
+    x = float(value)
+    inside = all(holds(x, bound) for bound, _, holds in bounds if bound is not None)
+    if not (np.isfinite(x) and inside):
+        raise ValueError(f"{name} must be {wanted or 'finite'}, got {value!r}")
+
+
+def integer(
+    name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
+) -> None:
+    """Raises unless ``value`` is an integer within the bounds; a tracer of integer dtype passes.
+
+    Raises:
+        TypeError: not an integer; a float with an integral value is not one.
+        ValueError: out of bounds.
+    """
+    if not concrete(value):
+        return
+    if isinstance(value, bool) or not (
+        isinstance(value, numbers.Integral)
+        or (isinstance(value, jax.Array | np.ndarray) and value.dtype.kind in "iu" and value.ndim == 0)
+    ):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    number(name, int(value), at_least=at_least, at_most=at_most)
+
+
+def static_integer(name: str, value: Any, **bounds: int) -> None:
+    """Like :func:`integer`, and refuses tracers: the value decides shapes.
+
+    Raises:
+        TypeError: not a Python integer.
+        ValueError: out of bounds.
+    """
+    if not concrete(value):
+        raise TypeError(f"{name} decides the shape of arrays and must be a Python int, got {value}")
+    integer(name, value, **bounds)
+
+
+def static_number(name: str, value: Any, **bounds: float) -> None:
+    """Like :func:`number`, and refuses tracers: the value decides shapes.
+
+    Raises:
+        TypeError: not a Python number.
+        ValueError: out of bounds.
+    """
+    if not concrete(value):
+        raise TypeError(f"{name} decides the shape of arrays and must be a Python number, got {value}")
+    number(name, value, **bounds)
+
+
+def key(name: str, value: Any) -> None:
+    """Raises unless ``value`` is one typed PRNG key, or a tracer of one.
+
+    Raises:
+        TypeError: a legacy ``uint32[2]`` key, a seed, or anything else.
+        ValueError: an array of keys where one is needed.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} must be a typed key, got {type(value).__name__}"
+            f"{'' if dtype is None else f' of dtype {dtype}'}; make one with jax.random.key(seed), "
+            "or wrap a legacy key with jax.random.wrap_key_data"
+        )
+    if value.shape != ():
+        raise ValueError(f"{name} must be one key, got shape {value.shape}; use jax.vmap over keys")
+
+
+def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises unless both trees have the same structure, shapes and dtypes.
+
+    Raises:
+        ValueError: naming the first leaf that differs.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    wanted, wanted_def = jax.tree_util.tree_flatten_with_path(like)
+    if treedef != wanted_def:
+        raise ValueError(
+            f"{name} must have the structure of {like_name}: got {treedef}, wanted {wanted_def}"
+        )
+    for (path, leaf), (_, want) in zip(leaves, wanted, strict=True):
+        got, need = jax.typeof(leaf) if not hasattr(leaf, "dtype") else leaf, want
+        if got.shape != need.shape or got.dtype != need.dtype:
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            raise ValueError(
+                f"{name} must match {like_name}: at {where} got {got.dtype}{list(got.shape)}, "
+                f"wanted {need.dtype}{list(need.shape)}"
+            )

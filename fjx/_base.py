@@ -65,6 +65,7 @@ class Cohort(NamedTuple):
         ids: ``i32[m]``, each client at most once.
         weights: ``f32[m]``, what the client counts for; zero means that it does not take part.
         examples: the clients' windows, ``offset`` and ``size`` being ``i32[m]``.
+        population: ``i32[]``, the number of clients in all, which is the id of a padding slot.
         rejected: ``i32[]``, how many requested slots were turned into padding because their id was
             out of range or a duplicate.
     """
@@ -72,6 +73,7 @@ class Cohort(NamedTuple):
     ids: Array
     weights: Array
     examples: Examples
+    population: Array
     rejected: Array
 
 

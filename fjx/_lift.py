@@ -1,0 +1,91 @@
+"""From a codec of one array to a codec of a pytree.
+
+A codec is written for one floating array; :func:`lift` applies it to every floating leaf of a message
+and passes the rest through.  Because a payload is itself a pytree, the same rule makes composition
+work: after ``top_k`` a message holds :class:`~fjx.wire.Sparse` nodes whose values are floating and
+whose indices are not, so a quantiser that follows quantises the values and leaves the indices alone.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx._tree import is_float
+
+
+def lift(
+    encode: Callable[[Key, Array], Any],
+    decode: Callable[[Any], Array],
+    contract: Callable[[jax.ShapeDtypeStruct], Contract],
+    *,
+    node: type,
+) -> Compressor:
+    """A stateless :class:`~fjx.Compressor` of trees from the three functions of one leaf.
+
+    Args:
+        encode: ``(key, x) -> node`` for one floating array x of any shape.
+        decode: ``(node) -> x``.
+        contract: of one floating leaf, from its shape and dtype.
+        node: the payload type that ``encode`` returns, by which ``decode`` finds its work.
+
+    Returns:
+        A compressor.  Leaf i draws from ``fold_in(key, i)``.
+    """
+
+    def encode_tree(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
+        leaves, treedef = jax.tree.flatten(message)
+        encoded = [
+            encode(jax.random.fold_in(key, i), leaf) if is_float(leaf) else leaf
+            for i, leaf in enumerate(leaves)
+        ]
+        return treedef.unflatten(encoded), state
+
+    def contract_tree(message_like: TreeLike) -> Contract:
+        leaves = [leaf for leaf in jax.tree.leaves(message_like) if is_float(leaf)]
+        return product([contract(leaf) for leaf in leaves])
+
+    return Compressor(
+        init=lambda message_like: (),
+        encode=encode_tree,
+        decode=functools.partial(map_nodes, decode, node),
+        contract=contract_tree,
+    )
+
+
+def map_nodes(function: Callable[[Any], Any], node: type, tree: Tree) -> Tree:
+    """``tree`` with every innermost ``node`` replaced by ``function(node)``.
+
+    Innermost, because in ``chain(a, b)`` what ``b`` made lies inside what ``a`` made, and ``b`` is to
+    be undone first, also where both are of one type.
+    """
+
+    def visit(subtree: Any) -> Any:
+        if not isinstance(subtree, node):
+            return subtree
+        parts, treedef = jax.tree.flatten(
+            subtree, is_leaf=lambda part: part is not subtree and isinstance(part, node)
+        )
+        if any(isinstance(part, node) for part in parts):
+            return treedef.unflatten([visit(part) for part in parts])
+        return function(subtree)
+
+    return jax.tree.map(visit, tree, is_leaf=lambda part: isinstance(part, node))
+
+
+def product(contracts: list[Contract]) -> Contract:
+    """The contract of codecs that act on disjoint parts of a message: the worst of each bound."""
+
+    def worst(values: list[float | None], pick: Callable[..., float]) -> float | None:
+        known = [value for value in values if value is not None]
+        return pick(known) if len(known) == len(values) else None
+
+    return Contract(
+        unbiased=all(c.unbiased for c in contracts),
+        omega=worst([c.omega for c in contracts], functools.partial(max, default=0.0)),
+        delta=worst([c.delta for c in contracts], functools.partial(min, default=1.0)),
+        linear=all(c.linear for c in contracts),
+        projection=all(c.projection for c in contracts),
+    )

@@ -1,0 +1,350 @@
+"""Codecs made of codecs."""
+
+import functools
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree
+from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx._lift import map_nodes, product
+from fjx.wire import Flat, Leaves, Selected, Structure
+
+
+def chain(*codecs: Compressor) -> Compressor:
+    """Applies codecs one after another: each encodes the floating leaves of the payload before it.
+
+    ``chain(top_k(0.01), quantize(bits=8))`` quantises the kept values and leaves the indices alone.
+
+    Guarantees: decodes in reverse; the contract is derived and promises no more than follows:
+        unbiased after unbiased has omega = (1 + omega_1)(1 + omega_2) - 1; unbiased with omega < 1
+        after a projection has delta = delta_1 (1 - omega); nothing is promised of other pairs.
+
+    Args:
+        *codecs: first applied first.
+
+    Returns:
+        A :class:`fjx.Compressor` whose state is the tuple of theirs.
+
+    Raises:
+        TypeError: an argument is not a Compressor.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.chain(compressors.top_k(0.5), compressors.quantize(bits=8))
+        >>> payload, _ = codec.encode(jax.random.key(0), jnp.array([1.0, -5.0, 5.0, 0.0]), codec.init(jnp.ones(4)))
+        >>> codec.decode(payload).tolist(), wire.bits(payload)
+        ([0.0, -5.0, 5.0, 0.0], 56)
+
+    References:
+        Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
+        JMLR 2023 (arXiv:2002.12410), for the classes and how they compose.
+    """
+    for codec in codecs:
+        require_compressor("chain", codec)
+
+    def init(message_like: TreeLike) -> Tree:
+        return tuple(
+            codec.init(like)
+            for codec, like in zip(codecs, _stages(codecs, message_like), strict=True)
+        )
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
+        states = []
+        for i, (codec, inner) in enumerate(zip(codecs, state, strict=True)):
+            message, inner = codec.encode(jax.random.fold_in(key, i), message, inner)
+            states.append(inner)
+        return message, tuple(states)
+
+    def decode(payload: Tree) -> Tree:
+        return functools.reduce(lambda part, codec: codec.decode(part), reversed(codecs), payload)
+
+    def contract(message_like: TreeLike) -> Contract:
+        likes = _stages(codecs, message_like)
+        contracts = [codec.contract(like) for codec, like in zip(codecs, likes, strict=True)]
+        exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
+        return functools.reduce(_then, contracts, exact)
+
+    return Compressor(init, encode, decode, contract)
+
+
+def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[TreeLike]:
+    """What each codec of a chain is given, as shapes."""
+    likes = []
+    for codec in codecs:
+        likes.append(message_like)
+        message_like = payload_like(codec, message_like)
+    return likes
+
+
+def payload_like(codec: Compressor, message_like: TreeLike) -> TreeLike:
+    """The payload of a message of the shapes given, as shapes."""
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(codec.init, message_like)
+    return jax.eval_shape(codec.encode, key, message_like, state)[0]
+
+
+def _then(first: Contract, second: Contract) -> Contract:
+    """The contract of ``second`` on what ``first`` keeps."""
+    if first == Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True):
+        return second
+    linear = first.linear and second.linear
+    if first.unbiased and second.unbiased and first.omega is not None and second.omega is not None:
+        omega = (1 + first.omega) * (1 + second.omega) - 1
+        return Contract(
+            unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None, linear=linear
+        )
+    if first.projection and first.delta is not None and second.unbiased and second.omega is not None:
+        # E||C_2(Px) - x||^2 = ||x - Px||^2 + E||C_2(Px) - Px||^2 <= ||x||^2 - (1 - omega) ||Px||^2,
+        # the cross term vanishing because C_2 is unbiased.
+        delta = first.delta * (1 - second.omega)
+        return Contract(delta=delta if delta > 0 else None, linear=linear)
+    return Contract(linear=linear)
+
+
+class ErrorFeedbackState(NamedTuple):
+    """The state of :func:`error_feedback`.
+
+    Attributes:
+        residual: what past rounds failed to send; shaped like the message.
+        inner: the state of the inner codec.
+    """
+
+    residual: Tree
+    inner: Tree
+
+
+def error_feedback(codec: Compressor) -> Compressor:
+    """Remembers what a codec failed to send, and adds it to the next message.
+
+    With residual e: c = C(x + e) is sent, and e becomes x + e - c.  The sum of all that was sent and
+    the residual is the sum of all messages, so a contractive codec loses nothing for good.
+
+    Guarantees: decode(payload) + e_new = x + e_old, to rounding; the residual is that of the decoded
+        wire value, so rounding in the codec is fed back too.
+
+    Args:
+        codec: any compressor; theory asks for a contractive one (delta > 0).
+
+    Returns:
+        A :class:`fjx.Compressor` whose state holds one message per client.
+
+    Raises:
+        TypeError: ``codec`` is not a Compressor.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors
+        >>> codec = compressors.error_feedback(compressors.top_k(0.5))
+        >>> x = jnp.array([3.0, 2.0])
+        >>> payload, state = codec.encode(jax.random.key(0), x, codec.init(x))
+        >>> codec.decode(payload).tolist(), state.residual.tolist()
+        ([3.0, 0.0], [0.0, 2.0])
+
+    References:
+        Seide et al., *1-Bit Stochastic Gradient Descent*, Interspeech 2014; Karimireddy et al.,
+        *Error Feedback Fixes SignSGD*, ICML 2019 (arXiv:1901.09847).
+    """
+    require_compressor("error_feedback", codec)
+
+    def init(message_like: TreeLike) -> ErrorFeedbackState:
+        return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like))
+
+    def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
+        wanted = _tree.add(message, state.residual)
+        payload, inner = codec.encode(key, wanted, state.inner)
+        return payload, ErrorFeedbackState(_tree.subtract(wanted, codec.decode(payload)), inner)
+
+    return Compressor(init, encode, codec.decode, lambda message_like: Contract())
+
+
+def on(pattern: str, codec: Compressor) -> Compressor:
+    """Applies a codec to the leaves whose path matches, and sends the others as they are.
+
+    Args:
+        pattern: a regular expression, searched for in the leaf's path with ``/`` between keys, such
+            as ``params/Dense_0/kernel``.
+        codec: for the matching leaves.  Chain several ``on`` for several parts.
+
+    Returns:
+        A :class:`fjx.Compressor`.
+
+    Raises:
+        TypeError: ``codec`` is not a Compressor.
+        re.error: ``pattern`` is not a regular expression.
+        ValueError: from ``init``, if no leaf of the message matches.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.on("kernel$", compressors.quantize(bits=8))
+        >>> message = {"kernel": jnp.ones((10, 10)), "bias": jnp.ones(10)}
+        >>> payload, _ = codec.encode(jax.random.key(0), message, codec.init(message))
+        >>> wire.bits(payload) == 100 * 8 + 32 + 10 * 32
+        True
+    """
+    require_compressor("on", codec)
+    matches = re.compile(pattern).search
+
+    def divide(message: Tree) -> tuple[Tree, Tree]:
+        chosen = jax.tree_util.tree_map_with_path(
+            lambda path, _: bool(matches(jax.tree_util.keystr(path, simple=True, separator="/"))),
+            message,
+        )
+        inside = jax.tree.map(lambda leaf, yes: leaf if yes else None, message, chosen)
+        outside = jax.tree.map(lambda leaf, yes: None if yes else leaf, message, chosen)
+        return inside, outside
+
+    def init(message_like: TreeLike) -> Tree:
+        inside, outside = divide(message_like)
+        if not jax.tree.leaves(inside):
+            paths = jax.tree_util.tree_flatten_with_path(outside)[0]
+            names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in paths]
+            raise ValueError(f"on: pattern {pattern!r} matches none of the leaves {names}")
+        return codec.init(inside)
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Selected, Tree]:
+        inside, outside = divide(message)
+        payload, state = codec.encode(key, inside, state)
+        return Selected(payload, outside), state
+
+    def join(payload: Selected) -> Tree:
+        return jax.tree.map(
+            lambda mine, other: other if mine is None else mine,
+            codec.decode(payload.inside),
+            payload.outside,
+            is_leaf=lambda part: part is None,
+        )
+
+    def contract(message_like: TreeLike) -> Contract:
+        exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
+        return product([exact, codec.contract(divide(message_like)[0])])
+
+    return Compressor(init, encode, functools.partial(map_nodes, join, Selected), contract)
+
+
+def flatten(codec: Compressor) -> Compressor:
+    """Applies a codec to the whole message as one vector: ``flatten(top_k(0.01))`` is global top-k.
+
+    Args:
+        codec: sees one floating vector, of the widest floating dtype of the message.
+
+    Returns:
+        A :class:`fjx.Compressor`; leaves that are not floating are sent as they are.
+
+    Raises:
+        TypeError: ``codec`` is not a Compressor.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors
+        >>> codec = compressors.flatten(compressors.top_k(0.5))
+        >>> message = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([8.0, 9.0])}
+        >>> payload, _ = codec.encode(jax.random.key(0), message, codec.init(message))
+        >>> jax.tree.map(lambda x: x.tolist(), codec.decode(payload))
+        {'a': [0.0, 0.0], 'b': [8.0, 9.0]}
+    """
+    require_compressor("flatten", codec)
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Flat, Tree]:
+        vector, others, structure = _ravel(message)
+        payload, state = codec.encode(key, vector, state)
+        return Flat(payload, others, structure), state
+
+    def decode(payload: Flat) -> Tree:
+        return _unravel(codec.decode(payload.vector), payload.others, payload.structure)
+
+    def vector_like(message_like: TreeLike) -> TreeLike:
+        return jax.eval_shape(lambda message: _ravel(message)[0], message_like)
+
+    return Compressor(
+        init=lambda message_like: codec.init(vector_like(message_like)),
+        encode=encode,
+        decode=functools.partial(map_nodes, decode, Flat),
+        contract=lambda message_like: codec.contract(vector_like(message_like)),
+    )
+
+
+def _ravel(message: Tree) -> tuple[Array, tuple[Array, ...], Structure]:
+    leaves, treedef = jax.tree.flatten(message)
+    floats = [leaf for leaf in leaves if _tree.is_float(leaf)]
+    others = tuple(leaf for leaf in leaves if not _tree.is_float(leaf))
+    described = tuple(
+        (tuple(leaf.shape), leaf.dtype.name) if _tree.is_float(leaf) else None for leaf in leaves
+    )
+    widest = max((x.dtype for x in floats), key=lambda t: jnp.finfo(t).bits, default=jnp.float32)
+    parts = [leaf.reshape(-1).astype(widest) for leaf in floats]
+    vector = jnp.concatenate(parts) if parts else jnp.zeros(0, widest)
+    return vector, others, Structure(treedef, described)
+
+
+def _unravel(vector: Array, others: tuple[Array, ...], structure: Structure) -> Tree:
+    rest, start, leaves = iter(others), 0, []
+    for described in structure.floats:
+        if described is None:
+            leaves.append(next(rest))
+            continue
+        shape, dtype = described
+        size = math.prod(shape)
+        leaves.append(vector[start : start + size].reshape(shape).astype(dtype))
+        start += size
+    return structure.treedef.unflatten(leaves)
+
+
+def per_leaf(codec: Compressor) -> Compressor:
+    """Applies a codec to each floating leaf by itself, with a key and a state of its own.
+
+    Codecs of arrays already work leaf by leaf; this makes it so for one that does not, and undoes
+    nothing: ``per_leaf(flatten(c))`` is c on each leaf as a vector.
+
+    Args:
+        codec: sees messages of a single leaf.
+
+    Returns:
+        A :class:`fjx.Compressor` whose state is the tuple of the leaves' states.
+
+    Raises:
+        TypeError: ``codec`` is not a Compressor.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors
+        >>> codec = compressors.per_leaf(compressors.flatten(compressors.top_k(0.5)))
+        >>> message = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([8.0, 9.0])}
+        >>> payload, _ = codec.encode(jax.random.key(0), message, codec.init(message))
+        >>> jax.tree.map(lambda x: x.tolist(), codec.decode(payload))
+        {'a': [0.0, 2.0], 'b': [0.0, 9.0]}
+    """
+    require_compressor("per_leaf", codec)
+
+    def init(message_like: TreeLike) -> Tree:
+        return tuple(codec.init(leaf) for leaf in jax.tree.leaves(message_like))
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Leaves, Tree]:
+        leaves, treedef = jax.tree.flatten(message)
+        encoded = [
+            codec.encode(jax.random.fold_in(key, i), leaf, inner)
+            for i, (leaf, inner) in enumerate(zip(leaves, state, strict=True))
+        ]
+        structure = Structure(treedef, (None,) * len(leaves))
+        return Leaves(tuple(p for p, _ in encoded), structure), tuple(s for _, s in encoded)
+
+    def decode(payload: Leaves) -> Tree:
+        return payload.structure.treedef.unflatten([codec.decode(p) for p in payload.leaves])
+
+    def contract(message_like: TreeLike) -> Contract:
+        return product([codec.contract(leaf) for leaf in jax.tree.leaves(message_like)])
+
+    return Compressor(init, encode, functools.partial(map_nodes, decode, Leaves), contract)
+
+
+def require_compressor(where: str, codec: object) -> None:
+    """Raises TypeError unless ``codec`` is a Compressor."""
+    if not isinstance(codec, Compressor):
+        raise TypeError(
+            f"{where} needs a fjx.Compressor such as compressors.top_k(0.01), got {codec!r}"
+        )

@@ -1,0 +1,31 @@
+"""The wire: payload types, their exact cost in bits, and their bytes."""
+
+from fjx.wire._bits import bits as bits
+from fjx.wire._bytes import from_bytes as from_bytes
+from fjx.wire._bytes import header_bits as header_bits
+from fjx.wire._bytes import to_bytes as to_bytes
+from fjx.wire._types import Cast as Cast
+from fjx.wire._types import Flat as Flat
+from fjx.wire._types import Leaves as Leaves
+from fjx.wire._types import Masked as Masked
+from fjx.wire._types import Payload as Payload
+from fjx.wire._types import Quantized as Quantized
+from fjx.wire._types import Selected as Selected
+from fjx.wire._types import Sparse as Sparse
+from fjx.wire._types import Structure as Structure
+
+__all__ = [
+    "Cast",
+    "Flat",
+    "Leaves",
+    "Masked",
+    "Payload",
+    "Quantized",
+    "Selected",
+    "Sparse",
+    "Structure",
+    "bits",
+    "from_bytes",
+    "header_bits",
+    "to_bytes",
+]

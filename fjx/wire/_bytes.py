@@ -1,0 +1,264 @@
+"""Payloads as bytes: a frame that says what it holds, and refuses what it cannot vouch for.
+
+A frame is, all integers little-endian::
+
+    4  b"FJX" and the version of the format, 1
+    4  length n of the schema
+    4  CRC-32 of schema and body
+    n  schema: canonical JSON of the containers, payload types, static fields, dtypes and shapes
+    *  body: the sections, in the order of the payload's leaves
+
+The first four rows are the header.  It is the same for every client and every round of a run, so a
+deployment sends it once; :func:`fjx.wire.bits` bills the body.
+"""
+
+import dataclasses
+import json
+import struct
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx._base import Stateful, Tree, TreeLike
+from fjx.wire._bits import children, section_bytes, sections
+from fjx.wire._pack import pack, unpack
+from fjx.wire._types import Payload, Structure
+
+_MAGIC = b"FJX\x01"
+_PREFIX = struct.Struct("<4sII")
+
+
+def to_bytes(payload: Tree) -> bytes:
+    """A payload as bytes that :func:`from_bytes` reads on any machine.
+
+    Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``;
+        equal payloads give equal bytes.
+
+    Args:
+        payload: concrete arrays in dicts, lists, tuples, None, :class:`fjx.Stateful` and payload
+            types.  Other containers are written, and read back with ``like``.
+
+    Returns:
+        The frame.
+
+    Raises:
+        TypeError: a leaf has no wire format.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import wire
+        >>> data = wire.to_bytes({"w": jnp.arange(3, dtype=jnp.uint8)})
+        >>> data[:3], data[-3:]
+        (b'FJX', b'\\x00\\x01\\x02')
+        >>> wire.from_bytes(data)
+        {'w': Array([0, 1, 2], dtype=uint8)}
+    """
+    schema = json.dumps(_describe(payload), separators=(",", ":"), sort_keys=True).encode()
+    body = b"".join(pack(np.asarray(leaf), width) for leaf, width in sections(payload))
+    return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
+
+
+def header_bits(data: bytes) -> int:
+    """The size of a frame's header in bits: ``96 + 8 * len(schema)``.
+
+    Args:
+        data: a frame made by :func:`to_bytes`.
+
+    Returns:
+        A Python int.
+
+    Raises:
+        ValueError: not a frame of this version.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import wire
+        >>> payload = jnp.zeros(10)
+        >>> data = wire.to_bytes(payload)
+        >>> 8 * len(data) - wire.header_bits(data) == wire.bits(payload) == 320
+        True
+    """
+    return 8 * (_PREFIX.size + _prefix(data)[0])
+
+
+def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
+    """The payload that :func:`to_bytes` wrote, or an error; never a different payload.
+
+    Args:
+        data: a whole frame.
+        like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
+            payload of any other form is refused, and containers that bytes cannot describe (a
+            NamedTuple of yours, an equinox module) are restored.  A server should always give it.
+
+    Returns:
+        The payload, on the default device.
+
+    Raises:
+        ValueError: truncated, longer than it says, altered, of another version, of a form other than
+            ``like``, or with contents that no codec writes (an index out of range, a repeated one).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import wire
+        >>> data = wire.to_bytes(jnp.arange(4.0))
+        >>> wire.from_bytes(data[:-1])
+        Traceback (most recent call last):
+            ...
+        ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
+    """
+    length, checksum = _prefix(data)
+    rest = memoryview(data)[_PREFIX.size :]
+    if len(rest) < length or zlib.crc32(rest) != checksum:
+        raise _refused("the check sum is wrong; the bytes were altered or cut short")
+    try:
+        schema = json.loads(bytes(rest[:length]))
+        form = _rebuild(schema) if like is None else like
+        wanted = _describe(form)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _refused(f"its schema cannot be read ({error})") from error
+    if wanted != schema:
+        raise _refused("its form is not the expected one; both sides must run the same codec")
+    return _fill(form, rest[length:])
+
+
+def _refused(why: str) -> ValueError:
+    return ValueError(f"payload refused: {why}")
+
+
+def _prefix(data: bytes) -> tuple[int, int]:
+    if len(data) < _PREFIX.size:
+        raise _refused(f"{len(data)} bytes are too few for a header")
+    magic, length, checksum = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise _refused(f"it begins with {bytes(magic)!r}, not with {_MAGIC!r} (fjx, version 1)")
+    return length, checksum
+
+
+def _fill(form: TreeLike, body: memoryview) -> Tree:
+    """``form`` with the contents of ``body``, whose length is checked before anything is read."""
+    parts = list(sections(form))
+    ends = np.cumsum([0, *(section_bytes(leaf, width) for leaf, width in parts)], dtype=np.int64)
+    if ends[-1] != len(body):
+        raise _refused(f"its body has {len(body)} bytes, its schema says {ends[-1]}")
+    leaves = [
+        jnp.asarray(unpack(bytes(body[start:end]), width, leaf.shape, np.dtype(leaf.dtype)))
+        for (leaf, width), start, end in zip(parts, ends[:-1], ends[1:], strict=True)
+    ]
+    payload = jax.tree.unflatten(jax.tree.structure(form), leaves)
+    try:
+        jax.tree.map(_check, payload, is_leaf=lambda part: isinstance(part, Payload))
+    except ValueError as error:
+        raise _refused(str(error)) from error
+    return payload
+
+
+def _check(part: Any) -> None:
+    if isinstance(part, Payload):
+        part.check()
+        jax.tree.map(
+            _check,
+            [child for _, child in children(part)],
+            is_leaf=lambda inner: isinstance(inner, Payload),
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# The schema: a tree without its numbers, as JSON
+# --------------------------------------------------------------------------------------------------
+
+
+def _describe(tree: TreeLike) -> Any:
+    describe = _describe
+    match tree:
+        case None:
+            return None
+        case dict() if type(tree) is dict:
+            # Sorted as JAX sorts them, so that the order of the body is that of the leaves.
+            return ["dict", [[_plain_key(k), describe(tree[k])] for k in sorted(tree)]]
+        case Payload():
+            fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}  # type: ignore[arg-type]
+            names = {name for name, _ in children(tree)}
+            return [
+                "payload",
+                type(tree).__name__,
+                [[k, describe(v)] for k, v in fields.items() if k in names],
+                [[k, _static(v)] for k, v in fields.items() if k not in names],
+            ]
+        case Stateful(params, state):
+            return ["stateful", [describe(params), describe(state)]]
+        case list() | tuple() if type(tree) in (list, tuple):
+            return [type(tree).__name__, [describe(part) for part in tree]]
+        case _ if hasattr(tree, "dtype") and hasattr(tree, "shape"):
+            return ["array", np.dtype(tree.dtype).name, list(tree.shape)]
+    name = f"{type(tree).__module__}.{type(tree).__qualname__}"
+    parts = children(tree)
+    if len(parts) == 1 and parts[0][1] is tree:
+        raise TypeError(f"a payload leaf of type {name} has no wire format; send arrays")
+    return ["other", name, [[key, describe(part)] for key, part in parts]]
+
+
+def _rebuild(schema: Any) -> TreeLike:
+    match schema:
+        case None:
+            return None
+        case ["dict", entries]:
+            return {key: _rebuild(part) for key, part in entries}
+        case ["payload", name, contents, statics]:
+            types = {cls.__name__: cls for cls in Payload.__subclasses__()}
+            if name not in types:
+                raise ValueError(f"no payload type is called {name}")
+            return types[name](
+                **{key: _rebuild(part) for key, part in contents},
+                **{key: _from_static(value) for key, value in statics},
+            )
+        case ["stateful", [params, state]]:
+            return Stateful(_rebuild(params), _rebuild(state))
+        case ["list", parts]:
+            return [_rebuild(part) for part in parts]
+        case ["tuple", parts]:
+            return tuple(_rebuild(part) for part in parts)
+        case ["array", dtype, shape] if all(isinstance(n, int) and n >= 0 for n in shape):
+            return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+        case ["other", name, _]:
+            raise ValueError(f"it holds a {name}; give from_bytes a payload like the expected one")
+    raise ValueError(f"{schema!r} describes nothing")
+
+
+def _static(value: Any) -> Any:
+    match value:
+        case Structure(treedef, floats):
+            leaves = [None if f is None else jax.ShapeDtypeStruct(f[0], f[1]) for f in floats]
+            marked = [jax.ShapeDtypeStruct((), jnp.bool_) if x is None else x for x in leaves]
+            return ["structure", _describe(treedef.unflatten(marked))]
+        case tuple():
+            return ["tuple", [_static(item) for item in value]]
+        case bool() | int() | float() | str():
+            return value
+    raise TypeError(f"a static field of type {type(value).__name__} has no wire format")
+
+
+def _from_static(value: Any) -> Any:
+    match value:
+        case ["structure", schema]:
+            leaves, treedef = jax.tree.flatten(_rebuild(schema))
+            return Structure(
+                treedef,
+                tuple(
+                    None if leaf.dtype == jnp.bool_ else (tuple(leaf.shape), leaf.dtype.name)
+                    for leaf in leaves
+                ),
+            )
+        case ["tuple", items]:
+            return tuple(_from_static(item) for item in items)
+        case bool() | int() | float() | str():
+            return value
+    raise ValueError(f"{value!r} describes no static field")
+
+
+def _plain_key(key: Any) -> str | int:
+    if isinstance(key, str | int) and not isinstance(key, bool):
+        return key
+    raise TypeError(f"dict keys must be str or int to be written as bytes, got {key!r}")

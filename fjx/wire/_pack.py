@@ -1,0 +1,59 @@
+"""Integers of any width to bytes and back, on the host.  Least significant bit first throughout."""
+
+import numpy as np
+
+_BLOCK = 1 << 16  # elements at a time; a multiple of 8, so that every block ends on a whole byte
+
+
+def pack(values: np.ndarray, width: int) -> bytes:
+    """The low ``width`` bits of each element, one after another, padded with zeros to a byte.
+
+    Signed integers become two's complement; floats are read as their bit pattern.
+    """
+    raw = as_unsigned(values).reshape(-1)
+    if width == 8 * raw.dtype.itemsize:
+        return raw.astype(raw.dtype.newbyteorder("<")).tobytes()
+    blocks = (raw[i : i + _BLOCK] for i in range(0, raw.size, _BLOCK))
+    return b"".join(_pack_block(block, width) for block in blocks)
+
+
+def unpack(data: bytes, width: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The inverse of :func:`pack`; the sign of a narrow signed integer is extended."""
+    count, unsigned = int(np.prod(shape)), unsigned_dtype(dtype)
+    if width == 8 * unsigned.itemsize:
+        raw = np.frombuffer(data, unsigned.newbyteorder("<"), count).astype(unsigned)
+    else:
+        step = _BLOCK * width // 8
+        blocks = (data[i : i + step] for i in range(0, len(data), step))
+        raw = np.concatenate(
+            [np.zeros(0, np.uint64), *(_unpack_block(block, width) for block in blocks)]
+        )[:count]
+        if np.issubdtype(dtype, np.signedinteger):
+            sign = np.uint64(1) << np.uint64(max(width - 1, 0))
+            raw = (raw ^ sign) - sign  # wraps: uint64 arithmetic is two's complement
+        raw = raw.astype(unsigned)
+    return raw.astype(dtype).reshape(shape) if dtype == np.bool_ else raw.view(dtype).reshape(shape)
+
+
+def unsigned_dtype(dtype: np.dtype) -> np.dtype:
+    """The unsigned integer of the same storage, through which bit patterns are read."""
+    return np.dtype(f"u{np.dtype(dtype).itemsize}")
+
+
+def as_unsigned(values: np.ndarray) -> np.ndarray:
+    """A bit-for-bit view of ``values`` as unsigned integers."""
+    return np.ascontiguousarray(values).view(unsigned_dtype(values.dtype))
+
+
+def _pack_block(raw: np.ndarray, width: int) -> bytes:
+    octets = raw.astype("<u8").view(np.uint8).reshape(-1, 8)
+    planes = np.unpackbits(octets, axis=1, bitorder="little")[:, :width]
+    return np.packbits(planes.reshape(-1), bitorder="little").tobytes()
+
+
+def _unpack_block(data: bytes, width: int) -> np.ndarray:
+    flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    planes = flat[: flat.size // width * width].reshape(-1, width) if width else np.zeros((0, 0))
+    octets = np.zeros((len(planes), 64), np.uint8)
+    octets[:, :width] = planes
+    return np.packbits(octets, axis=1, bitorder="little").view("<u8").reshape(-1)

@@ -1,0 +1,197 @@
+"""Payloads: what the wire carries, as pytrees.
+
+A payload type is a frozen dataclass, registered with JAX, whose array fields are the content and whose
+static fields are what a receiver knows in advance.  It says how many bits each of its integers needs;
+:mod:`fjx.wire` derives costs and bytes from that, and codecs decode from the payload alone.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fjx._base import Array, Tree
+
+
+def static() -> Any:
+    """A dataclass field that is part of the type: the same for every client and round, and free."""
+    return dataclasses.field(metadata={"static": True})
+
+
+class Payload:
+    """Base of all payload types; a subclass is a registered frozen dataclass.
+
+    Examples:
+        A type of one's own, readable by :func:`fjx.wire.from_bytes` once it is defined:
+
+        >>> import dataclasses, jax
+        >>> from fjx import wire
+        >>> @jax.tree_util.register_dataclass
+        ... @dataclasses.dataclass(frozen=True)
+        ... class Nibbles(wire.Payload):
+        ...     codes: jax.Array
+        ...     def widths(self):
+        ...         return {"codes": 4}
+        >>> wire.bits(Nibbles(jax.numpy.zeros(6, "uint8")))
+        24
+    """
+
+    def widths(self) -> Mapping[str, int]:
+        """Bits per element of the integer fields that need fewer than their dtype has."""
+        return {}
+
+    def check(self) -> None:
+        """Raises ValueError if concrete contents could not have been encoded."""
+
+
+class Structure(NamedTuple):
+    """A tree without its numbers.
+
+    Attributes:
+        treedef: its containers.
+        floats: for each leaf in order ``(shape, dtype name)``, or None where it is not floating.
+    """
+
+    treedef: jax.tree_util.PyTreeDef
+    floats: tuple[tuple[tuple[int, ...], str] | None, ...]
+
+
+def index_width(size: int) -> int:
+    """Bits that address one of ``size`` coordinates: ``ceil(log2(size))``."""
+    return max(size - 1, 0).bit_length()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sparse(Payload):
+    """Some coordinates of an array, by position.
+
+    Attributes:
+        values: ``f[k]``, or a payload of them.
+        indices: ``i32[k]`` into the flattened array, distinct.
+        shape: of the array.
+    """
+
+    values: Tree
+    indices: Array
+    shape: tuple[int, ...] = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """An index costs ``ceil(log2(d))`` bits."""
+        return {"indices": index_width(int(np.prod(self.shape)))}
+
+    def check(self) -> None:
+        """Indices lie inside the array, each at most once."""
+        indices, size = np.asarray(self.indices), int(np.prod(self.shape))
+        if indices.size and not (indices.min() >= 0 and indices.max() < size):
+            raise ValueError(f"Sparse.indices must lie in [0, {size}), got up to {indices.max()}")
+        if np.unique(indices).size != indices.size:
+            raise ValueError("Sparse.indices must be distinct, got a repeated index")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Masked(Payload):
+    """Coordinates that a seed chooses; the seed travels, the positions do not.
+
+    Attributes:
+        values: ``f[k]``, or a payload of them.
+        seed: ``u32[n]``, the key data of the sender's mask.
+        shape: of the array.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    values: Tree
+    seed: Array
+    shape: tuple[int, ...] = static()
+    impl: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantized(Payload):
+    """Integers on a uniform grid around zero: x is about ``scale * codes``.
+
+    Attributes:
+        codes: ``i8`` or ``i16``, the shape of the array, each in ``[-L, L]``, L = 2^(bits-1) - 1.
+        scale: ``f32[]``, the distance of two levels, or a payload of it.
+        bits: of one code.
+        dtype: of the array.
+    """
+
+    codes: Array
+    scale: Tree
+    bits: int = static()
+    dtype: str = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """A code costs ``bits``."""
+        return {"codes": self.bits}
+
+    def check(self) -> None:
+        """Codes lie on the grid: two's complement has one value more than ``[-L, L]``."""
+        codes, top = np.asarray(self.codes), 2 ** (self.bits - 1) - 1
+        if codes.size and np.abs(codes.astype(np.int64)).max() > top:
+            raise ValueError(f"Quantized.codes must lie in [-{top}, {top}]")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cast(Payload):
+    """An array in a narrower floating dtype, divided by a power of two where the range needs it.
+
+    Attributes:
+        values: the narrow array.
+        exponent: ``i16[]``, x is about ``values * 2**exponent``; None if the range needs no scale.
+        dtype: of the array.
+    """
+
+    values: Array
+    exponent: Array | None
+    dtype: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Flat(Payload):
+    """The floating leaves of a tree as one vector, and its other leaves as they are.
+
+    Attributes:
+        vector: ``f[d]``, or a payload of it.
+        others: the leaves that are not floating, in order.
+        structure: of the tree.
+    """
+
+    vector: Tree
+    others: tuple[Array, ...]
+    structure: Structure = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Leaves(Payload):
+    """A tree as the payloads of its leaves.
+
+    Attributes:
+        leaves: one payload each, in order.
+        structure: of the tree.
+    """
+
+    leaves: tuple[Tree, ...]
+    structure: Structure = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Selected(Payload):
+    """A tree in two: the leaves that a codec was given, and those it was not.
+
+    Attributes:
+        inside: a payload of the selected leaves; None stands where the others were.
+        outside: the other leaves; None stands where the selected were.
+    """
+
+    inside: Tree
+    outside: Tree

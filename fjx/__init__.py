@@ -1,4 +1,22 @@
 """Federated learning in JAX: pure functions to compose, compiled as one program."""
 
+from fjx import aggregators as aggregators
+from fjx import clients as clients
 from fjx import compressors as compressors
+from fjx import servers as servers
 from fjx import wire as wire
+from fjx._base import SUM as SUM
+from fjx._base import STACK as STACK
+from fjx._base import Aggregator as Aggregator
+from fjx._base import Algorithm as Algorithm
+from fjx._base import ClientUpdate as ClientUpdate
+from fjx._base import Cohort as Cohort
+from fjx._base import Compressor as Compressor
+from fjx._base import Contract as Contract
+from fjx._base import Examples as Examples
+from fjx._base import Executor as Executor
+from fjx._base import Public as Public
+from fjx._base import ServerUpdate as ServerUpdate
+from fjx._base import Stateful as Stateful
+from fjx._base import Traffic as Traffic
+from fjx._compose import compose as compose

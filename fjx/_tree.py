@@ -13,14 +13,26 @@ def is_float(leaf: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
+def to_dtype(x: Array, dtype: Any) -> Array:
+    """``x`` in another dtype; a float that becomes an integer is rounded, not truncated."""
+    if is_float(x) and not jnp.issubdtype(dtype, jnp.floating):
+        x = jnp.round(x)
+    return x.astype(dtype)
+
+
 def add(a: Tree, b: Tree) -> Tree:
     """``a + b``, leaf by leaf, in the dtype of ``a``."""
-    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
+    return jax.tree.map(lambda x, y: x + to_dtype(y, x.dtype), a, b)
 
 
 def subtract(a: Tree, b: Tree) -> Tree:
     """``a - b``, leaf by leaf, in the dtype of ``a``."""
-    return jax.tree.map(lambda x, y: x - y.astype(x.dtype), a, b)
+    return jax.tree.map(lambda x, y: x - to_dtype(y, x.dtype), a, b)
+
+
+def scale(factor: Array, tree: Tree) -> Tree:
+    """``factor * tree`` in float32, whatever the dtype of a leaf: what sums over clients are made of."""
+    return jax.tree.map(lambda x: factor.astype(jnp.float32) * x.astype(jnp.float32), tree)
 
 
 def zeros_like(tree: TreeLike) -> Tree:
@@ -42,3 +54,27 @@ def all_finite(tree: Tree) -> Array:
     """Whether every floating leaf is finite: ``bool[]``."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if is_float(x)]
     return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
+
+
+def split(tree: Tree, inside: Tree) -> tuple[Tree, Tree]:
+    """``tree`` in two of its own structure: None stands in each where the other has a leaf.
+
+    Args:
+        tree: any pytree.
+        inside: a tree of bools, True for the leaves of the first part.
+    """
+    first = jax.tree.map(lambda leaf, yes: leaf if yes else None, tree, inside)
+    second = jax.tree.map(lambda leaf, yes: None if yes else leaf, tree, inside)
+    return first, second
+
+
+def split_floats(tree: Tree) -> tuple[Tree, Tree]:
+    """The floating leaves and the others: what optimisers move, and what they must not touch."""
+    return split(tree, jax.tree.map(is_float, tree))
+
+
+def merge(first: Tree, second: Tree) -> Tree:
+    """The inverse of :func:`split`."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, first, second, is_leaf=lambda part: part is None
+    )

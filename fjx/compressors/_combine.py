@@ -195,9 +195,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
             lambda path, _: bool(matches(jax.tree_util.keystr(path, simple=True, separator="/"))),
             message,
         )
-        inside = jax.tree.map(lambda leaf, yes: leaf if yes else None, message, chosen)
-        outside = jax.tree.map(lambda leaf, yes: None if yes else leaf, message, chosen)
-        return inside, outside
+        return _tree.split(message, chosen)
 
     def init(message_like: TreeLike) -> Tree:
         inside, outside = divide(message_like)
@@ -213,12 +211,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
         return Selected(payload, outside), state
 
     def join(payload: Selected) -> Tree:
-        return jax.tree.map(
-            lambda mine, other: other if mine is None else mine,
-            codec.decode(payload.inside),
-            payload.outside,
-            is_leaf=lambda part: part is None,
-        )
+        return _tree.merge(codec.decode(payload.inside), payload.outside)
 
     def contract(message_like: TreeLike) -> Contract:
         exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)

@@ -57,7 +57,7 @@ def quantize(*, bits: int) -> Compressor:
         # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
         uniform = jax.lax.optimization_barrier(jax.random.uniform(key, x.shape))
         lower = jnp.floor(ratio)
-        codes = lower + (uniform < ratio - lower)  # u < p, so that p = 0 never rounds up
+        codes = jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
         codes = jnp.clip(codes, -levels, levels).astype(integer)
         # NaN and inf poison the scale: a broken message must not decode to a sound one.
         scale = jnp.where(normal, scale, jnp.where(jnp.isfinite(scale), 0.0, jnp.nan))

@@ -1,0 +1,267 @@
+"""One generic round, into whose slots every algorithm fits."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fjx import _tree, _validate, wire
+from fjx._base import (
+    STACK,
+    SUM,
+    Aggregator,
+    Algorithm,
+    Array,
+    ClientUpdate,
+    Cohort,
+    Compressor,
+    Examples,
+    Executor,
+    Key,
+    Metrics,
+    Public,
+    ServerUpdate,
+    Traffic,
+    Tree,
+    TreeLike,
+)
+from fjx._executors import vectorized
+from fjx.aggregators import mean
+from fjx.compressors import identity
+from fjx.compressors._combine import payload_like
+from fjx.servers import from_optax
+
+
+class RoundState(NamedTuple):
+    """The server's side of an algorithm between rounds.
+
+    Attributes:
+        server: the server update's state.
+        aggregator: the aggregator's state.
+        downlink: the downlink codec's state.
+    """
+
+    server: Any
+    aggregator: Tree
+    downlink: Tree
+
+    @property
+    def params(self) -> Tree:
+        """The current model."""
+        return self.server.params
+
+
+class ClientRow(NamedTuple):
+    """One client's state between rounds: a row of the table of all clients.
+
+    Attributes:
+        client: the client update's state.
+        uplink: the uplink codec's state, shaped like the message.
+    """
+
+    client: Tree
+    uplink: Tree
+
+
+class _Slot(NamedTuple):
+    """What one client of the cohort is given.  All zeros is a slot that does nothing."""
+
+    id: Array
+    weight: Array
+    offset: Array
+    size: Array
+    rank: Array
+    row: ClientRow
+
+
+def compose(
+    *,
+    client: ClientUpdate,
+    uplink: Compressor | None = None,
+    downlink: Compressor | None = None,
+    aggregator: Aggregator | None = None,
+    server: ServerUpdate | optax.GradientTransformation | None = None,
+) -> Algorithm:
+    """A federated algorithm from its five parts.
+
+    A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode``
+    -> ``contribute``] for each client -> sum or stack -> ``finish`` -> server update.
+
+    Guarantees: what a client draws depends on the round key and its id alone, so permuting, padding
+        or chunking a cohort changes nothing but the order of floating sums; a client of weight zero,
+        or whose message is not finite, contributes exactly nothing, keeps its row bit for bit, and is
+        counted in the metrics; no codec can enlarge what the aggregator bounds, because
+        ``contribute`` sees the decoded message.
+
+    Args:
+        client: local work, such as :func:`fjx.clients.local_sgd`.
+        uplink: codec of the clients' messages; identity by default.
+        downlink: codec of the broadcast, one payload for all clients; identity by default.
+        aggregator: how messages become one; the mean weighted by examples by default.
+        server: a :class:`fjx.ServerUpdate` or an optax transformation; by default the aggregate
+            message is added to the model.
+
+    Returns:
+        An :class:`fjx.Algorithm`.  The metrics of a round are ``participants``, ``nonfinite`` and
+        ``rejected`` (counts), the client's metrics averaged over participating examples, and the
+        aggregator's.
+
+    Raises:
+        TypeError: a slot holds something of another kind.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, optax, fjx
+        >>> def loss_fn(params, batch, key):
+        ...     return jnp.mean((params["w"] - batch["x"]) ** 2)
+        >>> algorithm = fjx.compose(
+        ...     client=fjx.clients.local_sgd(loss_fn, optax.sgd(0.5), epochs=1, batch_size=4),
+        ...     uplink=fjx.compressors.identity(),
+        ...     server=optax.sgd(1.0),
+        ... )
+        >>> dataset = fjx.data.from_clients([{"x": jnp.full(4, 1.0)}, {"x": jnp.full(4, 3.0)}])
+        >>> state = algorithm.init({"w": jnp.zeros(())})
+        >>> rows = jax.vmap(lambda _: algorithm.init_client(state.params))(jnp.arange(2))
+        >>> cohort = dataset.cohort(jnp.arange(2))
+        >>> state, rows, metrics = algorithm.round(jax.random.key(0), state, rows, cohort)
+        >>> float(state.params["w"]), int(metrics["participants"])
+        (2.0, 2)
+
+    References:
+        McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*,
+        AISTATS 2017 (arXiv:1602.05629); Reddi et al., *Adaptive Federated Optimization*, ICLR 2021
+        (arXiv:2003.00295), for the server optimiser.
+    """
+    uplink = identity() if uplink is None else uplink
+    downlink = identity() if downlink is None else downlink
+    aggregator = mean() if aggregator is None else aggregator
+    server = optax.sgd(1.0) if server is None else server
+    if isinstance(server, optax.GradientTransformation):
+        server = from_optax(server)
+    _require("client", client, ClientUpdate)
+    _require("uplink", uplink, Compressor)
+    _require("downlink", downlink, Compressor)
+    _require("aggregator", aggregator, Aggregator)
+    _require("server", server, ServerUpdate)
+
+    def init(params: Tree) -> RoundState:
+        params = jax.tree.map(jnp.asarray, params)
+        state = server.init(params)
+        return RoundState(
+            server=state,
+            aggregator=aggregator.init(client.message(params)),
+            downlink=downlink.init(_broadcast_like(server, params)),
+        )
+
+    def init_client(params: Tree) -> ClientRow:
+        return ClientRow(client.init(params), uplink.init(client.message(params)))
+
+    def run_round(
+        key: Key,
+        state: RoundState,
+        rows: ClientRow,
+        cohort: Cohort,
+        *,
+        executor: Executor | None = None,
+    ) -> tuple[RoundState, ClientRow, Metrics]:
+        _validate.key("key", key)
+        execute = vectorized() if executor is None else executor
+        key_clients, key_public, key_finish, key_downlink = jax.random.split(key, 4)
+
+        sent, downlink_state = downlink.encode(
+            key_downlink, server.broadcast(state.server), state.downlink
+        )
+        broadcast = downlink.decode(sent)
+        invited = jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32)
+
+        def run_client(slot: _Slot) -> tuple[Tree, Tree]:
+            key_train, key_encode, key_contribute = jax.random.split(
+                jax.random.fold_in(key_clients, slot.id), 3
+            )
+            examples = Examples(cohort.examples.arrays, slot.offset, slot.size)
+            message, memory, metrics = client.update(
+                key_train, broadcast, slot.row.client, examples
+            )
+            payload, residual = uplink.encode(key_encode, message, slot.row.uplink)
+            received = uplink.decode(payload)
+
+            finite = _tree.all_finite((message, received))
+            counts = (slot.weight > 0) & finite
+            weight = jnp.where(counts, slot.weight, 0.0)
+            received = _tree.where(counts, received, _tree.zeros_like(received))
+            public = Public(state.aggregator, key_public, slot.rank, invited)
+            contribution = aggregator.contribute(key_contribute, received, weight, public)
+            if aggregator.combine is SUM:
+                # Whatever an aggregator adds of its own (local noise, say), an absentee adds none.
+                contribution = _tree.where(counts, contribution, _tree.zeros_like(contribution))
+
+            row = _tree.where(counts, ClientRow(memory, residual), slot.row)
+            tally = _tally(counts, (slot.weight > 0) & ~finite, slot.size, metrics)
+            if aggregator.combine is STACK:
+                return tally, (contribution, row)
+            return (contribution, tally), row
+
+        slots = _Slot(
+            cohort.ids,
+            cohort.weights,
+            cohort.examples.offset,
+            cohort.examples.size,
+            jnp.searchsorted(jnp.sort(cohort.ids), cohort.ids).astype(jnp.int32),
+            rows,
+        )
+        if aggregator.combine is STACK:
+            tally, (total, rows) = execute(run_client, slots, cohort.examples.size)
+        else:
+            (total, tally), rows = execute(run_client, slots, cohort.examples.size)
+
+        message, aggregator_state, aggregator_metrics = aggregator.finish(
+            key_finish, total, state.aggregator
+        )
+        state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
+        counted = {"rejected": cohort.rejected, **_averages(tally)}
+        return state, rows, _disjoint(counted, aggregator_metrics)
+
+    def traffic(params: Tree) -> Traffic:
+        return Traffic(
+            uplink=wire.bits(payload_like(uplink, client.message(params))),
+            downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
+        )
+
+    return Algorithm(init, init_client, run_round, traffic)
+
+
+def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
+    return jax.eval_shape(lambda p: server.broadcast(server.init(p)), params)
+
+
+def _tally(counts: Array, nonfinite: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
+    """What is summed over clients to make a round's metrics."""
+    examples = jnp.where(counts, size, 0).astype(jnp.float32)
+    return {
+        "participants": counts.astype(jnp.int32),
+        "nonfinite": nonfinite.astype(jnp.int32),
+        "examples": examples,
+        "sums": {k: jnp.where(counts, examples * v, 0.0) for k, v in metrics.items()},
+    }
+
+
+def _averages(tally: dict[str, Any]) -> Metrics:
+    examples = jnp.maximum(tally["examples"], 1.0)
+    means = {name: total / examples for name, total in tally["sums"].items()}
+    counts = {name: tally[name] for name in ("participants", "nonfinite")}
+    return _disjoint(counts, means)
+
+
+def _disjoint(a: Metrics, b: Metrics) -> Metrics:
+    """Both, or an error: a metric that overwrites another would disappear without a word."""
+    if clash := sorted(set(a) & set(b)):
+        raise ValueError(f"two parts of the algorithm report metrics called {clash}; rename one")
+    return {**a, **b}
+
+
+def _require(slot: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"compose: {slot} must be a fjx.{kind.__name__}, got {type(value).__name__}; "
+            "factories are called, as in compressors.identity()"
+        )

@@ -1,0 +1,9 @@
+"""How the messages of a cohort become one."""
+
+from fjx.aggregators._mean import mean as mean
+from fjx.aggregators._mean import per_field as per_field
+from fjx.aggregators._mean import total as total
+from fjx.aggregators._mean import uniform as uniform
+from fjx.aggregators._robust import median as median
+
+__all__ = ["mean", "median", "per_field", "total", "uniform"]

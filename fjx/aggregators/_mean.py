@@ -1,0 +1,153 @@
+"""Sums and means of the clients' messages."""
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree, _validate
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
+
+
+def mean() -> Aggregator:
+    """The weighted mean of the messages: sum_i w_i x_i / sum_i w_i.
+
+    The weights are the cohort's: numbers of examples unless the dataset was given others
+    (:meth:`fjx.data.FederatedData.with_weights`).  For equal weights use ``uniform(mean())``.
+
+    Guarantees: exact to float32 summation order; zero if nobody takes part.
+
+    Returns:
+        An :class:`fjx.Aggregator` that sums.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> a = aggregators.mean()
+        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, None))(
+        ...     jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0]))
+        >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), ())
+        >>> float(message)
+        2.0
+
+    References:
+        McMahan et al., AISTATS 2017 (arXiv:1602.05629), algorithm 1.
+    """
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return _tree.scale(weight, message), weight
+
+    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        summed, weight = total
+        return _tree.scale(1 / jnp.where(weight > 0, weight, 1.0), summed), state, {}
+
+    return Aggregator(lambda message_like: (), contribute, finish, SUM)
+
+
+def total(denominator: float | Array) -> Aggregator:
+    """The sum of the messages of those who take part, over a fixed number: sum_i x_i / denominator.
+
+    Unlike a mean it does not know how many came, which is what private sums and running averages
+    over all clients need.
+
+    Args:
+        denominator: positive; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` that sums.
+
+    Raises:
+        ValueError: ``denominator`` is not positive.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> a = aggregators.total(10.0)
+        >>> float(a.finish(None, a.contribute(None, jnp.array(5.0), jnp.array(3.0), None), ())[0])
+        0.5
+    """
+    _validate.number("denominator", denominator, above=0)
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return _tree.scale(weight > 0, message)
+
+    def finish(key: Key, summed: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        return _tree.scale(jnp.asarray(1 / denominator), summed), state, {}
+
+    return Aggregator(lambda message_like: (), contribute, finish, SUM)
+
+
+def uniform(aggregator: Aggregator) -> Aggregator:
+    """Gives every client that takes part the weight one, whatever its number of examples.
+
+    Args:
+        aggregator: which is told the new weights.
+
+    Returns:
+        An :class:`fjx.Aggregator`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> a = aggregators.uniform(aggregators.mean())
+        >>> _, weight = a.contribute(None, jnp.array(1.0), jnp.array(250.0), None)
+        >>> float(weight)
+        1.0
+    """
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return aggregator.contribute(key, message, (weight > 0).astype(jnp.float32), public)
+
+    return aggregator._replace(contribute=contribute)
+
+
+def per_field(**fields: Aggregator) -> Aggregator:
+    """Aggregates each entry of a message that is a dict in a way of its own.
+
+    Args:
+        **fields: one aggregator for each key of the message; all sum, or all stack.
+
+    Returns:
+        An :class:`fjx.Aggregator` of dicts with these keys.  A metric is named ``field/metric``.
+
+    Raises:
+        ValueError: no fields, a mixture of sums and stacks, or (from ``init``) other keys in the
+            message.
+
+    Examples:
+        >>> from fjx import aggregators
+        >>> a = aggregators.per_field(model=aggregators.mean(), control=aggregators.total(10.0))
+        >>> a.init({"model": 0.0, "control": 0.0}), a.combine.name
+        ({'control': (), 'model': ()}, 'SUM')
+    """
+    if len({field.combine for field in fields.values()}) != 1:
+        raise ValueError(
+            "per_field needs at least one aggregator, and all that sum or all that stack; got "
+            f"{ {name: field.combine.name for name, field in fields.items()} }"
+        )
+    names = sorted(fields)
+
+    def init(message_like: Tree) -> Tree:
+        if not isinstance(message_like, dict) or sorted(message_like) != names:
+            got = sorted(message_like) if isinstance(message_like, dict) else type(message_like)
+            raise ValueError(f"per_field has aggregators for {names}, the message has {got}")
+        return {name: fields[name].init(message_like[name]) for name in names}
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return {
+            name: fields[name].contribute(
+                jax.random.fold_in(key, i),
+                message[name],
+                weight,
+                public._replace(state=public.state[name]),
+            )
+            for i, name in enumerate(names)
+        }
+
+    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        message, states, metrics = {}, {}, {}
+        for i, name in enumerate(names):
+            own = jax.random.fold_in(key, i)
+            message[name], states[name], part = fields[name].finish(own, total[name], state[name])
+            metrics.update({f"{name}/{metric}": value for metric, value in part.items()})
+        return message, states, metrics
+
+    return Aggregator(init, contribute, finish, fields[names[0]].combine)

@@ -1,0 +1,48 @@
+"""Aggregators that look at the messages side by side."""
+
+import jax
+import jax.numpy as jnp
+
+from fjx._base import STACK, Aggregator, Array, Key, Metrics, Public, Tree
+
+
+def median() -> Aggregator:
+    """The coordinate-wise median of the messages, each client counted once.
+
+    Guarantees: fewer than half of the clients, whatever they send, cannot move a coordinate outside
+        the range of the others; for an even number the mean of the middle two; zero if nobody takes
+        part.
+
+    Returns:
+        An :class:`fjx.Aggregator` that stacks.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> a = aggregators.median()
+        >>> stacked = (jnp.array([1.0, 2.0, 1e9]), jnp.array([True, True, True]))
+        >>> float(a.finish(None, stacked, ())[0])
+        2.0
+
+    References:
+        Yin, Chen, Kannan, Bartlett, *Byzantine-Robust Distributed Learning*, ICML 2018
+        (arXiv:1803.01498).
+    """
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return message, weight > 0
+
+    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        messages, present = total
+        count = jnp.sum(present)
+        low, high = jnp.maximum(count - 1, 0) // 2, count // 2
+
+        def middle(x: Array) -> Array:
+            x32 = x.astype(jnp.float32)
+            mask = present.reshape(-1, *[1] * (x.ndim - 1))
+            ranked = jnp.sort(jnp.where(mask, x32, jnp.inf), axis=0)
+            return jnp.where(count > 0, (ranked[low] + ranked[high]) / 2, 0.0)
+
+        return jax.tree.map(middle, messages), state, {}
+
+    return Aggregator(lambda message_like: (), contribute, finish, STACK)

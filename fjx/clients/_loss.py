@@ -1,0 +1,153 @@
+"""Losses on ragged batches.
+
+A client's last batch is short, but shapes are fixed, so a batch comes with a mask.  A loss that is a
+mean over examples can be masked from outside, exactly and without its knowing: :func:`per_example`
+does, and is what a plain function is taken for.  A loss that mixes the examples of a batch (BatchNorm,
+contrastive learning) must see the mask: :func:`whole_batch`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree
+from fjx._base import Array, Key, Metrics, Stateful, Tree
+
+
+class Loss(NamedTuple):
+    """A loss of a masked batch.
+
+    Attributes:
+        evaluate: ``(model, batch, mask, key) -> (loss, metrics, state)`` with ``mask`` a ``bool[b]``
+            that is True for real examples, scalars ``loss`` and ``metrics``, and ``state`` the next
+            mutable state of a :class:`fjx.Stateful` model, else None.
+    """
+
+    evaluate: Callable[[Tree, Tree, Array, Key], tuple[Array, Metrics, Tree]]
+
+
+def per_example(loss_fn: Callable[..., Any]) -> Loss:
+    """Takes ``loss_fn(params, batch, key)`` for a mean over the examples of a batch.
+
+    It is evaluated on each example as a batch of one, under ``vmap``, and the mean is taken over the
+    real examples, so that a short batch gives what ``loss_fn`` would give on its real rows.  Terms
+    that do not depend on the batch (weight decay) come out unchanged.
+
+    Args:
+        loss_fn: returns ``loss`` or ``(loss, metrics)``, scalars; each example gets a key of its own.
+
+    Returns:
+        A :class:`Loss`.  Plain functions given to clients are wrapped in this.
+
+    Raises:
+        TypeError: (when traced) ``loss_fn`` returns a third value, or a loss that is not a scalar.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import clients
+        >>> loss = clients.per_example(lambda w, batch, key: jnp.mean(w * batch))
+        >>> batch, mask = jnp.array([1.0, 3.0, 100.0]), jnp.array([True, True, False])
+        >>> float(loss.evaluate(2.0, batch, mask, jax.random.key(0))[0])
+        4.0
+    """
+
+    def evaluate(
+        model: Tree, batch: Tree, mask: Array, key: Key
+    ) -> tuple[Array, Metrics, Tree]:
+        def one(example: Tree, key: Key) -> tuple[Array, Metrics]:
+            value = loss_fn(model, jax.tree.map(lambda x: x[None], example), key)
+            loss, metrics, *state = value if isinstance(value, tuple) else (value, {})
+            if state:
+                raise TypeError(
+                    "loss_fn returned (loss, metrics, state): a loss that moves mutable state mixes "
+                    "the examples of a batch; wrap it in fjx.clients.whole_batch"
+                )
+            return _scalar("loss_fn's loss", loss), metrics
+
+        losses, metrics = jax.vmap(one)(batch, jax.random.split(key, mask.shape[0]))
+        count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+
+        def average(x: Array) -> Array:
+            x = x.astype(jnp.float32)
+            return jnp.sum(jnp.where(mask, x, 0.0)) / count
+
+        return average(losses), jax.tree.map(average, metrics), None
+
+    return Loss(evaluate)
+
+
+def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
+    """Takes ``loss_fn(model, batch, mask, key)``, which sees the whole batch and minds the mask.
+
+    Args:
+        loss_fn: returns ``loss``, ``(loss, metrics)``, or for a :class:`fjx.Stateful` model
+            ``(loss, metrics, state)`` with the next mutable state.  Rows where ``mask`` is False
+            repeat a real example and must not count.
+
+    Returns:
+        A :class:`Loss`.
+
+    Raises:
+        TypeError: (when traced) the loss is not a scalar.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import clients
+        >>> loss = clients.whole_batch(lambda w, batch, mask, key: jnp.sum(w * batch, where=mask))
+        >>> batch, mask = jnp.array([1.0, 3.0, 100.0]), jnp.array([True, True, False])
+        >>> float(loss.evaluate(2.0, batch, mask, jax.random.key(0))[0])
+        8.0
+    """
+
+    def evaluate(
+        model: Tree, batch: Tree, mask: Array, key: Key
+    ) -> tuple[Array, Metrics, Tree]:
+        value = loss_fn(model, batch, mask, key)
+        value = value if isinstance(value, tuple) else (value,)
+        loss, metrics, state = (*value, *({}, None)[len(value) - 1 :])
+        return _scalar("loss_fn's loss", loss), metrics, state
+
+    return Loss(evaluate)
+
+
+def as_loss(loss_fn: Callable[..., Any] | Loss) -> Loss:
+    """A plain function is a mean over examples."""
+    if not (isinstance(loss_fn, Loss) or callable(loss_fn)):
+        raise TypeError(f"loss_fn must be a function (params, batch, key) -> loss, got {loss_fn!r}")
+    return loss_fn if isinstance(loss_fn, Loss) else per_example(loss_fn)
+
+
+def value_and_grad(
+    loss: Loss, model: Tree, batch: Tree, mask: Array, key: Key
+) -> tuple[Array, Metrics, Tree, Tree]:
+    """The loss, its metrics, the model with its next mutable state, and the gradient.
+
+    The gradient has the structure of the parameters, with None in place of leaves that are not
+    floating.
+    """
+    stateful = isinstance(model, Stateful)
+    floats, others = _tree.split_floats(model.params if stateful else model)
+
+    def objective(floats: Tree) -> tuple[Array, tuple[Metrics, Tree]]:
+        params = _tree.merge(floats, others)
+        value, metrics, state = loss.evaluate(
+            model._replace(params=params) if stateful else params, batch, mask, key
+        )
+        if stateful and state is None:
+            raise TypeError(
+                "loss_fn must return (loss, metrics, state) for a model with mutable state; "
+                "wrap it in fjx.clients.whole_batch"
+            )
+        return value, (metrics, state)
+
+    (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(floats)
+    return value, metrics, model._replace(state=state) if stateful else model, gradient
+
+
+def _scalar(what: str, value: Any) -> Array:
+    value = jnp.asarray(value)
+    if value.shape != () or not _tree.is_float(value):
+        raise TypeError(f"{what} must be a floating scalar, got {value.dtype}{list(value.shape)}")
+    return value.astype(jnp.float32)

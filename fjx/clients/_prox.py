@@ -1,0 +1,45 @@
+"""FedProx's proximal term, as a gradient transformation."""
+
+import jax
+import optax
+
+from fjx import _validate
+from fjx._base import Array, Tree
+
+
+def proximal(mu: float | Array) -> optax.GradientTransformation:
+    """Adds mu (w - w_0) to the gradient, w_0 being the parameters at initialisation.
+
+    Clients initialise their optimiser with the broadcast model, so ``optax.chain(proximal(mu),
+    optax.sgd(lr))`` descends f(w) + mu/2 ||w - w_0||^2 around it: FedProx.
+
+    Args:
+        mu: strength, non-negative; may be traced.
+
+    Returns:
+        An optax transformation whose state is w_0.
+
+    Raises:
+        ValueError: ``mu`` is negative.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import clients
+        >>> prox = clients.proximal(0.5)
+        >>> gradient, _ = prox.update(jnp.array(1.0), prox.init(jnp.array(2.0)), jnp.array(4.0))
+        >>> float(gradient)
+        2.0
+
+    References:
+        Li et al., *Federated Optimization in Heterogeneous Networks*, MLSys 2020 (arXiv:1812.06127),
+        equation 2.
+    """
+    _validate.number("mu", mu, at_least=0)
+
+    def update(gradient: Tree, anchor: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
+        if params is None:
+            raise ValueError("proximal needs the parameters: call update(gradient, state, params)")
+        pulled = jax.tree.map(lambda g, w, w0: g + mu * (w - w0), gradient, params, anchor)
+        return pulled, anchor
+
+    return optax.GradientTransformation(lambda params: params, update)

@@ -1,0 +1,86 @@
+"""The client of SCAFFOLD."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fjx import _tree, _validate
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike
+from fjx.clients._loss import Loss
+from fjx.clients._sgd import trainer
+
+
+def scaffold(
+    loss_fn: Callable[..., Any] | Loss,
+    *,
+    learning_rate: float | Array,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int,
+) -> ClientUpdate:
+    """Local SGD corrected for client drift, option II of the paper.
+
+    With K steps from x to y along g_i(y) - c_i + c: c_i^+ = c_i - c + (x - y) / (K eta_l).  Expects
+    the broadcast ``{"params": x, "control": c}`` of :func:`fjx.servers.scaffold`, sends
+    ``{"params": y - x, "control": c_i^+ - c_i}``.
+
+    Args:
+        loss_fn: as for :func:`fjx.clients.local_sgd`.
+        learning_rate: eta_l; may be traced.
+        epochs: passes over the client's examples.
+        steps: batches instead of epochs.
+        batch_size: examples in a batch.
+
+    Returns:
+        A :class:`fjx.ClientUpdate` whose state is c_i, zero at first.
+
+    Raises:
+        ValueError: a number is out of range; not exactly one of ``epochs`` and ``steps``.
+        TypeError: ``loss_fn`` is not callable; (from ``init``) the model holds leaves that are not
+            floating parameters, of which no control variate exists.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> import fjx
+        >>> client = fjx.clients.scaffold(
+        ...     lambda w, x, key: jnp.mean((w - x) ** 2) / 2, learning_rate=0.5, steps=1, batch_size=1)
+        >>> examples = fjx.Examples(jnp.array([2.0]), jnp.int32(0), jnp.int32(1))
+        >>> sent = {"params": jnp.array(0.0), "control": jnp.array(0.0)}
+        >>> message, control, _ = client.update(jax.random.key(0), sent, jnp.array(0.0), examples)
+        >>> float(message["params"]), float(control)
+        (1.0, -2.0)
+
+    References:
+        Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*,
+        ICML 2020 (arXiv:1910.06378), algorithm 1.
+    """
+    _validate.number("learning_rate", learning_rate, above=0)
+    train = trainer(
+        loss_fn, optax.sgd(learning_rate), epochs=epochs, steps=steps, batch_size=batch_size
+    )
+
+    def init(params: Tree) -> Tree:
+        if isinstance(params, Stateful) or not all(map(_tree.is_float, jax.tree.leaves(params))):
+            raise TypeError(
+                "scaffold has a control variate for each floating parameter; the model must hold "
+                "nothing else (no fjx.Stateful, no integer leaves)"
+            )
+        return _tree.zeros_like(params)
+
+    def update(
+        key: Key, broadcast: Tree, control: Tree, examples: Examples
+    ) -> tuple[Tree, Tree, Metrics]:
+        x, c = broadcast["params"], broadcast["control"]
+        y, metrics = train(key, x, examples, drift=_tree.subtract(c, control))
+        inverse = 1 / (jnp.maximum(metrics["steps"], 1.0) * learning_rate)
+        change = jax.tree.map(lambda x, y, c: inverse * (x - y) - c, x, y, c)
+        message = {"params": _tree.subtract(y, x), "control": change}
+        return message, _tree.add(control, change), metrics
+
+    def message(params: Tree) -> TreeLike:
+        return {"params": _tree.like(params), "control": _tree.like(params)}
+
+    return ClientUpdate(init, update, message)

@@ -1,0 +1,17 @@
+"""How the server moves when the aggregate message has come in."""
+
+from fjx.servers._adaptive import AdaptiveState as AdaptiveState
+from fjx.servers._adaptive import adaptive as adaptive
+from fjx.servers._optax import OptaxState as OptaxState
+from fjx.servers._optax import from_optax as from_optax
+from fjx.servers._scaffold import ScaffoldServerState as ScaffoldServerState
+from fjx.servers._scaffold import scaffold as scaffold
+
+__all__ = [
+    "AdaptiveState",
+    "OptaxState",
+    "ScaffoldServerState",
+    "adaptive",
+    "from_optax",
+    "scaffold",
+]

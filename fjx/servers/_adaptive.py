@@ -1,0 +1,78 @@
+"""The adaptive server optimisers of Reddi et al. 2021, as optax transformations."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fjx import _validate
+from fjx._base import Array, Tree
+
+
+class AdaptiveState(NamedTuple):
+    """The state of :func:`adaptive`, in the paper's symbols.
+
+    Attributes:
+        delta: first moment of the aggregate message, Delta_t.
+        v: second moment, v_t.
+    """
+
+    delta: Tree
+    v: Tree
+
+
+def adaptive(
+    second_moment: Callable[[Array, Array], Array],
+    *,
+    learning_rate: float | Array,
+    beta1: float | Array = 0.9,
+    tau: float | Array = 1e-3,
+) -> optax.GradientTransformation:
+    """x += eta Delta_t / (sqrt(v_t) + tau) with Delta_t = beta1 Delta_{t-1} + (1 - beta1) Delta.
+
+    Unlike optax's optimisers of the same names it has no bias correction, and v starts at tau^2, as
+    in the paper.
+
+    Args:
+        second_moment: ``(v, square) -> v``, from the last v and the squared message.
+        learning_rate: eta.
+        beta1: of the first moment, in [0, 1).
+        tau: degree of adaptivity.
+
+    Returns:
+        An optax transformation.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import servers
+        >>> adagrad = servers.adaptive(lambda v, square: v + square, learning_rate=1.0, beta1=0.0)
+        >>> update, _ = adagrad.update(jnp.array(-3.0), adagrad.init(jnp.array(0.0)))
+        >>> round(float(update), 3)
+        1.0
+
+    References:
+        Reddi et al., *Adaptive Federated Optimization*, ICLR 2021 (arXiv:2003.00295), algorithm 2.
+    """
+    _validate.number("learning_rate", learning_rate, above=0)
+    _validate.number("beta1", beta1, at_least=0, below=1)
+    _validate.number("tau", tau, above=0)
+
+    def init(params: Tree) -> AdaptiveState:
+        v = jax.tree.map(lambda p: jnp.full_like(p, tau**2), params)
+        return AdaptiveState(jax.tree.map(jnp.zeros_like, params), v)
+
+    def update(
+        gradient: Tree, state: AdaptiveState, params: Tree | None = None
+    ) -> tuple[Tree, AdaptiveState]:
+        # The gradient is -Delta, so that adding the returned update ascends Delta.
+        delta = jax.tree.map(lambda d, g: beta1 * d - (1 - beta1) * g, state.delta, gradient)
+        v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, gradient)
+        step = jax.tree.map(lambda d, v: learning_rate * d / (jnp.sqrt(v) + tau), delta, v)
+        return step, AdaptiveState(delta, v)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,81 @@
+"""Server updates from optax transformations."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from fjx import _tree
+from fjx._base import ServerUpdate, Stateful, Tree
+
+
+class OptaxState(NamedTuple):
+    """The state of :func:`from_optax`.
+
+    Attributes:
+        params: the current model, a :class:`fjx.Stateful` if it was one.
+        optimizer: the transformation's state.
+    """
+
+    params: Tree
+    optimizer: Any
+
+
+def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
+    """Moves the model by an optax transformation, the negative aggregate message being its gradient.
+
+    A message is ``after - before``, an optimiser expects a gradient: this is the one place where the
+    sign turns.  ``optax.sgd(1.0)`` adds the message to the model.
+
+    The transformation moves floating parameters.  Integer leaves, and the mutable state of a
+    :class:`fjx.Stateful` model, are no gradients: the aggregate message is added to them (rounded for
+    integers).
+
+    Args:
+        transformation: any optax transformation.
+
+    Returns:
+        A :class:`fjx.ServerUpdate` that broadcasts the model.
+
+    Raises:
+        TypeError: not an optax transformation.
+
+    Examples:
+        >>> import jax.numpy as jnp, optax
+        >>> from fjx import servers
+        >>> server = servers.from_optax(optax.sgd(1.0))
+        >>> state = server.update(server.init({"w": jnp.ones(2)}), {"w": jnp.array([0.5, -0.5])})
+        >>> server.broadcast(state)["w"].tolist()
+        [1.5, 0.5]
+
+    References:
+        Reddi et al., *Adaptive Federated Optimization*, ICLR 2021 (arXiv:2003.00295), algorithm 1.
+    """
+    if not isinstance(transformation, optax.GradientTransformation):
+        raise TypeError(f"from_optax needs an optax transformation, got {transformation!r}")
+
+    def init(params: Tree) -> OptaxState:
+        return OptaxState(params, transformation.init(_movable(params)[0]))
+
+    def update(state: OptaxState, message: Tree) -> OptaxState:
+        floats, others = _movable(state.params)
+        message_floats, message_others = _movable_like(state.params, message)
+        gradients = jax.tree.map(lambda p, m: -_tree.to_dtype(m, p.dtype), floats, message_floats)
+        updates, optimizer = transformation.update(gradients, state.optimizer, floats)
+        moved = optax.apply_updates(floats, updates)
+        return OptaxState(_tree.merge(moved, _tree.add(others, message_others)), optimizer)
+
+    return ServerUpdate(init, lambda state: state.params, update)
+
+
+def _movable(model: Tree) -> tuple[Tree, Tree]:
+    """The floating parameters, and the rest."""
+    return _movable_like(model, model)
+
+
+def _movable_like(model: Tree, tree: Tree) -> tuple[Tree, Tree]:
+    """``tree``, of the structure of ``model``, split where the floating parameters of ``model`` are."""
+    inside = jax.tree.map(_tree.is_float, model)
+    if isinstance(model, Stateful):
+        inside = inside._replace(state=jax.tree.map(lambda _: False, model.state))
+    return _tree.split(tree, inside)

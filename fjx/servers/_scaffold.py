@@ -1,0 +1,72 @@
+"""The server of SCAFFOLD."""
+
+from typing import NamedTuple
+
+import optax
+
+from fjx import _tree
+from fjx._base import ServerUpdate, Tree
+from fjx.servers._optax import OptaxState, from_optax
+
+
+class ScaffoldServerState(NamedTuple):
+    """The state of :func:`scaffold`.
+
+    Attributes:
+        model: the current model x and the state of the transformation that moves it.
+        control: the server's control variate c, the mean of all clients' c_i.
+    """
+
+    model: OptaxState
+    control: Tree
+
+    @property
+    def params(self) -> Tree:
+        """The current model."""
+        return self.model.params
+
+
+def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
+    """Moves the model by an optax transformation and the control variate by what the clients' moved.
+
+    Broadcasts ``{"params": x, "control": c}``; expects the aggregate message ``{"params": mean of
+    y_i - x, "control": sum of c_i^+ - c_i over the number of all clients}``.
+
+    Guarantees: c stays the mean of the clients' control variates.
+
+    Args:
+        transformation: for the model; ``optax.sgd(eta_g)`` is the paper's.
+
+    Returns:
+        A :class:`fjx.ServerUpdate`.
+
+    Raises:
+        TypeError: not an optax transformation.
+
+    Examples:
+        >>> import jax.numpy as jnp, optax
+        >>> from fjx import servers
+        >>> server = servers.scaffold(optax.sgd(1.0))
+        >>> state = server.update(
+        ...     server.init(jnp.zeros(2)), {"params": jnp.ones(2), "control": jnp.full(2, 0.25)})
+        >>> {k: v.tolist() for k, v in server.broadcast(state).items()}
+        {'control': [0.25, 0.25], 'params': [1.0, 1.0]}
+
+    References:
+        Karimireddy et al., *SCAFFOLD*, ICML 2020 (arXiv:1910.06378), algorithm 1, lines 16 and 17.
+    """
+    model = from_optax(transformation)
+
+    def init(params: Tree) -> ScaffoldServerState:
+        return ScaffoldServerState(model.init(params), _tree.zeros_like(params))
+
+    def broadcast(state: ScaffoldServerState) -> Tree:
+        return {"params": state.params, "control": state.control}
+
+    def update(state: ScaffoldServerState, message: Tree) -> ScaffoldServerState:
+        return ScaffoldServerState(
+            model.update(state.model, message["params"]),
+            _tree.add(state.control, message["control"]),
+        )
+
+    return ServerUpdate(init, broadcast, update)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array
@@ -52,7 +53,16 @@ class Examples(NamedTuple):
         """The examples at ``positions`` (``i32[b]``, each below ``size``): a pytree of ``[b, ...]``."""
         rows = self.offset + positions
         # Positions past the end occur only where a mask discards them; "clip" keeps them readable.
-        return jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.arrays)
+        return jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="clip"), self.arrays)
+
+    def batch(self, step: Array, size: int) -> tuple[Tree, Array]:
+        """Batch ``step`` of one pass in the order stored: ``[size, ...]`` and its mask ``bool[size]``.
+
+        Rows outside the mask repeat the first example.
+        """
+        positions = step * size + jnp.arange(size, dtype=jnp.int32)
+        mask = positions < self.size
+        return self.take(jnp.where(mask, positions, 0)), mask
 
 
 class Cohort(NamedTuple):

@@ -1,6 +1,6 @@
 """One generic round, into whose slots every algorithm fits."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,19 @@ from fjx.aggregators import mean
 from fjx.compressors import identity
 from fjx.compressors._combine import payload_like
 from fjx.servers import from_optax
+
+
+class Codecs(TypedDict, total=False):
+    """The codec slots of :func:`compose`, which every recipe passes on."""
+
+    uplink: Compressor
+    downlink: Compressor
+
+
+class Slots(Codecs, total=False):
+    """The slots of :func:`compose` that a recipe leaves open."""
+
+    aggregator: Aggregator
 
 
 class RoundState(NamedTuple):
@@ -103,9 +116,10 @@ def compose(
             message is added to the model.
 
     Returns:
-        An :class:`fjx.Algorithm`.  The metrics of a round are ``participants``, ``nonfinite`` and
-        ``rejected`` (counts), the client's metrics averaged over participating examples, and the
-        aggregator's.
+        An :class:`fjx.Algorithm`.  The metrics of a round are counts (``invited``: clients in the
+        cohort, ``participants``: those that contributed, ``nonfinite``: those whose message was not
+        finite, ``rejected``: slots with an impossible id), the client's metrics averaged over the
+        participants' examples, and the aggregator's.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -218,8 +232,9 @@ def compose(
             key_finish, total, state.aggregator
         )
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
-        counted = {"rejected": cohort.rejected, **_averages(tally)}
-        return state, rows, _disjoint(counted, aggregator_metrics)
+        counted = {"invited": invited, "rejected": cohort.rejected}
+        metrics = _disjoint(_disjoint(counted, _averages(tally)), aggregator_metrics)
+        return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
         return Traffic(

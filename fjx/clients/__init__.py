@@ -2,6 +2,7 @@
 
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
+from fjx.clients._loss import LossFn as LossFn
 from fjx.clients._loss import per_example as per_example
 from fjx.clients._loss import whole_batch as whole_batch
 from fjx.clients._prox import proximal as proximal
@@ -10,6 +11,7 @@ from fjx.clients._sgd import local_sgd as local_sgd
 
 __all__ = [
     "Loss",
+    "LossFn",
     "gradient",
     "local_sgd",
     "per_example",

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
-from fjx.clients._loss import Loss, as_loss, value_and_grad
-from fjx.clients._sgd import epoch_batch
+from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 
-def gradient(loss_fn: Callable[..., Any] | Loss, *, batch_size: int) -> ClientUpdate:
+def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
     """Sends the negative gradient of the mean loss over all the client's examples.
 
     The sign makes it a message: ``after - before`` of one step at learning rate one.
@@ -55,7 +54,7 @@ def gradient(loss_fn: Callable[..., Any] | Loss, *, batch_size: int) -> ClientUp
             raise TypeError("clients.gradient cannot move mutable state; use clients.local_sgd")
 
         def observe(t: Array) -> tuple[Metrics, Tree]:
-            batch, mask = epoch_batch(examples, t, batch_size)
+            batch, mask = examples.batch(t, batch_size)
             value, metrics, _, gradient = value_and_grad(
                 loss, model, batch, mask, jax.random.fold_in(key, t)
             )

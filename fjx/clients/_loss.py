@@ -28,6 +28,10 @@ class Loss(NamedTuple):
     evaluate: Callable[[Tree, Tree, Array, Key], tuple[Array, Metrics, Tree]]
 
 
+LossFn = Callable[..., Any] | Loss
+"""What clients take for a loss: a mean over examples, or a :class:`Loss`."""
+
+
 def per_example(loss_fn: Callable[..., Any]) -> Loss:
     """Takes ``loss_fn(params, batch, key)`` for a mean over the examples of a batch.
 
@@ -112,7 +116,7 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
     return Loss(evaluate)
 
 
-def as_loss(loss_fn: Callable[..., Any] | Loss) -> Loss:
+def as_loss(loss_fn: LossFn) -> Loss:
     """A plain function is a mean over examples."""
     if not (isinstance(loss_fn, Loss) or callable(loss_fn)):
         raise TypeError(f"loss_fn must be a function (params, batch, key) -> loss, got {loss_fn!r}")

@@ -9,12 +9,12 @@ import optax
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike
-from fjx.clients._loss import Loss
+from fjx.clients._loss import LossFn
 from fjx.clients._sgd import trainer
 
 
 def scaffold(
-    loss_fn: Callable[..., Any] | Loss,
+    loss_fn: LossFn,
     *,
     learning_rate: float | Array,
     epochs: int | None = None,

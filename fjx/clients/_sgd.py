@@ -10,11 +10,11 @@ import optax
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
 from fjx._permutation import permute
-from fjx.clients._loss import Loss, as_loss, value_and_grad
+from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 
 def local_sgd(
-    loss_fn: Callable[..., Any] | Loss,
+    loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
     epochs: int | None = None,
@@ -71,7 +71,7 @@ def local_sgd(
 
 
 def trainer(
-    loss_fn: Callable[..., Any] | Loss,
+    loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
     epochs: int | None,
@@ -129,21 +129,10 @@ def minibatch(key: Key, examples: Examples, step: Array, size: int) -> tuple[Tre
     Returns the batch and its mask; rows outside the mask repeat one real example.
     """
     per_epoch = jnp.maximum(-(-examples.size // size), 1)
-    positions, mask = _window(examples.size, step % per_epoch, size)
-    key_epoch = jax.random.fold_in(key, step // per_epoch)
-    shuffled = permute(key_epoch, positions, examples.size)
+    positions = step % per_epoch * size + jnp.arange(size, dtype=jnp.int32)
+    mask = positions < examples.size
+    shuffled = permute(jax.random.fold_in(key, step // per_epoch), positions, examples.size)
     return examples.take(jnp.where(mask, shuffled, 0)), mask
-
-
-def epoch_batch(examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
-    """Batch ``step`` of one pass in the order stored, and its mask."""
-    positions, mask = _window(examples.size, step, size)
-    return examples.take(jnp.where(mask, positions, 0)), mask
-
-
-def _window(total: Array, step: Array, size: int) -> tuple[Array, Array]:
-    positions = step * size + jnp.arange(size, dtype=jnp.int32)
-    return positions, positions < total
 
 
 def _params(model: Tree) -> Tree:

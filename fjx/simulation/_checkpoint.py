@@ -1,0 +1,71 @@
+"""Checkpoints of a run, by orbax."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _tree
+from fjx._base import Key
+from fjx.simulation._program import History, SimulationState
+
+
+class Checkpoints:
+    """The newest two checkpoints of one run, in a folder.
+
+    A checkpoint holds the root key, the state and the history so far: with them a resumed run is
+    bitwise the run that was never interrupted.
+    """
+
+    def __init__(self, manager: Any, ocp: Any) -> None:
+        self._manager, self._ocp = manager, ocp
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: str | os.PathLike[str]) -> Iterator["Checkpoints"]:
+        try:
+            import orbax.checkpoint as ocp
+        except ImportError as error:
+            raise ImportError("checkpoints need orbax: pip install 'fjx[checkpoint]'") from error
+        options = ocp.CheckpointManagerOptions(max_to_keep=2)
+        with ocp.CheckpointManager(os.path.abspath(folder), options=options) as manager:
+            yield cls(manager, ocp)
+
+    def save(self, done: int, key: Key, state: SimulationState, history: History) -> None:
+        content = {"key": jax.random.key_data(key), "state": state, "history": history._asdict()}
+        self._manager.save(done, args=self._ocp.args.StandardSave(content))
+        self._manager.wait_until_finished()  # the next block will overwrite the state in place
+
+    def resume(
+        self, key: Key, start: SimulationState
+    ) -> tuple[SimulationState, list[History]]:
+        """The newest checkpoint, or ``start`` if there is none.
+
+        Raises:
+            ValueError: it belongs to another key or another model, codec or number of clients.
+        """
+        newest = self._manager.latest_step()
+        if newest is None:
+            return start, []
+        where = f"the checkpoint in {self._manager.directory}"
+        found = self._manager.restore(newest, args=self._ocp.args.StandardRestore())
+        if not np.array_equal(found["key"], jax.random.key_data(key)):
+            raise ValueError(f"{where} is of a run with another key; use that key or another folder")
+        shapes = [x.shape for x in jax.tree.leaves(found["state"])]
+        if sorted(shapes) != sorted(x.shape for x in jax.tree.leaves(start)):
+            raise ValueError(
+                f"{where} is of a run with another model, algorithm or number of clients; "
+                "give the same ones or another folder"
+            )
+        wanted = {
+            "key": jax.random.key_data(key),
+            "state": start,
+            "history": _tree.like(found["history"]),
+        }
+        found = self._manager.restore(newest, args=self._ocp.args.StandardRestore(wanted))
+        history = History(**jax.tree.map(np.asarray, found["history"]))
+        return jax.tree.map(jnp.asarray, found["state"]), [history]

@@ -1,0 +1,117 @@
+"""Evaluation on held-out examples: of all together, and client by client."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _validate
+from fjx._base import Array, Examples, Metrics, Tree
+from fjx.data import FederatedData
+
+Score = Callable[[Tree, Tree], Metrics]
+"""``(params, batch) -> {name: f32[b]}``, one number for each example of the batch."""
+
+
+def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tree_util.Partial:
+    """Means of per-example scores over a set of held-out examples, for ``simulate(evaluate=...)``.
+
+    Guarantees: the last, short batch counts as what it holds: the mean is over all examples.
+
+    Args:
+        score: ``(params, batch) -> {name: f32[b]}``, such as ``model.evaluate``.
+        examples: pytree of ``[n, ...]``, such as ``dataset.test``.
+        batch_size: examples at a time.
+
+    Returns:
+        ``(params) -> {name: f32[]}``, a pytree whose leaves are the examples.
+
+    Raises:
+        ValueError: there are no examples; ``batch_size`` is below one.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import simulation
+        >>> evaluate = simulation.evaluation(
+        ...     lambda w, x: {"error": (w - x) ** 2}, jnp.array([0.0, 2.0, 4.0]), batch_size=2)
+        >>> round(float(evaluate(jnp.array(2.0))["error"]), 4)
+        2.6667
+    """
+    _validate.static_integer("batch_size", batch_size, at_least=1)
+    arrays = jax.tree.map(jnp.asarray, examples)
+    sizes = {x.shape[0] for x in jax.tree.leaves(arrays)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"evaluation needs examples, at least one and as many in every leaf; got {sizes}"
+        )
+    return jax.tree_util.Partial(_mean_scores, _Static((score, batch_size)), arrays)
+
+
+def per_client(
+    score: Score, dataset: FederatedData, *, batch_size: int = 256
+) -> jax.tree_util.Partial:
+    """Means of per-example scores for every client: fairness, personal accuracy, worst cases.
+
+    Args:
+        score: ``(params, batch) -> {name: f32[b]}``.
+        dataset: whose clients are evaluated, one after another.
+        batch_size: examples at a time.
+
+    Returns:
+        ``(params) -> {name: f32[num_clients]}``; NaN for clients without examples.
+
+    Raises:
+        ValueError: ``batch_size`` is below one.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import data, simulation
+        >>> dataset = data.from_clients([jnp.array([1.0, 3.0]), jnp.array([5.0])])
+        >>> evaluate = simulation.per_client(lambda w, x: {"error": (w - x) ** 2}, dataset)
+        >>> evaluate(jnp.array(1.0))["error"].tolist()
+        [2.0, 16.0]
+    """
+    _validate.static_integer("batch_size", batch_size, at_least=1)
+    return jax.tree_util.Partial(_client_scores, _Static((score, batch_size)), dataset)
+
+
+@jax.tree_util.register_static
+class _Static(tuple):
+    """What an evaluation is made of besides arrays."""
+
+
+def _mean_scores(static: tuple[Score, int], arrays: Tree, params: Tree) -> Metrics:
+    size = jax.tree.leaves(arrays)[0].shape[0]
+    return _scores(static, params, Examples(arrays, jnp.int32(0), jnp.int32(size)))
+
+
+@jax.jit
+def _client_scores(static: tuple[Score, int], dataset: FederatedData, params: Tree) -> Metrics:
+    windows = dataset.examples(jnp.arange(dataset.num_clients, dtype=jnp.int32))
+    return jax.lax.map(
+        lambda window: _scores(static, params, Examples(windows.arrays, *window)),
+        (windows.offset, windows.size),
+    )
+
+
+def _scores(static: tuple[Score, int], params: Tree, examples: Examples) -> Metrics:
+    score, batch_size = static
+
+    def add(step: Array, total: Metrics) -> Metrics:
+        batch, mask = examples.batch(step, batch_size)
+        values = score(params, batch)
+        return {
+            name: total[name] + jnp.sum(jnp.where(mask, values[name].astype(jnp.float32), 0.0))
+            for name in total
+        }
+
+    names = jax.eval_shape(lambda: score(params, examples.batch(0, batch_size)[0]))
+    for name, value in names.items():
+        if value.shape != (batch_size,):
+            raise ValueError(
+                f"score must return one number per example: {name!r} has shape "
+                f"{list(value.shape)}, wanted [{batch_size}]"
+            )
+    batches = -(-examples.size // batch_size)
+    total = jax.lax.fori_loop(0, batches, add, dict.fromkeys(names, jnp.float32(0)))
+    return {name: value / examples.size.astype(jnp.float32) for name, value in total.items()}

@@ -1,0 +1,195 @@
+"""A whole run as one pure function."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree, _validate
+from fjx._base import Algorithm, Array, Executor, Key, Metrics, Tree
+from fjx.data import FederatedData
+from fjx.samplers import Sampler
+from fjx.simulation._table import gather, make_table, scatter
+
+Evaluate = Callable[[Tree], Metrics]
+"""``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`."""
+
+
+class SimulationState(NamedTuple):
+    """All that a run remembers: with the root key and the data it determines everything to come.
+
+    Attributes:
+        round: ``i32[]``, rounds done.
+        algorithm: the server's side; ``algorithm.params`` is the model.
+        clients: the table of client states, ``[num_clients, ...]``.
+    """
+
+    round: Array
+    algorithm: Any
+    clients: Tree
+
+    @property
+    def params(self) -> Tree:
+        """The current model."""
+        return self.algorithm.params
+
+
+class History(NamedTuple):
+    """What a run reports, stacked.
+
+    Attributes:
+        rounds: by name, ``[rounds]``: the algorithm's metrics, ``truncated`` (clients the sampler
+            drew and had no room for) and ``finite`` (whether the model was, after the round).
+        evaluations: by name, ``[evaluations]``: what ``evaluate`` returned.
+        evaluated_at: ``i32[evaluations]``, the number of rounds done at each.
+    """
+
+    rounds: Metrics
+    evaluations: Metrics
+    evaluated_at: Array
+
+
+class Program(NamedTuple):
+    """A run as two pure functions; made by :func:`program`.
+
+    Attributes:
+        init: ``(params) -> state``.
+        run: ``(key, state, rounds) -> (state, history)`` with ``rounds`` a Python int.
+    """
+
+    init: Callable[[Tree], SimulationState]
+    run: Callable[[Key, SimulationState, int], tuple[SimulationState, History]]
+
+
+def program(
+    algorithm: Algorithm,
+    dataset: FederatedData,
+    *,
+    sampler: Sampler,
+    executor: Executor | None = None,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 10,
+) -> Program:
+    """The compiled core of :func:`fjx.simulate`: rounds under scan, evaluation inside.
+
+    ``run`` is pure, so whole runs can be vmapped over seeds, and ``program`` may be called inside
+    ``vmap`` with hyper-parameters that are traced.
+
+    Guarantees: round t draws from ``fold_in(key, t)``, so a run cut anywhere and resumed from its
+        state is bitwise the same run.
+
+    Args:
+        algorithm: from :func:`fjx.compose`.
+        dataset: the clients' examples.
+        sampler: who takes part.
+        executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
+        evaluate: ``(params) -> {name: scalar}``.
+        evaluate_every: rounds between evaluations; the last round is always evaluated.
+
+    Returns:
+        A :class:`Program`.
+
+    Raises:
+        TypeError: ``algorithm``, ``dataset`` or ``sampler`` is something else.
+        ValueError: ``evaluate_every`` is below one.
+
+    Examples:
+        Three seeds and two learning rates in one program:
+
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> dataset = fjx.data.from_clients([jnp.array([1.0]), jnp.array([3.0])])
+        >>> def final(key, lr):
+        ...     algorithm = fjx.algorithms.fedavg(
+        ...         lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=lr, batch_size=1)
+        ...     p = fjx.simulation.program(algorithm, dataset, sampler=fjx.samplers.uniform(1))
+        ...     return p.run(key, p.init(jnp.zeros(())), 5)[0].params
+        >>> sweep = jax.vmap(jax.vmap(final, (None, 0)), (0, None))
+        >>> sweep(jax.random.split(jax.random.key(0), 3), jnp.array([0.1, 0.2])).shape
+        (3, 2)
+    """
+    _require("algorithm", algorithm, Algorithm)
+    _require("dataset", dataset, FederatedData)
+    _require("sampler", sampler, Sampler)
+    core = rounds_of(algorithm, sampler, executor, evaluate_every)
+    jitted = jax.jit(core, static_argnums=4)
+
+    def init(params: Tree) -> SimulationState:
+        # Copies, because callers donate the state and keep the parameters.
+        params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
+        clients = make_table(algorithm.init_client(params), dataset.num_clients)
+        return SimulationState(jnp.int32(0), algorithm.init(params), clients)
+
+    def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
+        _validate.key("key", key)
+        _validate.static_integer("rounds", rounds, at_least=1)
+        return jitted(dataset, as_operand(evaluate), key, state, rounds)
+
+    return Program(init, run)
+
+
+def as_operand(evaluate: Evaluate | None) -> Tree:
+    """An evaluation as a pytree, so that its data is an argument and no constant of the program."""
+    if evaluate is None or isinstance(evaluate, jax.tree_util.Partial):
+        return evaluate
+    return jax.tree_util.Partial(evaluate)
+
+
+def rounds_of(
+    algorithm: Algorithm, sampler: Sampler, executor: Executor | None, evaluate_every: int
+) -> Callable[..., tuple[SimulationState, History]]:
+    """``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
+    _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
+
+    def one_round(
+        dataset: FederatedData, key: Key, state: SimulationState
+    ) -> tuple[SimulationState, Metrics]:
+        key_sample, key_round = jax.random.split(jax.random.fold_in(key, state.round))
+        sample = sampler.sample(key_sample, state.round, dataset.num_clients)
+        cohort = dataset.cohort(sample.ids, sample.taking_part)
+        rows = gather(state.clients, cohort.ids)
+        server, rows, metrics = algorithm.round(
+            key_round, state.algorithm, rows, cohort, executor=executor
+        )
+        clients = scatter(state.clients, cohort.ids, rows)
+        state = SimulationState(state.round + 1, server, clients)
+        finite = _tree.all_finite(state.params)
+        return state, {**metrics, "truncated": sample.truncated, "finite": finite}
+
+    def run(
+        dataset: FederatedData,
+        evaluate: Evaluate | None,
+        key: Key,
+        state: SimulationState,
+        rounds: int,
+    ) -> tuple[SimulationState, History]:
+        def block(state: SimulationState, length: int) -> tuple[SimulationState, History]:
+            state, metrics = jax.lax.scan(
+                lambda state, _: one_round(dataset, key, state), state, length=length
+            )
+            scores = {} if evaluate is None else evaluate(state.params)
+            return state, History(metrics, scores, state.round)
+
+        blocks, rest = divmod(rounds, evaluate_every)
+        parts = []
+        if blocks:
+            state, many = jax.lax.scan(
+                lambda state, _: block(state, evaluate_every), state, length=blocks
+            )
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), many.rounds)
+            parts.append(many._replace(rounds=flat))
+        if rest:
+            state, last = block(state, rest)
+            scores, at = jax.tree.map(lambda x: jnp.asarray(x)[None], last[1:])
+            parts.append(History(last.rounds, scores, at))
+        return state, jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    return run
+
+
+def _require(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} must be a {kind.__module__.rsplit('.', 1)[0]}.{kind.__name__}, "
+            f"got {type(value).__name__}"
+        )

@@ -1,0 +1,233 @@
+"""Running an algorithm: compiled blocks of rounds, and a host that watches between them."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fjx import _tree, _validate
+from fjx._base import Algorithm, Executor, Key, Tree
+from fjx.data import FederatedData
+from fjx.samplers import Sampler
+from fjx.simulation._checkpoint import Checkpoints
+from fjx.simulation._ledger import Ledger
+from fjx.simulation._program import (
+    Evaluate,
+    History,
+    SimulationState,
+    as_operand,
+    program,
+    rounds_of,
+)
+
+
+class Seconds(NamedTuple):
+    """Where the time of a run went.
+
+    Attributes:
+        compiling: tracing, lowering and compiling.
+        running: everything else.
+    """
+
+    compiling: float
+    running: float
+
+
+class Result(NamedTuple):
+    """What :func:`simulate` returns.
+
+    Attributes:
+        params: the model after the last round that counts.
+        state: all that is needed to go on.
+        history: NumPy arrays, one entry a round or an evaluation.
+        ledger: exact bits in both directions.
+        seconds: compiling and running, of this call.
+        stopped: why it ended: ``"finished"``, ``"early"`` (``stop`` said so), ``"interrupted"``
+            (Ctrl-C) or ``"diverged"``.
+        diverged_at: the first round (from 1) after which the model was not finite or in which no
+            client's message was; None if there is none.
+    """
+
+    params: Tree
+    state: SimulationState
+    history: History
+    ledger: Ledger
+    seconds: Seconds
+    stopped: str
+    diverged_at: int | None
+
+
+def simulate(
+    key: Key,
+    algorithm: Algorithm,
+    params: Tree,
+    dataset: FederatedData,
+    *,
+    sampler: Sampler,
+    rounds: int,
+    executor: Executor | None = None,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 10,
+    stop: Callable[[Mapping[str, float]], bool] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_nonfinite: str = "stop",
+    progress: bool | None = None,
+) -> Result:
+    """Runs an algorithm for some rounds, in compiled blocks of ``evaluate_every``.
+
+    Between blocks the host looks at the evaluation, moves the progress bar, stops early if asked and
+    writes a checkpoint.  For a run that is one pure function, see :func:`fjx.simulation.program`.
+
+    Guarantees: the result depends on the key, the state and the data alone; a run resumed from a
+        checkpoint is bitwise the run without the interruption.  Ctrl-C ends the run after the block
+        in progress and returns what there is (a second Ctrl-C raises KeyboardInterrupt).
+
+    Args:
+        key: the root key; round t uses ``fold_in(key, t)``.
+        algorithm: from :func:`fjx.compose`.
+        params: the initial model.
+        dataset: the clients' examples.
+        sampler: who takes part in a round.
+        rounds: in all, those of a checkpoint included.
+        executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
+        evaluate: ``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`.
+        evaluate_every: rounds in a block.
+        stop: given the scores of an evaluation, whether to stop.
+        checkpoint: a folder, of this run alone; its newest checkpoint is resumed if there is one.
+        on_nonfinite: ``"stop"`` after the block in which the run diverged, or ``"continue"``.
+        progress: a bar on stderr; None means if stderr is a terminal.
+
+    Returns:
+        A :class:`Result`.
+
+    Raises:
+        TypeError: a legacy key; an argument of another kind.
+        ValueError: a number or word is out of range; the checkpoint is of another run.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> dataset = fjx.data.from_clients([jnp.array([1.0]), jnp.array([3.0])])
+        >>> algorithm = fjx.algorithms.fedavg(
+        ...     lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=0.5, batch_size=1)
+        >>> result = fjx.simulate(
+        ...     jax.random.key(0), algorithm, jnp.array(0.0), dataset,
+        ...     sampler=fjx.samplers.full(), rounds=3)
+        >>> float(result.params), result.ledger.uplink
+        (2.0, 192)
+    """
+    _validate.key("key", key)
+    _validate.static_integer("rounds", rounds, at_least=1)
+    if on_nonfinite not in ("stop", "continue"):
+        raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
+    start = program(
+        algorithm, dataset, sampler=sampler, executor=executor, evaluate_every=evaluate_every
+    ).init(params)
+    core = jax.jit(
+        rounds_of(algorithm, sampler, executor, evaluate_every), static_argnums=4, donate_argnums=3
+    )
+    traffic = algorithm.traffic(_tree.like(start.params))
+    operand = as_operand(evaluate)
+    compiled: dict[int, Any] = {}
+    began, compiling = time.perf_counter(), 0.0
+
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
+        state, blocks = (start, []) if store is None else store.resume(key, start)
+        done = int(state.round)
+        interrupted = stack.enter_context(_ctrl_c())
+        bar = stack.enter_context(_bar(progress, rounds, done))
+        stopped = "finished"
+        while done < rounds:
+            # Blocks end at multiples of evaluate_every, also in a run that was resumed elsewhere.
+            length = min(evaluate_every - done % evaluate_every, rounds - done)
+            if length not in compiled:
+                before = time.perf_counter()
+                compiled[length] = core.lower(dataset, operand, key, state, length).compile()
+                compiling += time.perf_counter() - before
+            state, block = compiled[length](dataset, operand, key, state)
+            blocks.append(jax.device_get(block))
+            done += length
+            scores = {name: float(x[-1]) for name, x in blocks[-1].evaluations.items()}
+            bar(length, scores)
+            if store is not None:
+                store.save(done, key, state, _join(blocks))
+            if on_nonfinite == "stop" and _diverged(blocks[-1]).any():
+                stopped = "diverged"
+            elif stop is not None and scores and stop(scores):
+                stopped = "early"
+            elif interrupted():
+                stopped = "interrupted"
+            if stopped != "finished":
+                break
+
+    history = _join(blocks)
+    bad = np.flatnonzero(_diverged(history))
+    return Result(
+        params=state.params,
+        state=state,
+        history=history,
+        ledger=Ledger(
+            traffic,
+            history.rounds["invited"].astype(np.int64),
+            (history.rounds["participants"] + history.rounds["nonfinite"]).astype(np.int64),
+        ),
+        seconds=Seconds(compiling, time.perf_counter() - began - compiling),
+        stopped=stopped,
+        diverged_at=int(bad[0]) + 1 if bad.size else None,
+    )
+
+
+def _join(blocks: list[History]) -> History:
+    return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+
+
+def _diverged(history: History) -> np.ndarray:
+    """By round: the model is not finite, or somebody's message was not and nobody's was."""
+    rounds = history.rounds
+    return ~rounds["finite"] | ((rounds["nonfinite"] > 0) & (rounds["participants"] == 0))
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Within it the first Ctrl-C is noted, not raised: a block in flight owns the donated state."""
+    noted = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+        print("\nstopping after this block; Ctrl-C again to stop now", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _bar(
+    progress: bool | None, rounds: int, done: int
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    from tqdm.auto import tqdm
+
+    disable = None if progress is None else not progress
+    with tqdm(total=rounds, initial=done, unit="round", disable=disable) as bar:
+
+        def advance(length: int, scores: Mapping[str, float]) -> None:
+            bar.set_postfix({name: f"{value:.4g}" for name, value in scores.items()}, refresh=False)
+            bar.update(length)
+
+        yield advance

@@ -1,0 +1,121 @@
+"""The state of the house: what importing costs, what is documented, what the README claims."""
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def load(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+coverage = load(ROOT / "docs" / "_ext" / "coverage.py")
+PACKAGES = coverage.packages()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_importing_brings_nothing_that_jax_and_optax_do_not():
+    light = [package for package in PACKAGES if package != "fjx.models"]
+    script = f"""
+import sys, jax, numpy, optax
+before = set(sys.modules)
+import {", ".join(light)}
+new = {{name.split(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(new - sys.stdlib_module_names - {{"fjx", "jax", "jaxlib", "numpy", "optax"}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_it_is_and_lists_what_is_public(package):
+    module = importlib.import_module(package)
+    assert module.__doc__
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    listed = [
+        name for name in module.__all__ if not isinstance(getattr(module, name), types.ModuleType)
+    ]
+    assert sorted(listed) == sorted(public)
+
+
+def test_public_symbols_have_docstrings_and_functions_examples():
+    gaps = [
+        gap
+        for name, value in coverage.symbols().items()
+        for gap in coverage.shortcomings(name, value)
+    ]
+    assert gaps == []
+
+
+def test_shortcomings_are_found():
+    def bare(): ...
+
+    def described():
+        """Does something."""
+
+    assert coverage.shortcomings("bare", bare) == ["bare has no docstring"]
+    assert coverage.shortcomings("described", described) != []
+
+
+def test_no_legacy_keys():
+    files = [*ROOT.glob("fjx/**/*.py"), *ROOT.glob("examples/*.py"), *ROOT.glob("docs/*.md")]
+    assert [str(file) for file in files if "PRNGKey(" in file.read_text()] == []
+
+
+def test_examples_are_short():
+    lengths = {file.name: len(file.read_text().splitlines()) for file in ROOT.glob("examples/*.py")}
+    assert "quickstart.py" in lengths
+    assert {name: n for name, n in lengths.items() if n >= 80} == {}
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    ci = (ROOT / ".ci" / "run").read_text()
+    quickstart, tests = blocks("sh")
+    assert quickstart.endswith("examples/quickstart.py\n")
+    assert "bin/pytest" in tests
+    # CI reads both from the README and has no copy of its own.
+    assert ci.count('"$(readme 1)"') == ci.count('"$(readme 2)"') == 1
+    assert "pytest" not in ci
+
+
+def test_the_example_of_the_readme_runs(capsys):
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert "kB sent by clients" in capsys.readouterr().out
+
+
+def test_one_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    changelog = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert citation[1] == changelog[1] == version
+
+
+def test_constraints_are_exact_versions():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    pin = re.compile(r'[\w.-]+==[\w.]+ ; python_version == "3\.1[12]"')
+    assert [line for line in pins if not pin.fullmatch(line)] == []
+    assert {"jax", "optax", "numpy", "pytest"} <= {line.split("==")[0] for line in pins}

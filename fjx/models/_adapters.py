@@ -20,8 +20,8 @@ class StatefulModel(NamedTuple):
     Attributes:
         init: ``(key) -> Stateful(params, state)``.
         apply: ``(model, x) -> outputs``, with the state as it stands (running statistics).
-        loss: ``(model, batch, mask, key) -> (loss, metrics, state)``, where ``mask`` is ``f32[b]``
-            with ones at the real examples; this is what ``fjx.clients.whole_batch`` takes.
+        loss: ``(model, batch, mask, key) -> (loss, metrics, state)``, where ``mask`` is ``bool[b]``
+            (or ``f32[b]``), true at the real examples; what ``fjx.clients.whole_batch`` takes.
         evaluate: ``(model, batch) -> {"loss": f32[b], ...}``, one value an example.
     """
 
@@ -213,7 +213,7 @@ def stateful_from_linen(
     def masked_loss(
         model: Stateful, batch: Batch, mask: Array, key: Key
     ) -> tuple[Array, Metrics, Tree]:
-        real = mask > 0
+        real = mask.astype(bool)
         anyone = jnp.any(real)
         # Statistics of no example at all are 0/0: a batch of padding is normalised by its padding,
         # which nobody sees, so that the zero gradient below is not multiplied by NaN.

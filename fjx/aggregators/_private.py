@@ -1,0 +1,105 @@
+"""Central differential privacy: a bounded, noised sum over a public number."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree, _validate
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx.privacy import Mechanism
+from fjx.privacy._clip import require_floating
+
+
+class Contribution(NamedTuple):
+    """What one client adds to the round; all zeros if it does not take part.
+
+    Attributes:
+        update: the clipped message, in float32.
+        clients: ``i32[]``, one.
+        clipped: ``i32[]``, whether the message was scaled down.
+        norm: ``f32[]``, its norm before.
+    """
+
+    update: Tree
+    clients: Array
+    clipped: Array
+    norm: Array
+
+
+def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
+    r"""The noised sum of clipped messages over a fixed number: DP-FedAvg with a fixed denominator.
+
+    message = (sum_i 1[w_i > 0] clip(x_i) + noise) / ``denominator``.
+
+    Every client counts alike: weights are turned into 0 and 1, because a weight would multiply the
+    sensitivity.  The denominator is a public number such as the *expected* cohort, never the realised
+    one, which depends on who came.  Its choice does not change epsilon.
+
+    The metrics ``unnoised_clipped`` and ``unnoised_norm`` are computed from the clients' updates
+    *without noise*: they are for the eyes of whoever may see the updates, epsilon does not cover
+    publishing them.  Neither does it cover the number of participants.
+
+    Guarantees: one client more or less moves the sum before noise by at most the mechanism's clip
+        norm, whatever it sends, up to the rounding of the sum (relative to the sum, not to the
+        client); noise is added once to the sum, also when nobody came; a client of weight zero
+        contributes exactly zero, and so does one whose message is not finite.
+
+    Args:
+        mechanism: clips and adds noise, such as :func:`fjx.privacy.gaussian`.
+        denominator: positive; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are
+        ``unnoised_clipped`` (the fraction of participants that was scaled down), ``unnoised_norm``
+        (their mean norm before) and ``noise_std`` (of each coordinate of the result; public).
+
+    Raises:
+        TypeError: from ``init``, a leaf of the message is not floating.
+        ValueError: ``denominator`` is not positive.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import privacy
+        >>> a = private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), denominator=2)
+        >>> updates, weights = jnp.array([[0.5, 0.0], [0.0, 9.0]]), jnp.ones(2)
+        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, None))(updates, weights)
+        >>> total = jax.tree.map(lambda s: s.sum(0), shares)
+        >>> message, _, metrics = a.finish(jax.random.key(0), total, ())
+        >>> print(message.round(4), metrics["unnoised_clipped"])
+        [0.25 0.5 ] 0.5
+
+    References:
+        McMahan, Ramage, Talwar, Zhang, *Learning Differentially Private Recurrent Language Models*,
+        ICLR 2018 (arXiv:1710.06963), algorithm 1 with the estimator of fixed denominator.
+    """
+    _validate.number("denominator", denominator, above=0)
+
+    def init(message_like: TreeLike) -> Tree:
+        require_floating("message", message_like)
+        return ()
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Contribution:
+        result = mechanism.clip(jax.tree.map(lambda x: x.astype(jnp.float32), message))
+        taking_part = (weight > 0) & result.finite
+        share = Contribution(
+            update=result.update,
+            clients=jnp.ones((), jnp.int32),
+            clipped=result.clipped.astype(jnp.int32),
+            norm=result.norm,
+        )
+        return _tree.where(taking_part, share, _tree.zeros_like(share))
+
+    def finish(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        factor = 1 / jnp.asarray(denominator, jnp.float32)
+        noisy = mechanism.noise(key, total.update)
+        std = jnp.asarray(mechanism.noise_multiplier * mechanism.clip_norm, jnp.float32)
+        clients = jnp.maximum(total.clients, 1).astype(jnp.float32)
+        metrics = {
+            "unnoised_clipped": total.clipped.astype(jnp.float32) / clients,
+            "unnoised_norm": total.norm / clients,
+            "noise_std": std * factor,
+        }
+        return _tree.scale(factor, noisy), state, metrics
+
+    return Aggregator(init, contribute, finish, SUM)

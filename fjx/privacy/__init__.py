@@ -1,0 +1,32 @@
+"""Differential privacy of clients: bound, add noise once, account for what ran.
+
+A mechanism clips each client's update and adds noise to their sum; the sampler says how the cohort
+came about; ``epsilon`` reads both, so a claim cannot be made for a run that did not happen::
+
+    mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.1)
+    sampler = samplers.poisson(0.01)
+    aggregator = aggregators.private(mechanism, denominator=0.01 * num_clients)
+    print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
+"""
+
+from fjx.privacy._clip import Clipped as Clipped
+from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
+from fjx.privacy._mechanisms import Mechanism as Mechanism
+from fjx.privacy._mechanisms import Relation as Relation
+from fjx.privacy._mechanisms import gaussian as gaussian
+from fjx.privacy.accounting import Epsilon as Epsilon
+from fjx.privacy.accounting import Method as Method
+from fjx.privacy.accounting import calibrate as calibrate
+from fjx.privacy.accounting import epsilon as epsilon
+
+__all__ = [
+    "Clipped",
+    "Epsilon",
+    "Mechanism",
+    "Method",
+    "Relation",
+    "calibrate",
+    "clip_by_global_norm",
+    "epsilon",
+    "gaussian",
+]

@@ -1,0 +1,36 @@
+"""Who takes part in a round.
+
+A sampler draws a round's clients into a fixed number of slots, as a pure function of a key and the
+round's number, and names its own subsampling, so that privacy is accounted for what actually ran::
+
+    sampler = samplers.poisson(0.01)
+    sampler.sample(key, round, num_clients)  # Sample(ids, taking_part, truncated)
+    sampler.capacity(num_clients)            # the number of slots
+    sampler.subsampling                      # Poisson(rate=0.01, ...)
+"""
+
+from fjx.samplers._cyclic import cyclic as cyclic
+from fjx.samplers._cyclic import full as full
+from fjx.samplers._dropout import dropout as dropout
+from fjx.samplers._poisson import poisson as poisson
+from fjx.samplers._types import Cyclic as Cyclic
+from fjx.samplers._types import FixedSize as FixedSize
+from fjx.samplers._types import Full as Full
+from fjx.samplers._types import Poisson as Poisson
+from fjx.samplers._types import Sample as Sample
+from fjx.samplers._types import Sampler as Sampler
+from fjx.samplers._uniform import uniform as uniform
+
+__all__ = [
+    "Cyclic",
+    "FixedSize",
+    "Full",
+    "Poisson",
+    "Sample",
+    "Sampler",
+    "cyclic",
+    "dropout",
+    "full",
+    "poisson",
+    "uniform",
+]

@@ -1,0 +1,69 @@
+"""What a sampler is, and the plain words in which it says what it ran."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fjx._base import Array, Key
+
+
+class Sample(NamedTuple):
+    """The clients chosen for one round, in a fixed number m of slots.
+
+    Attributes:
+        ids: ``i32[m]``, each client at most once; a padding slot holds ``num_clients``.
+        taking_part: ``bool[m]``, False for a client that was chosen and then dropped out.  True in
+            padding slots, where nobody drops out.
+        truncated: ``i32[]``, how many clients were drawn and did not fit.
+    """
+
+    ids: Array
+    taking_part: Array
+    truncated: Array
+
+
+class Sampler(NamedTuple):
+    """Who takes part in a round: a pure function of a key and the round's number.
+
+    Attributes:
+        sample: ``(key, round, num_clients) -> Sample``; ``key`` is a key of this round, ``round``
+            (``i32[]``) may be traced, ``num_clients`` is a Python int.
+        capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
+        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`FixedSize`,
+            :class:`Cyclic` or :class:`Full`.  A sampler that is none of these (availability, say)
+            puts something else here, and :func:`fjx.privacy.epsilon` refuses to amplify by it.
+    """
+
+    sample: Callable[[Key, Array | int, int], Sample]
+    capacity: Callable[[int], int]
+    subsampling: Any
+
+
+class Poisson(NamedTuple):
+    """Each client independently with probability ``rate``.
+
+    Attributes:
+        rate: the probability that is realised, to the last bit.
+        cap: the most clients a round may have; None where the capacity follows from ``overflow``.
+        overflow: a bound on the probability that a round's clients do not all fit, even if one more
+            client came; zero where ``cap`` is given, because truncation is then accounted exactly.
+    """
+
+    rate: float
+    cap: int | None
+    overflow: float
+
+
+class FixedSize(NamedTuple):
+    """A uniformly random subset of exactly ``size`` clients."""
+
+    size: int
+
+
+class Cyclic(NamedTuple):
+    """Disjoint blocks by turns: every client once in ``period`` consecutive rounds."""
+
+    period: int
+
+
+class Full(NamedTuple):
+    """Every client in every round."""

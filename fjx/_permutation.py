@@ -46,12 +46,16 @@ def permute(key: Key, positions: Array, n: Array | int) -> Array:
     n = jnp.maximum(jnp.asarray(n, jnp.int32), 1).astype(jnp.uint32)
     words = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
     shifts, salts = words[:, 0] % n, words[:, 1]
-    x = positions.astype(jnp.uint32) % n
-    for shift, salt in zip(shifts, salts, strict=True):
+
+    def swap_or_not(x: Array, word: tuple[Array, Array]) -> tuple[Array, None]:
+        shift, salt = word
         partner = jnp.where(shift >= x, shift - x, shift + (n - x))  # (shift - x) mod n, unsigned
         swap = _mix(jnp.maximum(x, partner) ^ salt) >> 31
-        x = jnp.where(swap == 1, partner, x)
-    return x.astype(jnp.int32)
+        return jnp.where(swap == 1, partner, x), None
+
+    # Unrolled in part: a loop of 32 tiny kernels would run slowly, 32 in a row compile slowly.
+    start = positions.astype(jnp.uint32) % n
+    return jax.lax.scan(swap_or_not, start, (shifts, salts), unroll=4)[0].astype(jnp.int32)
 
 
 def _mix(x: Array) -> Array:

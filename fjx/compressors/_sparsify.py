@@ -49,7 +49,7 @@ def top_k(ratio: float) -> Compressor:
         flat = x.reshape(-1)
         magnitude = jnp.where(jnp.isnan(flat), jnp.inf, jnp.abs(flat))
         _, indices = jax.lax.top_k(magnitude, _kept(ratio, x.size))
-        return Sparse(flat[indices], indices.astype(jnp.int32), x.shape)
+        return Sparse(flat[indices], indices.astype(jnp.uint32), x.shape)
 
     def decode(payload: Sparse) -> Array:
         return _scatter(payload.values, payload.indices, payload.shape)

@@ -20,6 +20,8 @@ def pack(values: np.ndarray, width: int) -> bytes:
 def unpack(data: bytes, width: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The inverse of :func:`pack`; the sign of a narrow signed integer is extended."""
     count, unsigned = int(np.prod(shape)), unsigned_dtype(dtype)
+    if width == 0:
+        return np.zeros(shape, dtype)  # the only index of a single coordinate needs no bits
     if width == 8 * unsigned.itemsize:
         raw = np.frombuffer(data, unsigned.newbyteorder("<"), count).astype(unsigned)
     else:
@@ -53,7 +55,7 @@ def _pack_block(raw: np.ndarray, width: int) -> bytes:
 
 def _unpack_block(data: bytes, width: int) -> np.ndarray:
     flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    planes = flat[: flat.size // width * width].reshape(-1, width) if width else np.zeros((0, 0))
+    planes = flat[: flat.size // width * width].reshape(-1, width)
     octets = np.zeros((len(planes), 64), np.uint8)
     octets[:, :width] = planes
     return np.packbits(octets, axis=1, bitorder="little").view("<u8").reshape(-1)

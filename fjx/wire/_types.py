@@ -70,7 +70,7 @@ class Sparse(Payload):
 
     Attributes:
         values: ``f[k]``, or a payload of them.
-        indices: ``i32[k]`` into the flattened array, distinct.
+        indices: ``u32[k]`` into the flattened array, distinct.
         shape: of the array.
     """
 

@@ -1,0 +1,254 @@
+"""What every compressor promises, whatever it is."""
+
+import functools
+import importlib.util
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import _tree, wire
+from fjx._base import Contract
+
+_spec = importlib.util.spec_from_file_location(
+    "law_tables", pathlib.Path(__file__).with_name("tables.py")
+)
+tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tables)
+
+DRAWS = 2000
+SIGMAS = 6.0  # a bound that a sound codec misses with probability below 1e-8 a coordinate
+
+every = pytest.mark.parametrize("name", tables.COMPRESSORS)
+
+
+@functools.cache
+def jitted(name):
+    """One compiled encode-decode per codec, shared by the laws."""
+    codec = tables.COMPRESSORS[name]
+
+    def both(key, message, state):
+        payload, state = codec.encode(key, message, state)
+        return payload, codec.decode(payload), state
+
+    return codec, jax.jit(both)
+
+
+def float_leaves(tree):
+    return [x for x in jax.tree.leaves(tree) if _tree.is_float(x)]
+
+
+def squared_norm(tree):
+    return sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in float_leaves(tree))
+
+
+@every
+def test_decodes_to_the_message_s_shapes_and_dtypes(name, getkey):
+    codec, both = jitted(name)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        message = tables.message(dtype=dtype)
+        _, decoded, _ = both(getkey(), message, codec.init(message))
+        chex.assert_trees_all_equal_shapes_and_dtypes(decoded, message)
+
+
+@every
+def test_passes_integers_and_empty_leaves_through(name, getkey):
+    codec, both = jitted(name)
+    message = tables.message()
+    _, decoded, _ = both(getkey(), message, codec.init(message))
+    chex.assert_trees_all_equal(decoded["count"], message["count"])
+    assert decoded["empty"].shape == (0, 3)
+
+
+@every
+def test_decodes_from_the_bytes_alone(name, getkey):
+    codec, both = jitted(name)
+    for seed in range(3):
+        message = tables.message(seed)
+        payload, decoded, _ = both(getkey(), message, codec.init(message))
+        received = wire.from_bytes(wire.to_bytes(payload))
+        chex.assert_trees_all_equal(jax.jit(codec.decode)(received), decoded)
+        chex.assert_trees_all_equal_structs(received, payload)
+
+
+@every
+def test_bits_are_those_of_the_bytes_and_need_shapes_only(name, getkey):
+    codec, both = jitted(name)
+    message = tables.message()
+    state = codec.init(message)
+    payload, _, _ = both(getkey(), message, state)
+    data = wire.to_bytes(payload)
+    assert 8 * len(data) - wire.header_bits(data) == wire.bits(payload)
+    abstract = jax.eval_shape(codec.encode, getkey(), message, state)[0]
+    assert wire.bits(abstract) == wire.bits(payload)
+
+
+@every
+def test_zero_in_zero_out(name, getkey):
+    codec, both = jitted(name)
+    message = _tree.zeros_like(tables.message())
+    _, decoded, state = both(getkey(), message, codec.init(message))
+    chex.assert_trees_all_equal(decoded, message)
+    assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(state))
+
+
+@every
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_broken_coordinate_is_never_sent_as_a_sound_one(name, bad, getkey):
+    """Either the decoded message is not finite, or (rand-k) the coordinate was not among the sent."""
+    codec, both = jitted(name)
+    message = tables.message()
+    message["nested"]["vector"] = message["nested"]["vector"].at[5].set(bad)
+    _, decoded, _ = both(getkey(), message, codec.init(message))
+    if bool(_tree.all_finite(decoded)):
+        assert "rand_k" in name
+        assert float(decoded["nested"]["vector"][5]) == 0.0
+
+
+@every
+def test_vmap_is_a_loop(name, getkey):
+    codec, both = jitted(name)
+    messages = [tables.message(seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *messages)
+    keys = jax.random.split(getkey(), 3)
+    states = jax.vmap(codec.init)(stacked)
+    payloads, decoded, after = jax.jit(jax.vmap(both))(keys, stacked, states)
+    for i, message in enumerate(messages):
+        payload, *rest = both(keys[i], message, codec.init(message))
+        chex.assert_trees_all_equal(jax.tree.map(lambda x, i=i: x[i], payloads), payload)
+        # A fused multiply-add may round a residual differently.
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, i=i: x[i], [decoded, after]), rest, atol=1e-6
+        )
+
+
+@every
+def test_works_under_scan_and_traces_once(name, getkey):
+    codec = tables.COMPRESSORS[name]
+    message = tables.message()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def rounds(key, message, state):
+        def body(carry, t):
+            _, state = codec.encode(jax.random.fold_in(key, t), message, carry)
+            return state, None
+
+        return jax.lax.scan(body, state, jnp.arange(3))[0]
+
+    state = rounds(getkey(), message, codec.init(message))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, codec.init(message))
+    rounds(getkey(), tables.message(1), state)
+
+
+@every
+def test_equal_keys_give_equal_payloads(name, getkey):
+    codec, both = jitted(name)
+    message, key = tables.message(), getkey()
+    first = both(jax.random.clone(key), message, codec.init(message))
+    second = both(jax.random.clone(key), message, codec.init(message))
+    chex.assert_trees_all_equal(first, second)
+
+
+def contract_message(name):
+    """A message of floats alone on which contracts are tested."""
+    message = tables.message(3)
+    return {k: v for k, v in message.items() if k not in ("count", "empty")}
+
+
+@functools.cache
+def draws(name):
+    """DRAWS independent decodings of one message: the evidence of the statistical laws."""
+    codec = tables.COMPRESSORS[name]
+    message = contract_message(name)
+    state = codec.init(message)
+    keys = jax.random.split(jax.random.key(11), DRAWS)
+    decode = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, message, state)[0])))
+    return codec.contract(message), message, jax.tree.map(np.asarray, decode(keys))
+
+
+@every
+def test_unbiased_as_declared(name):
+    """The mean of 2000 draws is within 6 standard errors of x, by coordinate and towards zero.
+
+    The error of a coordinate is pooled over its leaf: one that rounds up once in 10,000 draws shows
+    no spread of its own.  The second bound, on the mean shrinkage, has the power that this costs.
+    """
+    contract, message, decoded = draws(name)
+    if not contract.unbiased:
+        pytest.skip("promises no unbiasedness")
+    for x, y in zip(float_leaves(message), float_leaves(decoded), strict=True):
+        x, y = np.asarray(x, np.float64), y.astype(np.float64)
+        pooled = np.sqrt(y.var(0).mean())
+        standard_error = np.maximum(y.std(0), pooled) / np.sqrt(DRAWS)
+        rounding = 1e-6 * np.abs(x).max()
+        np.testing.assert_array_less(np.abs(y.mean(0) - x), SIGMAS * standard_error + rounding)
+        shrinkage = np.mean((y.mean(0) - x) * np.sign(x))
+        assert abs(shrinkage) < SIGMAS * pooled / np.sqrt(DRAWS * x.size) + rounding
+
+
+@every
+def test_variance_and_contraction_as_declared(name):
+    """The mean squared error of 2000 draws is below the bound plus 6 standard errors."""
+    contract, message, decoded = draws(name)
+    parts = [
+        np.square(y.astype(np.float64) - np.asarray(x)).reshape(DRAWS, -1).sum(1)
+        for x, y in zip(float_leaves(message), float_leaves(decoded), strict=True)
+    ]
+    error = np.sum(parts, axis=0)
+    slack = SIGMAS * error.std() / np.sqrt(DRAWS) + 1e-9
+    if contract.omega is not None:
+        assert error.mean() <= contract.omega * squared_norm(message) + slack
+    if contract.delta is not None:
+        assert 0 < contract.delta <= 1
+        assert error.mean() <= (1 - contract.delta) * squared_norm(message) + slack
+
+
+@every
+def test_projection_and_linearity_as_declared(name, getkey):
+    contract, message, decoded = draws(name)
+    codec, both = jitted(name)
+    if contract.projection:
+        for i in range(3):
+            y = jax.tree.map(lambda leaf, i=i: leaf[i], decoded)
+            rest = jax.tree.map(lambda a, b: np.asarray(a) - b, message, y)
+            np.testing.assert_allclose(
+                squared_norm(message), squared_norm(y) + squared_norm(rest), rtol=1e-5
+            )
+    if contract.linear:
+        other = jax.tree.map(lambda x: 2 * x + 1, message)
+        key, state = getkey(), codec.init(message)
+
+        def send(x):
+            return both(jax.random.clone(key), x, state)[1]
+
+        chex.assert_trees_all_close(
+            _tree.add(send(message), send(other)), send(_tree.add(message, other)), rtol=1e-5
+        )
+
+
+def test_a_contract_is_not_all_silence():
+    """The laws above would pass a table of codecs that promise nothing."""
+    promised = [draws(name)[0] for name in tables.COMPRESSORS]
+    assert sum(c != Contract() for c in promised) >= 0.7 * len(promised)
+
+
+@every
+def test_error_feedback_conserves_mass(name, getkey):
+    """decode(payload) + residual = message + old residual, over three rounds."""
+    from fjx import compressors
+
+    if name == "error_feedback":
+        pytest.skip("feedback around feedback counts the residual twice")
+    codec = compressors.error_feedback(tables.COMPRESSORS[name])
+    step = jax.jit(codec.encode)
+    message = tables.message()
+    state, sent = codec.init(message), _tree.zeros_like(message)
+    for _ in range(3):
+        payload, state = step(getkey(), message, state)
+        sent = _tree.add(sent, codec.decode(payload))
+    total = _tree.add(sent, state.residual)
+    chex.assert_trees_all_close(total, jax.tree.map(lambda x: 3 * x, message), rtol=1e-5, atol=1e-5)

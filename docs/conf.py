@@ -16,15 +16,16 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_nb",
     "sphinx_copybutton",
+    "_ext.bars",
     "_ext.coverage",
-    "_ext.slots",
+    "_ext.public",
 ]
 exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-napoleon_custom_sections = ["Guarantees"]
-napoleon_use_ivar = True
+# The attributes of a NamedTuple are its parameters.
+napoleon_custom_sections = ["Guarantees", ("Attributes", "params_style")]
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 add_module_names = False

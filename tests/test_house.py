@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import fjx
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -110,7 +112,7 @@ def test_one_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     changelog = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert citation[1] == changelog[1] == version
+    assert citation[1] == changelog[1] == version == fjx.__version__
 
 
 def test_constraints_are_exact_versions():

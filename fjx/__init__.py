@@ -1,9 +1,14 @@
 """Federated learning in JAX: pure functions to compose, compiled as one program."""
 
 from fjx import aggregators as aggregators
+from fjx import algorithms as algorithms
 from fjx import clients as clients
 from fjx import compressors as compressors
+from fjx import data as data
+from fjx import privacy as privacy
+from fjx import samplers as samplers
 from fjx import servers as servers
+from fjx import simulation as simulation
 from fjx import wire as wire
 from fjx._base import SUM as SUM
 from fjx._base import STACK as STACK
@@ -20,3 +25,37 @@ from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
 from fjx._base import Traffic as Traffic
 from fjx._compose import compose as compose
+from fjx.simulation import Result as Result
+from fjx.simulation import simulate as simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "STACK",
+    "SUM",
+    "Aggregator",
+    "Algorithm",
+    "ClientUpdate",
+    "Cohort",
+    "Compressor",
+    "Contract",
+    "Examples",
+    "Executor",
+    "Public",
+    "Result",
+    "ServerUpdate",
+    "Stateful",
+    "Traffic",
+    "aggregators",
+    "algorithms",
+    "clients",
+    "compose",
+    "compressors",
+    "data",
+    "privacy",
+    "samplers",
+    "servers",
+    "simulate",
+    "simulation",
+    "wire",
+]

@@ -4,6 +4,7 @@ from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import total as total
 from fjx.aggregators._mean import uniform as uniform
+from fjx.aggregators._private import private as private
 from fjx.aggregators._robust import median as median
 
-__all__ = ["mean", "median", "per_field", "total", "uniform"]
+__all__ = ["mean", "median", "per_field", "private", "total", "uniform"]

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import Array, Tree
-from fjx._tree import is_float
 
 _BLOCK = 64  # additions in a row, see _sum
 
@@ -21,7 +20,7 @@ class Clipped(NamedTuple):
 
     Attributes:
         update: the bounded update, of the structure, shapes and dtypes of the input.
-        norm: ``f32[]``, the L2 norm of the input; inf or NaN where the input is not finite.
+        norm: ``f32[]``, the L2 norm of the input; NaN if the input is not finite.
         clipped: ``bool[]``, whether the update was scaled down.
         finite: ``bool[]``, whether it had finite entries only; if not, ``update`` is zero.
     """
@@ -91,9 +90,10 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     if not wide:
         return Clipped(update, jnp.zeros(()), jnp.asarray(False), jnp.asarray(True))
 
-    peak = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in wide]))  # NaN wins
-    finite = jnp.isfinite(peak)
-    divisor = jnp.where(finite & (peak > 0), peak, 1)
+    finite = _tree.all_finite(wide)  # a maximum would not do: XLA's may drop a NaN
+    peak = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in wide]))
+    # Of a divisor in these bounds the reciprocal, by which XLA may multiply instead, is normal.
+    divisor = jnp.clip(peak, 2.0**-125, 2.0**125)
     ratio = jnp.sqrt(_sum(jnp.stack([_sum(jnp.square(x / divisor)) for x in wide])))
     norm = divisor * ratio
 
@@ -109,7 +109,7 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
 
     return Clipped(
         treedef.unflatten([bound(leaf) for leaf in leaves]),
-        norm=jnp.where(finite, norm, peak),
+        norm=jnp.where(finite, norm, jnp.nan),
         clipped=clipped,
         finite=finite,
     )
@@ -122,7 +122,7 @@ def require_floating(name: str, tree: Tree) -> None:
         TypeError: naming the first leaf that is not.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not is_float(leaf):
+        if not _tree.is_float(leaf):
             where = jax.tree_util.keystr(path) or "the only leaf"
             raise TypeError(
                 f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}: it "

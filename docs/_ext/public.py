@@ -19,6 +19,8 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+import fjx
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,25 +32,35 @@ class Public(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         package = self.arguments[0]
         module = importlib.import_module(package)
-        functions, classes, constants = [], [], []
+        entries = {"function": [], "class": [], "data": []}
         for name in getattr(module, "__all__", []):
             value = getattr(module, name)
-            if inspect.isfunction(value):
-                functions += [f".. autofunction:: {package}.{name}", ""]
-            elif inspect.isclass(value):
-                classes += [f".. autoclass:: {package}.{name}", "   :members:"]
-                classes += ["   :special-members: __call__", ""]
-            elif not isinstance(value, types.ModuleType):
-                constants += [f".. py:data:: {name}", f"   :module: {package}", ""]
-                constants += [f"   {line}" for line in comment(name, value)]
+            if not isinstance(value, types.ModuleType):
+                kind = kind_of(value)
+                entries[kind] += entry(package, name, value, kind)
         lines = [f".. automodule:: {package}", ""]
-        for title, entries in [
-            ("Functions", functions),
-            ("Types", classes),
-            ("Constants", constants),
-        ]:
-            lines += [f".. rubric:: {title}", "", *entries] if entries else []
+        for title, kind in [("Functions", "function"), ("Types", "class"), ("Constants", "data")]:
+            if entries[kind]:
+                lines += [f".. rubric:: {title}", "", *entries[kind]]
         return self.parse_text_to_nodes("\n".join(lines))
+
+
+def entry(package: str, name: str, value: Any, kind: str) -> list[str]:
+    """The lines that document one symbol, in full under the shortest of its names."""
+    by_hand = [f".. py:{kind}:: {name}", f"   :module: {package}", ""]
+    if package != "fjx" and getattr(fjx, name, None) is value:
+        return [*by_hand, f"   Another name of :py:obj:`fjx.{name}`.", ""]
+    if kind == "data":
+        return [*by_hand, *(f"   {line}" for line in comment(name, value)), ""]
+    members = ["   :members:", "   :special-members: __call__"] if kind == "class" else []
+    return [f".. auto{kind}:: {package}.{name}", *members, ""]
+
+
+def kind_of(value: Any) -> str:
+    """What the Python domain calls it."""
+    if inspect.isfunction(value):
+        return "function"
+    return "class" if inspect.isclass(value) else "data"
 
 
 def comment(name: str, value: Any) -> list[str]:

@@ -80,7 +80,7 @@ def test_sensitivity_and_event_follow_the_relation():
     assert MECHANISM.sensitivity("replace_one") == 1.0
     assert MECHANISM.event(1.0).noise_multiplier == 3.0
     assert MECHANISM.event(2.0).noise_multiplier == 1.5
-    with pytest.raises(ValueError, match="relation must be one of .*'replace_one'.*got 'swap'"):
+    with pytest.raises(ValueError, match=r"relation must be one of .*'replace_one'.*got 'swap'"):
         MECHANISM.sensitivity("swap")
 
 

@@ -153,7 +153,7 @@ def test_capacity_is_the_cap():
     assert (sample.ids.shape, int(sample.truncated)) == ((7,), 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     num_clients=st.integers(1, 12),
     period=st.integers(1, 15),

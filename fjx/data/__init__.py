@@ -2,5 +2,40 @@
 
 from fjx.data._dataset import FederatedData as FederatedData
 from fjx.data._dataset import from_clients as from_clients
+from fjx.data._digits import digits as digits
+from fjx.data._files import from_leaf_json as from_leaf_json
+from fjx.data._files import from_npz as from_npz
+from fjx.data._held_out import split_clients as split_clients
+from fjx.data._held_out import split_examples as split_examples
+from fjx.data._held_out import take_clients as take_clients
+from fjx.data._partition import Partition as Partition
+from fjx.data._partition import by_id as by_id
+from fjx.data._partition import dirichlet as dirichlet
+from fjx.data._partition import iid as iid
+from fjx.data._partition import lognormal_sizes as lognormal_sizes
+from fjx.data._partition import shards as shards
+from fjx.data._partition import split as split
+from fjx.data._statistics import Statistics as Statistics
+from fjx.data._statistics import plot_partition as plot_partition
+from fjx.data._statistics import statistics as statistics
 
-__all__ = ["FederatedData", "from_clients"]
+__all__ = [
+    "FederatedData",
+    "Partition",
+    "Statistics",
+    "by_id",
+    "digits",
+    "dirichlet",
+    "from_clients",
+    "from_leaf_json",
+    "from_npz",
+    "iid",
+    "lognormal_sizes",
+    "plot_partition",
+    "shards",
+    "split",
+    "split_clients",
+    "split_examples",
+    "statistics",
+    "take_clients",
+]

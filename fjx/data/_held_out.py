@@ -1,0 +1,125 @@
+"""Held-out data: some examples of every client, or some clients altogether."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Key
+from fjx.data._dataset import FederatedData, pack
+from fjx.data._partition import _generator
+
+
+def split_examples(
+    key: Key, dataset: FederatedData, *, held_out: float
+) -> tuple[FederatedData, FederatedData]:
+    """Divides the examples of each client at random: the same clients, train and held-out.
+
+    Guarantees: of a client's n examples ``round(held_out * n)`` are held out, but at least one and
+        not all if n >= 2, and none if n < 2.
+
+    Args:
+        key: a typed key.
+        dataset: to divide.
+        held_out: fraction, in (0, 1).
+
+    Returns:
+        The training part and the held-out part, both weighted by their numbers of examples.
+
+    Raises:
+        ValueError: ``held_out`` is out of range.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import data
+        >>> dataset = data.from_clients([np.arange(10), np.arange(1)])
+        >>> train, test = data.split_examples(jax.random.key(0), dataset, held_out=0.2)
+        >>> train.sizes.tolist(), test.sizes.tolist()
+        ([8, 1], [2, 0])
+    """
+    _validate.static_number("held_out", held_out, above=0, below=1)
+    rng = _generator(key)
+    offsets = np.asarray(dataset.offsets)
+    train, test = [], []
+    for start, end in itertools.pairwise(offsets):
+        size = end - start
+        count = int(np.clip(round(held_out * size), 1, size - 1)) if size >= 2 else 0
+        rows = start + rng.permutation(size)
+        test.append(np.sort(rows[:count]))
+        train.append(np.sort(rows[count:]))
+    return _rows(dataset, train), _rows(dataset, test)
+
+
+def split_clients(
+    key: Key, dataset: FederatedData, *, held_out: float
+) -> tuple[FederatedData, FederatedData]:
+    """Holds out clients at random: ``round(held_out * num_clients)``, at least one and not all.
+
+    Args:
+        key: a typed key.
+        dataset: of at least two clients.
+        held_out: fraction, in (0, 1).
+
+    Returns:
+        The dataset of the remaining clients, and that of the held-out ones, each in their order.
+
+    Raises:
+        ValueError: ``held_out`` is out of range, or there is only one client.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import data
+        >>> dataset = data.from_clients([np.full(1, i) for i in range(10)])
+        >>> train, test = data.split_clients(jax.random.key(0), dataset, held_out=0.2)
+        >>> train.num_clients, test.num_clients
+        (8, 2)
+    """
+    _validate.static_number("held_out", held_out, above=0, below=1)
+    n = dataset.num_clients
+    if n < 2:
+        raise ValueError("split_clients needs at least two clients, got one")
+    count = int(np.clip(round(held_out * n), 1, n - 1))
+    order = _generator(key).permutation(n)
+    return (
+        take_clients(dataset, np.sort(order[count:]).tolist()),
+        take_clients(dataset, np.sort(order[:count]).tolist()),
+    )
+
+
+def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
+    """The dataset of the clients ``ids``, who become 0, 1, ... in the order given.
+
+    Args:
+        dataset: to choose from.
+        ids: distinct, in range.
+
+    Returns:
+        A dataset with their examples and weights, and the same ``test``.
+
+    Raises:
+        ValueError: an id is out of range or occurs twice; no ids.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fjx import data
+        >>> dataset = data.from_clients([np.full(1, i) for i in range(4)])
+        >>> data.take_clients(dataset, [3, 1]).arrays.tolist()
+        [3, 1]
+    """
+    chosen = np.asarray(ids, np.int64).reshape(-1)
+    bad = (chosen < 0) | (chosen >= dataset.num_clients)
+    if bad.any() or np.unique(chosen).size != chosen.size or not chosen.size:
+        raise ValueError(
+            f"ids must be distinct and in [0, {dataset.num_clients}), at least one; got {list(ids)}"
+        )
+    offsets = np.asarray(dataset.offsets)
+    rows = [np.arange(offsets[i], offsets[i + 1]) for i in chosen]
+    return _rows(dataset, rows).with_weights(np.asarray(dataset.weights)[chosen])
+
+
+def _rows(dataset: FederatedData, rows: Sequence[np.ndarray]) -> FederatedData:
+    order = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
+    arrays = jax.tree.map(lambda x: np.asarray(x)[order], dataset.arrays)
+    return pack(arrays, np.array([len(r) for r in rows]), test=dataset.test)

@@ -1,0 +1,281 @@
+"""Partitions: which client owns which example of a central data set.
+
+A partition is a list with one array of example indices per client.  It is made on the host, once;
+:func:`split` packs the examples by it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Key, Tree
+from fjx.data._dataset import FederatedData, pack
+
+Partition = Sequence[np.ndarray]
+"""One array of example indices per client; no index occurs twice."""
+
+
+def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> FederatedData:
+    """Packs central examples by a partition.
+
+    Args:
+        examples: pytree of ``[n, ...]``.
+        partition: for each client the indices of its examples.
+        test: central held-out examples.
+
+    Returns:
+        A :class:`fjx.data.FederatedData`.
+
+    Raises:
+        ValueError: no clients, an index out of range, or one that occurs twice.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fjx import data
+        >>> data.split(np.array([10, 11, 12]), [[2], [0, 1]]).arrays.tolist()
+        [12, 10, 11]
+    """
+    hosted = jax.tree.map(np.asarray, examples)
+    sizes = {x.shape[0] for x in jax.tree.leaves(hosted)}
+    if len(sizes) != 1:
+        raise ValueError(f"examples must have one leading axis, got lengths {sorted(sizes)}")
+    if not len(partition):
+        raise ValueError("a partition needs at least one client, got none")
+    total = sizes.pop()
+    order = np.concatenate([np.asarray(part, np.int64).reshape(-1) for part in partition])
+    if order.size and (order.min() < 0 or order.max() >= total):
+        raise ValueError(f"partition must hold indices in [0, {total}), got up to {order.max()}")
+    if np.unique(order).size != order.size:
+        raise ValueError("partition must give each example to one client; an index occurs twice")
+    lengths = np.array([len(part) for part in partition])
+    return pack(jax.tree.map(lambda x: x[order], hosted), lengths, test=test)
+
+
+def iid(key: Key, num_examples: int, *, num_clients: int) -> Partition:
+    """A uniformly random partition into parts of equal size.
+
+    Guarantees: uses every example; sizes differ by at most one.
+
+    Args:
+        key: a typed key.
+        num_examples: n.
+        num_clients: at most n.
+
+    Returns:
+        A partition.
+
+    Raises:
+        ValueError: more clients than examples.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import data
+        >>> [len(part) for part in data.iid(jax.random.key(0), 10, num_clients=3)]
+        [4, 3, 3]
+    """
+    _enough(num_examples, num_clients, 1)
+    return np.array_split(_generator(key).permutation(num_examples), num_clients)
+
+
+def dirichlet(
+    key: Key, labels: Any, *, num_clients: int, alpha: float, min_size: int = 1
+) -> Partition:
+    """Label skew: each class is dealt over the clients in Dirichlet(alpha) proportions.
+
+    For each class independently p ~ Dir(alpha 1) over clients, and client k gets a share p_k of the
+    class.  Small alpha: few classes a client, and unequal sizes; large alpha: nearly IID.  Clients
+    left with fewer than ``min_size`` examples are then given random examples of the largest client,
+    one at a time, so that the partition exists for any number of classes and clients.
+
+    Guarantees: uses every example; every client has at least ``min_size``; always terminates.
+
+    Args:
+        key: a typed key.
+        labels: ``i[n]``.
+        num_clients: at most ``n / min_size``.
+        alpha: concentration, positive.
+        min_size: smallest number of examples of a client.
+
+    Returns:
+        A partition.
+
+    Raises:
+        ValueError: a number is out of range, or there are too few examples.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import data
+        >>> parts = data.dirichlet(
+        ...     jax.random.key(0), np.arange(200) % 10, num_clients=5, alpha=0.1)
+        >>> sum(map(len, parts)), min(map(len, parts)) >= 1
+        (200, True)
+
+    References:
+        Yurochkin et al., *Bayesian Nonparametric Federated Learning of Neural Networks*, ICML 2019
+        (arXiv:1905.12022), for proportions by class; Hsu, Qi, Brown 2019 (arXiv:1909.06335) draw
+        them by client.
+    """
+    _validate.number("alpha", alpha, above=0)
+    labels = _labels(labels)
+    _enough(len(labels), num_clients, min_size)
+    rng = _generator(key)
+    owner = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(num_clients, float(alpha)))
+        # For tiny alpha all gamma draws can underflow: the limit gives the class to one client.
+        if not np.isfinite(shares).all():
+            shares = np.eye(num_clients)[rng.integers(num_clients)]
+        cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for client, part in enumerate(np.split(members, cuts)):
+            owner[part] = client
+    return _topped_up(rng, owner, num_clients, min_size)
+
+
+def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 2) -> Partition:
+    """Pathological label skew: sorted by label, cut into equal shards, dealt at random.
+
+    Guarantees: every client has ``shards_per_client`` shards of ``n // (num_clients *
+        shards_per_client)`` examples, so about that many classes; a remainder of less than one
+        example per shard, the last by label, is left out.
+
+    Args:
+        key: a typed key.
+        labels: ``i[n]``.
+        num_clients: clients.
+        shards_per_client: 2 in the paper.
+
+    Returns:
+        A partition.
+
+    Raises:
+        ValueError: fewer examples than shards.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import data
+        >>> labels = np.repeat(np.arange(10), 60)
+        >>> parts = data.shards(jax.random.key(0), labels, num_clients=10)
+        >>> [len(set(labels[part])) <= 2 for part in parts] == [True] * 10
+        True
+
+    References:
+        McMahan et al., AISTATS 2017 (arXiv:1602.05629), section 3, the non-IID partition.
+    """
+    _validate.static_integer("shards_per_client", shards_per_client, at_least=1)
+    labels = _labels(labels)
+    _enough(len(labels), num_clients, shards_per_client)
+    count = num_clients * shards_per_client
+    by_label = np.argsort(labels, kind="stable")[: len(labels) // count * count]
+    dealt = _generator(key).permutation(by_label.reshape(count, -1))
+    return list(dealt.reshape(num_clients, -1))
+
+
+def lognormal_sizes(
+    key: Key, num_examples: int, *, num_clients: int, sigma: float, min_size: int = 1
+) -> Partition:
+    """Quantity skew: sizes proportional to log-normal draws, examples at random.
+
+    Guarantees: uses every example; every client has at least ``min_size``.
+
+    Args:
+        key: a typed key.
+        num_examples: n.
+        num_clients: at most ``n / min_size``.
+        sigma: standard deviation of the logarithm of a size; 0 is IID.
+        min_size: smallest number of examples of a client.
+
+    Returns:
+        A partition.
+
+    Raises:
+        ValueError: a number is out of range, or there are too few examples.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import data
+        >>> parts = data.lognormal_sizes(jax.random.key(0), 1000, num_clients=8, sigma=1.0)
+        >>> sum(map(len, parts)), min(map(len, parts)) >= 1
+        (1000, True)
+    """
+    _validate.number("sigma", sigma, at_least=0)
+    _enough(num_examples, num_clients, min_size)
+    rng = _generator(key)
+    weights = np.exp(sigma * rng.standard_normal(num_clients))
+    cuts = np.round(np.cumsum(weights / weights.sum())[:-1] * num_examples).astype(np.int64)
+    owner = np.empty(num_examples, np.int64)
+    for client, part in enumerate(np.split(rng.permutation(num_examples), cuts)):
+        owner[part] = client
+    return _topped_up(rng, owner, num_clients, min_size)
+
+
+def by_id(ids: Any) -> tuple[Partition, np.ndarray]:
+    """The natural partition: one client per distinct id.
+
+    Args:
+        ids: ``[n]`` of integers or strings, the owner of each example.
+
+    Returns:
+        The partition, each client's examples in their order, and the sorted distinct ids.
+
+    Raises:
+        ValueError: ``ids`` is not a vector, or is empty.
+
+    Examples:
+        >>> from fjx import data
+        >>> parts, names = data.by_id(["b", "a", "b"])
+        >>> [part.tolist() for part in parts], names.tolist()
+        ([[1], [0, 2]], ['a', 'b'])
+    """
+    ids = _labels(ids)
+    names, owner = np.unique(ids, return_inverse=True)
+    return _parts(owner, len(names)), names
+
+
+def _generator(key: Key) -> np.random.Generator:
+    """A NumPy generator that a JAX key determines."""
+    _validate.key("key", key)
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
+
+
+def _labels(labels: Any) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not labels.size:
+        raise ValueError(
+            f"labels must be a vector with at least one entry, got {list(labels.shape)}"
+        )
+    return labels
+
+
+def _enough(num_examples: int, num_clients: int, min_size: int) -> None:
+    _validate.static_integer("num_clients", num_clients, at_least=1)
+    _validate.static_integer("min_size", min_size, at_least=0)
+    if num_clients * min_size > num_examples:
+        raise ValueError(
+            f"{num_clients} clients of at least {min_size} examples need "
+            f"{num_clients * min_size} examples, got {num_examples}; lower num_clients or min_size"
+        )
+
+
+def _parts(owner: np.ndarray, num_clients: int) -> list[np.ndarray]:
+    order = np.argsort(owner, kind="stable")
+    ends = np.cumsum(np.bincount(owner, minlength=num_clients))
+    return np.split(order, ends[:-1])
+
+
+def _topped_up(
+    rng: np.random.Generator, owner: np.ndarray, num_clients: int, min_size: int
+) -> list[np.ndarray]:
+    """The partition after the largest clients have given what the smallest lack."""
+    parts = [list(rng.permutation(part)) for part in _parts(owner, num_clients)]
+    sizes = np.array([len(part) for part in parts])
+    for client in np.flatnonzero(sizes < min_size):
+        while sizes[client] < min_size:
+            largest = int(np.argmax(sizes))
+            parts[client].append(parts[largest].pop())
+            sizes[client] += 1
+            sizes[largest] -= 1
+    return [np.sort(np.array(part, np.int64)) for part in parts]

@@ -10,8 +10,8 @@ from fjx import samplers as samplers
 from fjx import servers as servers
 from fjx import simulation as simulation
 from fjx import wire as wire
-from fjx._base import SUM as SUM
 from fjx._base import STACK as STACK
+from fjx._base import SUM as SUM
 from fjx._base import Aggregator as Aggregator
 from fjx._base import Algorithm as Algorithm
 from fjx._base import ClientUpdate as ClientUpdate

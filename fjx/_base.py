@@ -55,7 +55,7 @@ class Examples(NamedTuple):
         # Positions past the end occur only where a mask discards them; "clip" keeps them readable.
         return jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="clip"), self.arrays)
 
-    def batch(self, step: Array, size: int) -> tuple[Tree, Array]:
+    def batch(self, step: Array | int, size: int) -> tuple[Tree, Array]:
         """Batch ``step`` of one pass in the order stored: ``[size, ...]`` and its mask ``bool[size]``.
 
         Rows outside the mask repeat the first example.
@@ -299,7 +299,14 @@ class Executor(Protocol):
 
 class Round(Protocol):
     def __call__(
-        self, key: Key, state: Any, clients: Tree, cohort: Cohort, /, *, executor: Executor = ...
+        self,
+        key: Key,
+        state: Any,
+        clients: Tree,
+        cohort: Cohort,
+        /,
+        *,
+        executor: Executor | None = None,
     ) -> tuple[Any, Tree, Metrics]:
         """One round: the server's state, the cohort's rows ``[m, ...]`` and the round's metrics."""
 

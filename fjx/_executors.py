@@ -1,10 +1,14 @@
 """How a cohort is run.  Every executor computes the same round; they differ in memory and time."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Executor, Tree
+
+OneClient = Callable[[Tree], tuple[Tree, Tree]]
 
 
 def vectorized() -> Executor:
@@ -24,7 +28,7 @@ def vectorized() -> Executor:
         (6, [0, 1, 4, 9])
     """
 
-    def execute(client, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
+    def execute(client: OneClient, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
         summed, stacked = jax.vmap(client)(inputs)
         return _sum(summed), stacked
 
@@ -57,7 +61,7 @@ def chunked(size: int) -> Executor:
     """
     _validate.static_integer("size", size, at_least=1)
 
-    def execute(client, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
+    def execute(client: OneClient, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
         slots = cost.shape[0]
         chunks = -(-slots // size)
         # Heaviest first; a stable sort, so that equal work keeps the order given.

@@ -62,7 +62,11 @@ def integer(
         return
     if isinstance(value, bool) or not (
         isinstance(value, numbers.Integral)
-        or (isinstance(value, jax.Array | np.ndarray) and value.dtype.kind in "iu" and value.ndim == 0)
+        or (
+            isinstance(value, jax.Array | np.ndarray)
+            and value.dtype.kind in "iu"
+            and value.ndim == 0
+        )
     ):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     number(name, int(value), at_least=at_least, at_most=at_most)
@@ -88,7 +92,9 @@ def static_number(name: str, value: Any, **bounds: float) -> None:
         ValueError: out of bounds.
     """
     if not concrete(value):
-        raise TypeError(f"{name} decides the shape of arrays and must be a Python number, got {value}")
+        raise TypeError(
+            f"{name} decides the shape of arrays and must be a Python number, got {value}"
+        )
     number(name, value, **bounds)
 
 

@@ -1,8 +1,5 @@
 """One gradient of a client's whole data: FedSGD."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 

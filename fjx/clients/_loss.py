@@ -57,9 +57,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
         4.0
     """
 
-    def evaluate(
-        model: Tree, batch: Tree, mask: Array, key: Key
-    ) -> tuple[Array, Metrics, Tree]:
+    def evaluate(model: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
         def one(example: Tree, key: Key) -> tuple[Array, Metrics]:
             value = loss_fn(model, jax.tree.map(lambda x: x[None], example), key)
             loss, metrics, *state = value if isinstance(value, tuple) else (value, {})
@@ -105,12 +103,10 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
         8.0
     """
 
-    def evaluate(
-        model: Tree, batch: Tree, mask: Array, key: Key
-    ) -> tuple[Array, Metrics, Tree]:
+    def evaluate(model: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
         value = loss_fn(model, batch, mask, key)
-        value = value if isinstance(value, tuple) else (value,)
-        loss, metrics, state = (*value, *({}, None)[len(value) - 1 :])
+        value = value if isinstance(value, tuple) else (value, {})
+        loss, metrics, state = value if len(value) == 3 else (*value, None)
         return _scalar("loss_fn's loss", loss), metrics, state
 
     return Loss(evaluate)

@@ -1,8 +1,5 @@
 """The client of SCAFFOLD."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax

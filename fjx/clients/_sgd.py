@@ -95,7 +95,11 @@ def trainer(
     ) -> tuple[Tree, Metrics]:
         key_shuffle, key_loss = jax.random.split(key)
         per_epoch = -(-examples.size // batch_size)
-        trips = epochs * per_epoch if steps is None else jnp.where(per_epoch > 0, steps, 0)
+        if steps is not None:
+            trips = jnp.minimum(per_epoch, 1) * steps  # nothing to step on without examples
+        else:
+            assert epochs is not None  # checked above, once for all clients
+            trips = per_epoch * epochs
 
         def observe(t: Array, model: Tree) -> tuple[Metrics, Tree, Tree]:
             batch, mask = minibatch(key_shuffle, examples, t, batch_size)

@@ -36,7 +36,8 @@ def chain(*codecs: Compressor) -> Compressor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
         >>> codec = compressors.chain(compressors.top_k(0.5), compressors.quantize(bits=8))
-        >>> payload, _ = codec.encode(jax.random.key(0), jnp.array([1.0, -5.0, 5.0, 0.0]), codec.init(jnp.ones(4)))
+        >>> x = jnp.array([1.0, -5.0, 5.0, 0.0])
+        >>> payload, _ = codec.encode(jax.random.key(0), x, codec.init(x))
         >>> codec.decode(payload).tolist(), wire.bits(payload)
         ([0.0, -5.0, 5.0, 0.0], 56)
 
@@ -98,7 +99,12 @@ def _then(first: Contract, second: Contract) -> Contract:
         return Contract(
             unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None, linear=linear
         )
-    if first.projection and first.delta is not None and second.unbiased and second.omega is not None:
+    if (
+        first.projection
+        and first.delta is not None
+        and second.unbiased
+        and second.omega is not None
+    ):
         # E||C_2(Px) - x||^2 = ||x - Px||^2 + E||C_2(Px) - Px||^2 <= ||x||^2 - (1 - omega) ||Px||^2,
         # the cross term vanishing because C_2 is unbiased.
         delta = first.delta * (1 - second.omega)

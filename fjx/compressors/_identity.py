@@ -100,7 +100,9 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
             return Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
         roundoff = 2.0 ** -(info.nmant + 1)
         # Below the smallest subnormal half a step is lost, relative to a maximum of at least 2^(q-1).
-        flushed = float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled(leaf.dtype) else 0
+        flushed = (
+            float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled(leaf.dtype) else 0
+        )
         error = roundoff + flushed * np.sqrt(leaf.size)
         return Contract(delta=1 - error**2) if error < 1 else Contract()
 

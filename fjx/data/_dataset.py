@@ -102,7 +102,7 @@ class FederatedData:
             rejected=jnp.sum(impossible, dtype=jnp.int32),
         )
 
-    def with_weights(self, weights: Array) -> "FederatedData":
+    def with_weights(self, weights: Array | np.ndarray) -> "FederatedData":
         """The same data with other weights, ``f32[num_clients]``, finite and not negative."""
         return dataclasses.replace(self, weights=_weights(weights, self.num_clients))
 

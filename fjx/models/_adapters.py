@@ -123,7 +123,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, loss: Score = cross_entr
         (2, 3)
     """
 
-    def split(key: Key) -> tuple[nnx.GraphDef, nnx.State, nnx.State, nnx.State]:
+    def split(key: Key) -> Any:
         return nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
 
     # The key is a placeholder: streams are seeded anew whenever they are drawn from.

@@ -97,7 +97,7 @@ def emnist_cnn(
     _check(classes=[classes], shape=shape, channels=channels, hidden=[hidden])
     for rate in dropout:
         _validate.number("dropout", rate, at_least=0.0, below=1.0)
-    module = _EmnistCnn(tuple(shape), tuple(channels), hidden, classes, tuple(dropout))
+    module = _EmnistCnn(tuple(shape), tuple(channels), hidden, classes, dropout)
     return from_linen(module, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 
 

@@ -30,7 +30,7 @@ def adaptive(
     beta1: float | Array = 0.9,
     tau: float | Array = 1e-3,
 ) -> optax.GradientTransformation:
-    """x += eta Delta_t / (sqrt(v_t) + tau) with Delta_t = beta1 Delta_{t-1} + (1 - beta1) Delta.
+    """X += eta Delta_t / (sqrt(v_t) + tau) with Delta_t = beta1 Delta_{t-1} + (1 - beta1) Delta.
 
     Unlike optax's optimisers of the same names it has no bias correction, and v starts at tau^2, as
     in the paper.

@@ -40,9 +40,7 @@ class Checkpoints:
         self._manager.save(done, args=self._ocp.args.StandardSave(content))
         self._manager.wait_until_finished()  # the next block will overwrite the state in place
 
-    def resume(
-        self, key: Key, start: SimulationState
-    ) -> tuple[SimulationState, list[History]]:
+    def resume(self, key: Key, start: SimulationState) -> tuple[SimulationState, list[History]]:
         """The newest checkpoint, or ``start`` if there is none.
 
         Raises:
@@ -54,7 +52,9 @@ class Checkpoints:
         where = f"the checkpoint in {self._manager.directory}"
         found = self._manager.restore(newest, args=self._ocp.args.StandardRestore())
         if not np.array_equal(found["key"], jax.random.key_data(key)):
-            raise ValueError(f"{where} is of a run with another key; use that key or another folder")
+            raise ValueError(
+                f"{where} is of a run with another key; use that key or another folder"
+            )
         shapes = [x.shape for x in jax.tree.leaves(found["state"])]
         if sorted(shapes) != sorted(x.shape for x in jax.tree.leaves(start)):
             raise ValueError(

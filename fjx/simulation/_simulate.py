@@ -175,8 +175,10 @@ def simulate(
         history=history,
         ledger=Ledger(
             traffic,
-            history.rounds["invited"].astype(np.int64),
-            (history.rounds["participants"] + history.rounds["nonfinite"]).astype(np.int64),
+            invited=np.asarray(history.rounds["invited"], np.int64),
+            delivered=np.asarray(
+                history.rounds["participants"] + history.rounds["nonfinite"], np.int64
+            ),
         ),
         seconds=Seconds(compiling, time.perf_counter() - began - compiling),
         stopped=stopped,
@@ -190,8 +192,10 @@ def _join(blocks: list[History]) -> History:
 
 def _diverged(history: History) -> np.ndarray:
     """By round: the model is not finite, or somebody's message was not and nobody's was."""
-    rounds = history.rounds
-    return ~rounds["finite"] | ((rounds["nonfinite"] > 0) & (rounds["participants"] == 0))
+    finite, broken, sound = (
+        np.asarray(history.rounds[name]) for name in ("finite", "nonfinite", "participants")
+    )
+    return ~finite | ((broken > 0) & (sound == 0))
 
 
 @contextlib.contextmanager

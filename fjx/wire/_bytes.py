@@ -32,7 +32,7 @@ _PREFIX = struct.Struct("<4sII")
 
 
 def to_bytes(payload: Tree) -> bytes:
-    """A payload as bytes that :func:`from_bytes` reads on any machine.
+    r"""A payload as bytes that :func:`from_bytes` reads on any machine.
 
     Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``;
         equal payloads give equal bytes.
@@ -52,7 +52,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> from fjx import wire
         >>> data = wire.to_bytes({"w": jnp.arange(3, dtype=jnp.uint8)})
         >>> data[:3], data[-3:]
-        (b'FJX', b'\\x00\\x01\\x02')
+        (b'FJX', b'\x00\x01\x02')
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """

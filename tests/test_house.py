@@ -9,7 +9,6 @@ import tomllib
 import types
 from pathlib import Path
 
-import jax
 import pytest
 
 import fjx

@@ -118,7 +118,7 @@ def epsilon(
     and epsilon is that of delta_0 = delta - T tau.
 
     PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon where that is coarser; the
-    result is an upper bound, above the exact value by less than 0.003 for ten thousand rounds.
+    result is an upper bound, above the limit of fine grids by about 0.0002 at ten thousand rounds.
     Pseudo-random draws are accounted as ideal ones, and floating-point noise as real-valued.
 
     Args:

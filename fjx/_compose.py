@@ -180,7 +180,9 @@ def compose(
     ) -> tuple[RoundState, ClientRow, Metrics]:
         _validate.key("key", key)
         execute = vectorized() if executor is None else executor
+        _require_rows(rows, cohort)
         key_clients, key_public, key_finish, key_downlink = jax.random.split(key, 4)
+        template = client.message(state.params)
 
         sent, downlink_state = downlink.encode(
             key_downlink, server.broadcast(state.server), state.downlink
@@ -196,6 +198,7 @@ def compose(
             message, memory, metrics = client.update(
                 key_train, broadcast, slot.row.client, examples
             )
+            _validate.same_structure("the client's message", message, "its template", template)
             payload, residual = uplink.encode(key_encode, message, slot.row.uplink)
             received = uplink.decode(payload)
 
@@ -272,6 +275,17 @@ def _disjoint(a: Metrics, b: Metrics) -> Metrics:
     if clash := sorted(set(a) & set(b)):
         raise ValueError(f"two parts of the algorithm report metrics called {clash}; rename one")
     return {**a, **b}
+
+
+def _require_rows(rows: ClientRow, cohort: Cohort) -> None:
+    slots = cohort.ids.shape[0]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rows):
+        if leaf.ndim == 0 or leaf.shape[0] != slots:
+            raise ValueError(
+                f"round needs one row of client state for each of the cohort's {slots} slots; at "
+                f"{jax.tree_util.keystr(path)} got {list(leaf.shape)}.  Gather them from the table "
+                "of all clients: fjx.simulation.gather(table, cohort.ids)"
+            )
 
 
 def _require(slot: str, value: object, kind: type) -> None:

@@ -2,13 +2,11 @@
 
 from typing import Unpack
 
-import jax.numpy as jnp
-import optax
-
-from fjx import clients, servers
 from fjx._base import Algorithm, Array
 from fjx._compose import Slots, compose
+from fjx.algorithms._sgd import client_sgd
 from fjx.clients import LossFn
+from fjx.servers import adagrad, adam, adaptive, yogi
 
 
 def fedadagrad(
@@ -30,7 +28,7 @@ def fedadagrad(
         server_lr: eta.
         batch_size: examples in a batch.
         epochs: local passes.
-        beta1: of the first moment.
+        beta1: decay of the first moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
         **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
@@ -45,11 +43,9 @@ def fedadagrad(
     References:
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
-    client = clients.local_sgd(loss_fn, optax.sgd(client_lr), epochs=epochs, batch_size=batch_size)
-    adagrad = servers.adaptive(
-        lambda v, square: v + square, learning_rate=server_lr, beta1=beta1, tau=tau
-    )
-    return compose(client=client, server=adagrad, **slots)
+    client = client_sgd(loss_fn, client_lr, epochs, batch_size)
+    server = adaptive(adagrad, learning_rate=server_lr, beta1=beta1, tau=tau)
+    return compose(client=client, server=server, **slots)
 
 
 def fedadam(
@@ -72,8 +68,7 @@ def fedadam(
         server_lr: eta.
         batch_size: examples in a batch.
         epochs: local passes.
-        beta1: of the first moment.
-        beta2: of the second moment.
+        beta1, beta2: decay of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
         **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
@@ -83,18 +78,14 @@ def fedadam(
     Examples:
         >>> from fjx import algorithms
         >>> algorithm = algorithms.fedadam(
-        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, server_lr=0.01, batch_size=10)
+        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, server_lr=0.1, batch_size=10)
 
     References:
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
-    client = clients.local_sgd(loss_fn, optax.sgd(client_lr), epochs=epochs, batch_size=batch_size)
-
-    def ema(v: Array, square: Array) -> Array:
-        return beta2 * v + (1 - beta2) * square
-
-    adam = servers.adaptive(ema, learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=adam, **slots)
+    client = client_sgd(loss_fn, client_lr, epochs, batch_size)
+    server = adaptive(adam(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
+    return compose(client=client, server=server, **slots)
 
 
 def fedyogi(
@@ -117,8 +108,7 @@ def fedyogi(
         server_lr: eta.
         batch_size: examples in a batch.
         epochs: local passes.
-        beta1: of the first moment.
-        beta2: of the second moment.
+        beta1, beta2: decay of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
         **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
@@ -128,15 +118,11 @@ def fedyogi(
     Examples:
         >>> from fjx import algorithms
         >>> algorithm = algorithms.fedyogi(
-        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, server_lr=0.01, batch_size=10)
+        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, server_lr=0.1, batch_size=10)
 
     References:
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
-    client = clients.local_sgd(loss_fn, optax.sgd(client_lr), epochs=epochs, batch_size=batch_size)
-
-    def towards(v: Array, square: Array) -> Array:
-        return v - (1 - beta2) * square * jnp.sign(v - square)
-
-    yogi = servers.adaptive(towards, learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=yogi, **slots)
+    client = client_sgd(loss_fn, client_lr, epochs, batch_size)
+    server = adaptive(yogi(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
+    return compose(client=client, server=server, **slots)

@@ -2,11 +2,10 @@
 
 from typing import Unpack
 
-import optax
-
 from fjx import clients
 from fjx._base import Algorithm, Array
 from fjx._compose import Slots, compose
+from fjx.algorithms._sgd import client_sgd, server_sgd
 from fjx.clients import LossFn
 
 
@@ -33,7 +32,7 @@ def fedsgd(
     """
     return compose(
         client=clients.gradient(loss_fn, batch_size=batch_size),
-        server=optax.sgd(learning_rate),
+        server=server_sgd(learning_rate),
         **slots,
     )
 
@@ -69,10 +68,8 @@ def fedavg(
         McMahan et al., AISTATS 2017 (arXiv:1602.05629), algorithm 1.
     """
     return compose(
-        client=clients.local_sgd(
-            loss_fn, optax.sgd(client_lr), epochs=epochs, batch_size=batch_size
-        ),
-        server=optax.sgd(server_lr),
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size),
+        server=server_sgd(server_lr),
         **slots,
     )
 
@@ -110,8 +107,11 @@ def fedavgm(
         Hsu, Qi, Brown, *Measuring the Effects of Non-Identical Data Distribution*, 2019
         (arXiv:1909.06335), section 4.
     """
-    client = clients.local_sgd(loss_fn, optax.sgd(client_lr), epochs=epochs, batch_size=batch_size)
-    return compose(client=client, server=optax.sgd(server_lr, momentum=momentum), **slots)
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size),
+        server=server_sgd(server_lr, momentum),
+        **slots,
+    )
 
 
 def fedprox(
@@ -144,6 +144,8 @@ def fedprox(
     References:
         Li et al., MLSys 2020 (arXiv:1812.06127), algorithm 2.
     """
-    local = optax.chain(clients.proximal(mu), optax.sgd(client_lr))
-    client = clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
-    return compose(client=client, **slots)
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size, clients.proximal(mu)),
+        server=server_sgd(1.0),
+        **slots,
+    )

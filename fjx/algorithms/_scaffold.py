@@ -2,12 +2,11 @@
 
 from typing import Unpack
 
-import optax
-
 from fjx import clients, servers
 from fjx._base import Algorithm, Array
 from fjx._compose import Codecs, compose
 from fjx.aggregators import mean, per_field, total, uniform
+from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
 
 
@@ -48,6 +47,6 @@ def scaffold(
             loss_fn, learning_rate=client_lr, epochs=epochs, batch_size=batch_size
         ),
         aggregator=per_field(params=uniform(mean()), control=total(num_clients)),
-        server=servers.scaffold(optax.sgd(server_lr)),
+        server=servers.scaffold(server_sgd(server_lr)),
         **codecs,
     )

@@ -6,7 +6,7 @@ does, and is what a plain function is taken for.  A loss that mixes the examples
 contrastive learning) must see the mask: :func:`whole_batch`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +46,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
         A :class:`Loss`.  Plain functions given to clients are wrapped in this.
 
     Raises:
-        TypeError: (when traced) ``loss_fn`` returns a third value, or a loss that is not a scalar.
+        TypeError: (when traced) ``loss_fn`` returns a third value, or what are not scalars.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -66,7 +66,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
                     "loss_fn returned (loss, metrics, state): a loss that moves mutable state mixes "
                     "the examples of a batch; wrap it in fjx.clients.whole_batch"
                 )
-            return _scalar("loss_fn's loss", loss), metrics
+            return _scalar("loss_fn's loss", loss), _scalars(metrics)
 
         losses, metrics = jax.vmap(one)(batch, jax.random.split(key, mask.shape[0]))
         count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
@@ -92,7 +92,7 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
         A :class:`Loss`.
 
     Raises:
-        TypeError: (when traced) the loss is not a scalar.
+        TypeError: (when traced) the loss or a metric is not a scalar.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -107,7 +107,7 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
         value = loss_fn(model, batch, mask, key)
         value = value if isinstance(value, tuple) else (value, {})
         loss, metrics, state = value if len(value) == 3 else (*value, None)
-        return _scalar("loss_fn's loss", loss), metrics, state
+        return _scalar("loss_fn's loss", loss), _scalars(metrics), state
 
     return Loss(evaluate)
 
@@ -146,8 +146,22 @@ def value_and_grad(
     return value, metrics, model._replace(state=state) if stateful else model, gradient
 
 
+RESERVED = frozenset({"loss", "examples", "steps"})
+"""Metrics that clients report themselves."""
+
+
+def _scalars(metrics: Metrics) -> Metrics:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"loss_fn's metrics must be a dict of scalars, got {type(metrics).__name__}"
+        )
+    if clash := sorted(RESERVED & set(metrics)):
+        raise ValueError(f"loss_fn's metrics may not be called {clash}: clients report these")
+    return {name: _scalar(f"loss_fn's metric {name!r}", value) for name, value in metrics.items()}
+
+
 def _scalar(what: str, value: Any) -> Array:
     value = jnp.asarray(value)
-    if value.shape != () or not _tree.is_float(value):
-        raise TypeError(f"{what} must be a floating scalar, got {value.dtype}{list(value.shape)}")
+    if value.shape != ():
+        raise TypeError(f"{what} must be a scalar, got {value.dtype}{list(value.shape)}")
     return value.astype(jnp.float32)

@@ -59,9 +59,10 @@ def quantize(*, bits: int) -> Compressor:
         lower = jnp.floor(ratio)
         codes = jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
         codes = jnp.clip(codes, -levels, levels).astype(integer)
-        # NaN and inf poison the scale: a broken message must not decode to a sound one.
-        scale = jnp.where(normal, scale, jnp.where(jnp.isfinite(scale), 0.0, jnp.nan))
-        return Quantized(codes, jnp.where(jnp.isinf(scale), jnp.nan, scale), bits, x.dtype.name)
+        # A broken message must not decode to a sound one.  (A maximum alone may lose a NaN.)
+        scale = jnp.where(normal, scale, 0.0)
+        scale = jnp.where(jnp.all(jnp.isfinite(x32)), scale, jnp.nan)
+        return Quantized(codes, scale, bits, x.dtype.name)
 
     def decode(payload: Quantized) -> Array:
         return (payload.codes.astype(jnp.float32) * payload.scale).astype(payload.dtype)

@@ -1,7 +1,10 @@
 """How the server moves when the aggregate message has come in."""
 
 from fjx.servers._adaptive import AdaptiveState as AdaptiveState
+from fjx.servers._adaptive import adagrad as adagrad
+from fjx.servers._adaptive import adam as adam
 from fjx.servers._adaptive import adaptive as adaptive
+from fjx.servers._adaptive import yogi as yogi
 from fjx.servers._optax import OptaxState as OptaxState
 from fjx.servers._optax import from_optax as from_optax
 from fjx.servers._scaffold import ScaffoldServerState as ScaffoldServerState
@@ -11,7 +14,10 @@ __all__ = [
     "AdaptiveState",
     "OptaxState",
     "ScaffoldServerState",
+    "adagrad",
+    "adam",
     "adaptive",
     "from_optax",
     "scaffold",
+    "yogi",
 ]

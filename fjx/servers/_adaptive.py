@@ -48,6 +48,8 @@ def adaptive(
         ValueError: a number is out of range.
 
     Examples:
+        Adagrad, without a first moment:
+
         >>> import jax.numpy as jnp
         >>> from fjx import servers
         >>> adagrad = servers.adaptive(lambda v, square: v + square, learning_rate=1.0, beta1=0.0)
@@ -76,3 +78,54 @@ def adaptive(
         return step, AdaptiveState(delta, v)
 
     return optax.GradientTransformation(init, update)
+
+
+def adagrad(v: Array, square: Array) -> Array:
+    """FedAdagrad's second moment: v + Delta^2.
+
+    Examples:
+        >>> from fjx import servers
+        >>> servers.adagrad(1.0, 4.0)
+        5.0
+
+    References:
+        Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
+    """
+    return v + square
+
+
+def adam(beta2: float | Array) -> Callable[[Array, Array], Array]:
+    """FedAdam's second moment: beta2 v + (1 - beta2) Delta^2.
+
+    Raises:
+        ValueError: ``beta2`` is not in [0, 1).
+
+    Examples:
+        >>> from fjx import servers
+        >>> servers.adam(0.5)(1.0, 4.0)
+        2.5
+
+    References:
+        Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
+    """
+    _validate.number("beta2", beta2, at_least=0, below=1)
+    return lambda v, square: beta2 * v + (1 - beta2) * square
+
+
+def yogi(beta2: float | Array) -> Callable[[Array, Array], Array]:
+    """FedYogi's second moment: v - (1 - beta2) Delta^2 sign(v - Delta^2).
+
+    Raises:
+        ValueError: ``beta2`` is not in [0, 1).
+
+    Examples:
+        >>> from fjx import servers
+        >>> float(servers.yogi(0.5)(1.0, 4.0))
+        3.0
+
+    References:
+        Zaheer et al., *Adaptive Methods for Nonconvex Optimization*, NeurIPS 2018; Reddi et al., ICLR
+        2021 (arXiv:2003.00295), algorithm 2.
+    """
+    _validate.number("beta2", beta2, at_least=0, below=1)
+    return lambda v, square: v - (1 - beta2) * square * jnp.sign(v - square)

@@ -50,7 +50,7 @@ def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
         >>> state = server.update(
         ...     server.init(jnp.zeros(2)), {"params": jnp.ones(2), "control": jnp.full(2, 0.25)})
         >>> {k: v.tolist() for k, v in server.broadcast(state).items()}
-        {'control': [0.25, 0.25], 'params': [1.0, 1.0]}
+        {'params': [1.0, 1.0], 'control': [0.25, 0.25]}
 
     References:
         Karimireddy et al., *SCAFFOLD*, ICML 2020 (arXiv:1910.06378), algorithm 1, lines 16 and 17.

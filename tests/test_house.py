@@ -98,9 +98,13 @@ def test_ci_runs_the_commands_of_the_readme():
     quickstart, tests = blocks("sh")
     assert quickstart.endswith("examples/quickstart.py\n")
     assert "bin/pytest" in tests
-    # CI reads both from the README and has no copy of its own.
-    assert ci.count('"$(readme 1)"') == ci.count('"$(readme 2)"') == 1
+    # CI has no copy of its own; its function `readme` reads each block, and each is run.
     assert "pytest" not in ci
+    (function,) = re.findall(r"^readme\(\) .*?^}$", ci, re.MULTILINE | re.DOTALL)
+    for number, command in enumerate((quickstart, tests), start=1):
+        read = ["bash", "-c", f"{function}\nreadme {number}"]
+        assert subprocess.run(read, capture_output=True, text=True, cwd=ROOT).stdout == command
+        assert f'"$(readme {number})"' in ci
 
 
 def test_the_example_of_the_readme_runs():

@@ -1,5 +1,6 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
+from fjx._lift import lift as lift
 from fjx.compressors._combine import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._combine import chain as chain
 from fjx.compressors._combine import error_feedback as error_feedback
@@ -19,6 +20,7 @@ __all__ = [
     "error_feedback",
     "flatten",
     "identity",
+    "lift",
     "on",
     "per_leaf",
     "quantize",

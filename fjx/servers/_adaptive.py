@@ -15,11 +15,11 @@ class AdaptiveState(NamedTuple):
     """The state of :func:`adaptive`, in the paper's symbols.
 
     Attributes:
-        delta: first moment of the aggregate message, Delta_t.
-        v: second moment, v_t.
+        m: first moment of the aggregate message Delta_t.
+        v: second moment.
     """
 
-    delta: Tree
+    m: Tree
     v: Tree
 
 
@@ -30,7 +30,7 @@ def adaptive(
     beta1: float | Array = 0.9,
     tau: float | Array = 1e-3,
 ) -> optax.GradientTransformation:
-    """X += eta Delta_t / (sqrt(v_t) + tau) with Delta_t = beta1 Delta_{t-1} + (1 - beta1) Delta.
+    """X += eta m_t / (sqrt(v_t) + tau) with m_t = beta1 m_{t-1} + (1 - beta1) Delta_t.
 
     Unlike optax's optimisers of the same names it has no bias correction, and v starts at tau^2, as
     in the paper.
@@ -72,10 +72,10 @@ def adaptive(
         gradient: Tree, state: AdaptiveState, params: Tree | None = None
     ) -> tuple[Tree, AdaptiveState]:
         # The gradient is -Delta, so that adding the returned update ascends Delta.
-        delta = jax.tree.map(lambda d, g: beta1 * d - (1 - beta1) * g, state.delta, gradient)
+        m = jax.tree.map(lambda m, g: beta1 * m - (1 - beta1) * g, state.m, gradient)
         v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, gradient)
-        step = jax.tree.map(lambda d, v: learning_rate * d / (jnp.sqrt(v) + tau), delta, v)
-        return step, AdaptiveState(delta, v)
+        step = jax.tree.map(lambda m, v: learning_rate * m / (jnp.sqrt(v) + tau), m, v)
+        return step, AdaptiveState(m, v)
 
     return optax.GradientTransformation(init, update)
 

@@ -1,5 +1,6 @@
 """What a payload costs, counted on the payload."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,14 +45,14 @@ def bits(payload: TreeLike) -> int:
 
 def section_bytes(leaf: Any, width: int) -> int:
     """Bytes of one section: its bits, padded to a whole byte."""
-    return -(-int(np.prod(leaf.shape)) * width // 8)
+    return -(-math.prod(leaf.shape) * width // 8)
 
 
 def sections(payload: TreeLike) -> Iterator[tuple[Any, int]]:
     """The arrays of a payload in the order of the wire, which is that of its leaves, with widths."""
     for leaf in jax.tree.leaves(payload, is_leaf=lambda part: isinstance(part, Payload)):
         if not isinstance(leaf, Payload):
-            yield leaf, dtype_width(leaf.dtype)
+            yield leaf, leaf_width(leaf)
             continue
         widths = leaf.widths()
         for path, part in children(leaf):
@@ -67,8 +68,12 @@ def children(node: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True), part) for path, part in parts]
 
 
-def dtype_width(dtype: Any) -> int:
-    """Bits of one element of a dtype that has a wire format."""
+def leaf_width(leaf: Any) -> int:
+    """Bits of one element of an array whose dtype has a wire format."""
+    if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
+        name = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+        raise TypeError(f"a payload leaf of type {name} has no wire format; send arrays")
+    dtype = leaf.dtype
     if dtype == np.bool_:
         return 1
     if jnp.issubdtype(dtype, jnp.floating):

@@ -13,7 +13,9 @@ deployment sends it once; :func:`fjx.wire.bits` bills the body.
 """
 
 import dataclasses
+import itertools
 import json
+import math
 import struct
 import zlib
 from typing import Any
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Stateful, Tree, TreeLike
-from fjx.wire._bits import children, section_bytes, sections
+from fjx.wire._bits import children, leaf_width, section_bytes, sections
 from fjx.wire._pack import pack, unpack
 from fjx.wire._types import Payload, Structure
 
@@ -56,7 +58,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
-    schema = json.dumps(_describe(payload), separators=(",", ":"), sort_keys=True).encode()
+    schema = _schema(payload)
     body = b"".join(pack(np.asarray(leaf), width) for leaf, width in sections(payload))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
 
@@ -87,11 +89,16 @@ def header_bits(data: bytes) -> int:
 def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
     """The payload that :func:`to_bytes` wrote, or an error; never a different payload.
 
+    Guarantees: what is read is written as the same bytes, so that no two frames are one payload; bad
+        bytes raise ValueError and nothing else, before memory is taken for what they claim to hold.
+
     Args:
         data: a whole frame.
         like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
             payload of any other form is refused, and containers that bytes cannot describe (a
-            NamedTuple of yours, an equinox module) are restored.  A server should always give it.
+            NamedTuple of yours, an equinox module) are restored.  A server should always give it:
+            the check sum finds accidents, not forgeries, and without ``like`` the shapes are those
+            that the sender claims.
 
     Returns:
         The payload, on the default device.
@@ -99,6 +106,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
     Raises:
         ValueError: truncated, longer than it says, altered, of another version, of a form other than
             ``like``, or with contents that no codec writes (an index out of range, a repeated one).
+        TypeError: ``like`` has no wire format.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -109,19 +117,19 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
+    expected = None if like is None else _schema(like)
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]
     if len(rest) < length or zlib.crc32(rest) != checksum:
         raise _refused("the check sum is wrong; the bytes were altered or cut short")
-    try:
-        schema = json.loads(bytes(rest[:length]))
-        form = _rebuild(schema) if like is None else like
-        wanted = _describe(form)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _refused(f"its schema cannot be read ({error})") from error
-    if wanted != schema:
+    schema, body = bytes(rest[:length]), rest[length:]
+    if expected is not None and schema != expected:
         raise _refused("its form is not the expected one; both sides must run the same codec")
-    return _fill(form, rest[length:])
+    try:
+        payload = _fill(_form(schema) if like is None else like, body)
+        return jax.tree.map(jnp.asarray, payload)
+    except Exception as error:  # What a stranger wrote may break its reader in any way.
+        raise _refused(str(error)) from error
 
 
 def _refused(why: str) -> ValueError:
@@ -137,37 +145,50 @@ def _prefix(data: bytes) -> tuple[int, int]:
     return length, checksum
 
 
+def _form(schema: bytes) -> TreeLike:
+    """The form that a schema describes, if it is one that :func:`to_bytes` could have written."""
+    form = _rebuild(json.loads(schema))
+    if _schema(form) != schema:
+        raise ValueError("its schema is not as fjx writes it")
+    for leaf, width in sections(form):
+        if type(width) is not int or not 0 <= width <= 8 * leaf.dtype.itemsize:
+            raise ValueError(f"its schema gives {width!r} bits to an element of {leaf.dtype}")
+        if width == 0 and math.prod(leaf.shape) > 1:
+            raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
+    return form
+
+
 def _fill(form: TreeLike, body: memoryview) -> Tree:
     """``form`` with the contents of ``body``, whose length is checked before anything is read."""
     parts = list(sections(form))
-    ends = np.cumsum([0, *(section_bytes(leaf, width) for leaf, width in parts)], dtype=np.int64)
+    ends = [0, *itertools.accumulate(section_bytes(leaf, width) for leaf, width in parts)]
     if ends[-1] != len(body):
-        raise _refused(f"its body has {len(body)} bytes, its schema says {ends[-1]}")
-    leaves = [
-        jnp.asarray(unpack(bytes(body[start:end]), width, leaf.shape, np.dtype(leaf.dtype)))
-        for (leaf, width), start, end in zip(parts, ends[:-1], ends[1:], strict=True)
-    ]
+        raise ValueError(f"its body has {len(body)} bytes, its schema says {ends[-1]}")
+    leaves = []
+    for (leaf, width), start, end in zip(parts, ends[:-1], ends[1:], strict=True):
+        dtype = np.dtype(leaf.dtype)
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise ValueError(f"it holds {dtype}, which JAX would narrow; set jax_enable_x64")
+        leaves.append(unpack(bytes(body[start:end]), width, leaf.shape, dtype))
     payload = jax.tree.unflatten(jax.tree.structure(form), leaves)
-    try:
-        jax.tree.map(_check, payload, is_leaf=lambda part: isinstance(part, Payload))
-    except ValueError as error:
-        raise _refused(str(error)) from error
+    _check(payload)
     return payload
 
 
-def _check(part: Any) -> None:
-    if isinstance(part, Payload):
-        part.check()
-        jax.tree.map(
-            _check,
-            [child for _, child in children(part)],
-            is_leaf=lambda inner: isinstance(inner, Payload),
-        )
+def _check(tree: Tree) -> None:
+    for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, Payload)):
+        if isinstance(part, Payload):
+            part.check()
+            _check([child for _, child in children(part)])
 
 
 # --------------------------------------------------------------------------------------------------
 # The schema: a tree without its numbers, as JSON
 # --------------------------------------------------------------------------------------------------
+
+
+def _schema(tree: TreeLike) -> bytes:
+    return json.dumps(_describe(tree), separators=(",", ":"), sort_keys=True).encode()
 
 
 def _describe(tree: TreeLike) -> Any:
@@ -192,11 +213,12 @@ def _describe(tree: TreeLike) -> Any:
         case list() | tuple() if type(tree) in (list, tuple):
             return [type(tree).__name__, [describe(part) for part in tree]]
         case _ if hasattr(tree, "dtype") and hasattr(tree, "shape"):
+            leaf_width(tree)  # refuses what has no wire format, such as a typed key
             return ["array", np.dtype(tree.dtype).name, list(tree.shape)]
-    name = f"{type(tree).__module__}.{type(tree).__qualname__}"
     parts = children(tree)
     if len(parts) == 1 and parts[0][1] is tree:
-        raise TypeError(f"a payload leaf of type {name} has no wire format; send arrays")
+        leaf_width(tree)
+    name = f"{type(tree).__module__}.{type(tree).__qualname__}"
     return ["other", name, [[key, describe(part)] for key, part in parts]]
 
 
@@ -220,11 +242,11 @@ def _rebuild(schema: Any) -> TreeLike:
             return [_rebuild(part) for part in parts]
         case ["tuple", parts]:
             return tuple(_rebuild(part) for part in parts)
-        case ["array", dtype, shape] if all(isinstance(n, int) and n >= 0 for n in shape):
+        case ["array", dtype, shape] if all(type(n) is int and n >= 0 for n in shape):
             return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
         case ["other", name, _]:
             raise ValueError(f"it holds a {name}; give from_bytes a payload like the expected one")
-    raise ValueError(f"{schema!r} describes nothing")
+    raise ValueError("its schema has a part that describes nothing")
 
 
 def _static(value: Any) -> Any:
@@ -255,7 +277,7 @@ def _from_static(value: Any) -> Any:
             return tuple(_from_static(item) for item in items)
         case bool() | int() | float() | str():
             return value
-    raise ValueError(f"{value!r} describes no static field")
+    raise ValueError("its schema has a part that describes no static field")
 
 
 def _plain_key(key: Any) -> str | int:

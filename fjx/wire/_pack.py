@@ -1,5 +1,7 @@
 """Integers of any width to bytes and back, on the host.  Least significant bit first throughout."""
 
+import math
+
 import numpy as np
 
 _BLOCK = 1 << 16  # elements at a time; a multiple of 8, so that every block ends on a whole byte
@@ -18,8 +20,15 @@ def pack(values: np.ndarray, width: int) -> bytes:
 
 
 def unpack(data: bytes, width: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The inverse of :func:`pack`; the sign of a narrow signed integer is extended."""
-    count, unsigned = int(np.prod(shape)), unsigned_dtype(dtype)
+    """The inverse of :func:`pack`; the sign of a narrow signed integer is extended.
+
+    Raises:
+        ValueError: the bits that pad the last byte are not zero.
+    """
+    count, unsigned = math.prod(shape), unsigned_dtype(dtype)
+    used = count * width % 8
+    if used and data[-1] >> used:
+        raise ValueError("a section is padded with bits that are not zero")
     if width == 0:
         return np.zeros(shape, dtype)  # the only index of a single coordinate needs no bits
     if width == 8 * unsigned.itemsize:
@@ -44,7 +53,8 @@ def unsigned_dtype(dtype: np.dtype) -> np.dtype:
 
 def as_unsigned(values: np.ndarray) -> np.ndarray:
     """A bit-for-bit view of ``values`` as unsigned integers."""
-    return np.ascontiguousarray(values).view(unsigned_dtype(values.dtype))
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(native).view(unsigned_dtype(native.dtype))
 
 
 def _pack_block(raw: np.ndarray, width: int) -> bytes:

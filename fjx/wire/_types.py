@@ -6,6 +6,7 @@ static fields are what a receiver knows in advance.  It says how many bits each 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +59,15 @@ class Structure(NamedTuple):
     floats: tuple[tuple[tuple[int, ...], str] | None, ...]
 
 
+_ARRAYS = (np.ndarray, Array)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a shape must not be negative, got {shape}")
+    return math.prod(shape)
+
+
 def index_width(size: int) -> int:
     """Bits that address one of ``size`` coordinates: ``ceil(log2(size))``."""
     return max(size - 1, 0).bit_length()
@@ -80,11 +90,13 @@ class Sparse(Payload):
 
     def widths(self) -> Mapping[str, int]:
         """An index costs ``ceil(log2(d))`` bits."""
-        return {"indices": index_width(int(np.prod(self.shape)))}
+        return {"indices": index_width(math.prod(self.shape))}
 
     def check(self) -> None:
-        """Indices lie inside the array, each at most once."""
-        indices, size = np.asarray(self.indices), int(np.prod(self.shape))
+        """Indices lie inside the array, each at most once, and each has its value."""
+        indices, size = np.asarray(self.indices), _size(self.shape)
+        if isinstance(self.values, _ARRAYS) and self.values.size != indices.size:
+            raise ValueError(f"Sparse has {self.values.size} values and {indices.size} indices")
         if indices.size and not (indices.min() >= 0 and indices.max() < size):
             raise ValueError(f"Sparse.indices must lie in [0, {size}), got up to {indices.max()}")
         if np.unique(indices).size != indices.size:
@@ -107,6 +119,12 @@ class Masked(Payload):
     seed: Array
     shape: tuple[int, ...] = static()
     impl: str = static()
+
+    def check(self) -> None:
+        """There are no more values than coordinates."""
+        size = _size(self.shape)
+        if isinstance(self.values, _ARRAYS) and self.values.size > size:
+            raise ValueError(f"Masked has {self.values.size} values for {size} coordinates")
 
 
 @jax.tree_util.register_dataclass

@@ -1,6 +1,7 @@
 """Running algorithms: whole runs as one program, and a host that watches over them."""
 
 from fjx._executors import chunked as chunked
+from fjx._executors import sharded as sharded
 from fjx._executors import vectorized as vectorized
 from fjx.simulation._evaluate import Score as Score
 from fjx.simulation._evaluate import evaluation as evaluation
@@ -34,6 +35,7 @@ __all__ = [
     "per_client",
     "program",
     "scatter",
+    "sharded",
     "simulate",
     "vectorized",
 ]

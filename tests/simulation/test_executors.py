@@ -88,7 +88,7 @@ def test_sharded_runs_on_every_device():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         simulation.chunked(0)
-    with pytest.raises(TypeError, match="mesh must be a jax.sharding.Mesh"):
+    with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh"):
         simulation.sharded(2)
 
 

@@ -18,9 +18,9 @@ def quantize(*, bits: int) -> Compressor:
     in the max norm with one bucket per leaf; with two bits it is TernGrad without clipping.
 
     Guarantees: unbiased; |error_i| < s; omega = (sqrt(1 + (d - 1) / L^2) - 1) / 2, attained at
-        x = (1, a, ..., a) with a = (sqrt(1 + (d - 1) / L^2) - 1) L / (d - 1); zeros and the largest
-        coordinate exact; a leaf with a non-finite value decodes to NaN throughout; bits: d * bits
-        + 32 per leaf.
+        x = (1, a, ..., a) with a = (sqrt(1 + (d - 1) / L^2) - 1) L / (d - 1); a coordinate on the grid,
+        such as zero and the largest, never moves; a leaf with a non-finite value, or with s > 2^125,
+        decodes to NaN throughout, and one with s < 2^-126 to zero; bits: d * bits + 32 per leaf.
 
     Args:
         bits: of one code, 2 to 16.
@@ -45,23 +45,28 @@ def quantize(*, bits: int) -> Compressor:
         *TernGrad*, NeurIPS 2017 (arXiv:1705.07878).
     """
     _validate.static_integer("bits", bits, at_least=2, at_most=16)
+    bits = int(bits)
     levels = 2 ** (bits - 1) - 1
     integer = jnp.int8 if bits <= 8 else jnp.int16
 
     def encode(key: Key, x: Array) -> Quantized:
         x32 = x.astype(jnp.float32)
-        scale = jnp.max(jnp.abs(x32), initial=0.0) / levels
-        # Zero in, zero out.  A subnormal scale would lose the grid, so it counts as zero too.
-        normal = scale >= jnp.finfo(jnp.float32).tiny
-        ratio = jnp.where(normal, x32 / jnp.where(normal, scale, 1.0), 0.0)
+        # A maximum alone may lose a NaN.
+        top = jnp.where(jnp.all(jnp.isfinite(x32)), jnp.max(jnp.abs(x32), initial=0.0), jnp.nan)
+        scale = top / levels
+        # XLA may multiply by the reciprocal of the scale, which must not be subnormal either.
+        usable = (scale >= 2.0**-126) & (scale <= 2.0**125)
+        ratio = jnp.where(usable, x32 / jnp.where(usable, scale, 1.0), 0.0)
+        # A coordinate on the grid is there but for rounding, and must not move by a whole step.
+        nearest = jnp.round(ratio)
+        ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-22 * jnp.abs(ratio), nearest, ratio)
         # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
         uniform = jax.lax.optimization_barrier(jax.random.uniform(key, x.shape))
         lower = jnp.floor(ratio)
         codes = jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
         codes = jnp.clip(codes, -levels, levels).astype(integer)
-        # A broken message must not decode to a sound one.  (A maximum alone may lose a NaN.)
-        scale = jnp.where(normal, scale, 0.0)
-        scale = jnp.where(jnp.all(jnp.isfinite(x32)), scale, jnp.nan)
+        # A broken message must not decode to a sound one; zero in, zero out.
+        scale = jnp.where(usable, scale, jnp.where(scale < 1.0, 0.0, jnp.nan))
         return Quantized(codes, scale, bits, x.dtype.name)
 
     def decode(payload: Quantized) -> Array:

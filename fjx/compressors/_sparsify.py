@@ -44,6 +44,7 @@ def top_k(ratio: float) -> Compressor:
         (arXiv:1809.07599).
     """
     _validate.static_number("ratio", ratio, above=0, at_most=1)
+    ratio = float(ratio)
 
     def encode(key: Key, x: Array) -> Sparse:
         flat = x.reshape(-1)
@@ -92,11 +93,12 @@ def rand_k(ratio: float) -> Compressor:
         Jaggi, NeurIPS 2018 (arXiv:1809.07599).
     """
     _validate.static_number("ratio", ratio, above=0, at_most=1)
+    ratio = float(ratio)
 
     def encode(key: Key, x: Array) -> Masked:
         k = _kept(ratio, x.size)
-        values = x.reshape(-1)[_positions(key, k, x.size)]
-        scale = x.size / k if k else 1.0
+        values = x.reshape(-1)[_positions(key, k, x.size)].astype(jnp.float32)
+        scale = x.size / k if k else 1.0  # in float32: rounded to bfloat16 it would be a bias
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         return Masked((values * scale).astype(x.dtype), seed, x.shape, impl)
 
@@ -115,7 +117,7 @@ def rand_k(ratio: float) -> Compressor:
 
 def _kept(ratio: float, size: int) -> int:
     """k: at least one coordinate of a non-empty leaf; the slack undoes 0.1 * 30 = 3.0000000000000004."""
-    return math.ceil(ratio * size - 1e-9)
+    return math.ceil(ratio * size * (1 - 1e-12))
 
 
 def _fraction(ratio: float, size: int) -> float:

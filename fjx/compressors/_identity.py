@@ -37,13 +37,14 @@ def identity() -> Compressor:
 def cast(dtype: jax.typing.DTypeLike) -> Compressor:
     """Rounds floating leaves to a narrower floating dtype: bfloat16, float16, an fp8 format.
 
-    x becomes round(x / 2^e) 2^e.  Where ``dtype`` has the exponent range of x (float32 to bfloat16),
-    e = 0 and nothing else is sent; elsewhere e is the power of two that brings the largest |x_i| just
-    inside the range, sent as 16 bits, so that no leaf overflows and a small leaf keeps its digits.
+    x becomes round(x / 2^e) 2^e.  Where ``dtype`` has the exponent range of float32 (bfloat16), e = 0
+    and nothing else is sent; elsewhere e is the power of two that brings the largest |x_i| just inside
+    the range, sent as 16 bits, so that no leaf overflows and a small leaf keeps its digits.
 
     Guarantees: deterministic, nearest even; |error_i| <= u |x_i| + s max|x| with u the unit roundoff
-        and s what the format flushes to zero relative to its maximum; zeros exact; a non-finite value
-        stays non-finite and does not change e; bits: d * width (+ 16) per leaf.
+        and s what the format flushes to zero relative to its maximum; zeros exact, subnormal float32
+        counting as zero; a finite value stays finite, a non-finite value stays non-finite and does not
+        change e; bits: d * width (+ 16) per leaf.
 
     Args:
         dtype: a floating dtype.  Leaves no wider than it are sent as they are.
@@ -52,7 +53,7 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
         A :class:`fjx.Compressor` with contract delta = 1 - (u + s sqrt(d))^2.
 
     Raises:
-        TypeError: ``dtype`` is not floating.
+        TypeError: ``dtype`` is not floating, or has no sign or no NaN.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -68,10 +69,11 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
     narrow = jnp.dtype(dtype)
     if not jnp.issubdtype(narrow, jnp.floating):
         raise TypeError(f"cast needs a floating dtype such as jnp.bfloat16, got {narrow}")
+    sample = np.array([-1.0, np.nan], np.float32).astype(narrow).astype(np.float32)
+    if not (sample[0] == -1.0 and np.isnan(sample[1])):
+        raise TypeError(f"cast needs a dtype with a sign and a NaN, which {narrow} lacks")
     info = jnp.finfo(narrow)
-
-    def scaled(wide: jnp.dtype) -> bool:
-        return float(info.max) < 0.5 * float(jnp.finfo(wide).max)
+    scaled = float(info.max) < 2.0**127
 
     def lossless(wide: jnp.dtype) -> bool:
         return jnp.finfo(wide).bits <= info.bits
@@ -79,8 +81,8 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
     def encode(key: Key, x: Array) -> Cast | Array:
         if lossless(x.dtype):
             return x
-        if not scaled(x.dtype):
-            return Cast(x.astype(narrow), None, x.dtype.name)
+        if not scaled:
+            return Cast(_saturate(x, x, narrow).astype(narrow), None, x.dtype.name)
         x32 = x.astype(jnp.float32)
         finite = jnp.isfinite(x32)
         top = jnp.max(jnp.abs(jnp.where(finite, x32, 0.0)), initial=0.0)
@@ -92,7 +94,8 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
     def decode(payload: Cast) -> Array:
         x = payload.values.astype(jnp.float32)
         if payload.exponent is not None:
-            x = jnp.ldexp(x, payload.exponent.astype(jnp.int32))
+            wide = jnp.ldexp(x, payload.exponent.astype(jnp.int32))
+            x = _saturate(wide, x, payload.dtype)  # the largest may have been rounded up
         return x.astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
@@ -100,13 +103,17 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
             return Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
         roundoff = 2.0 ** -(info.nmant + 1)
         # Below the smallest subnormal half a step is lost, relative to a maximum of at least 2^(q-1).
-        flushed = (
-            float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled(leaf.dtype) else 0
-        )
+        flushed = float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled else 0.0
         error = roundoff + flushed * np.sqrt(leaf.size)
         return Contract(delta=1 - error**2) if error < 1 else Contract()
 
     return lift(encode, decode, contract, node=Cast)
+
+
+def _saturate(x: Array, source: Array, dtype: jax.typing.DTypeLike) -> Array:
+    """``x``, but within the range of ``dtype`` where ``source`` is finite."""
+    limit = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isfinite(source), jnp.clip(x, -limit, limit), x)
 
 
 def _log2_max(info: jnp.finfo) -> int:

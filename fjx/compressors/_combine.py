@@ -3,15 +3,15 @@
 import functools
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx._lift import map_nodes, product
-from fjx.wire import Flat, Leaves, Selected, Structure
+from fjx._lift import product
+from fjx.wire import Flat, Leaves, Masked, Payload, Selected, Sparse, Structure
 
 
 def chain(*codecs: Compressor) -> Compressor:
@@ -163,9 +163,16 @@ def error_feedback(codec: Compressor) -> Compressor:
     def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
         wanted = _tree.add(message, state.residual)
         payload, inner = codec.encode(key, wanted, state.inner)
-        return payload, ErrorFeedbackState(_tree.subtract(wanted, codec.decode(payload)), inner)
+        return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner)
 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
+
+
+def _missing(wanted: Tree, sent: Tree) -> Tree:
+    """``wanted - sent``; nothing is missing of what is not floating, for codecs pass it through."""
+    return jax.tree.map(
+        lambda w, s: w - s if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
+    )
 
 
 def on(pattern: str, codec: Compressor) -> Compressor:
@@ -174,7 +181,9 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     Args:
         pattern: a regular expression, searched for in the leaf's path with ``/`` between keys, such
             as ``params/Dense_0/kernel``.
-        codec: for the matching leaves.  Chain several ``on`` for several parts.
+        codec: for the matching leaves.  Chain several ``on`` for several parts; the second meets the
+            payload of the first, where ``inside/`` or ``outside/`` comes before a path and fields of
+            payloads after it, so its pattern should have neither ``^`` nor ``$``.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -182,7 +191,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     Raises:
         TypeError: ``codec`` is not a Compressor.
         re.error: ``pattern`` is not a regular expression.
-        ValueError: from ``init``, if no leaf of the message matches.
+        ValueError: from ``init``, if no leaf of the message matches, or two have the same path.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -196,41 +205,49 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     require_compressor("on", codec)
     matches = re.compile(pattern).search
 
-    def divide(message: Tree) -> tuple[Tree, Tree]:
-        chosen = jax.tree_util.tree_map_with_path(
-            lambda path, _: bool(matches(jax.tree_util.keystr(path, simple=True, separator="/"))),
-            message,
-        )
-        return _tree.split(message, chosen)
+    def divide(message: Tree) -> tuple[dict[str, Array], dict[str, Array]]:
+        leaves = _named_leaves(message)
+        inside = {path: leaf for path, leaf in leaves.items() if matches(path)}
+        return inside, {path: leaf for path, leaf in leaves.items() if path not in inside}
 
     def init(message_like: TreeLike) -> Tree:
         inside, outside = divide(message_like)
-        if not jax.tree.leaves(inside):
-            paths = jax.tree_util.tree_flatten_with_path(outside)[0]
-            names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in paths]
-            raise ValueError(f"on: pattern {pattern!r} matches none of the leaves {names}")
+        if not inside:
+            raise ValueError(f"on: pattern {pattern!r} matches none of the leaves {list(outside)}")
         return codec.init(inside)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Selected, Tree]:
         inside, outside = divide(message)
         payload, state = codec.encode(key, inside, state)
-        return Selected(payload, outside), state
+        return Selected(payload, outside, _structure(*jax.tree.flatten(message))), state
 
-    def join(payload: Selected) -> Tree:
-        return _tree.merge(codec.decode(payload.inside), payload.outside)
+    def decode(payload: Selected) -> Tree:
+        leaves = codec.decode(payload.inside) | payload.outside
+        treedef = payload.structure.treedef
+        paths = _named_leaves(treedef.unflatten(range(treedef.num_leaves)))
+        return treedef.unflatten([leaves[path] for path in paths])
 
     def contract(message_like: TreeLike) -> Contract:
         exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
         return product([exact, codec.contract(divide(message_like)[0])])
 
-    return Compressor(init, encode, functools.partial(map_nodes, join, Selected), contract)
+    return Compressor(init, encode, decode, contract)
+
+
+def _named_leaves(tree: Tree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError(f"on: two leaves have one path, among {list(named)}; rename a key")
+    return named
 
 
 def flatten(codec: Compressor) -> Compressor:
     """Applies a codec to the whole message as one vector: ``flatten(top_k(0.01))`` is global top-k.
 
     Args:
-        codec: sees one floating vector, of the widest floating dtype of the message.
+        codec: sees one floating vector, of the widest floating dtype of the message, or of float32
+            where two of its dtypes are the widest.
 
     Returns:
         A :class:`fjx.Compressor`; leaves that are not floating are sent as they are.
@@ -260,25 +277,54 @@ def flatten(codec: Compressor) -> Compressor:
     def vector_like(message_like: TreeLike) -> TreeLike:
         return jax.eval_shape(lambda message: _ravel(message)[0], message_like)
 
+    def contract(message_like: TreeLike) -> Contract:
+        # Of a vector of scales each is as wrong as the largest allows, and counts for many.
+        like = vector_like(message_like)
+        return codec.contract(like) if _weighs_alike(message_like) else Contract()
+
     return Compressor(
         init=lambda message_like: codec.init(vector_like(message_like)),
         encode=encode,
-        decode=functools.partial(map_nodes, decode, Flat),
-        contract=lambda message_like: codec.contract(vector_like(message_like)),
+        decode=decode,
+        contract=contract,
     )
+
+
+_SAME_NORM = (Sparse, Masked, Flat, Leaves, Selected)
+"""Payloads that decode to a message of the norm of their floats: none of them is a scale."""
+
+
+def _weighs_alike(message_like: TreeLike) -> bool:
+    """Whether all floats of a message count alike, which those of some payloads in it would not."""
+
+    def unlike(part: TreeLike) -> bool:
+        return isinstance(part, Payload) and not isinstance(part, _SAME_NORM)
+
+    return not any(unlike(part) for part in jax.tree.leaves(message_like, is_leaf=unlike))
 
 
 def _ravel(message: Tree) -> tuple[Array, tuple[Array, ...], Structure]:
     leaves, treedef = jax.tree.flatten(message)
     floats = [leaf for leaf in leaves if _tree.is_float(leaf)]
     others = tuple(leaf for leaf in leaves if not _tree.is_float(leaf))
-    described = tuple(
+    dtype = _widest({leaf.dtype for leaf in floats})
+    parts = [leaf.reshape(-1).astype(dtype) for leaf in floats]
+    vector = jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
+    return vector, others, _structure(leaves, treedef)
+
+
+def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
+    """The widest dtype; neither of float16 and bfloat16 holds the other, but float32 both."""
+    width = max((jnp.finfo(dtype).bits for dtype in dtypes), default=0)
+    widest = [dtype for dtype in dtypes if jnp.finfo(dtype).bits == width]
+    return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
+
+
+def _structure(leaves: list[Array], treedef: jax.tree_util.PyTreeDef) -> Structure:
+    floats = (
         (tuple(leaf.shape), leaf.dtype.name) if _tree.is_float(leaf) else None for leaf in leaves
     )
-    widest = max((x.dtype for x in floats), key=lambda t: jnp.finfo(t).bits, default=jnp.float32)
-    parts = [leaf.reshape(-1).astype(widest) for leaf in floats]
-    vector = jnp.concatenate(parts) if parts else jnp.zeros(0, widest)
-    return vector, others, Structure(treedef, described)
+    return Structure(treedef, tuple(floats))
 
 
 def _unravel(vector: Array, others: tuple[Array, ...], structure: Structure) -> Tree:
@@ -304,7 +350,8 @@ def per_leaf(codec: Compressor) -> Compressor:
         codec: sees messages of a single leaf.
 
     Returns:
-        A :class:`fjx.Compressor` whose state is the tuple of the leaves' states.
+        A :class:`fjx.Compressor` whose state is the tuple of the leaves' states; leaves that are not
+        floating are sent as they are.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
@@ -321,24 +368,33 @@ def per_leaf(codec: Compressor) -> Compressor:
     require_compressor("per_leaf", codec)
 
     def init(message_like: TreeLike) -> Tree:
-        return tuple(codec.init(leaf) for leaf in jax.tree.leaves(message_like))
+        leaves = jax.tree.leaves(message_like)
+        return tuple(codec.init(leaf) if _tree.is_float(leaf) else () for leaf in leaves)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Leaves, Tree]:
         leaves, treedef = jax.tree.flatten(message)
         encoded = [
             codec.encode(jax.random.fold_in(key, i), leaf, inner)
+            if _tree.is_float(leaf)
+            else (leaf, inner)
             for i, (leaf, inner) in enumerate(zip(leaves, state, strict=True))
         ]
-        structure = Structure(treedef, (None,) * len(leaves))
-        return Leaves(tuple(p for p, _ in encoded), structure), tuple(s for _, s in encoded)
+        payloads, states = tuple(p for p, _ in encoded), tuple(s for _, s in encoded)
+        return Leaves(payloads, _structure(leaves, treedef)), states
 
     def decode(payload: Leaves) -> Tree:
-        return payload.structure.treedef.unflatten([codec.decode(p) for p in payload.leaves])
+        floats = payload.structure.floats
+        leaves = [
+            part if described is None else codec.decode(part)
+            for part, described in zip(payload.leaves, floats, strict=True)
+        ]
+        return payload.structure.treedef.unflatten(leaves)
 
     def contract(message_like: TreeLike) -> Contract:
-        return product([codec.contract(leaf) for leaf in jax.tree.leaves(message_like)])
+        leaves = [leaf for leaf in jax.tree.leaves(message_like) if _tree.is_float(leaf)]
+        return product([codec.contract(leaf) for leaf in leaves])
 
-    return Compressor(init, encode, functools.partial(map_nodes, decode, Leaves), contract)
+    return Compressor(init, encode, decode, contract)
 
 
 def require_compressor(where: str, codec: object) -> None:

@@ -207,9 +207,11 @@ class Selected(Payload):
     """A tree in two: the leaves that a codec was given, and those it was not.
 
     Attributes:
-        inside: a payload of the selected leaves; None stands where the others were.
-        outside: the other leaves; None stands where the selected were.
+        inside: a payload of ``{path: leaf}``, the selected leaves.
+        outside: ``{path: leaf}``, the others.
+        structure: of the tree.
     """
 
     inside: Tree
-    outside: Tree
+    outside: dict[str, Array]
+    structure: Structure = static()

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
-from fjx import aggregators, compressors
+from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data
 
 c = compressors
 
@@ -59,3 +61,78 @@ AGGREGATORS = {
     ),
 }
 """Every public aggregator; the message of the laws is a dict of the fields a and b."""
+
+
+SIZES = (3, 5, 0, 7, 2, 1)
+"""Examples of each client of :func:`federated`: ragged, one empty, one with a single example."""
+
+
+def federated(broken: int | None = None, value: float = np.nan) -> data.FederatedData:
+    """Linear regression on ragged clients; the features of client ``broken`` are ``value``."""
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, 4)).astype(np.float32) for n in SIZES]
+    y = [(a @ rng.normal(size=4) + 1).astype(np.float32) for a in x]
+    if broken is not None:
+        x[broken] = np.full_like(x[broken], value)
+    return data.from_clients([{"x": a, "y": b} for a, b in zip(x, y, strict=True)])
+
+
+def weights() -> dict:
+    """A linear model."""
+    return {"w": jnp.linspace(-1.0, 1.0, 4), "b": jnp.zeros(())}
+
+
+def squared_error(model, batch, key):
+    """Half the mean squared error, and a random slope that a client's key decides."""
+    error = batch["x"] @ model["w"] + model["b"] - batch["y"]
+    slope = 0.1 * jax.random.normal(key) * jnp.sum(model["w"])
+    return jnp.mean(error**2) / 2 + slope, {"absolute": jnp.mean(jnp.abs(error))}
+
+
+def centred_error(model, batch, mask, key):
+    """The error with features centred by the batch's mean; the state is its running mean."""
+    count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+    mean = jnp.sum(jnp.where(mask[:, None], batch["x"], 0.0), axis=0) / count
+    error = (batch["x"] - mean[None]) @ model.params["w"] + model.params["b"] - batch["y"]
+    state = {"mean": 0.9 * model.state["mean"] + 0.1 * mean, "batches": model.state["batches"] + 1}
+    return jnp.sum(jnp.where(mask, error**2, 0.0)) / (2 * count), {}, state
+
+
+def integer_leaves() -> dict:
+    """A linear model beside a table of integers that no gradient moves."""
+    return {**weights(), "table": jnp.array([3, 1, 2], jnp.int32)}
+
+
+_local = {"client_lr": 0.05, "batch_size": 2, "epochs": 2}
+_local_sgd = clients.local_sgd(squared_error, optax.sgd(0.05), epochs=2, batch_size=2)
+_top_k = c.error_feedback(c.chain(c.top_k(0.5), c.quantize(bits=8)))
+
+ALGORITHMS = {
+    "fedsgd": (algorithms.fedsgd(squared_error, learning_rate=0.1, batch_size=2), weights()),
+    "fedavg": (algorithms.fedavg(squared_error, **_local), weights()),
+    "fedadam": (algorithms.fedadam(squared_error, **_local, server_lr=0.1), weights()),
+    "fedprox": (algorithms.fedprox(squared_error, mu=1.0, **_local), weights()),
+    "scaffold": (
+        algorithms.scaffold(squared_error, num_clients=len(SIZES), **_local),
+        weights(),
+    ),
+    "dp_fedavg": (
+        algorithms.dp_fedavg(
+            squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort=4, **_local
+        ),
+        weights(),
+    ),
+    "top_k_quantize_with_feedback": (compose(client=_local_sgd, uplink=_top_k), weights()),
+    "rand_k": (compose(client=_local_sgd, uplink=c.rand_k(0.5)), weights()),
+    "quantized_downlink": (
+        compose(client=_local_sgd, downlink=c.error_feedback(c.quantize(bits=8))),
+        weights(),
+    ),
+    "median": (compose(client=_local_sgd, aggregator=aggregators.median()), weights()),
+    "mutable_state": (
+        algorithms.fedavg(clients.whole_batch(centred_error), **_local),
+        Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
+    ),
+    "integer_leaves": (algorithms.fedavg(squared_error, **_local), integer_leaves()),
+}
+"""Every recipe that is a law unto itself, and each kind of codec, aggregator and model in a slot."""

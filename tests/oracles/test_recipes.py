@@ -314,6 +314,12 @@ def quadratic_loss(x, batch, key):
     return jnp.mean(jnp.einsum("i,kij,j->k", x, batch["a"], x) / 2 - batch["b"] @ x)
 
 
+RECIPES_ON_QUADRATICS = {
+    "fedavg": algorithms.fedavg,
+    "scaffold": functools.partial(algorithms.scaffold, num_clients=10),
+}
+
+
 @functools.cache
 def converge(name, rounds=250):
     """The model after full participation; one example a client, so an epoch is a full gradient."""
@@ -324,12 +330,9 @@ def converge(name, rounds=250):
             for p, q in zip(a, b, strict=True)
         ]
     )
-    make = (
-        functools.partial(algorithms.scaffold, num_clients=len(a))
-        if name == "scaffold"
-        else (algorithms.fedavg)
+    algorithm = RECIPES_ON_QUADRATICS[name](
+        quadratic_loss, client_lr=lr, batch_size=1, epochs=STEPS
     )
-    algorithm = make(quadratic_loss, client_lr=lr, batch_size=1, epochs=STEPS)
     p = simulation.program(algorithm, dataset, sampler=samplers.full(), evaluate_every=rounds)
     state, _ = p.run(jax.random.key(0), p.init(jnp.zeros(b.shape[1])), rounds)
     return np.asarray(state.params, np.float64)

@@ -41,7 +41,8 @@ def median() -> Aggregator:
             x32 = x.astype(jnp.float32)
             mask = present.reshape(-1, *[1] * (x.ndim - 1))
             ranked = jnp.sort(jnp.where(mask, x32, jnp.inf), axis=0)
-            return jnp.where(count > 0, (ranked[low] + ranked[high]) / 2, 0.0)
+            # Halved before they are added: the sum of two large floats overflows.
+            return jnp.where(count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
 
         return jax.tree.map(middle, messages), state, {}
 

@@ -1,0 +1,141 @@
+"""What every aggregator promises, and what only sums or only means do."""
+
+import functools
+import importlib.util
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import SUM, Public, _tree
+
+_spec = importlib.util.spec_from_file_location(
+    "aggregator_law_tables", pathlib.Path(__file__).with_name("tables.py")
+)
+tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tables)
+
+M = 5
+WEIGHTS = np.array([3.0, 1.0, 0.0, 2.5, 1.0], np.float32)
+ABSENT = 2
+MEAN_LIKE = [name for name in tables.AGGREGATORS if name != "total"]
+
+every = pytest.mark.parametrize("name", tables.AGGREGATORS)
+
+
+def messages(seed=0, dtype=jnp.float32):
+    """Stacked messages of M clients, with a matrix, a vector, a scalar and an empty leaf."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return {
+        "a": {
+            "matrix": jax.random.normal(keys[0], (M, 3, 2)).astype(dtype),
+            "empty": jnp.zeros((M, 0), dtype),
+        },
+        "b": (
+            jax.random.normal(keys[1], (M, 4)).astype(dtype),
+            jax.random.normal(keys[2], (M,)).astype(dtype),
+        ),
+    }
+
+
+def contributions(name, stacked, weights):
+    """Of each client; nobody's has a key or a rank that matters."""
+    aggregator = tables.AGGREGATORS[name]
+    state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
+
+    def one(rank, message, weight):
+        key = jax.random.fold_in(jax.random.key(1), rank)
+        return aggregator.contribute(key, message, weight, Public(state, None, rank, jnp.int32(M)))
+
+    return jax.vmap(one)(jnp.arange(M), stacked, weights), state
+
+
+@functools.cache
+def compiled(name):
+    aggregator = tables.AGGREGATORS[name]
+
+    @jax.jit
+    def run(stacked, weights):
+        shares, state = contributions(name, stacked, weights)
+        if aggregator.combine is SUM:
+            shares = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), shares)
+        return aggregator.finish(jax.random.key(2), shares, state)
+
+    return run
+
+
+def aggregate(name, stacked, weights=WEIGHTS):
+    return compiled(name)(stacked, jnp.asarray(weights))[0]
+
+
+@every
+def test_aggregates_to_the_shapes_of_one_message_in_float32(name):
+    for dtype in (jnp.float32, jnp.bfloat16):
+        stacked = messages(dtype=dtype)
+        one = jax.tree.map(lambda x: x[0].astype(jnp.float32), stacked)
+        chex.assert_trees_all_equal_shapes_and_dtypes(aggregate(name, stacked), one)
+
+
+@every
+def test_the_order_of_clients_does_not_matter(name):
+    order = np.array([3, 0, 4, 2, 1])
+    permuted = jax.tree.map(lambda x: x[order], messages())
+    chex.assert_trees_all_close(
+        aggregate(name, permuted, WEIGHTS[order]), aggregate(name, messages()), rtol=1e-6, atol=1e-6
+    )
+
+
+@every
+def test_weight_zero_contributes_exactly_nothing(name):
+    other = jax.tree.map(lambda x: x.at[ABSENT].set(1e6), messages())
+    chex.assert_trees_all_equal(aggregate(name, other), aggregate(name, messages()))
+    present = jax.tree.map(lambda x: x.at[0].add(1.0), messages())
+    moved = _tree.subtract(aggregate(name, present), aggregate(name, messages()))
+    assert float(jnp.abs(moved["a"]["matrix"]).max()) > 0
+
+
+@every
+def test_nobody_is_zero(name):
+    nothing = aggregate(name, messages(), np.zeros(M, np.float32))
+    chex.assert_trees_all_equal(nothing, _tree.zeros_like(nothing))
+
+
+@pytest.mark.parametrize("name", MEAN_LIKE)
+def test_equal_messages_aggregate_to_themselves(name):
+    equal = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), messages())
+    chex.assert_trees_all_close(
+        aggregate(name, equal), jax.tree.map(lambda x: x[0], equal), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", MEAN_LIKE)
+def test_stays_within_the_messages_of_those_who_take_part(name):
+    present = jax.tree.map(lambda x: np.delete(np.asarray(x), ABSENT, axis=0), messages())
+    for x, sent in zip(
+        jax.tree.leaves(aggregate(name, messages())), jax.tree.leaves(present), strict=True
+    ):
+        assert np.all(x <= sent.max(0) + 1e-6)
+        assert np.all(x >= sent.min(0) - 1e-6)
+
+
+@pytest.mark.parametrize("name", MEAN_LIKE)
+def test_only_the_ratios_of_weights_matter(name):
+    chex.assert_trees_all_close(
+        aggregate(name, messages(), 8 * WEIGHTS), aggregate(name, messages()), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, a in tables.AGGREGATORS.items() if a.combine is SUM]
+)
+def test_contributions_of_two_halves_add_up_to_the_whole(name):
+    """Summed by halves, as two devices or two chunks would, the aggregate is the same."""
+    aggregator = tables.AGGREGATORS[name]
+    shares, state = contributions(name, messages(), jnp.asarray(WEIGHTS))
+    halves = [jax.tree.map(lambda x, i=i: x[i].sum(0), shares) for i in (slice(2), slice(2, None))]
+    total = jax.tree.map(jnp.add, *halves)
+    message, _, _ = aggregator.finish(jax.random.key(2), total, state)
+    chex.assert_trees_all_close(message, aggregate(name, messages()), rtol=1e-5, atol=1e-6)

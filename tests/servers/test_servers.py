@@ -1,0 +1,120 @@
+"""Server steps worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fjx import Stateful, servers
+
+
+def test_the_aggregate_message_is_a_descent_and_the_optimiser_sees_its_negative():
+    server = servers.from_optax(optax.sgd(0.5, momentum=0.9))
+    state = server.init({"w": jnp.array([1.0, 2.0])})
+    for _ in range(2):
+        state = server.update(state, {"w": jnp.array([1.0, -1.0])})
+    # v_1 = 1, v_2 = 1.9; the model moves by 0.5 (1 + 1.9) along the message.
+    np.testing.assert_allclose(server.broadcast(state)["w"], [2.45, 0.55], rtol=1e-6)
+
+
+def test_integer_leaves_get_the_rounded_message_and_are_hidden_from_the_optimiser():
+    server = servers.from_optax(optax.sgd(0.1, momentum=0.9))
+    model = {"w": jnp.array([1.0]), "count": jnp.array([5, 5, 5], jnp.int32), "flag": jnp.int32(1)}
+    state = server.init(model)
+    assert [x.shape for x in jax.tree.leaves(state.optimizer)] == [(1,)]  # momentum of w alone
+    message = {
+        "w": jnp.array([2.0]),
+        "count": jnp.array([1.4, -1.6, 0.0]),
+        "flag": jnp.float32(-1.0),
+    }
+    after = server.update(state, message).params
+    assert after["count"].tolist() == [6, 3, 5]
+    assert int(after["flag"]) == 0
+    assert after["count"].dtype == jnp.int32
+    np.testing.assert_allclose(after["w"], [1.2], rtol=1e-6)
+
+
+def test_mutable_state_is_added_to_and_not_optimised():
+    """Whatever the server's learning rate, running statistics become the clients' mean."""
+    server = servers.from_optax(optax.sgd(0.1))
+    model = Stateful({"w": jnp.array(1.0)}, {"mean": jnp.array(2.0), "n": jnp.int32(3)})
+    message = Stateful({"w": jnp.array(1.0)}, {"mean": jnp.array(0.5), "n": jnp.array(2.0)})
+    after = server.update(server.init(model), message).params
+    np.testing.assert_allclose(after.params["w"], 1.1, rtol=1e-6)
+    assert float(after.state["mean"]) == 2.5
+    assert int(after.state["n"]) == 5
+
+
+def test_bfloat16_models_keep_their_dtype():
+    server = servers.from_optax(optax.sgd(1.0))
+    state = server.init({"w": jnp.ones(2, jnp.bfloat16)})
+    after = server.update(state, {"w": jnp.full(2, 0.5)}).params["w"]
+    assert after.dtype == jnp.bfloat16
+    assert after.tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("second_moment", "v"),
+    [
+        pytest.param(servers.adagrad, [4.01, 0.26], id="adagrad"),
+        pytest.param(servers.adam(0.9), [0.409, 0.034], id="adam"),
+        # v_{-1} = 0.01 is below Delta^2, so Yogi adds 0.1 Delta^2.
+        pytest.param(servers.yogi(0.9), [0.41, 0.035], id="yogi"),
+    ],
+)
+def test_one_adaptive_step_by_hand(second_moment, v):
+    """Delta = (2, -0.5), beta_1 = 0.8, tau = 0.1: m = 0.2 Delta; x += m / (sqrt(v) + tau)."""
+    rule = servers.adaptive(second_moment, learning_rate=1.0, beta1=0.8, tau=0.1)
+    server = servers.from_optax(rule)
+    state = server.update(server.init(jnp.zeros(2)), jnp.array([2.0, -0.5]))
+    np.testing.assert_allclose(state.optimizer.v, v, rtol=1e-5)
+    np.testing.assert_allclose(state.optimizer.m, [0.4, -0.1], rtol=1e-5)
+    expected = np.array([0.4, -0.1]) / (np.sqrt(v) + 0.1)
+    np.testing.assert_allclose(state.params, expected, rtol=1e-5)
+
+
+def test_yogi_comes_down_slower_than_adam():
+    """After a large message v falls by a share of the new square, not of v: additive, controlled."""
+    yogi, adam = servers.yogi(0.9), servers.adam(0.9)
+    np.testing.assert_allclose(yogi(jnp.float32(100.0), jnp.float32(1.0)), 99.9, rtol=1e-6)
+    np.testing.assert_allclose(adam(jnp.float32(100.0), jnp.float32(1.0)), 90.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"beta1": 1.0}, "beta1"),
+        ({"beta1": -0.1}, "beta1"),
+        ({"tau": 0.0}, "tau"),
+    ],
+)
+def test_adaptive_refuses_numbers_out_of_range(bad, match):
+    with pytest.raises(ValueError, match=match):
+        servers.adaptive(servers.adagrad, **{"learning_rate": 0.1, **bad})
+
+
+@pytest.mark.parametrize("rule", [servers.adam, servers.yogi])
+def test_second_moments_refuse_decays_out_of_range(rule):
+    with pytest.raises(ValueError, match="beta2"):
+        rule(1.0)
+
+
+@pytest.mark.parametrize("make", [servers.from_optax, servers.scaffold])
+@pytest.mark.parametrize("wrong", [0.1, optax.sgd, None])
+def test_what_is_no_transformation_is_refused(make, wrong):
+    with pytest.raises(TypeError, match="optax"):
+        make(wrong)
+
+
+def test_scaffold_moves_model_and_control():
+    """Lines 16 and 17: x += eta_g mean(y_i - x); c += (1/N) sum (c_i^+ - c_i), which is its message."""
+    server = servers.scaffold(optax.sgd(0.5))
+    state = server.init({"w": jnp.zeros(2)})
+    message = {"params": {"w": jnp.array([1.0, 2.0])}, "control": {"w": jnp.array([0.3, -0.3])}}
+    for _ in range(2):
+        state = server.update(state, message)
+    sent = server.broadcast(state)
+    np.testing.assert_allclose(sent["params"]["w"], [1.0, 2.0])
+    np.testing.assert_allclose(sent["control"]["w"], [0.6, -0.6], rtol=1e-6)

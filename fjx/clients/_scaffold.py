@@ -73,7 +73,8 @@ def scaffold(
         x, c = broadcast["params"], broadcast["control"]
         y, metrics = train(key, x, examples, drift=_tree.subtract(c, control))
         inverse = 1 / (jnp.maximum(metrics["steps"], 1.0) * learning_rate)
-        change = jax.tree.map(lambda x, y, c: inverse * (x - y) - c, x, y, c)
+        mean_gradient = _tree.scale(inverse, _tree.subtract(x, y))
+        change = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, mean_gradient, c)
         message = {"params": _tree.subtract(y, x), "control": change}
         return message, _tree.add(control, change), metrics
 

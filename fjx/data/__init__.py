@@ -18,10 +18,16 @@ from fjx.data._partition import split as split
 from fjx.data._statistics import Statistics as Statistics
 from fjx.data._statistics import plot_partition as plot_partition
 from fjx.data._statistics import statistics as statistics
+from fjx.data._synthetic import Problem as Problem
+from fjx.data._synthetic import leaf_synthetic as leaf_synthetic
+from fjx.data._synthetic import local_gd_fixed_point as local_gd_fixed_point
+from fjx.data._synthetic import logistic_problem as logistic_problem
+from fjx.data._synthetic import quadratic_problem as quadratic_problem
 
 __all__ = [
     "FederatedData",
     "Partition",
+    "Problem",
     "Statistics",
     "by_id",
     "digits",
@@ -30,8 +36,12 @@ __all__ = [
     "from_leaf_json",
     "from_npz",
     "iid",
+    "leaf_synthetic",
+    "local_gd_fixed_point",
+    "logistic_problem",
     "lognormal_sizes",
     "plot_partition",
+    "quadratic_problem",
     "shards",
     "split",
     "split_clients",

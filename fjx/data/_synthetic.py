@@ -1,0 +1,310 @@
+"""Synthetic data: LEAF's generator, and problems whose optimum and constants are known exactly."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key, Tree
+from fjx.data._dataset import FederatedData, from_clients
+from fjx.data._partition import _generator
+
+
+def leaf_synthetic(
+    key: Key,
+    *,
+    alpha: float,
+    beta: float,
+    num_clients: int = 30,
+    features: int = 60,
+    classes: int = 10,
+) -> FederatedData:
+    """Synthetic(alpha, beta): a linear model of its own for each client, on inputs of its own.
+
+    Client k has W_k, b_k ~ N(u_k, 1) with u_k ~ N(0, alpha), inputs x ~ N(v_k, Sigma) with
+    v_k ~ N(B_k, 1), B_k ~ N(0, beta), Sigma diagonal with entries j^-1.2, labels
+    argmax(W_k x + b_k), and a log-normal number of examples.
+
+    Args:
+        key: a typed key.
+        alpha: variance of the models' means: how much clients' models differ.
+        beta: variance of the inputs' means: how much clients' inputs differ.
+        num_clients: 30 in the paper.
+        features: 60 in the paper.
+        classes: 10 in the paper.
+
+    Returns:
+        A :class:`fjx.data.FederatedData` of ``{"x": f32[n, features], "y": i32[n]}``; each client has
+        at least 50 examples.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import data
+        >>> dataset = data.leaf_synthetic(jax.random.key(0), alpha=1.0, beta=1.0)
+        >>> dataset.num_clients, dataset.arrays["x"].shape[1], int(dataset.sizes.min()) >= 50
+        (30, 60, True)
+
+    References:
+        Li et al., *Federated Optimization in Heterogeneous Networks*, MLSys 2020
+        (arXiv:1812.06127), section 5.1 and appendix C.1, after Shamir, Srebro, Zhang, ICML 2014.
+    """
+    _validate.static_number("alpha", alpha, at_least=0)
+    _validate.static_number("beta", beta, at_least=0)
+    for name, value in (("num_clients", num_clients), ("features", features), ("classes", classes)):
+        _validate.static_integer(name, value, at_least=1)
+    rng = _generator(key)
+    spread = np.arange(1, features + 1) ** -0.6  # standard deviations: Sigma_jj = j^-1.2
+    clients = []
+    for size in rng.lognormal(4, 2, num_clients).clip(max=1e5).astype(int) + 50:
+        u, b = np.sqrt(alpha) * rng.standard_normal(), np.sqrt(beta) * rng.standard_normal()
+        weights = u + rng.standard_normal((features, classes))
+        bias = u + rng.standard_normal(classes)
+        x = b + rng.standard_normal(features) + spread * rng.standard_normal((size, features))
+        y = np.argmax(x @ weights + bias, axis=1)
+        clients.append({"x": x.astype(np.float32), "y": y.astype(np.int32)})
+    return from_clients(clients)
+
+
+class Problem(NamedTuple):
+    """Minimise f(x) = (1/n) sum_i f_i(x) over x in R^d, with all that theory asks for.
+
+    Attributes:
+        dataset: client i holds what defines f_i, with weight one.
+        loss: ``(x, batch, key) -> f32[]``, a mean over examples: f_i on all those of client i.
+        optimum: ``f64[d]``, x*.
+        minimum: f(x*).
+        L: smoothness of f.
+        mu: strong convexity of f.
+        L_clients: ``f64[n]``, smoothness L_i of each f_i.
+        mu_clients: ``f64[n]``, strong convexity of each f_i.
+        L_hat: sqrt of the largest eigenvalue of the mean of the squared Hessians (quadratics), or the
+            bound max L_i.
+    """
+
+    dataset: FederatedData
+    loss: Callable[[Tree, Tree, Key], Array]
+    optimum: np.ndarray
+    minimum: float
+    L: float
+    mu: float
+    L_clients: np.ndarray
+    mu_clients: np.ndarray
+    L_hat: float
+
+    @property
+    def L_max(self) -> float:
+        """The largest L_i."""
+        return float(self.L_clients.max())
+
+    @property
+    def L_tilde(self) -> float:
+        """The quadratic mean of the L_i."""
+        return float(np.sqrt(np.mean(self.L_clients**2)))
+
+
+def quadratic_problem(
+    key: Key,
+    *,
+    num_clients: int = 10,
+    dim: int = 20,
+    condition: float = 10.0,
+    heterogeneity: float = 3.0,
+) -> Problem:
+    """Heterogeneous quadratics f_i(x) = x^T A_i x / 2 - b_i^T x.
+
+    A_i = Q_i diag(exp U[0, ln condition]) Q_i^T with Q_i uniform among orthogonal matrices, and
+    b_i ~ N(0, heterogeneity^2 I).
+
+    Args:
+        key: a typed key.
+        num_clients: n.
+        dim: d.
+        condition: largest possible condition number of an A_i, at least 1.
+        heterogeneity: spread of the clients' linear terms.
+
+    Returns:
+        A :class:`Problem` whose clients hold one example ``{"A": f32[d, d], "b": f32[d]}``, so that
+        ``local_sgd(..., batch_size=1)`` takes full gradient steps.  Optimum and constants are those
+        of the float32 data, computed in float64.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import data
+        >>> problem = data.quadratic_problem(jax.random.key(0))
+        >>> problem.mu <= problem.L <= problem.L_hat <= problem.L_tilde <= problem.L_max
+        True
+    """
+    _validate.static_integer("num_clients", num_clients, at_least=1)
+    _validate.static_integer("dim", dim, at_least=1)
+    _validate.static_number("condition", condition, at_least=1)
+    _validate.static_number("heterogeneity", heterogeneity, at_least=0)
+    rng = _generator(key)
+    clients = []
+    for _ in range(num_clients):
+        q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
+        q *= np.sign(np.diag(r))  # makes Q uniform (Haar)
+        a = (q * np.exp(rng.uniform(0, np.log(condition), dim))) @ q.T
+        b = heterogeneity * rng.standard_normal(dim)
+        clients.append(
+            {"A": ((a + a.T) / 2).astype(np.float32)[None], "b": b.astype(np.float32)[None]}
+        )
+
+    def loss(x: Tree, batch: Tree, key: Key) -> Array:
+        quadratic = jnp.einsum("i,nij,j->n", x, batch["A"], x) / 2
+        return jnp.mean(quadratic - batch["b"] @ x)
+
+    hessians, b = (np.concatenate([c[k] for c in clients]).astype(np.float64) for k in ("A", "b"))
+    mean_hessian, mean_b = hessians.mean(0), b.mean(0)
+    optimum = np.linalg.solve(mean_hessian, mean_b)
+    each = np.linalg.eigvalsh(hessians)
+    whole = np.linalg.eigvalsh(mean_hessian)
+    return Problem(
+        dataset=from_clients(clients, weights=np.ones(num_clients)),
+        loss=loss,
+        optimum=optimum,
+        minimum=float(-mean_b @ optimum / 2),
+        L=float(whole[-1]),
+        mu=float(whole[0]),
+        L_clients=each[:, -1],
+        mu_clients=each[:, 0],
+        L_hat=float(np.sqrt(np.linalg.eigvalsh(np.mean(hessians @ hessians, axis=0))[-1])),
+    )
+
+
+def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int) -> np.ndarray:
+    """Where FedAvg with H local gradient steps on a :func:`quadratic_problem` comes to rest.
+
+    Solves sum_i (I - (I - eta A_i)^H) (x - A_i^{-1} b_i) = 0: not the optimum, unless H = 1 or the
+    clients agree.
+
+    Args:
+        problem: of :func:`quadratic_problem`.
+        step_size: eta, positive.
+        local_steps: H.
+
+    Returns:
+        ``f64[d]``.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import data
+        >>> problem = data.quadratic_problem(jax.random.key(0))
+        >>> one = data.local_gd_fixed_point(problem, step_size=0.01, local_steps=1)
+        >>> bool(np.allclose(one, problem.optimum))
+        True
+
+    References:
+        Malinovsky et al., *From Local SGD to Local Fixed-Point Methods for Federated Learning*,
+        ICML 2020 (arXiv:2004.01442).
+    """
+    _validate.static_number("step_size", step_size, above=0)
+    _validate.static_integer("local_steps", local_steps, at_least=1)
+    arrays: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), problem.dataset.arrays)
+    identity = np.eye(arrays["A"].shape[-1])
+    pulls = identity - np.linalg.matrix_power(identity - step_size * arrays["A"], local_steps)
+    targets = np.linalg.solve(arrays["A"], arrays["b"][..., None])
+    return np.linalg.solve(pulls.sum(0), (pulls @ targets).sum(0))[:, 0]
+
+
+def logistic_problem(
+    key: Key,
+    *,
+    num_clients: int = 10,
+    dim: int = 20,
+    examples_per_client: int = 50,
+    l2: float = 0.1,
+    heterogeneity: float = 1.0,
+) -> Problem:
+    """Heterogeneous L2-regularised logistic regression.
+
+    f_i(x) = mean over client i's (a, y) of log(1 + exp(-y a^T x)) + l2/2 ||x||^2, with inputs
+    a ~ N(m_i, I / d), m_i ~ N(0, heterogeneity^2 I / d), and labels y in {-1, 1} drawn from the
+    logistic model of a common parameter, with a bias of the client's own ~ N(0, heterogeneity^2).
+
+    Args:
+        key: a typed key.
+        num_clients: n.
+        dim: d.
+        examples_per_client: the same for all, so that means by examples and by clients agree.
+        l2: strength of the regulariser, positive.
+        heterogeneity: spread of the clients' inputs and labels; 0 is IID.
+
+    Returns:
+        A :class:`Problem` of examples ``{"a": f32[d], "y": f32[]}``.  The optimum is that of the
+        float32 data by Newton's method in float64, to a gradient norm of 1e-12.  The smoothness
+        constants are the bounds lambda_max(A^T A / m) / 4 + l2, and mu = l2.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import data
+        >>> problem = data.logistic_problem(jax.random.key(0))
+        >>> problem.optimum.shape, problem.mu
+        ((20,), 0.1)
+    """
+    for name, value in (("num_clients", num_clients), ("dim", dim)):
+        _validate.static_integer(name, value, at_least=1)
+    _validate.static_integer("examples_per_client", examples_per_client, at_least=1)
+    _validate.static_number("l2", l2, above=0)
+    _validate.static_number("heterogeneity", heterogeneity, at_least=0)
+    rng = _generator(key)
+    shape = (num_clients, examples_per_client)
+    centres = heterogeneity * rng.standard_normal((num_clients, 1, dim))
+    a = ((centres + rng.standard_normal((*shape, dim))) / np.sqrt(dim)).astype(np.float32)
+    logits = 3 * a @ rng.standard_normal(dim) + heterogeneity * rng.standard_normal(
+        (num_clients, 1)
+    )
+    y = np.where(rng.random(shape) < 1 / (1 + np.exp(-logits)), 1, -1).astype(np.float32)
+    clients = [{"a": a[i], "y": y[i]} for i in range(num_clients)]
+
+    def loss(x: Tree, batch: Tree, key: Key) -> Array:
+        losses = jax.nn.softplus(-batch["y"] * (batch["a"] @ x))
+        return jnp.mean(losses) + l2 / 2 * jnp.sum(x**2)
+
+    signed = (a * y[..., None]).reshape(-1, dim).astype(np.float64)
+    optimum = _newton(signed, l2)
+    grams = np.linalg.eigvalsh(np.swapaxes(a, 1, 2).astype(np.float64) @ a / examples_per_client)
+    whole = np.linalg.eigvalsh(signed.T @ signed / len(signed))
+    each = grams[:, -1] / 4 + l2
+    return Problem(
+        dataset=from_clients(clients, weights=np.ones(num_clients)),
+        loss=loss,
+        optimum=optimum,
+        minimum=float(np.logaddexp(0, -signed @ optimum).mean() + l2 / 2 * optimum @ optimum),
+        L=float(whole[-1] / 4 + l2),
+        mu=float(l2),
+        L_clients=each,
+        mu_clients=np.full(num_clients, float(l2)),
+        L_hat=float(each.max()),
+    )
+
+
+def _newton(signed: np.ndarray, l2: float) -> np.ndarray:
+    """The minimiser of mean log(1 + exp(-s^T x)) + l2/2 ||x||^2 over the rows s of ``signed``."""
+    count, dim = signed.shape
+    x = np.zeros(dim)
+    for _ in range(100):
+        wrong = 1 / (1 + np.exp(signed @ x))
+        gradient = -signed.T @ wrong / count + l2 * x
+        if np.linalg.norm(gradient) < 1e-13:
+            break
+        hessian = (signed.T * (wrong * (1 - wrong))) @ signed / count + l2 * np.eye(dim)
+        step = np.linalg.solve(hessian, gradient)
+        # Damped far from the optimum, where a full step may overshoot; close to it a full step.
+        far = np.linalg.norm(gradient) > 1e-2
+        x = x - step / (1 + np.sqrt(step @ hessian @ step) if far else 1)
+    return x

@@ -33,8 +33,11 @@ def number(
     """
     if not concrete(value):
         return
-    is_scalar_array = isinstance(value, jax.Array | np.ndarray | np.generic) and np.ndim(value) == 0
-    if isinstance(value, bool) or not (isinstance(value, numbers.Real) or is_scalar_array):
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        kinds = (jnp.floating, jnp.integer)
+        is_real = value.ndim == 0 and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    if not is_real:
         raise TypeError(f"{name} must be a real number, got {value!r}")
     bounds = [
         (above, "greater than", lambda v, b: v > b),
@@ -59,6 +62,8 @@ def integer(
         ValueError: out of bounds.
     """
     if not concrete(value):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{name} must be an integer, got {value}")
         return
     if isinstance(value, bool) or not (
         isinstance(value, numbers.Integral)

@@ -115,10 +115,12 @@ def program(
     jitted = jax.jit(core, static_argnums=4)
 
     def init(params: Tree) -> SimulationState:
-        # Copies, because callers donate the state and keep the parameters.
-        params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
+        params = jax.tree.map(jnp.asarray, params)
         clients = make_table(algorithm.init_client(params), dataset.num_clients)
-        return SimulationState(jnp.int32(0), algorithm.init(params), clients)
+        # Copies, because callers donate the state and keep the parameters, which a state may moreover
+        # hold twice.
+        server = jax.tree.map(lambda x: jnp.array(x, copy=True), algorithm.init(params))
+        return SimulationState(jnp.int32(0), server, clients)
 
     def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
         _validate.key("key", key)

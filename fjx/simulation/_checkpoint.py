@@ -55,17 +55,22 @@ class Checkpoints:
             raise ValueError(
                 f"{where} is of a run with another key; use that key or another folder"
             )
+        another = ValueError(
+            f"{where} is of a run with another model, algorithm or number of clients; "
+            "give the same ones or another folder"
+        )
+        # Before orbax looks at names, because it would cut and pad arrays of other shapes.
         shapes = [x.shape for x in jax.tree.leaves(found["state"])]
         if sorted(shapes) != sorted(x.shape for x in jax.tree.leaves(start)):
-            raise ValueError(
-                f"{where} is of a run with another model, algorithm or number of clients; "
-                "give the same ones or another folder"
-            )
+            raise another
         wanted = {
             "key": jax.random.key_data(key),
             "state": start,
             "history": _tree.like(found["history"]),
         }
-        found = self._manager.restore(newest, args=self._ocp.args.StandardRestore(wanted))
+        try:
+            found = self._manager.restore(newest, args=self._ocp.args.StandardRestore(wanted))
+        except ValueError as error:
+            raise another from error
         history = History(**jax.tree.map(np.asarray, found["history"]))
         return jax.tree.map(jnp.asarray, found["state"]), [history]

@@ -109,7 +109,8 @@ def simulate(
 
     Raises:
         TypeError: a legacy key; an argument of another kind.
-        ValueError: a number or word is out of range; the checkpoint is of another run.
+        ValueError: a number or word is out of range; ``evaluate`` returns no scalars, or there is a
+            ``stop`` without it; the checkpoint is of another run.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -126,6 +127,8 @@ def simulate(
     _validate.static_integer("rounds", rounds, at_least=1)
     if on_nonfinite not in ("stop", "continue"):
         raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
+    if stop is not None and evaluate is None:
+        raise ValueError("stop looks at the scores of evaluate, which is None; give both")
     start = program(
         algorithm, dataset, sampler=sampler, executor=executor, evaluate_every=evaluate_every
     ).init(params)
@@ -149,7 +152,9 @@ def simulate(
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             if length not in compiled:
                 before = time.perf_counter()
-                compiled[length] = core.lower(dataset, operand, key, state, length).compile()
+                lowered = core.lower(dataset, operand, key, state, length)
+                _require_history(lowered.out_info[1], blocks)
+                compiled[length] = lowered.compile()
                 compiling += time.perf_counter() - before
             state, block = compiled[length](dataset, operand, key, state)
             blocks.append(jax.device_get(block))
@@ -184,6 +189,20 @@ def simulate(
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
     )
+
+
+def _require_history(coming: History, blocks: list[History]) -> None:
+    """Raises unless the history to come is one that the host can read and join to what there is."""
+    scores = coming.evaluations
+    if not isinstance(scores, Mapping) or any(
+        len(getattr(x, "shape", ())) != 1 for x in scores.values()
+    ):
+        raise ValueError(f"evaluate must return a dict of scalars; stacked, it returned {scores}")
+    if blocks and jax.tree.structure(coming) != jax.tree.structure(blocks[0]):
+        raise ValueError(
+            "the checkpoint is of a run with other evaluations or metrics; "
+            "give the same ones or another folder"
+        )
 
 
 def _join(blocks: list[History]) -> History:

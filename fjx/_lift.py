@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._tree import is_float
@@ -54,7 +55,7 @@ def lift(
     def encode_tree(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         leaves, treedef = jax.tree.flatten(message)
         encoded = [
-            encode(jax.random.fold_in(key, i), leaf) if is_float(leaf) else leaf
+            encode(jax.random.fold_in(key, i), jnp.asarray(leaf)) if is_float(leaf) else leaf
             for i, leaf in enumerate(leaves)
         ]
         return treedef.unflatten(encoded), state
@@ -75,11 +76,12 @@ def map_nodes(function: Callable[[Any], Any], node: type, tree: Tree) -> Tree:
     """``tree`` with every innermost ``node`` replaced by ``function(node)``.
 
     Innermost, because in ``chain(a, b)`` what ``b`` made lies inside what ``a`` made, and ``b`` is to
-    be undone first, also where both are of one type.
+    be undone first, also where both are of one type.  A node whose floats were taken out by a codec
+    of whole trees is no longer one.
     """
 
     def visit(subtree: Any) -> Any:
-        if not isinstance(subtree, node):
+        if not isinstance(subtree, node) or _hollow(subtree):
             return subtree
         parts, treedef = jax.tree.flatten(
             subtree, is_leaf=lambda part: part is not subtree and isinstance(part, node)
@@ -89,6 +91,13 @@ def map_nodes(function: Callable[[Any], Any], node: type, tree: Tree) -> Tree:
         return function(subtree)
 
     return jax.tree.map(visit, tree, is_leaf=lambda part: isinstance(part, node))
+
+
+def _hollow(part: Any) -> bool:
+    """Whether a node lost its floats: codecs of whole trees leave None where they took one out."""
+    leaves = jax.tree.leaves(part, is_leaf=lambda leaf: leaf is None)
+    taken = any(leaf is None for leaf in leaves)
+    return taken and not any(is_float(leaf) for leaf in leaves if leaf is not None)
 
 
 def product(contracts: list[Contract]) -> Contract:

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -176,7 +177,7 @@ def _missing(wanted: Tree, sent: Tree) -> Tree:
 
 
 def on(pattern: str, codec: Compressor) -> Compressor:
-    """Applies a codec to the leaves whose path matches, and sends the others as they are.
+    """Applies a codec to the floating leaves whose path matches, and sends the others as they are.
 
     Args:
         pattern: a regular expression, searched for in the leaf's path with ``/`` between keys, such
@@ -191,7 +192,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     Raises:
         TypeError: ``codec`` is not a Compressor.
         re.error: ``pattern`` is not a regular expression.
-        ValueError: from ``init``, if no leaf of the message matches, or two have the same path.
+        ValueError: from ``init``, if no floating leaf matches, or two leaves have the same path.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -205,27 +206,33 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     require_compressor("on", codec)
     matches = re.compile(pattern).search
 
-    def divide(message: Tree) -> tuple[dict[str, Array], dict[str, Array]]:
-        leaves = _named_leaves(message)
-        inside = {path: leaf for path, leaf in leaves.items() if matches(path)}
-        return inside, {path: leaf for path, leaf in leaves.items() if path not in inside}
+    def divide(message: Tree) -> tuple[dict[str, Array], Tree]:
+        leaves = jax.tree_util.tree_leaves_with_path(message, is_leaf=_is_none)
+        named = {_name(path): leaf for path, leaf in leaves}
+        if len(named) < len(leaves):
+            raise ValueError(f"on: two leaves have one path, among {list(named)}; rename a key")
+        inside = {
+            name: leaf
+            for name, leaf in named.items()
+            if leaf is not None and _tree.is_float(leaf) and matches(name)
+        }
+        return inside, _fill(message, lambda name, leaf: None if name in inside else leaf)
 
     def init(message_like: TreeLike) -> Tree:
         inside, outside = divide(message_like)
         if not inside:
-            raise ValueError(f"on: pattern {pattern!r} matches none of the leaves {list(outside)}")
+            names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(outside)]
+            raise ValueError(f"on: pattern {pattern!r} matches no floating leaf among {names}")
         return codec.init(inside)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Selected, Tree]:
         inside, outside = divide(message)
         payload, state = codec.encode(key, inside, state)
-        return Selected(payload, outside, _structure(*jax.tree.flatten(message))), state
+        return Selected(payload, outside), state
 
     def decode(payload: Selected) -> Tree:
-        leaves = codec.decode(payload.inside) | payload.outside
-        treedef = payload.structure.treedef
-        paths = _named_leaves(treedef.unflatten(range(treedef.num_leaves)))
-        return treedef.unflatten([leaves[path] for path in paths])
+        inside = codec.decode(payload.inside)
+        return _fill(payload.outside, lambda name, leaf: inside.get(name, leaf))
 
     def contract(message_like: TreeLike) -> Contract:
         exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
@@ -234,12 +241,19 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     return Compressor(init, encode, decode, contract)
 
 
-def _named_leaves(tree: Tree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-    if len(named) < len(leaves):
-        raise ValueError(f"on: two leaves have one path, among {list(named)}; rename a key")
-    return named
+def _fill(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
+    """``tree`` with ``function(path, leaf)`` in place of each leaf, None being one."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(_name(path), leaf), tree, is_leaf=_is_none
+    )
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_none(part: Any) -> bool:
+    return part is None
 
 
 def flatten(codec: Compressor) -> Compressor:
@@ -303,14 +317,13 @@ def _weighs_alike(message_like: TreeLike) -> bool:
     return not any(unlike(part) for part in jax.tree.leaves(message_like, is_leaf=unlike))
 
 
-def _ravel(message: Tree) -> tuple[Array, tuple[Array, ...], Structure]:
-    leaves, treedef = jax.tree.flatten(message)
-    floats = [leaf for leaf in leaves if _tree.is_float(leaf)]
-    others = tuple(leaf for leaf in leaves if not _tree.is_float(leaf))
-    dtype = _widest({leaf.dtype for leaf in floats})
-    parts = [leaf.reshape(-1).astype(dtype) for leaf in floats]
+def _ravel(message: Tree) -> tuple[Array, Tree, Structure]:
+    floats, others = _tree.split_floats(message)
+    leaves = jax.tree.leaves(floats)
+    dtype = _widest({leaf.dtype for leaf in leaves})
+    parts = [leaf.reshape(-1).astype(dtype) for leaf in leaves]
     vector = jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
-    return vector, others, _structure(leaves, treedef)
+    return vector, others, _structure(message)
 
 
 def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
@@ -320,23 +333,27 @@ def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
     return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
 
 
-def _structure(leaves: list[Array], treedef: jax.tree_util.PyTreeDef) -> Structure:
+def _unravel(vector: Array, others: Tree, structure: Structure) -> Tree:
+    start, floats = 0, []
+    for shape, dtype in filter(None, structure.floats):
+        size = math.prod(shape)
+        floats.append(vector[start : start + size].reshape(shape).astype(dtype))
+        start += size
+    return _unite(floats, others, structure)
+
+
+def _structure(tree: Tree) -> Structure:
+    leaves, treedef = jax.tree.flatten(tree)
     floats = (
         (tuple(leaf.shape), leaf.dtype.name) if _tree.is_float(leaf) else None for leaf in leaves
     )
     return Structure(treedef, tuple(floats))
 
 
-def _unravel(vector: Array, others: tuple[Array, ...], structure: Structure) -> Tree:
-    rest, start, leaves = iter(others), 0, []
-    for described in structure.floats:
-        if described is None:
-            leaves.append(next(rest))
-            continue
-        shape, dtype = described
-        size = math.prod(shape)
-        leaves.append(vector[start : start + size].reshape(shape).astype(dtype))
-        start += size
+def _unite(floats: Iterable[Array], others: Tree, structure: Structure) -> Tree:
+    """The tree of a structure, from its floating leaves in order and the tree without them."""
+    floating, rest = iter(floats), iter(jax.tree.leaves(others))
+    leaves = [next(rest if described is None else floating) for described in structure.floats]
     return structure.treedef.unflatten(leaves)
 
 
@@ -350,8 +367,8 @@ def per_leaf(codec: Compressor) -> Compressor:
         codec: sees messages of a single leaf.
 
     Returns:
-        A :class:`fjx.Compressor` whose state is the tuple of the leaves' states; leaves that are not
-        floating are sent as they are.
+        A :class:`fjx.Compressor` whose state is the tuple of the floating leaves' states; the other
+        leaves are sent as they are.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
@@ -367,32 +384,25 @@ def per_leaf(codec: Compressor) -> Compressor:
     """
     require_compressor("per_leaf", codec)
 
+    def floating(message: Tree) -> list[Array]:
+        return [leaf for leaf in jax.tree.leaves(message) if _tree.is_float(leaf)]
+
     def init(message_like: TreeLike) -> Tree:
-        leaves = jax.tree.leaves(message_like)
-        return tuple(codec.init(leaf) if _tree.is_float(leaf) else () for leaf in leaves)
+        return tuple(codec.init(leaf) for leaf in floating(message_like))
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Leaves, Tree]:
-        leaves, treedef = jax.tree.flatten(message)
         encoded = [
             codec.encode(jax.random.fold_in(key, i), leaf, inner)
-            if _tree.is_float(leaf)
-            else (leaf, inner)
-            for i, (leaf, inner) in enumerate(zip(leaves, state, strict=True))
+            for i, (leaf, inner) in enumerate(zip(floating(message), state, strict=True))
         ]
         payloads, states = tuple(p for p, _ in encoded), tuple(s for _, s in encoded)
-        return Leaves(payloads, _structure(leaves, treedef)), states
+        return Leaves(payloads, _tree.split_floats(message)[1], _structure(message)), states
 
     def decode(payload: Leaves) -> Tree:
-        floats = payload.structure.floats
-        leaves = [
-            part if described is None else codec.decode(part)
-            for part, described in zip(payload.leaves, floats, strict=True)
-        ]
-        return payload.structure.treedef.unflatten(leaves)
+        return _unite(map(codec.decode, payload.leaves), payload.others, payload.structure)
 
     def contract(message_like: TreeLike) -> Contract:
-        leaves = [leaf for leaf in jax.tree.leaves(message_like) if _tree.is_float(leaf)]
-        return product([codec.contract(leaf) for leaf in leaves])
+        return product([codec.contract(leaf) for leaf in floating(message_like)])
 
     return Compressor(init, encode, decode, contract)
 

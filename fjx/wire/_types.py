@@ -178,26 +178,28 @@ class Flat(Payload):
 
     Attributes:
         vector: ``f[d]``, or a payload of it.
-        others: the leaves that are not floating, in order.
+        others: the tree with None in their places.
         structure: of the tree.
     """
 
     vector: Tree
-    others: tuple[Array, ...]
+    others: Tree
     structure: Structure = static()
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Leaves(Payload):
-    """A tree as the payloads of its leaves.
+    """A tree as the payloads of its floating leaves, and its other leaves as they are.
 
     Attributes:
         leaves: one payload each, in order.
+        others: the tree with None in their places.
         structure: of the tree.
     """
 
     leaves: tuple[Tree, ...]
+    others: Tree
     structure: Structure = static()
 
 
@@ -208,10 +210,8 @@ class Selected(Payload):
 
     Attributes:
         inside: a payload of ``{path: leaf}``, the selected leaves.
-        outside: ``{path: leaf}``, the others.
-        structure: of the tree.
+        outside: the tree with None in their places.
     """
 
     inside: Tree
-    outside: dict[str, Array]
-    structure: Structure = static()
+    outside: Tree

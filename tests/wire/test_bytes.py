@@ -160,12 +160,7 @@ trees = st.recursive(
         | st.tuples(parts, parts)
         | st.builds(Stateful, parts, parts)
         | st.builds(Pair, parts, parts)
-        | st.builds(
-            wire.Selected,
-            parts,
-            st.dictionaries(st.text(max_size=2), arrays(), max_size=2),
-            st.just(()),
-        )
+        | st.builds(wire.Selected, parts, parts)
     ),
     max_leaves=6,
 )

@@ -74,10 +74,16 @@ class FederatedData:
             A :class:`fjx.Cohort`.  A client without examples has weight 0.
 
         Raises:
+            TypeError: ids are not integers.
             ValueError: ids are concrete, and one is out of range or given twice.  Traced ids cannot
                 raise: such a slot becomes padding and is counted in ``rejected``.
         """
-        ids = jnp.asarray(ids, jnp.int32)
+        ids = jnp.asarray(ids)
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise TypeError(
+                f"ids must be integers, got {ids.dtype}; of a mask they are jnp.flatnonzero(mask)"
+            )
+        ids = ids.astype(jnp.int32)
         population = self.num_clients
         outside = (ids < 0) | (ids > population)
         order = jnp.argsort(ids, stable=True)

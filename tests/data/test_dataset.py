@@ -72,6 +72,13 @@ def test_cohort_of_concrete_ids_refuses_the_impossible():
     assert dataset.cohort(jnp.array([3, 0, 3])).rejected == 0  # padding may repeat
 
 
+def test_ids_are_integers():
+    """A mask or a score in their place would be truncated to some."""
+    for ids in (np.array([0.5, 1.7]), np.array([True, False])):
+        with pytest.raises(TypeError, match="ids must be integers"):
+            data.from_clients(clients_of([1, 0, 3])).cohort(ids)
+
+
 @hypothesis.given(st.lists(st.integers(-2, 5), min_size=6, max_size=6))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_cohort_of_traced_ids_pads_and_counts(ids):

@@ -206,7 +206,9 @@ def compose(
             counts = (slot.weight > 0) & finite
             weight = jnp.where(counts, slot.weight, 0.0)
             received = _tree.where(counts, received, _tree.zeros_like(received))
-            public = Public(state.aggregator, key_public, slot.rank, invited)
+            # A clone, because every client draws the same from it on purpose.
+            key_shared = jax.random.clone(key_public)
+            public = Public(state.aggregator, key_shared, slot.rank, invited)
             contribution = aggregator.contribute(key_contribute, received, weight, public)
             if aggregator.combine is SUM:
                 # Whatever an aggregator adds of its own (local noise, say), an absentee adds none.

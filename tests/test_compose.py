@@ -142,7 +142,7 @@ def test_no_codec_enlarges_what_the_aggregator_bounds():
     )
     private = aggregators.private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), 1)
     algorithm = fjx.compose(
-        client=client_of(lambda key, w, state, examples: (jnp.ones(2), state, {})),
+        client=client_of(lambda key, w, state, examples: (jnp.full(2, 0.1), state, {})),
         uplink=amplifier,
         aggregator=private,
         server=log,

@@ -116,7 +116,7 @@ def test_permuting_the_cohort_changes_nothing(name):
         assert_same_round(case(name)(cohort_of(order, DROPPED)), expected)
 
 
-PADDED = [N, 0, 1, 2, N, 3, 4, 5, N]
+PADDED = [N, 0, 1, 2, 3, N, 4, 5, N]
 
 
 def weight(state):

@@ -10,6 +10,10 @@ from fjx.compressors._combine import per_leaf as per_leaf
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._quantize import quantize as quantize
+from fjx.compressors._rotate import drive as drive
+from fjx.compressors._rotate import eden as eden
+from fjx.compressors._rotate import lloyd_max as lloyd_max
+from fjx.compressors._rotate import rotated as rotated
 from fjx.compressors._sparsify import rand_k as rand_k
 from fjx.compressors._sparsify import top_k as top_k
 
@@ -17,13 +21,17 @@ __all__ = [
     "ErrorFeedbackState",
     "cast",
     "chain",
+    "drive",
+    "eden",
     "error_feedback",
     "flatten",
     "identity",
     "lift",
+    "lloyd_max",
     "on",
     "per_leaf",
     "quantize",
     "rand_k",
+    "rotated",
     "top_k",
 ]

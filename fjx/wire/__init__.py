@@ -7,9 +7,11 @@ from fjx.wire._bytes import to_bytes as to_bytes
 from fjx.wire._types import Cast as Cast
 from fjx.wire._types import Flat as Flat
 from fjx.wire._types import Leaves as Leaves
+from fjx.wire._types import LloydMax as LloydMax
 from fjx.wire._types import Masked as Masked
 from fjx.wire._types import Payload as Payload
 from fjx.wire._types import Quantized as Quantized
+from fjx.wire._types import Rotated as Rotated
 from fjx.wire._types import Selected as Selected
 from fjx.wire._types import Sparse as Sparse
 from fjx.wire._types import Structure as Structure
@@ -18,9 +20,11 @@ __all__ = [
     "Cast",
     "Flat",
     "Leaves",
+    "LloydMax",
     "Masked",
     "Payload",
     "Quantized",
+    "Rotated",
     "Selected",
     "Sparse",
     "Structure",

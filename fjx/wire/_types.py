@@ -73,6 +73,11 @@ def index_width(size: int) -> int:
     return max(size - 1, 0).bit_length()
 
 
+def padded_size(size: int) -> int:
+    """The next power of two, and nothing for an empty array."""
+    return 2 ** index_width(size) if size else 0
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sparse(Payload):
@@ -169,6 +174,58 @@ class Cast(Payload):
     values: Array
     exponent: Array | None
     dtype: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LloydMax(Payload):
+    """Codes of the Lloyd-Max quantiser of a Gaussian: x is about ``scale * levels[codes]``.
+
+    The levels follow from ``bits`` and do not travel.
+
+    Attributes:
+        codes: ``u8``, the shape of the array, each below 2^bits.
+        scale: ``f32[]``, or a payload of it.
+        bits: of one code.
+        dtype: of the array.
+    """
+
+    codes: Array
+    scale: Tree
+    bits: int = static()
+    dtype: str = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """A code costs ``bits``."""
+        return {"codes": self.bits}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rotated(Payload):
+    """An array, padded with zeros and rotated by a seed, which travels with it.
+
+    Attributes:
+        vector: ``f32[d']``, d' the next power of two, or a payload of it.
+        seed: ``u32[n]``, the key data of the sender's rotation.
+        shape: of the array.
+        dtype: of the array.
+        rounds: of the rotation.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    vector: Tree
+    seed: Array
+    shape: tuple[int, ...] = static()
+    dtype: str = static()
+    rounds: int = static()
+    impl: str = static()
+
+    def check(self) -> None:
+        """The vector has the size of the padded array."""
+        padded = padded_size(_size(self.shape))
+        if isinstance(self.vector, _ARRAYS) and self.vector.shape != (padded,):
+            raise ValueError(f"Rotated.vector must have {padded} coordinates, for {self.shape}")
 
 
 @jax.tree_util.register_dataclass

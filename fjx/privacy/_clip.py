@@ -41,9 +41,9 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     depth, so the error of the computed norm has a bound; the result is smaller than C by twice that
     bound (a few parts in 10^6) and leaves of low precision are rounded towards zero.
 
-    ==========================  =====================================================
+    ===========================  =====================================================
     ``update`` and clip_norm     result
-    ==========================  =====================================================
+    ===========================  =====================================================
     norm 0                       zeros, not clipped
     norm tiny (1e-30)            unchanged, not clipped
     finite, but its norm is inf  of norm C, clipped; ``norm`` says inf
@@ -51,7 +51,7 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     clip_norm 0                  zeros
     clip_norm inf                unchanged; zeros if not finite
     clip_norm traced             as above; zeros if it is negative or NaN
-    ==========================  =====================================================
+    ===========================  =====================================================
 
     Guarantees: the true norm of the result is at most C; an update within C (1 - 2e-5) is returned
         bit for bit; clipping twice changes nothing; the direction is kept, up to rounding.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fjx import _tree
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._lift import product
-from fjx.wire import Flat, Leaves, Masked, Payload, Selected, Sparse, Structure
+from fjx.wire import Flat, Leaves, Masked, Payload, Rotated, Selected, Sparse, Structure
 
 
 def chain(*codecs: Compressor) -> Compressor:
@@ -304,7 +304,7 @@ def flatten(codec: Compressor) -> Compressor:
     )
 
 
-_SAME_NORM = (Sparse, Masked, Flat, Leaves, Selected)
+_SAME_NORM = (Sparse, Masked, Flat, Leaves, Rotated, Selected)
 """Payloads that decode to a message of the norm of their floats: none of them is a scale."""
 
 

@@ -138,13 +138,13 @@ def test_padding_the_cohort_changes_nothing(name):
     assert_close(case(name)(cohort_of(PADDED, DROPPED)), expected)
 
 
-@every
+@every_kind
 def test_chunking_a_padded_cohort_changes_nothing(name):
     """Nine slots in three chunks of four, the last of them filled up with slots of zeros."""
     check_chunks(name, 4, PADDED)
 
 
-@pytest.mark.parametrize("size", [1, 2, N, N + 3])
+@pytest.mark.parametrize("size", [1, pytest.param(N, marks=pytest.mark.slow), N + 3])
 def test_chunks_may_have_any_size(size):
     check_chunks("scaffold", size, range(N))
 

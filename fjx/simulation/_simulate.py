@@ -144,6 +144,11 @@ def simulate(
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
         state, blocks = (start, []) if store is None else store.resume(key, start)
         done = int(state.round)
+        if done > rounds:
+            raise ValueError(
+                f"the checkpoint in {checkpoint} has done {done} rounds, more than rounds={rounds}; "
+                "ask for at least as many, or give another folder"
+            )
         interrupted = stack.enter_context(_ctrl_c())
         bar = stack.enter_context(_bar(progress, rounds, done))
         stopped = "finished"

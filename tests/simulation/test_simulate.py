@@ -188,6 +188,8 @@ def test_resuming_is_bitwise_the_run_without_interruption(whole, tmp_path):
 
     with pytest.raises(ValueError, match="a run with another key"):
         simulate(8, **RANDOM, rounds=9, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="has done 8 rounds, more than rounds=7"):
+        simulate(7, **RANDOM, rounds=7, checkpoint=tmp_path)
     for other in (
         {"params": jnp.zeros(3)},
         {"algorithm": algorithms.fedavg(loss_fn, client_lr=0.1, batch_size=2)},

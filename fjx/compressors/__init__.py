@@ -2,6 +2,7 @@
 
 from fjx._lift import lift as lift
 from fjx.compressors._combine import ErrorFeedbackState as ErrorFeedbackState
+from fjx.compressors._combine import blockwise as blockwise
 from fjx.compressors._combine import chain as chain
 from fjx.compressors._combine import error_feedback as error_feedback
 from fjx.compressors._combine import flatten as flatten
@@ -9,16 +10,24 @@ from fjx.compressors._combine import on as on
 from fjx.compressors._combine import per_leaf as per_leaf
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
+from fjx.compressors._natural import natural as natural
+from fjx.compressors._natural import natural_dithering as natural_dithering
+from fjx.compressors._quantize import absmax as absmax
+from fjx.compressors._quantize import qsgd as qsgd
 from fjx.compressors._quantize import quantize as quantize
 from fjx.compressors._rotate import drive as drive
 from fjx.compressors._rotate import eden as eden
 from fjx.compressors._rotate import lloyd_max as lloyd_max
 from fjx.compressors._rotate import rotated as rotated
+from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
+from fjx.compressors._sign import scaled_sign as scaled_sign
 from fjx.compressors._sparsify import rand_k as rand_k
 from fjx.compressors._sparsify import top_k as top_k
 
 __all__ = [
     "ErrorFeedbackState",
+    "absmax",
+    "blockwise",
     "cast",
     "chain",
     "drive",
@@ -28,10 +37,15 @@ __all__ = [
     "identity",
     "lift",
     "lloyd_max",
+    "natural",
+    "natural_dithering",
     "on",
+    "one_bit_sgd",
     "per_leaf",
+    "qsgd",
     "quantize",
     "rand_k",
     "rotated",
+    "scaled_sign",
     "top_k",
 ]

@@ -1,4 +1,6 @@
-"""Uniform quantisers."""
+"""Uniform quantisers: the same grid around zero, three ways to span it and to round to it."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,78 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx.wire import Quantized
+
+# --------------------------------------------------------------------------------------------------
+# What quantisers share
+# --------------------------------------------------------------------------------------------------
+
+
+def largest(x: Array) -> Array:
+    """max|x|, and NaN where a coordinate is not finite: a maximum alone may lose a NaN."""
+    return jnp.where(jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x), initial=0.0), jnp.nan)
+
+
+def norm(x: Array) -> Array:
+    """||x||, not finite where a coordinate is not; no square overflows, nor do all vanish."""
+    # A power of two: by it, x is divided exactly.
+    _, exponent = jnp.frexp(largest(x))
+    return jnp.ldexp(jnp.sqrt(jnp.sum(jnp.ldexp(x, -exponent) ** 2)), exponent)
+
+
+def in_units(x: Array, unit: Array) -> tuple[Array, Array]:
+    """``x / unit``, and the unit by which to multiply again.
+
+    A broken message must not decode to a sound one, and zero is to stay zero: a unit above 2^125 or
+    not finite becomes NaN, one below 2^-126 becomes 0, and the ratio is zero with them.
+    """
+    # XLA may multiply by the reciprocal of the unit, which must not be subnormal either.
+    usable = (unit >= 2.0**-126) & (unit <= 2.0**125)
+    ratio = jnp.where(usable, x / jnp.where(usable, unit, 1.0), 0.0)
+    return ratio, jnp.where(usable, unit, jnp.where(unit < 1.0, 0.0, jnp.nan))
+
+
+def stochastic_round(key: Key, ratio: Array) -> Array:
+    """``ratio`` rounded up with the probability of its fractional part, else down: unbiased."""
+    # A coordinate on the grid is there but for rounding (two divisions, 2 ulp each on a GPU), and
+    # must not move by a whole step.
+    nearest = jnp.round(ratio)
+    ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
+    # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
+    uniform = jax.lax.optimization_barrier(jax.random.uniform(key, ratio.shape))
+    lower = jnp.floor(ratio)
+    return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
+
+
+def _uniform(
+    levels: int,
+    span: Callable[[Array], Array],
+    rounding: Callable[[Key, Array], Array],
+    contract: Callable[[jax.ShapeDtypeStruct], Contract],
+) -> Compressor:
+    """Rounds each leaf to the 2 levels + 1 multiples of span(x) / levels."""
+    bits = levels.bit_length() + 1
+    integer = jnp.int8 if bits <= 8 else jnp.int16
+
+    def encode(key: Key, x: Array) -> Quantized:
+        x32 = x.astype(jnp.float32)
+        ratio, scale = in_units(x32, span(x32) / levels)
+        codes = jnp.clip(rounding(key, ratio), -levels, levels).astype(integer)
+        return Quantized(codes, scale, bits, x.dtype.name)
+
+    def decode(payload: Quantized) -> Array:
+        return (payload.codes.astype(jnp.float32) * payload.scale).astype(payload.dtype)
+
+    return lift(encode, decode, contract, node=Quantized)
+
+
+def unbiased(omega: float) -> Contract:
+    """The contract of an unbiased codec; it contracts too where omega < 1."""
+    return Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)
+
+
+# --------------------------------------------------------------------------------------------------
+# The quantisers
+# --------------------------------------------------------------------------------------------------
 
 
 def quantize(*, bits: int) -> Compressor:
@@ -44,38 +118,108 @@ def quantize(*, bits: int) -> Compressor:
         Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132); Wen et al.,
         *TernGrad*, NeurIPS 2017 (arXiv:1705.07878).
     """
-    _validate.static_integer("bits", bits, at_least=2, at_most=16)
-    bits = int(bits)
-    levels = 2 ** (bits - 1) - 1
-    integer = jnp.int8 if bits <= 8 else jnp.int16
-
-    def encode(key: Key, x: Array) -> Quantized:
-        x32 = x.astype(jnp.float32)
-        # A maximum alone may lose a NaN.
-        top = jnp.where(jnp.all(jnp.isfinite(x32)), jnp.max(jnp.abs(x32), initial=0.0), jnp.nan)
-        scale = top / levels
-        # XLA may multiply by the reciprocal of the scale, which must not be subnormal either.
-        usable = (scale >= 2.0**-126) & (scale <= 2.0**125)
-        ratio = jnp.where(usable, x32 / jnp.where(usable, scale, 1.0), 0.0)
-        # A coordinate on the grid is there but for rounding (two divisions, 2 ulp each on a GPU), and
-        # must not move by a whole step.
-        nearest = jnp.round(ratio)
-        ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
-        # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
-        uniform = jax.lax.optimization_barrier(jax.random.uniform(key, x.shape))
-        lower = jnp.floor(ratio)
-        codes = jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
-        codes = jnp.clip(codes, -levels, levels).astype(integer)
-        # A broken message must not decode to a sound one; zero in, zero out.
-        scale = jnp.where(usable, scale, jnp.where(scale < 1.0, 0.0, jnp.nan))
-        return Quantized(codes, scale, bits, x.dtype.name)
-
-    def decode(payload: Quantized) -> Array:
-        return (payload.codes.astype(jnp.float32) * payload.scale).astype(payload.dtype)
+    levels = _levels(bits)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         spread = np.sqrt(1 + max(leaf.size - 1, 0) / levels**2)
-        omega = float(spread - 1) / 2
-        return Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)
+        return unbiased(float(spread - 1) / 2)
 
-    return lift(encode, decode, contract, node=Quantized)
+    return _uniform(levels, largest, stochastic_round, contract)
+
+
+def qsgd(*, levels: int) -> Compressor:
+    """QSGD: unbiased stochastic rounding of each leaf to a uniform grid scaled by its L2 norm.
+
+    With s levels, coordinate x_i lies between two multiples of ||x|| / s; it is sent as the upper one
+    with probability frac(s x_i / ||x||), else as the lower one.  The grid is coarser than that of
+    :func:`quantize`, and most codes of a long leaf are zero.
+
+    Guarantees: unbiased; |error_i| < ||x|| / s; with r = sqrt(d) / s, omega = r - 1 if r >= 2, attained
+        where all |x_i| are equal, else omega = r^2 / 4, attained where all s |x_i| / ||x|| are halves of
+        odd numbers; at most s (s + sqrt(d)) codes are non-zero in expectation; a zero never moves; a
+        leaf with a non-finite value, or with ||x|| / s > 2^125, decodes to NaN throughout, and one with
+        ||x|| / s < 2^-126 to zero; bits: d * ceil(log2(2 s + 1)) + 32 per leaf.
+
+    Args:
+        levels: s, 1 to 32767; 1, 3, 7, ..., 2^(b-1) - 1 use all of b bits.
+
+    Returns:
+        A :class:`fjx.Compressor`.  The buckets of the paper are ``blockwise(qsgd(levels=s), size=d)``.
+
+    Raises:
+        TypeError: ``levels`` is not an integer.
+        ValueError: ``levels`` is out of range.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.qsgd(levels=5)
+        >>> payload, _ = codec.encode(jax.random.key(0), jnp.array([0.0, -3.0, 4.0]), ())
+        >>> payload.codes.tolist(), float(payload.scale), wire.bits(payload)
+        ([0, -3, 4], 1.0, 48)
+
+    References:
+        Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), where omega is
+        bounded by min(r^2, r).
+    """
+    _validate.static_integer("levels", levels, at_least=1, at_most=2**15 - 1)
+    levels = int(levels)
+
+    def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
+        # Of y = s |x| / ||x|| the error is sum g(y_i^2) / s^2 with g(z) = f (1 - f), f = frac(sqrt(z)).
+        # The least concave g* above g is g itself up to z = 1/4 and g = 1/4 beyond; sum y_i^2 = s^2,
+        # so by Jensen's inequality the sum is at most d g*(s^2 / d).
+        r = np.sqrt(leaf.size) / levels
+        return unbiased(float(r - 1 if r >= 2 else r**2 / 4))
+
+    return _uniform(levels, norm, stochastic_round, contract)
+
+
+def absmax(*, bits: int) -> Compressor:
+    """Rounds each leaf to the nearest of a uniform grid scaled by its largest magnitude.
+
+    The grid is that of :func:`quantize`, with L = 2^(bits-1) - 1 and scale s = max|x| / L.  Rounding to
+    the nearest is biased, and errs less in one message.  ``blockwise(absmax(bits=8), size=64)`` is the
+    int8 format of many libraries.
+
+    Guarantees: deterministic, ties to even; |error_i| <= s / 2 and |error_i| <= |x_i|, so that
+        ||C(x) - x||^2 <= (d - 1) / (4 L^2 + d - 1) ||x||^2, attained at x = (L, 1/2, ..., 1/2); the
+        largest never moves; a leaf with a non-finite value, or with s > 2^125, decodes to NaN
+        throughout, and one with s < 2^-126 to zero; bits: d * bits + 32 per leaf.
+
+    Args:
+        bits: of one code, 2 to 16.
+
+    Returns:
+        A :class:`fjx.Compressor` with contract delta = 4 L^2 / (4 L^2 + d - 1).
+
+    Raises:
+        TypeError: ``bits`` is not an integer.
+        ValueError: ``bits`` is out of range.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.absmax(bits=4)
+        >>> payload, _ = codec.encode(jax.random.key(0), jnp.array([0.4, -7.0, 2.6]), ())
+        >>> codec.decode(payload).tolist(), wire.bits(payload)
+        ([0.0, -7.0, 3.0], 48)
+
+    References:
+        Dettmers, Lewis, Shleifer, Zettlemoyer, *8-bit Optimizers via Block-wise Quantization*,
+        ICLR 2022 (arXiv:2110.02861), for the blocks.
+    """
+    levels = _levels(bits)
+
+    def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
+        # In units of s, error_i^2 <= min(x_i^2, 1/4), and sum error^2 / (L^2 + sum x^2) over the others
+        # grows with each |x_i| up to 1/2 and falls from there.
+        return Contract(delta=4 * levels**2 / (4 * levels**2 + max(leaf.size - 1, 0)))
+
+    return _uniform(levels, largest, lambda key, ratio: jnp.round(ratio), contract)
+
+
+def _levels(bits: int) -> int:
+    """L: the largest code of so many bits, whose grid is symmetric."""
+    _validate.static_integer("bits", bits, at_least=2, at_most=16)
+    return 2 ** (int(bits) - 1) - 1

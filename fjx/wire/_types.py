@@ -44,7 +44,10 @@ class Payload:
         return {}
 
     def check(self) -> None:
-        """Raises ValueError if concrete contents could not have been encoded."""
+        """Raises ValueError if concrete contents could not have been encoded.
+
+        Inside :class:`Blocks` every array has one axis more in front.
+        """
 
 
 class Structure(NamedTuple):
@@ -104,7 +107,8 @@ class Sparse(Payload):
             raise ValueError(f"Sparse has {self.values.size} values and {indices.size} indices")
         if indices.size and not (indices.min() >= 0 and indices.max() < size):
             raise ValueError(f"Sparse.indices must lie in [0, {size}), got up to {indices.max()}")
-        if np.unique(indices).size != indices.size:
+        ordered = np.sort(indices, axis=-1)
+        if (ordered[..., 1:] == ordered[..., :-1]).any():
             raise ValueError("Sparse.indices must be distinct, got a repeated index")
 
 
@@ -128,8 +132,8 @@ class Masked(Payload):
     def check(self) -> None:
         """There are no more values than coordinates."""
         size = _size(self.shape)
-        if isinstance(self.values, _ARRAYS) and self.values.size > size:
-            raise ValueError(f"Masked has {self.values.size} values for {size} coordinates")
+        if isinstance(self.values, _ARRAYS) and self.values.shape[-1] > size:
+            raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
 
 
 @jax.tree_util.register_dataclass
@@ -174,6 +178,86 @@ class Cast(Payload):
     values: Array
     exponent: Array | None
     dtype: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Signs(Payload):
+    """An array as signs: x is about ``-scale`` where ``negative``, else ``scale``.
+
+    Attributes:
+        negative: ``bool``, the shape of the array.
+        scale: ``f32[]``, or a payload of it.
+        dtype: of the array.
+    """
+
+    negative: Array
+    scale: Tree
+    dtype: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TwoMeans(Payload):
+    """An array as two values: x is about ``below`` where ``negative``, else ``above``.
+
+    Attributes:
+        negative: ``bool``, the shape of the array.
+        below: ``f32[]``, or a payload of it.
+        above: ``f32[]``, or a payload of it.
+        dtype: of the array.
+    """
+
+    negative: Array
+    below: Tree
+    above: Tree
+    dtype: str = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Natural(Payload):
+    """An array as powers of two: the sign and exponent of each float32.
+
+    Attributes:
+        codes: ``u16``, the shape of the array: the first nine bits of a float32.
+        dtype: of the array.
+    """
+
+    codes: Array
+    dtype: str = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """A sign is one bit, an exponent eight."""
+        return {"codes": 9}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Dithered(Payload):
+    """Integers on a grid of powers of two: |x| is 0, or about ``scale * 2**(|codes| - 1)``.
+
+    Attributes:
+        codes: ``i8``, the shape of the array, each in ``[-levels, levels]``, with the sign of x.
+        scale: ``f32[]``, the least level, or a payload of it.
+        levels: of one sign, zero not counted.
+        dtype: of the array.
+    """
+
+    codes: Array
+    scale: Tree
+    levels: int = static()
+    dtype: str = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """A code costs a sign and ``ceil(log2(levels + 1))`` bits."""
+        return {"codes": 1 + self.levels.bit_length()}
+
+    def check(self) -> None:
+        """Codes lie on the grid."""
+        codes = np.asarray(self.codes)
+        if codes.size and np.abs(codes.astype(np.int64)).max() > self.levels:
+            raise ValueError(f"Dithered.codes must lie in [-{self.levels}, {self.levels}]")
 
 
 @jax.tree_util.register_dataclass
@@ -224,7 +308,7 @@ class Rotated(Payload):
     def check(self) -> None:
         """The vector has the size of the padded array."""
         padded = padded_size(_size(self.shape))
-        if isinstance(self.vector, _ARRAYS) and self.vector.shape != (padded,):
+        if isinstance(self.vector, _ARRAYS) and self.vector.shape[-1:] != (padded,):
             raise ValueError(f"Rotated.vector must have {padded} coordinates, for {self.shape}")
 
 
@@ -258,6 +342,34 @@ class Leaves(Payload):
     leaves: tuple[Tree, ...]
     others: Tree
     structure: Structure = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Blocks(Payload):
+    """An array in blocks of one size, the last padded with zeros.
+
+    Attributes:
+        rows: ``f[b, size]``, or the payload of a block with an axis of b blocks in front.
+        shape: of the array.
+        size: of a block.
+    """
+
+    rows: Tree
+    shape: tuple[int, ...] = static()
+    size: int = static()
+
+    @property
+    def count(self) -> int:
+        """b, the number of blocks."""
+        return -(-_size(self.shape) // self.size)
+
+    def check(self) -> None:
+        """Every array of the rows has one entry for each block."""
+        # What a later codec made of a part of the rows has an axis of its own.
+        for part in jax.tree.leaves(self.rows, is_leaf=lambda part: part is not self.rows):
+            if isinstance(part, _ARRAYS) and part.shape[:1] != (self.count,):
+                raise ValueError(f"Blocks has {self.count} blocks, got rows of {part.shape}")
 
 
 @jax.tree_util.register_dataclass

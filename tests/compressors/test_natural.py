@@ -146,6 +146,16 @@ def test_omega_of_short_leaves_is_nearly_attained():
     assert omega(3, 46) == pytest.approx(1 / 8 + 2 * 46 / 16 / 9, rel=1e-9)
 
 
+def test_equal_magnitudes_are_not_the_worst_below_nine_fourths():
+    """At r = 2.1 one coordinate of 1/3 beside equal ones loses more than the r - 1 of equal ones."""
+    levels, d = 7, 18_064
+    x = np.full(d, np.sqrt((1 - 1 / 9) / (d - 1)))
+    x[0] = 1 / 3
+    r = 2.0 ** (1 - levels) * math.sqrt(d)
+    share = dithered_share(x, levels)[0]
+    assert r - 1 + 0.004 < share <= omega(levels, d) < share + 2e-4
+
+
 @pytest.mark.parametrize("levels", [1, 2, 3, 7])
 def test_nothing_exceeds_omega_and_omega_no_published_bound(levels):
     rng = np.random.default_rng(levels)

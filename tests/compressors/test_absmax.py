@@ -31,8 +31,8 @@ def delta(bits, d):
     return compressors.absmax(bits=bits).contract(jax.ShapeDtypeStruct((d,), jnp.float32)).delta
 
 
-@pytest.mark.parametrize("d", [2, 10, 1000])
-@pytest.mark.parametrize("bits", [2, 3, 8, 12])
+@pytest.mark.parametrize("d", [2, 400])
+@pytest.mark.parametrize("bits", [2, 8, 12])
 def test_delta_is_attained(bits, d):
     levels = 2 ** (bits - 1) - 1
     x = np.float32([levels, *[0.5] * (d - 1)])

@@ -1,5 +1,7 @@
 """blockwise: a block is a leaf of its own, and what follows it cannot be promised much."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ EVERY = {
 }
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def once(codec, x, key=None):
     payload, _ = codec.encode(jax.random.key(0) if key is None else key, x, codec.init(x))
     return payload, codec.decode(payload)
@@ -27,12 +30,12 @@ def once(codec, x, key=None):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_is_the_codec_on_each_block(name):
-    """52 coordinates in blocks of 16, decoded from bytes, against a loop with the same keys."""
+    """52 coordinates in blocks of 16, written and read, against a loop with the same keys."""
     inner = EVERY[name]
     x = jax.random.normal(jax.random.key(1), (4, 13)) * jnp.logspace(-1, 1, 52).reshape(4, 13)
     codec = c.blockwise(inner, size=16)
     payload, decoded = once(codec, x)
-    chex.assert_trees_all_equal(codec.decode(wire.from_bytes(wire.to_bytes(payload))), decoded)
+    chex.assert_trees_all_equal(wire.from_bytes(wire.to_bytes(payload)), payload)
     rows = jnp.pad(x.reshape(-1), (0, 12)).reshape(4, 16)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 4)
     loop = [once(inner, row, key) for row, key in zip(rows, keys, strict=True)]

@@ -184,7 +184,7 @@ def test_draws_have_the_exact_law(levels, d):
     assert abs(errors.mean() - expected) < SIGMAS * errors.std() / np.sqrt(draws) < 0.1 * expected
 
 
-@pytest.mark.parametrize("levels", [1, 2, 5, 8, 31])
+@pytest.mark.parametrize("levels", [1, 5, 31])
 def test_there_are_no_more_magnitudes_than_levels_and_zero(levels):
     """A published implementation returned its input, billed as compressed, and was unbiased."""
     x = jax.random.normal(jax.random.key(4), (2000,)) ** 5

@@ -74,7 +74,7 @@ def test_nothing_exceeds_omega_and_omega_no_published_bound(levels):
         assert omega(levels, d) <= min(r, r**2)
 
 
-@pytest.mark.parametrize(("levels", "d"), [(1, 64), (3, 20), (7, 64)])
+@pytest.mark.parametrize(("levels", "d"), [(1, 64), (7, 64)])
 def test_draws_have_the_exact_variance(levels, d):
     """4000 draws of a flat and of a Gaussian vector, within 6 standard errors."""
     draws = 4000
@@ -101,7 +101,7 @@ def test_most_codes_of_a_long_leaf_are_zero():
 # ------------------------------------------------------------------------------------------- codes
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3, 4, 7, 8, 100, 128, 32767])
+@pytest.mark.parametrize("levels", [1, 5, 7, 8, 32767])
 def test_codes_stay_on_the_grid_and_cost_the_least_width(levels):
     """One coordinate alone is the norm: its code is s, never s + 1, at any magnitude."""
     width = math.ceil(math.log2(2 * levels + 1))

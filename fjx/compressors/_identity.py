@@ -105,7 +105,7 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
         # Below the smallest subnormal half a step is lost, relative to a maximum of at least 2^(q-1).
         flushed = float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled else 0.0
         error = roundoff + flushed * np.sqrt(leaf.size)
-        return Contract(delta=1 - error**2) if error < 1 else Contract()
+        return Contract(delta=float(1 - error**2)) if error < 1 else Contract()
 
     return lift(encode, decode, contract, node=Cast)
 

@@ -58,10 +58,11 @@ class FederatedData:
         return Examples(self.arrays, jnp.where(known, start, 0), jnp.where(known, end - start, 0))
 
     def client(self, client_id: int) -> Tree:
-        """The examples of one client: a pytree of ``[size, ...]``."""
+        """The examples of one client: a pytree of NumPy views, ``[size, ...]``, on the host."""
         _validate.integer("client_id", client_id, at_least=0, at_most=self.num_clients - 1)
-        start, end = (int(self.offsets[client_id + i]) for i in (0, 1))
-        return jax.tree.map(lambda x: x[start:end], self.arrays)
+        # Slices of JAX arrays would compile a program for each size.
+        start, end = np.asarray(self.offsets)[[client_id, client_id + 1]]
+        return jax.tree.map(lambda x: np.asarray(x)[start:end], self.arrays)
 
     def cohort(self, ids: Array, taking_part: Array | None = None) -> Cohort:
         """The cohort of a round.
@@ -71,35 +72,45 @@ class FederatedData:
             taking_part: ``bool[m]``, False for a client that drops out; all take part by default.
 
         Returns:
-            A :class:`fjx.Cohort`.  A client without examples has weight 0.
+            A :class:`fjx.Cohort`.  A client without examples has weight 0, whatever its weight here;
+            one that drops out has weight 0 and keeps its examples.
 
         Raises:
-            TypeError: ids are not integers.
-            ValueError: ids are concrete, and one is out of range or given twice.  Traced ids cannot
-                raise: such a slot becomes padding and is counted in ``rejected``.
+            TypeError: ids are not integers, or taking_part is not boolean.
+            ValueError: ids are concrete, and one is out of range or given twice; or a shape is wrong.
+                Traced ids cannot raise: such a slot becomes padding and is counted in ``rejected``.
         """
-        ids = jnp.asarray(ids)
+        if eager := _validate.concrete(ids):
+            ids = np.asarray(ids)  # on the host, where ids of 64 bits do not wrap
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(
                 f"ids must be integers, got {ids.dtype}; of a mask they are jnp.flatnonzero(mask)"
             )
-        ids = ids.astype(jnp.int32)
+        if ids.ndim != 1:
+            raise ValueError(f"ids must be a vector, got shape {list(ids.shape)}")
+        if not eager:
+            ids = ids.astype(jnp.int32)
         population = self.num_clients
-        outside = (ids < 0) | (ids > population)
-        order = jnp.argsort(ids, stable=True)
-        ranked = ids[order]
-        follows = jnp.concatenate([jnp.zeros(1, bool), ranked[1:] == ranked[:-1]])[: ids.shape[0]]
-        repeated = jnp.zeros_like(follows).at[order].set(follows) & (ids < population)
-        impossible = outside | repeated
-        if _validate.concrete(impossible) and bool(impossible.any()):
+        impossible = _impossible(np if eager else jnp, ids, population)
+        if eager and impossible.any():
             raise ValueError(
                 f"ids must be distinct and in [0, {population}] ({population} marks padding); "
-                f"got {np.asarray(ids)[np.asarray(impossible)].tolist()} out of range or repeated"
+                f"got {ids[impossible].tolist()} out of range or repeated"
             )
-        ids = jnp.where(impossible, population, ids)
+        ids = jnp.where(impossible, population, jnp.asarray(ids, jnp.int32))
         examples = self.examples(ids)
         weights = jnp.asarray(self.weights).at[ids].get(mode="fill", fill_value=0)
-        present = (examples.size > 0) & (True if taking_part is None else taking_part)
+        present = examples.size > 0
+        if taking_part is not None:
+            taking_part = jnp.asarray(taking_part)
+            if taking_part.dtype != bool:
+                raise TypeError(f"taking_part must be boolean, got {taking_part.dtype}")
+            if taking_part.shape != ids.shape:
+                raise ValueError(
+                    f"taking_part must have one entry for each of {ids.shape[0]} ids, "
+                    f"got shape {list(taking_part.shape)}"
+                )
+            present &= taking_part
         return Cohort(
             ids=ids,
             weights=jnp.where(present, weights, 0.0),
@@ -113,13 +124,25 @@ class FederatedData:
         return dataclasses.replace(self, weights=_weights(weights, self.num_clients))
 
 
+def _impossible(xp: Any, ids: Any, population: int) -> Any:
+    """Which slots hold an id out of range, or repeat an earlier one; ``xp`` is numpy or jax.numpy.
+
+    Equal ids are neighbours once sorted: O(m log m), whatever the population.
+    """
+    order = xp.argsort(ids, stable=True)
+    ranked = ids[order]
+    follows = xp.concatenate([xp.zeros(1, bool), ranked[1:] == ranked[:-1]])[: ids.shape[0]]
+    repeats = follows[xp.argsort(order)]  # back in the order given
+    return (ids < 0) | (ids > population) | (repeats & (ids < population))
+
+
 def from_clients(
     clients: Sequence[Tree], *, weights: Any = None, test: Tree | None = None
 ) -> FederatedData:
     """Packs the examples of each client into one dataset.
 
-    Guarantees: ``from_clients(clients).client(i)`` equals ``clients[i]``; 64-bit numbers become
-        32-bit, other dtypes stay.
+    Guarantees: ``from_clients(clients).client(i)`` equals ``clients[i]``; float64 becomes float32 and
+        int64 becomes int32 without a warning, other dtypes stay.
 
     Args:
         clients: for each client a pytree of arrays whose leading axis is its examples, possibly
@@ -131,8 +154,9 @@ def from_clients(
         A :class:`FederatedData`.
 
     Raises:
+        TypeError: a leaf holds texts, dates or objects.
         ValueError: no clients; trees that differ in structure, dtypes or trailing shapes; leaves of
-            one client with unequal leading axes; more than 2^31 - 1 examples.
+            one client with unequal leading axes; integers past 32 bits; more than 2^31 - 1 examples.
 
     Examples:
         >>> import numpy as np
@@ -142,9 +166,9 @@ def from_clients(
         >>> dataset.sizes.tolist(), dataset.arrays["y"].tolist()
         ([3, 0, 2], [0, 1, 2, 0, 1])
     """
-    if not clients:
-        raise ValueError("from_clients needs at least one client, got none")
     hosted = [jax.tree.map(np.asarray, client) for client in clients]
+    if not hosted:
+        raise ValueError("from_clients needs at least one client, got none")
     first = jax.tree_util.tree_flatten_with_path(hosted[0])[0]
     structure = jax.tree.structure(hosted[0])
     if not first:
@@ -158,10 +182,15 @@ def from_clients(
             )
         leaves = jax.tree.leaves(client)
         for (path, want), leaf in zip(first, leaves, strict=True):
-            if leaf.ndim == 0 or leaf.shape[1:] != want.shape[1:] or leaf.dtype != want.dtype:
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            if leaf.ndim == 0:
                 raise ValueError(
-                    f"all clients must agree in dtype and trailing shape: at "
-                    f"{jax.tree_util.keystr(path) or 'the only leaf'} client {i} has "
+                    f"leaves need a leading axis of examples: at {where} client {i} has a scalar; "
+                    "give arrays, not lists (a list is a pytree of scalars)"
+                )
+            if leaf.shape[1:] != want.shape[1:] or leaf.dtype != want.dtype:
+                raise ValueError(
+                    f"all clients must agree in dtype and trailing shape: at {where} client {i} has "
                     f"{leaf.dtype}{list(leaf.shape)}, client 0 has {want.dtype}{list(want.shape)}"
                 )
         lengths = {leaf.shape[0] for leaf in leaves}
@@ -191,8 +220,16 @@ def pack(
 def to_device(x: Any) -> Array:
     """An array as JAX keeps it without x64: 64-bit numbers become 32-bit, without a warning."""
     x = np.asarray(x)
+    if x.dtype.kind in "OSUMm":
+        raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
     narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
-    return jnp.asarray(x.astype(narrow.get(x.dtype.name, x.dtype)))
+    y = x.astype(narrow.get(x.dtype.name, x.dtype))
+    if x.dtype.kind in "iu" and not np.array_equal(x, y):
+        raise ValueError(
+            f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; number them anew, "
+            "for example by np.unique(x, return_inverse=True)"
+        )
+    return jnp.asarray(y)
 
 
 def _weights(weights: Any, num_clients: int) -> Array:

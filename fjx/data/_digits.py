@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits: real data that ships in a wheel."""
 
+import math
+
 import jax
 import numpy as np
 
@@ -20,7 +22,7 @@ def digits(
 
     Args:
         num_clients: clients; each has at least one image.
-        alpha: of :func:`fjx.data.dirichlet`; None splits IID.
+        alpha: of :func:`fjx.data.dirichlet`; None or infinity splits IID.
         test_fraction: of the images, held out centrally before the split.
         key: for the held-out choice and the split; ``jax.random.key(0)`` by default.
 
@@ -55,7 +57,7 @@ def digits(
     train, test = (jax.tree.map(lambda x, at=at: x[at], images) for at in (rest, held_out))
     partition = (
         iid(key_split, len(rest), num_clients=num_clients)
-        if alpha is None
+        if alpha is None or alpha == math.inf
         else dirichlet(key_split, train["y"], num_clients=num_clients, alpha=alpha)
     )
     return split(train, partition, test=test)

@@ -19,7 +19,7 @@ def from_npz(
     Args:
         path: of the file; it is never unpickled.
         client: the name of the array of client ids, ``[n]``.
-        fields: names of the arrays to keep; by default all others of the same length.
+        fields: names of the arrays to keep; by default all others of numbers and of the same length.
 
     Returns:
         The dataset, ``{field: [total, ...]}`` with each client's rows in the order of the file, and
@@ -27,6 +27,7 @@ def from_npz(
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: a field named holds texts.
         ValueError: an array is missing, has another length, or holds Python objects.
 
     Examples:
@@ -45,12 +46,16 @@ def from_npz(
         ids = file[client]
         if fields is None:
             others = {name: file[name] for name in file.files if name != client}
-            arrays = {k: v for k, v in others.items() if v.ndim and len(v) == len(ids)}
+            arrays = {
+                k: v
+                for k, v in others.items()
+                if v.shape[:1] == ids.shape[:1] and v.dtype.kind not in "OSUMm"
+            }
         else:
             if missing := sorted(set(fields) - set(file.files)):
                 raise ValueError(f"{path} has no arrays {missing}; it has {file.files}")
             arrays = {name: file[name] for name in fields}
-    wrong = {k: list(v.shape) for k, v in arrays.items() if not v.ndim or len(v) != len(ids)}
+    wrong = {k: list(v.shape) for k, v in arrays.items() if v.shape[:1] != ids.shape[:1]}
     if wrong or not arrays:
         raise ValueError(
             f"{path}: every field needs one row for each of the {len(ids)} client ids, got {wrong}"
@@ -68,7 +73,9 @@ def from_leaf_json(
         paths: of one file or several; users keep their order.
 
     Returns:
-        The dataset, ``{"x": ..., "y": ...}``, and the users' names in its order.
+        The dataset, ``{"x": ..., "y": ...}``, and the users' names in its order.  JSON does not tell
+        1.0 from 1 everywhere, nor an empty image from an empty text: x and y get the dtype that holds
+        all users' values, and a user without samples the shape of the others.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,7 +114,18 @@ def from_leaf_json(
             if user in clients or user not in content["user_data"]:
                 raise ValueError(f"{path}: user {user!r} occurs twice, or has no user_data")
             clients[user] = _leaf_user(path, user, content["user_data"][user], count)
-    return from_clients(list(clients.values())), np.array(list(clients))
+    columns = [_alike([user[name] for user in clients.values()]) for name in ("x", "y")]
+    rows = [{"x": x, "y": y} for x, y in zip(*columns, strict=True)]
+    return from_clients(rows), np.array(list(clients))
+
+
+def _alike(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The users' arrays in one dtype, those of no rows in the trailing shape of the others."""
+    filled = [x for x in arrays if len(x)]
+    if not filled:
+        return arrays
+    dtype, empty = np.result_type(*filled), (0, *filled[0].shape[1:])
+    return [(x if len(x) else x.reshape(empty)).astype(dtype) for x in arrays]
 
 
 def _leaf_user(path: Any, user: str, content: Any, count: int | None) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Key
 from fjx.data._dataset import FederatedData, pack
-from fjx.data._partition import _generator
+from fjx.data._partition import generator, indices
 
 
 def split_examples(
@@ -40,7 +40,7 @@ def split_examples(
         ([8, 1], [2, 0])
     """
     _validate.static_number("held_out", held_out, above=0, below=1)
-    rng = _generator(key)
+    rng = generator(key)
     offsets = np.asarray(dataset.offsets)
     train, test = [], []
     for start, end in itertools.pairwise(offsets):
@@ -81,7 +81,7 @@ def split_clients(
     if n < 2:
         raise ValueError("split_clients needs at least two clients, got one")
     count = int(np.clip(round(held_out * n), 1, n - 1))
-    order = _generator(key).permutation(n)
+    order = generator(key).permutation(n)
     return (
         take_clients(dataset, np.sort(order[count:]).tolist()),
         take_clients(dataset, np.sort(order[:count]).tolist()),
@@ -99,6 +99,7 @@ def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
         A dataset with their examples and weights, and the same ``test``.
 
     Raises:
+        TypeError: a mask or floats where ids belong.
         ValueError: an id is out of range or occurs twice; no ids.
 
     Examples:
@@ -108,7 +109,7 @@ def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
         >>> data.take_clients(dataset, [3, 1]).arrays.tolist()
         [3, 1]
     """
-    chosen = np.asarray(ids, np.int64).reshape(-1)
+    chosen = indices("ids", ids)
     bad = (chosen < 0) | (chosen >= dataset.num_clients)
     if bad.any() or np.unique(chosen).size != chosen.size or not chosen.size:
         raise ValueError(

@@ -30,6 +30,7 @@ def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> 
         A :class:`fjx.data.FederatedData`.
 
     Raises:
+        TypeError: the partition holds a mask or floats where indices belong.
         ValueError: no clients, an index out of range, or one that occurs twice.
 
     Examples:
@@ -39,15 +40,17 @@ def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> 
         [12, 10, 11]
     """
     hosted = jax.tree.map(np.asarray, examples)
-    sizes = {x.shape[0] for x in jax.tree.leaves(hosted)}
-    if len(sizes) != 1:
-        raise ValueError(f"examples must have one leading axis, got lengths {sorted(sizes)}")
+    shapes = [x.shape for x in jax.tree.leaves(hosted)]
+    if len({shape[:1] for shape in shapes}) != 1 or not shapes[0]:
+        raise ValueError(f"examples must have one leading axis, got arrays of shapes {shapes}")
     if not len(partition):
         raise ValueError("a partition needs at least one client, got none")
-    total = sizes.pop()
-    order = np.concatenate([np.asarray(part, np.int64).reshape(-1) for part in partition])
+    (total,) = shapes[0][:1]
+    order = np.concatenate([indices("partition", part) for part in partition])
     if order.size and (order.min() < 0 or order.max() >= total):
-        raise ValueError(f"partition must hold indices in [0, {total}), got up to {order.max()}")
+        raise ValueError(
+            f"partition must hold indices in [0, {total}), got {order.min()} to {order.max()}"
+        )
     if np.unique(order).size != order.size:
         raise ValueError("partition must give each example to one client; an index occurs twice")
     lengths = np.array([len(part) for part in partition])
@@ -76,8 +79,8 @@ def iid(key: Key, num_examples: int, *, num_clients: int) -> Partition:
         >>> [len(part) for part in data.iid(jax.random.key(0), 10, num_clients=3)]
         [4, 3, 3]
     """
-    _enough(num_examples, num_clients, 1)
-    return np.array_split(_generator(key).permutation(num_examples), num_clients)
+    _enough(num_examples, num_clients, 1, remedy="num_clients")
+    return np.array_split(generator(key).permutation(num_examples), num_clients)
 
 
 def dirichlet(
@@ -118,17 +121,15 @@ def dirichlet(
         (arXiv:1905.12022), for proportions by class; Hsu, Qi, Brown 2019 (arXiv:1909.06335) draw
         them by client.
     """
-    _validate.number("alpha", alpha, above=0)
-    labels = _labels(labels)
+    _validate.static_number("alpha", alpha, above=0)
+    alpha = min(float(alpha), 1e9)  # as good as infinite, and sums of gamma draws do not overflow
+    labels = _vector("labels", labels)
     _enough(len(labels), num_clients, min_size)
-    rng = _generator(key)
+    rng = generator(key)
     owner = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet(np.full(num_clients, float(alpha)))
-        # For tiny alpha all gamma draws can underflow: the limit gives the class to one client.
-        if not np.isfinite(shares).all():
-            shares = np.eye(num_clients)[rng.integers(num_clients)]
+        shares = rng.dirichlet(np.full(num_clients, alpha))
         cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
         for client, part in enumerate(np.split(members, cuts)):
             owner[part] = client
@@ -166,11 +167,11 @@ def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 
         McMahan et al., AISTATS 2017 (arXiv:1602.05629), section 3, the non-IID partition.
     """
     _validate.static_integer("shards_per_client", shards_per_client, at_least=1)
-    labels = _labels(labels)
-    _enough(len(labels), num_clients, shards_per_client)
+    labels = _vector("labels", labels)
+    _enough(len(labels), num_clients, shards_per_client, remedy="num_clients or shards_per_client")
     count = num_clients * shards_per_client
     by_label = np.argsort(labels, kind="stable")[: len(labels) // count * count]
-    dealt = _generator(key).permutation(by_label.reshape(count, -1))
+    dealt = generator(key).permutation(by_label.reshape(count, -1))
     return list(dealt.reshape(num_clients, -1))
 
 
@@ -201,10 +202,11 @@ def lognormal_sizes(
         >>> sum(map(len, parts)), min(map(len, parts)) >= 1
         (1000, True)
     """
-    _validate.number("sigma", sigma, at_least=0)
+    _validate.static_number("sigma", sigma, at_least=0)
     _enough(num_examples, num_clients, min_size)
-    rng = _generator(key)
-    weights = np.exp(sigma * rng.standard_normal(num_clients))
+    rng = generator(key)
+    logs = sigma * rng.standard_normal(num_clients)
+    weights = np.exp(logs - logs.max())
     cuts = np.round(np.cumsum(weights / weights.sum())[:-1] * num_examples).astype(np.int64)
     owner = np.empty(num_examples, np.int64)
     for client, part in enumerate(np.split(rng.permutation(num_examples), cuts)):
@@ -230,33 +232,47 @@ def by_id(ids: Any) -> tuple[Partition, np.ndarray]:
         >>> [part.tolist() for part in parts], names.tolist()
         ([[1], [0, 2]], ['a', 'b'])
     """
-    ids = _labels(ids)
+    ids = _vector("ids", ids)
     names, owner = np.unique(ids, return_inverse=True)
     return _parts(owner, len(names)), names
 
 
-def _generator(key: Key) -> np.random.Generator:
+def generator(key: Key) -> np.random.Generator:
     """A NumPy generator that a JAX key determines."""
     _validate.key("key", key)
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
 
 
-def _labels(labels: Any) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not labels.size:
-        raise ValueError(
-            f"labels must be a vector with at least one entry, got {list(labels.shape)}"
+def indices(name: str, values: Any) -> np.ndarray:
+    """``i64[n]`` of whatever holds integers; a mask or scores in their place are refused."""
+    found = np.asarray(values)
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must hold integer indices, got {found.dtype}; of a mask they are "
+            "np.flatnonzero(mask)"
         )
-    return labels
+    return found.astype(np.int64).reshape(-1)
 
 
-def _enough(num_examples: int, num_clients: int, min_size: int) -> None:
+def _vector(name: str, values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(
+            f"{name} must be a vector with at least one entry, got shape {list(values.shape)}"
+        )
+    return values
+
+
+def _enough(
+    num_examples: int, num_clients: int, min_size: int, *, remedy: str = "num_clients or min_size"
+) -> None:
+    _validate.static_integer("num_examples", num_examples, at_least=0)
     _validate.static_integer("num_clients", num_clients, at_least=1)
     _validate.static_integer("min_size", min_size, at_least=0)
     if num_clients * min_size > num_examples:
         raise ValueError(
             f"{num_clients} clients of at least {min_size} examples need "
-            f"{num_clients * min_size} examples, got {num_examples}; lower num_clients or min_size"
+            f"{num_clients * min_size} examples, got {num_examples}; lower {remedy}"
         )
 
 

@@ -63,7 +63,7 @@ def statistics(dataset: FederatedData, labels: Any) -> Statistics:
 
 
 def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> Any:
-    """Draws the label counts of the clients as stacked bars.
+    """Draws the label counts of the clients: stacked bars, or a heat map of more than ten labels.
 
     Args:
         dataset: of the clients.
@@ -93,15 +93,19 @@ def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> An
     drawn = found.counts[:most]
     figure = Figure(figsize=(8, 0.9 + 0.17 * len(drawn)), layout="constrained")
     axes = figure.add_subplot()
-    left = np.zeros(len(drawn))
-    for label, column in zip(found.labels, drawn.T, strict=True):
-        axes.barh(np.arange(len(drawn)), column, left=left, height=0.9, label=str(label))
-        left += column
-    axes.set(xlabel="examples", ylabel="client", ylim=(-0.6, len(drawn) - 0.4))
+    if len(found.labels) <= 10:  # as many as there are colours that can be told apart
+        left = np.zeros(len(drawn))
+        for label, column in zip(found.labels, drawn.T, strict=True):
+            axes.barh(np.arange(len(drawn)), column, left=left, height=0.9, label=str(label))
+            left += column
+        axes.set(xlabel="examples", ylabel="client", ylim=(-0.6, len(drawn) - 0.4))
+        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        image = axes.imshow(drawn, aspect="auto", origin="lower", cmap="Blues")
+        axes.set(xlabel="label, by rank", ylabel="client")
+        figure.colorbar(image, label="examples")
     axes.set_title(
         f"{len(drawn)} of {dataset.num_clients} clients, mean label skew "
         f"{np.nanmean(found.label_skew):.2f}"
     )
-    if len(found.labels) <= 12:
-        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,4 +1,4 @@
-"""Synthetic data: LEAF's generator, and problems whose optimum and constants are known exactly."""
+"""Synthetic data: Synthetic(alpha, beta), and problems whose optimum and constants are known."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Array, Key, Tree
 from fjx.data._dataset import FederatedData, from_clients
-from fjx.data._partition import _generator
+from fjx.data._partition import generator
 
 
 def leaf_synthetic(
@@ -26,11 +26,17 @@ def leaf_synthetic(
 
     Client k has W_k, b_k ~ N(u_k, 1) with u_k ~ N(0, alpha), inputs x ~ N(v_k, Sigma) with
     v_k ~ N(B_k, 1), B_k ~ N(0, beta), Sigma diagonal with entries j^-1.2, labels
-    argmax(W_k x + b_k), and a log-normal number of examples.
+    argmax(W_k x + b_k), and 50 + exp N(4, 4) examples, rounded down, at most 100 050.
+
+    As published, alpha changes nothing: u_k adds the same number to every logit, so the argmax and
+    with it the data are those of alpha = 0.  Models differ by the unit variance of W_k, always, so
+    that alpha = beta = 0 is not IID; beta is the knob that turns.
+
+    Guarantees: equal keys and betas give equal data at every alpha, but for ties in rounding.
 
     Args:
         key: a typed key.
-        alpha: variance of the models' means: how much clients' models differ.
+        alpha: variance of u_k, as in the dataset's name; without effect, see above.
         beta: variance of the inputs' means: how much clients' inputs differ.
         num_clients: 30 in the paper.
         features: 60 in the paper.
@@ -53,12 +59,14 @@ def leaf_synthetic(
     References:
         Li et al., *Federated Optimization in Heterogeneous Networks*, MLSys 2020
         (arXiv:1812.06127), section 5.1 and appendix C.1, after Shamir, Srebro, Zhang, ICML 2014.
+        Its published code takes alpha and beta for standard deviations.  The synthetic set of LEAF
+        (Caldas et al., arXiv:1812.01097) has clusters of models besides, and is another.
     """
     _validate.static_number("alpha", alpha, at_least=0)
     _validate.static_number("beta", beta, at_least=0)
     for name, value in (("num_clients", num_clients), ("features", features), ("classes", classes)):
         _validate.static_integer(name, value, at_least=1)
-    rng = _generator(key)
+    rng = generator(key)
     spread = np.arange(1, features + 1) ** -0.6  # standard deviations: Sigma_jj = j^-1.2
     clients = []
     for size in rng.lognormal(4, 2, num_clients).clip(max=1e5).astype(int) + 50:
@@ -74,6 +82,8 @@ def leaf_synthetic(
 class Problem(NamedTuple):
     """Minimise f(x) = (1/n) sum_i f_i(x) over x in R^d, with all that theory asks for.
 
+    Guarantees: mu <= L <= L_hat <= L_tilde <= L_max, up to rounding.
+
     Attributes:
         dataset: client i holds what defines f_i, with weight one.
         loss: ``(x, batch, key) -> f32[]``, a mean over examples: f_i on all those of client i.
@@ -83,8 +93,8 @@ class Problem(NamedTuple):
         mu: strong convexity of f.
         L_clients: ``f64[n]``, smoothness L_i of each f_i.
         mu_clients: ``f64[n]``, strong convexity of each f_i.
-        L_hat: sqrt of the largest eigenvalue of the mean of the squared Hessians (quadratics), or the
-            bound max L_i.
+        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2: for quadratics the root of
+            the largest eigenvalue of the mean of the squared Hessians, else the bound L_tilde.
     """
 
     dataset: FederatedData
@@ -147,7 +157,7 @@ def quadratic_problem(
     _validate.static_integer("dim", dim, at_least=1)
     _validate.static_number("condition", condition, at_least=1)
     _validate.static_number("heterogeneity", heterogeneity, at_least=0)
-    rng = _generator(key)
+    rng = generator(key)
     clients = []
     for _ in range(num_clients):
         q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
@@ -184,7 +194,7 @@ def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int
     """Where FedAvg with H local gradient steps on a :func:`quadratic_problem` comes to rest.
 
     Solves sum_i (I - (I - eta A_i)^H) (x - A_i^{-1} b_i) = 0: not the optimum, unless H = 1 or the
-    clients agree.
+    clients agree.  The iterates converge to it whenever eta < 2 / L_max.
 
     Args:
         problem: of :func:`quadratic_problem`.
@@ -195,7 +205,7 @@ def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int
         ``f64[d]``.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or the problem is not quadratic.
 
     Examples:
         >>> import jax, numpy as np
@@ -211,6 +221,8 @@ def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int
     """
     _validate.static_number("step_size", step_size, above=0)
     _validate.static_integer("local_steps", local_steps, at_least=1)
+    if "A" not in problem.dataset.arrays:
+        raise ValueError("problem must be a quadratic_problem: others have no such closed form")
     arrays: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), problem.dataset.arrays)
     identity = np.eye(arrays["A"].shape[-1])
     pulls = identity - np.linalg.matrix_power(identity - step_size * arrays["A"], local_steps)
@@ -243,8 +255,8 @@ def logistic_problem(
 
     Returns:
         A :class:`Problem` of examples ``{"a": f32[d], "y": f32[]}``.  The optimum is that of the
-        float32 data by Newton's method in float64, to a gradient norm of 1e-12.  The smoothness
-        constants are the bounds lambda_max(A^T A / m) / 4 + l2, and mu = l2.
+        float32 data by Newton's method in float64, to a gradient norm of 1e-12 max(1, L).  The
+        smoothness constants are the bounds lambda_max(A^T A / m) / 4 + l2, and mu = l2.
 
     Raises:
         ValueError: a number is out of range.
@@ -261,14 +273,14 @@ def logistic_problem(
     _validate.static_integer("examples_per_client", examples_per_client, at_least=1)
     _validate.static_number("l2", l2, above=0)
     _validate.static_number("heterogeneity", heterogeneity, at_least=0)
-    rng = _generator(key)
+    rng = generator(key)
     shape = (num_clients, examples_per_client)
     centres = heterogeneity * rng.standard_normal((num_clients, 1, dim))
     a = ((centres + rng.standard_normal((*shape, dim))) / np.sqrt(dim)).astype(np.float32)
     logits = 3 * a @ rng.standard_normal(dim) + heterogeneity * rng.standard_normal(
         (num_clients, 1)
     )
-    y = np.where(rng.random(shape) < 1 / (1 + np.exp(-logits)), 1, -1).astype(np.float32)
+    y = np.where(rng.random(shape) < _sigmoid(logits), 1, -1).astype(np.float32)
     clients = [{"a": a[i], "y": y[i]} for i in range(num_clients)]
 
     def loss(x: Tree, batch: Tree, key: Key) -> Array:
@@ -276,35 +288,39 @@ def logistic_problem(
         return jnp.mean(losses) + l2 / 2 * jnp.sum(x**2)
 
     signed = (a * y[..., None]).reshape(-1, dim).astype(np.float64)
-    optimum = _newton(signed, l2)
     grams = np.linalg.eigvalsh(np.swapaxes(a, 1, 2).astype(np.float64) @ a / examples_per_client)
     whole = np.linalg.eigvalsh(signed.T @ signed / len(signed))
-    each = grams[:, -1] / 4 + l2
+    each, L = grams[:, -1] / 4 + l2, float(whole[-1] / 4 + l2)
+    optimum = _newton(signed, l2, tolerance=1e-12 * max(1.0, L))
     return Problem(
         dataset=from_clients(clients, weights=np.ones(num_clients)),
         loss=loss,
         optimum=optimum,
         minimum=float(np.logaddexp(0, -signed @ optimum).mean() + l2 / 2 * optimum @ optimum),
-        L=float(whole[-1] / 4 + l2),
+        L=L,
         mu=float(l2),
         L_clients=each,
         mu_clients=np.full(num_clients, float(l2)),
-        L_hat=float(each.max()),
+        L_hat=float(np.sqrt(np.mean(each**2))),
     )
 
 
-def _newton(signed: np.ndarray, l2: float) -> np.ndarray:
+def _newton(signed: np.ndarray, l2: float, *, tolerance: float) -> np.ndarray:
     """The minimiser of mean log(1 + exp(-s^T x)) + l2/2 ||x||^2 over the rows s of ``signed``."""
     count, dim = signed.shape
     x = np.zeros(dim)
-    for _ in range(100):
-        wrong = 1 / (1 + np.exp(signed @ x))
+    for _ in range(1000):
+        wrong = _sigmoid(-signed @ x)
         gradient = -signed.T @ wrong / count + l2 * x
-        if np.linalg.norm(gradient) < 1e-13:
-            break
+        if np.linalg.norm(gradient) <= tolerance:
+            return x
         hessian = (signed.T * (wrong * (1 - wrong))) @ signed / count + l2 * np.eye(dim)
         step = np.linalg.solve(hessian, gradient)
         # Damped far from the optimum, where a full step may overshoot; close to it a full step.
         far = np.linalg.norm(gradient) > 1e-2
         x = x - step / (1 + np.sqrt(step @ hessian @ step) if far else 1)
-    return x
+    raise RuntimeError(f"Newton's method found no gradient below {tolerance}; raise l2")
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return (1 + np.tanh(z / 2)) / 2  # 1 / (1 + exp(-z)) without overflow

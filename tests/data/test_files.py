@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ def test_npz_by_client(tmp_path):
     assert dataset.client(1)["y"].tolist() == [0, 2]
     chosen, _ = data.from_npz(path, client="who", fields=["y"])
     assert sorted(chosen.arrays) == ["y"]
+
+
+def test_npz_leaves_columns_of_texts_unless_named(tmp_path):
+    path = tmp_path / "rows.npz"
+    np.savez(path, who=np.arange(2), x=np.ones(2), note=np.array(["a", "b"]))
+    assert sorted(data.from_npz(path, client="who")[0].arrays) == ["x"]
+    with pytest.raises(TypeError, match="must be numbers"):
+        data.from_npz(path, client="who", fields=["note"])
 
 
 def test_npz_refusals(tmp_path):
@@ -59,6 +68,22 @@ def test_leaf_json(tmp_path):
     assert dataset.client(2)["x"].tolist() == [[3.0]]
 
 
+def test_leaf_json_users_need_not_write_numbers_alike(tmp_path):
+    """JSON writers drop the point of 1.0, and a user without samples shows no shape."""
+    path = tmp_path / "all.json"
+    users = {
+        "none": {"x": [], "y": []},
+        "ints": {"x": [[0, 1]], "y": [3]},
+        "floats": {"x": [[0.5, 1.0], [2.0, 3.0]], "y": [0, 1]},
+    }
+    content = {"users": list(users), "num_samples": [0, 1, 2], "user_data": users}
+    path.write_text(json.dumps(content))
+    dataset, _ = data.from_leaf_json(path)
+    assert dataset.sizes.tolist() == [0, 1, 2]
+    assert dataset.arrays["x"].tolist() == [[0, 1], [0.5, 1], [2, 3]]
+    assert (dataset.arrays["x"].dtype, dataset.arrays["y"].dtype) == (np.float32, np.int32)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -96,6 +121,11 @@ def test_phone_data():
     assert len(people) == dataset.num_clients == 23
     assert (int(dataset.sizes.min()), int(dataset.sizes.max())) == (70, 142)
     assert dataset.arrays["x"].shape[1:] == (128, 6)
+    assert dataset.arrays["x"].dtype == np.float16  # as on disk
+    with np.load(path) as file:
+        mine = file["subject"] == people[7]
+        np.testing.assert_array_equal(dataset.client(7)["x"], file["x"][mine])
+        np.testing.assert_array_equal(dataset.client(7)["y"], file["y"][mine])
 
 
 def test_digits():
@@ -108,5 +138,12 @@ def test_digits():
     assert float(dataset.arrays["x"].max()) == 1.0
     again = data.digits(num_clients=30, alpha=0.3)
     assert np.array_equal(dataset.arrays["x"], again.arrays["x"])
-    even = data.digits(num_clients=30, alpha=None)
-    assert int(even.sizes.max() - even.sizes.min()) <= 1
+    for alpha in (None, np.inf):
+        even = data.digits(num_clients=30, alpha=alpha)
+        assert int(even.sizes.max() - even.sizes.min()) <= 1
+
+
+def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"fjx\[examples\]"):
+        data.digits()

@@ -50,6 +50,8 @@ def test_take_clients_renumbers_and_keeps_weights():
 def test_refusals():
     one = data.from_clients([np.ones(3)])
     key = jax.random.key(0)
+    with pytest.raises(TypeError, match="integer indices, got bool"):
+        data.take_clients(dataset(), [True, False])
     for call, words in (
         (lambda: data.split_examples(key, one, held_out=0.0), "held_out must be greater than 0"),
         (lambda: data.split_clients(key, one, held_out=0.5), "at least two clients"),

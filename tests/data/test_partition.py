@@ -14,6 +14,7 @@ PARTITIONERS = {
     "shards": lambda key, n: data.shards(key, LABELS, num_clients=n),
     "lognormal": lambda key, n: data.lognormal_sizes(key, 1000, num_clients=n, sigma=1.0),
 }
+KEY = jax.random.key(0)
 every = pytest.mark.parametrize("name", PARTITIONERS)
 
 
@@ -41,8 +42,8 @@ def test_iid_is_shuffled_and_even():
     labels = np.repeat(np.arange(10), 1000)
     parts = data.iid(jax.random.key(0), 10_000, num_clients=10)
     counts = np.array([np.bincount(labels[part], minlength=10) for part in parts])
-    # Hypergeometric with mean 100: the sum of squares over mean is chi-square with 81 degrees.
-    chi2 = np.sum((counts - 100) ** 2 / 100) / (1 - 1000 / 10_000) * 9 / 10
+    # Hypergeometric with mean 100 and variance 81: the sum over 100 cells is about chi-square(81).
+    chi2 = np.sum((counts - 100) ** 2 / 100)
     assert abs(chi2 - 81) < 6 * np.sqrt(2 * 81)
     assert {len(part) for part in data.iid(jax.random.key(0), 23, num_clients=4)} == {5, 6}
 
@@ -97,6 +98,25 @@ def test_alpha_is_skew():
     assert np.median(skewed.effective_classes) < 2.5
 
 
+def test_extreme_skew_does_not_overflow():
+    """Where a sum of gamma draws, or the largest of exp(sigma z), would pass the largest float."""
+    even = data.dirichlet(KEY, np.zeros(100, int), num_clients=8, alpha=1e308)
+    assert {len(part) for part in even} == {12, 13}
+    skewed = data.dirichlet(KEY, LABELS, num_clients=8, alpha=1e-300, min_size=0)
+    assert all(len(set(LABELS[part]) & set(LABELS[other])) == 0
+               for i, part in enumerate(skewed) for other in skewed[:i])  # fmt: skip
+    one_has_all = data.lognormal_sizes(KEY, 100, num_clients=5, sigma=1e6)
+    assert sorted(len(part) for part in one_has_all) == [1, 1, 1, 1, 96]
+
+
+@pytest.mark.parametrize("min_size", [1, 5])
+def test_no_client_is_smaller_than_asked(min_size):
+    lognormal = data.lognormal_sizes(KEY, 1000, num_clients=200, sigma=4.0, min_size=min_size)
+    dirichlet = data.dirichlet(KEY, LABELS, num_clients=200, alpha=1e-3, min_size=min_size)
+    assert min(map(len, lognormal)) == min(map(len, dirichlet)) == min_size
+    assert sum(map(len, lognormal)) == sum(map(len, dirichlet)) == 1000
+
+
 def test_shards_hold_few_classes():
     labels = np.repeat(np.arange(10), 600)
     parts = data.shards(jax.random.key(0), labels, num_clients=100, shards_per_client=2)
@@ -119,24 +139,30 @@ def test_by_id_keeps_order():
     assert [part.tolist() for part in parts] == [[1, 4], [0, 2], [3]]
 
 
-KEY = jax.random.key(0)
+@pytest.mark.parametrize("part", [np.array([True, False]), np.array([0.7])], ids=["mask", "floats"])
+def test_indices_are_integers(part):
+    """A mask or scores in their place would be truncated to some."""
+    with pytest.raises(TypeError, match="integer indices"):
+        data.split(np.arange(2), [part])
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: data.iid(KEY, 3, num_clients=4), "need 4 examples, got 3"),
+        (lambda: data.iid(KEY, 3, num_clients=4), "need 4 examples, got 3; lower num_clients$"),
         (lambda: data.iid(KEY, 3, num_clients=0), "num_clients must be at least 1, got 0"),
         (lambda: data.dirichlet(KEY, LABELS, num_clients=5, alpha=0.0), "alpha must be greater"),
         (
             lambda: data.dirichlet(KEY, LABELS, num_clients=5, alpha=1.0, min_size=201),
             "lower num_clients or min_size",
         ),
-        (lambda: data.shards(KEY, LABELS, num_clients=501), "need 1002 examples"),
+        (lambda: data.shards(KEY, LABELS, num_clients=501), "need 1002 .* or shards_per_client"),
         (lambda: data.lognormal_sizes(KEY, 9, num_clients=3, sigma=-1.0), "sigma must be at least"),
-        (lambda: data.by_id(np.zeros((2, 2))), "labels must be a vector"),
+        (lambda: data.by_id(np.zeros((2, 2))), "ids must be a vector"),
         (lambda: data.split(np.arange(3), []), "at least one client"),
         (lambda: data.split(np.arange(3), [[0], [3]]), r"indices in \[0, 3\)"),
+        (lambda: data.split(np.arange(3), [[-1], [0]]), "got -1 to 0"),
+        (lambda: data.split(np.float32(3), [[0]]), "one leading axis"),
         (lambda: data.split(np.arange(3), [[0], [0]]), "an index occurs twice"),
         (lambda: data.split({"x": np.arange(3), "y": np.arange(2)}, [[0]]), "one leading axis"),
     ],

@@ -30,3 +30,10 @@ def test_the_plot_shows_every_count():
     widths = [round(patch.get_width()) for patch in axes.patches]
     assert sum(widths) == 5
     assert len(widths) == 3 * 2
+
+
+def test_more_labels_than_colours_are_a_heat_map():
+    dataset = data.from_clients([np.arange(12), np.zeros(3, int)])
+    axes = data.plot_partition(dataset, dataset.arrays).axes[0]
+    (image,) = axes.images
+    assert image.get_array().tolist() == [[1] * 12, [3] + [0] * 11]

@@ -64,7 +64,7 @@ class FederatedData:
         start, end = np.asarray(self.offsets)[[client_id, client_id + 1]]
         return jax.tree.map(lambda x: np.asarray(x)[start:end], self.arrays)
 
-    def cohort(self, ids: Array, taking_part: Array | None = None) -> Cohort:
+    def cohort(self, ids: Any, taking_part: Array | None = None) -> Cohort:
         """The cohort of a round.
 
         Args:

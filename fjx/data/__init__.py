@@ -8,6 +8,11 @@ from fjx.data._files import from_npz as from_npz
 from fjx.data._held_out import split_clients as split_clients
 from fjx.data._held_out import split_examples as split_examples
 from fjx.data._held_out import take_clients as take_clients
+from fjx.data._host import from_packed as from_packed
+from fjx.data._host import on_device as on_device
+from fjx.data._host import on_host as on_host
+from fjx.data._host import open as open
+from fjx.data._host import save as save
 from fjx.data._partition import Partition as Partition
 from fjx.data._partition import by_id as by_id
 from fjx.data._partition import dirichlet as dirichlet
@@ -35,13 +40,18 @@ __all__ = [
     "from_clients",
     "from_leaf_json",
     "from_npz",
+    "from_packed",
     "iid",
     "leaf_synthetic",
     "local_gd_fixed_point",
     "logistic_problem",
     "lognormal_sizes",
+    "on_device",
+    "on_host",
+    "open",
     "plot_partition",
     "quadratic_problem",
+    "save",
     "shards",
     "split",
     "split_clients",

@@ -10,6 +10,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Cohort, Examples, Tree
+from fjx.data._collect import buffers, collect
 
 _MOST_ROWS = 2**31 - 1
 
@@ -19,9 +20,14 @@ _MOST_ROWS = 2**31 - 1
 class FederatedData:
     """The examples of all clients, packed without padding.
 
+    On the device, or on the host if ``arrays`` are NumPy arrays or memory maps: then
+    :func:`fjx.simulate` copies the examples of each cohort to the device while the round before
+    computes.  See :func:`on_host`, :func:`from_packed` and :func:`open`.
+
     Attributes:
         arrays: pytree of ``[total, ...]``, client after client.
         offsets: ``i32[num_clients + 1]``; client i owns rows ``offsets[i]`` to ``offsets[i + 1]``.
+            On the host ``i64``, so that there may be more than 2^31 examples.
         weights: ``f32[num_clients]``, what a client counts for; its number of examples by default.
         test: pytree of ``[n, ...]``, central held-out examples, or None.
 
@@ -34,8 +40,8 @@ class FederatedData:
     """
 
     arrays: Tree
-    offsets: Array
-    weights: Array
+    offsets: Array | np.ndarray
+    weights: Array | np.ndarray
     test: Tree | None = None
 
     @property
@@ -44,12 +50,27 @@ class FederatedData:
         return int(self.offsets.shape[0]) - 1
 
     @property
+    def hosted(self) -> bool:
+        """Whether the examples are on the host, as NumPy arrays or memory maps."""
+        return any(isinstance(x, np.ndarray) for x in jax.tree.leaves(self.arrays))
+
+    @property
     def sizes(self) -> Array:
         """``i32[num_clients]``, examples of each client."""
+        if self.hosted:
+            return jnp.asarray(np.diff(self.offsets).astype(np.int32))
         return jnp.diff(jnp.asarray(self.offsets))
 
     def examples(self, ids: Array) -> Examples:
-        """The windows of the clients ``ids`` (``i32[m]``); ids out of range have no examples."""
+        """The windows of the clients ``ids`` (``i32[m]``); ids out of range have no examples.
+
+        Of data on the host the clients' examples are copied, and the windows are on the copy.
+
+        Raises:
+            ValueError: ``ids`` are traced and the data are on the host.
+        """
+        if self.hosted:
+            return self._copied(ids)
         ids = jnp.asarray(ids, jnp.int32)
         known = (ids >= 0) & (ids < self.num_clients)
         at = jnp.where(known, ids, 0)
@@ -57,11 +78,38 @@ class FederatedData:
         start, end = (offsets.at[i].get(mode="clip") for i in (at, at + 1))
         return Examples(self.arrays, jnp.where(known, start, 0), jnp.where(known, end - start, 0))
 
+    def windows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where on the host the examples of ``ids`` begin and how many there are, ``i64[m]`` each."""
+        known = (ids >= 0) & (ids < self.num_clients)
+        at = np.where(known, ids, 0)
+        offsets = np.asarray(self.offsets)
+        start, end = offsets[at].astype(np.int64), offsets[at + 1].astype(np.int64)
+        return np.where(known, start, 0), np.where(known, end - start, 0)
+
+    def _copied(self, ids: Array) -> Examples:
+        if not _validate.concrete(ids):
+            raise ValueError(
+                "a traced round cannot read examples on the host; use fjx.simulate, which copies "
+                "each cohort's to the device, or data.on_device(dataset)"
+            )
+        start, size = self.windows(np.asarray(ids))
+        arrays = buffers(self.arrays, int(size.sum()))
+        offset = collect(self.arrays, start, size, arrays)
+        windows = jax.tree.map(jnp.asarray, (arrays, offset, size.astype(np.int32)))
+        return Examples(*windows)
+
+    def _weights_of(self, ids: Array) -> Array:
+        if self.hosted:  # a few numbers to the device, not all
+            last = self.num_clients - 1
+            weights = jnp.asarray(self.weights[np.minimum(ids, last)])
+            return jnp.where(ids <= last, weights, 0.0)
+        return jnp.asarray(self.weights).at[ids].get(mode="fill", fill_value=0)
+
     def client(self, client_id: int) -> Tree:
         """The examples of one client: a pytree of NumPy views, ``[size, ...]``, on the host."""
         _validate.integer("client_id", client_id, at_least=0, at_most=self.num_clients - 1)
         # Slices of JAX arrays would compile a program for each size.
-        start, end = np.asarray(self.offsets)[[client_id, client_id + 1]]
+        start, end = np.asarray(self.offsets)[[client_id, client_id + 1]].tolist()
         return jax.tree.map(lambda x: np.asarray(x)[start:end], self.arrays)
 
     def cohort(self, ids: Any, taking_part: Array | None = None) -> Cohort:
@@ -91,7 +139,7 @@ class FederatedData:
         if not eager:
             ids = ids.astype(jnp.int32)
         population = self.num_clients
-        impossible = _impossible(np if eager else jnp, ids, population)
+        impossible = impossible_ids(np if eager else jnp, ids, population)
         if eager and impossible.any():
             raise ValueError(
                 f"ids must be distinct and in [0, {population}] ({population} marks padding); "
@@ -99,7 +147,7 @@ class FederatedData:
             )
         ids = jnp.where(impossible, population, jnp.asarray(ids, jnp.int32))
         examples = self.examples(ids)
-        weights = jnp.asarray(self.weights).at[ids].get(mode="fill", fill_value=0)
+        weights = self._weights_of(ids)
         present = examples.size > 0
         if taking_part is not None:
             taking_part = jnp.asarray(taking_part)
@@ -121,10 +169,10 @@ class FederatedData:
 
     def with_weights(self, weights: Array | np.ndarray) -> "FederatedData":
         """The same data with other weights, ``f32[num_clients]``, finite and not negative."""
-        return dataclasses.replace(self, weights=_weights(weights, self.num_clients))
+        return dataclasses.replace(self, weights=_weights(weights, self.num_clients, self.hosted))
 
 
-def _impossible(xp: Any, ids: Any, population: int) -> Any:
+def impossible_ids(xp: Any, ids: Any, population: int) -> Any:
     """Which slots hold an id out of range, or repeat an earlier one; ``xp`` is numpy or jax.numpy.
 
     Equal ids are neighbours once sorted: O(m log m), whatever the population.
@@ -202,37 +250,54 @@ def from_clients(
 
 
 def pack(
-    arrays: Tree, sizes: np.ndarray, *, weights: Any = None, test: Tree | None = None
+    arrays: Tree,
+    sizes: np.ndarray,
+    *,
+    weights: Any = None,
+    test: Tree | None = None,
+    hosted: bool = False,
 ) -> FederatedData:
     """A dataset from rows already in order of their client, and how many each client has."""
     total = int(np.sum(sizes))
-    if total > _MOST_ROWS:
-        raise ValueError(f"a dataset holds at most 2^31 - 1 examples, got {total}")
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    if total > _MOST_ROWS and not hosted:
+        raise ValueError(
+            f"a dataset on the device holds at most 2^31 - 1 examples, got {total}; "
+            "keep it on the host with data.from_packed"
+        )
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    weights = np.asarray(sizes, np.float32) if weights is None else weights
+    place = narrow if hosted else to_device
     return FederatedData(
-        arrays=jax.tree.map(to_device, arrays),
-        offsets=jnp.asarray(offsets),
-        weights=_weights(np.asarray(sizes, np.float32) if weights is None else weights, len(sizes)),
-        test=jax.tree.map(to_device, test),
+        arrays=jax.tree.map(place, arrays),
+        offsets=offsets if hosted else jnp.asarray(offsets.astype(np.int32)),
+        weights=_weights(weights, len(sizes), hosted),
+        test=jax.tree.map(place, test),
     )
 
 
 def to_device(x: Any) -> Array:
     """An array as JAX keeps it without x64: 64-bit numbers become 32-bit, without a warning."""
-    x = np.asarray(x)
+    return jnp.asarray(narrow(x))
+
+
+def narrow(x: Any) -> np.ndarray:
+    """:func:`to_device` without the move; an array that is narrow already is not copied."""
+    x = x if isinstance(x, np.ndarray) else np.asarray(x)
     if x.dtype.kind in "OSUMm":
         raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
-    narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
-    y = x.astype(narrow.get(x.dtype.name, x.dtype))
+    halves = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
+    if x.dtype.name not in halves:
+        return x
+    y = x.astype(halves[x.dtype.name])
     if x.dtype.kind in "iu" and not np.array_equal(x, y):
         raise ValueError(
             f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; number them anew, "
             "for example by np.unique(x, return_inverse=True)"
         )
-    return jnp.asarray(y)
+    return y
 
 
-def _weights(weights: Any, num_clients: int) -> Array:
+def _weights(weights: Any, num_clients: int, hosted: bool) -> Any:
     if _validate.concrete(weights):
         weights = np.asarray(weights, np.float32)
         if weights.shape != (num_clients,):
@@ -242,4 +307,4 @@ def _weights(weights: Any, num_clients: int) -> Array:
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative; drop clients by weight 0")
-    return jnp.asarray(weights, jnp.float32)
+    return weights if hosted else jnp.asarray(weights, jnp.float32)

@@ -123,4 +123,5 @@ def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
 def _rows(dataset: FederatedData, rows: Sequence[np.ndarray]) -> FederatedData:
     order = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
     arrays = jax.tree.map(lambda x: np.asarray(x)[order], dataset.arrays)
-    return pack(arrays, np.array([len(r) for r in rows]), test=dataset.test)
+    lengths = np.array([len(r) for r in rows])
+    return pack(arrays, lengths, test=dataset.test, hosted=dataset.hosted)

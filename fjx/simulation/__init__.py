@@ -16,7 +16,9 @@ from fjx.simulation._simulate import Result as Result
 from fjx.simulation._simulate import Seconds as Seconds
 from fjx.simulation._simulate import simulate as simulate
 from fjx.simulation._table import gather as gather
+from fjx.simulation._table import host_table as host_table
 from fjx.simulation._table import make_table as make_table
+from fjx.simulation._table import mapped_table as mapped_table
 from fjx.simulation._table import scatter as scatter
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "chunked",
     "evaluation",
     "gather",
+    "host_table",
     "make_table",
+    "mapped_table",
     "per_client",
     "program",
     "scatter",

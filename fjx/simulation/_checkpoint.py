@@ -17,8 +17,8 @@ from fjx.simulation._program import History, SimulationState
 class Checkpoints:
     """The newest two checkpoints of one run, in a folder.
 
-    A checkpoint holds the root key, the state and the history so far: with them a resumed run is
-    bitwise the run that was never interrupted.
+    A checkpoint holds the root key, the state (with the table of clients, wherever it lives) and the
+    history so far: with them a resumed run is bitwise the run that was never interrupted.
     """
 
     def __init__(self, manager: Any, ocp: Any) -> None:
@@ -73,4 +73,12 @@ class Checkpoints:
         except ValueError as error:
             raise another from error
         history = History(**jax.tree.map(np.asarray, found["history"]))
-        return jax.tree.map(jnp.asarray, found["state"]), [history]
+        return jax.tree.map(_put_back, start, found["state"]), [history]
+
+
+def _put_back(x: Any, found: Any) -> Any:
+    """What was found, where ``x`` is: a table on the host, or in a map, is filled in place."""
+    if isinstance(x, np.ndarray):
+        x[...] = found
+        return x
+    return jnp.asarray(found)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import Algorithm, Array, Executor, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Cohort, Executor, Key, Metrics, Tree
 from fjx.data import FederatedData
 from fjx.samplers import Sampler
-from fjx.simulation._table import gather, make_table, scatter
+from fjx.simulation._table import TableOf, gather, make_table, scatter
 
 Evaluate = Callable[[Tree], Metrics]
 """``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`."""
@@ -22,7 +22,8 @@ class SimulationState(NamedTuple):
     Attributes:
         round: ``i32[]``, rounds done.
         algorithm: the server's side; ``algorithm.params`` is the model.
-        clients: the table of client states, ``[num_clients, ...]``.
+        clients: the table of client states, ``[num_clients, ...]``; NumPy arrays, changed in place,
+            where the table lives on the host.
     """
 
     round: Array
@@ -48,6 +49,17 @@ class History(NamedTuple):
     rounds: Metrics
     evaluations: Metrics
     evaluated_at: Array
+
+
+class Run(NamedTuple):
+    """What a run is made of, but for the state: whatever plays it plays the same rounds."""
+
+    key: Key
+    algorithm: Algorithm
+    dataset: FederatedData
+    sampler: Sampler
+    executor: Executor | None
+    evaluate: Evaluate | None
 
 
 class Program(NamedTuple):
@@ -92,7 +104,7 @@ def program(
 
     Raises:
         TypeError: ``algorithm``, ``dataset`` or ``sampler`` is something else.
-        ValueError: ``evaluate_every`` is below one.
+        ValueError: ``evaluate_every`` is below one; the dataset is on the host.
 
     Examples:
         Three seeds and two learning rates in one program:
@@ -108,19 +120,17 @@ def program(
         >>> sweep(jax.random.split(jax.random.key(0), 3), jnp.array([0.1, 0.2])).shape
         (3, 2)
     """
-    _require("algorithm", algorithm, Algorithm)
-    _require("dataset", dataset, FederatedData)
-    _require("sampler", sampler, Sampler)
+    require_parts(algorithm, dataset, sampler)
+    if dataset.hosted:
+        raise ValueError(
+            "a program is traced as a whole and cannot read a dataset on the host; "
+            "use fjx.simulate, or data.on_device(dataset)"
+        )
     core = rounds_of(algorithm, sampler, executor, evaluate_every)
     jitted = jax.jit(core, static_argnums=4)
 
     def init(params: Tree) -> SimulationState:
-        params = jax.tree.map(jnp.asarray, params)
-        clients = make_table(algorithm.init_client(params), dataset.num_clients)
-        # Copies, because callers donate the state and keep the parameters, which a state may moreover
-        # hold twice.
-        server = jax.tree.map(lambda x: jnp.array(x, copy=True), algorithm.init(params))
-        return SimulationState(jnp.int32(0), server, clients)
+        return initial_state(algorithm, params, dataset.num_clients)
 
     def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
         _validate.key("key", key)
@@ -130,11 +140,47 @@ def program(
     return Program(init, run)
 
 
+def initial_state(
+    algorithm: Algorithm, params: Tree, num_clients: int, table: TableOf = make_table
+) -> SimulationState:
+    """Before the first round."""
+    params = jax.tree.map(jnp.asarray, params)
+    clients = table(algorithm.init_client(params), num_clients)
+    # Copies, because callers donate the state and keep the parameters, which a state may moreover
+    # hold twice.
+    server = jax.tree.map(lambda x: jnp.array(x, copy=True), algorithm.init(params))
+    return SimulationState(jnp.int32(0), server, clients)
+
+
 def as_operand(evaluate: Evaluate | None) -> Tree:
     """An evaluation as a pytree, so that its data is an argument and no constant of the program."""
     if evaluate is None or isinstance(evaluate, jax.tree_util.Partial):
         return evaluate
     return jax.tree_util.Partial(evaluate)
+
+
+def round_keys(key: Key, round: Array) -> tuple[Key, Key]:
+    """What the sampler of a round draws from, and what everything else does."""
+    key_sample, key_round = jax.random.split(jax.random.fold_in(key, round))
+    return key_sample, key_round
+
+
+def round_of(
+    algorithm: Algorithm, executor: Executor | None
+) -> Callable[..., tuple[SimulationState, Tree, Metrics]]:
+    """``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``; the table stays."""
+
+    def play(
+        key: Key, state: SimulationState, rows: Tree, cohort: Cohort, truncated: Array
+    ) -> tuple[SimulationState, Tree, Metrics]:
+        server, rows, metrics = algorithm.round(
+            key, state.algorithm, rows, cohort, executor=executor
+        )
+        state = state._replace(round=state.round + 1, algorithm=server)
+        finite = _tree.all_finite(state.params)
+        return state, rows, {**metrics, "truncated": truncated, "finite": finite}
+
+    return play
 
 
 def rounds_of(
@@ -143,20 +189,17 @@ def rounds_of(
     """``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
     _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
 
+    play = round_of(algorithm, executor)
+
     def one_round(
         dataset: FederatedData, key: Key, state: SimulationState
     ) -> tuple[SimulationState, Metrics]:
-        key_sample, key_round = jax.random.split(jax.random.fold_in(key, state.round))
+        key_sample, key_round = round_keys(key, state.round)
         sample = sampler.sample(key_sample, state.round, dataset.num_clients)
         cohort = dataset.cohort(sample.ids, sample.taking_part)
         rows = gather(state.clients, cohort.ids)
-        server, rows, metrics = algorithm.round(
-            key_round, state.algorithm, rows, cohort, executor=executor
-        )
-        clients = scatter(state.clients, cohort.ids, rows)
-        state = SimulationState(state.round + 1, server, clients)
-        finite = _tree.all_finite(state.params)
-        return state, {**metrics, "truncated": sample.truncated, "finite": finite}
+        state, rows, metrics = play(key_round, state, rows, cohort, sample.truncated)
+        return state._replace(clients=scatter(state.clients, cohort.ids, rows)), metrics
 
     def run(
         dataset: FederatedData,
@@ -187,6 +230,17 @@ def rounds_of(
         return state, jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
     return run
+
+
+def require_parts(algorithm: object, dataset: object, sampler: object) -> None:
+    """Raises unless each is of its kind.
+
+    Raises:
+        TypeError: naming the one that is not.
+    """
+    _require("algorithm", algorithm, Algorithm)
+    _require("dataset", dataset, FederatedData)
+    _require("sampler", sampler, Sampler)
 
 
 def _require(name: str, value: object, kind: type) -> None:

@@ -17,15 +17,19 @@ from fjx._base import Algorithm, Executor, Key, Tree
 from fjx.data import FederatedData
 from fjx.samplers import Sampler
 from fjx.simulation._checkpoint import Checkpoints
+from fjx.simulation._compile import Compiler
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import (
     Evaluate,
     History,
+    Run,
     SimulationState,
-    as_operand,
-    program,
-    rounds_of,
+    initial_state,
+    require_parts,
 )
+from fjx.simulation._resident import Resident
+from fjx.simulation._stream import Stream
+from fjx.simulation._table import TableOf, is_hosted, make_table
 
 
 class Seconds(NamedTuple):
@@ -75,6 +79,7 @@ def simulate(
     executor: Executor | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 10,
+    table: TableOf = make_table,
     stop: Callable[[Mapping[str, float]], bool] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
@@ -84,6 +89,10 @@ def simulate(
 
     Between blocks the host looks at the evaluation, moves the progress bar, stops early if asked and
     writes a checkpoint.  For a run that is one pure function, see :func:`fjx.simulation.program`.
+
+    Where the dataset is on the host (:func:`fjx.data.on_host`, :func:`fjx.data.open`), the examples of
+    a cohort are copied to the device while the round before computes, and no others are there.  So
+    are the rows of clients if the table is on the host.
 
     Guarantees: the result depends on the key, the state and the data alone; a run resumed from a
         checkpoint is bitwise the run without the interruption.  Ctrl-C ends the run after the block
@@ -99,6 +108,8 @@ def simulate(
         executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
         evaluate: ``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`.
         evaluate_every: rounds in a block.
+        table: where clients' states live: :func:`fjx.simulation.make_table` on the device,
+            :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
         stop: given the scores of an evaluation, whether to stop.
         checkpoint: a folder, of this run alone; its newest checkpoint is resumed if there is one.
         on_nonfinite: ``"stop"`` after the block in which the run diverged, or ``"continue"``.
@@ -129,16 +140,13 @@ def simulate(
         raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
     if stop is not None and evaluate is None:
         raise ValueError("stop looks at the scores of evaluate, which is None; give both")
-    start = program(
-        algorithm, dataset, sampler=sampler, executor=executor, evaluate_every=evaluate_every
-    ).init(params)
-    core = jax.jit(
-        rounds_of(algorithm, sampler, executor, evaluate_every), static_argnums=4, donate_argnums=3
-    )
+    require_parts(algorithm, dataset, sampler)
+    _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
+    start = initial_state(algorithm, params, dataset.num_clients, table)
+    sampler.capacity(dataset.num_clients)  # raises if there are too few clients
     traffic = algorithm.traffic(_tree.like(start.params))
-    operand = as_operand(evaluate)
-    compiled: dict[int, Any] = {}
-    began, compiling = time.perf_counter(), 0.0
+    began, compiler = time.perf_counter(), Compiler()
+    run = Run(key, algorithm, dataset, sampler, executor, evaluate)
 
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
@@ -152,17 +160,15 @@ def simulate(
         interrupted = stack.enter_context(_ctrl_c())
         bar = stack.enter_context(_bar(progress, rounds, done))
         stopped = "finished"
+        play: Resident | Stream = Resident(run, evaluate_every, compiler)
+        if done < rounds and (dataset.hosted or is_hosted(state.clients)):
+            play = Stream(run, state, rounds, compiler)
         while done < rounds:
             # Blocks end at multiples of evaluate_every, also in a run that was resumed elsewhere.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
-            if length not in compiled:
-                before = time.perf_counter()
-                lowered = core.lower(dataset, operand, key, state, length)
-                _require_history(lowered.out_info[1], blocks)
-                compiled[length] = lowered.compile()
-                compiling += time.perf_counter() - before
-            state, block = compiled[length](dataset, operand, key, state)
-            blocks.append(jax.device_get(block))
+            _require_history(play.coming(state, length), blocks)
+            state, block = play(state, length)
+            blocks.append(block)
             done += length
             scores = {name: float(x[-1]) for name, x in blocks[-1].evaluations.items()}
             bar(length, scores)
@@ -190,7 +196,7 @@ def simulate(
                 history.rounds["participants"] + history.rounds["nonfinite"], np.int64
             ),
         ),
-        seconds=Seconds(compiling, time.perf_counter() - began - compiling),
+        seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
     )

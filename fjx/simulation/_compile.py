@@ -1,0 +1,62 @@
+"""Compiling ahead of time, and placing arguments where a compiled program wants them."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx._base import Array, Tree
+
+
+class Compiler:
+    """Compiles programs, and knows how long it took.
+
+    Attributes:
+        seconds: spent on tracing, lowering and compiling so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, jitted: Any, *args: Any) -> tuple[Any, Tree]:
+        """The compiled program and the shapes of what it returns; of ``args`` only shapes are read."""
+        began = time.perf_counter()
+        lowered = jitted.lower(*jax.tree.map(_like, args))
+        compiled = lowered.compile()
+        self.seconds += time.perf_counter() - began
+        return compiled, lowered.out_info
+
+
+def _like(x: Any) -> Any:
+    # Without its device: the program says where it runs, by the mesh of its executor if it has one.
+    if isinstance(x, jax.ShapeDtypeStruct) or not hasattr(x, "dtype"):
+        return x
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def like_on(tree: Tree, shardings: Tree) -> Tree:
+    """The shapes of a tree that will be placed by ``shardings``."""
+    return jax.tree.map(
+        lambda x, on: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), tree, shardings
+    )
+
+
+def place(tree: Tree, shardings: Tree) -> Tree:
+    """The tree on the devices of a compiled program, of which ``shardings`` are the arguments'.
+
+    An array that is there already is not moved.  Where the devices belong to several processes each
+    of them holds the same ``tree`` and places its own part.
+    """
+
+    def put(x: Any, sharding: jax.sharding.Sharding) -> Array:
+        if sharding.is_fully_addressable or not getattr(x, "is_fully_addressable", True):
+            return jax.device_put(x, sharding)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = put(np.asarray(jax.random.key_data(x)), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, shardings)

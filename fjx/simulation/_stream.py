@@ -1,0 +1,255 @@
+"""Blocks of rounds whose examples, or whose table of clients, are on the host.
+
+Dispatch is asynchronous in JAX.  The host dispatches round t, copies the examples of round t + 1
+side by side into a buffer while t computes, dispatches t + 1, and so on; it reads nothing back before
+a block ends, but the rows of a table that it keeps itself.  A sampler is a pure function of the key
+and the round, so the cohorts of the whole run are known before it begins: the largest of them sizes
+the buffers, and one program serves every round.
+"""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
+from fjx.data._collect import buffers, collect
+from fjx.data._dataset import impossible_ids
+from fjx.samplers import Sampler
+from fjx.simulation._compile import Compiler, like_on, place
+from fjx.simulation._program import (
+    Evaluate,
+    History,
+    Run,
+    SimulationState,
+    as_operand,
+    round_keys,
+    round_of,
+)
+from fjx.simulation._table import HostTable, gather, is_hosted, refresh, scatter
+
+_DRAWN = 32  # rounds whose cohorts are drawn by one call
+
+
+class _Draw(NamedTuple):
+    """A round's :class:`fjx.samplers.Sample`, with impossible ids made padding and counted."""
+
+    ids: Any
+    taking_part: Any
+    truncated: Any
+    rejected: Any
+
+
+class _Inputs(NamedTuple):
+    """What a round is given besides the key and the state.
+
+    Attributes:
+        cohort: its examples in a buffer of their own, if they came from the host.
+        truncated: ``i32[]``.
+        rows: of a table on the host, ``[m, ...]``, or None.
+        fresh: ``i32[m]``, where among the rows of the round before a slot's row is to be had, which
+            the host did not have yet; m where ``rows`` has it.
+    """
+
+    cohort: Cohort
+    truncated: Any
+    rows: Tree | None
+    fresh: np.ndarray | None
+
+
+class _Memory(NamedTuple):
+    """Host memory that a round reads, used again when it has finished.
+
+    Fresh memory for every round would cost its page faults, several times the copy.
+    """
+
+    examples: Tree
+    rows: Tree
+
+
+class _Flight(NamedTuple):
+    """A round that was dispatched and may not have finished."""
+
+    metrics: Metrics
+    ids: np.ndarray
+    rows: Tree
+
+
+class Stream:
+    """Blocks of rounds: ``(state, length) -> (state, history)``, the old state being used up."""
+
+    def __init__(self, run: Run, state: SimulationState, rounds: int, compile: Compiler) -> None:
+        data, population = run.dataset, run.dataset.num_clients
+        self._table = HostTable(state.clients) if is_hosted(state.clients) else None
+        self._dataset = dataclasses.replace(
+            data, offsets=np.asarray(data.offsets), weights=np.asarray(data.weights)
+        )
+        draw, _ = compile(jax.jit(_drawer(run.sampler, population)), run.key, jnp.int32(0))
+        self._drawn = _draws(draw, run.key, int(state.round), rounds)
+        room = max(
+            int(self._dataset.windows(drawn.ids)[1].sum())
+            for drawn in _draws(draw, run.key, int(state.round), rounds)
+        )
+        if room >= 2**31 and data.hosted:
+            raise ValueError(
+                f"a cohort of this run has {room} examples, more than 2^31 - 1; sample fewer clients"
+            )
+        # One is read by the round in flight while the other is filled for the next.
+        slots = run.sampler.capacity(population)
+        self._memory = itertools.cycle([self._allocate(room, slots) for _ in range(2)])
+        self._in_flight: collections.deque[_Flight] = collections.deque()
+
+        self._ids, inputs = self._inputs(next(self._drawn))
+        previous = jax.tree.map(np.zeros_like, inputs.rows)
+        step = jax.jit(_step(run.algorithm, run.executor), donate_argnums=1, keep_unused=True)
+        self._step, (_, _, self._metrics) = compile(
+            step, run.key, self._without_table(state), inputs, previous
+        )
+        (on_key, self._on_state, self._on_inputs, on_rows), _ = self._step.input_shardings
+        if not data.hosted:  # placed once, and not for every round
+            arrays = place(data.arrays, self._on_inputs.cohort.examples.arrays)
+            self._dataset = dataclasses.replace(self._dataset, arrays=arrays)
+        self._key, self._rows = place(run.key, on_key), place(previous, on_rows)
+        self._next = place(inputs, self._on_inputs)
+
+        self._evaluate: Any = None
+        self._scores: Any = {}
+        self._operand = as_operand(run.evaluate)
+        if run.evaluate is not None:
+            params = like_on(state.params, self._on_state.params)
+            score = jax.jit(_score, keep_unused=True)
+            self._evaluate, self._scores = compile(score, self._operand, params)
+            self._operand = place(self._operand, self._evaluate.input_shardings[0][0])
+
+    def coming(self, state: SimulationState, length: int) -> History:
+        """The shapes of the next block's history."""
+
+        def stack(tree: Tree, n: int) -> Tree:
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)
+
+        return History(stack(self._metrics, length), stack(self._scores, 1), state.round)
+
+    def __call__(self, state: SimulationState, length: int) -> tuple[SimulationState, History]:
+        state = place(self._without_table(state), self._on_state)
+        reports = []
+        for _ in range(length):
+            state, self._rows, metrics = self._step(self._key, state, self._next, self._rows)
+            self._in_flight.append(_Flight(metrics, self._ids, self._rows))
+            reports.append(metrics)
+            self._prepare()
+        scores = {} if self._evaluate is None else self._evaluate(self._operand, state.params)
+        while self._in_flight:
+            self._retire()
+        reports, scores, at = jax.device_get((reports, scores, state.round))
+        rounds = jax.tree.map(lambda *x: np.stack(x), *reports)
+        scores, at = jax.tree.map(lambda x: np.asarray(x)[None], (scores, at))
+        if self._table is not None:
+            state = state._replace(clients=self._table.table)
+        return state, History(rounds, scores, at)
+
+    def _prepare(self) -> None:
+        """Puts the inputs of the next round on the device, if there is to be one."""
+        drawn = next(self._drawn, None)
+        if drawn is None:
+            self._next = None
+            return
+        if len(self._in_flight) == 2:  # the memory to be filled is read by the older one
+            self._retire()
+        self._ids, inputs = self._inputs(drawn)
+        self._next = place(inputs, self._on_inputs)
+
+    def _retire(self) -> None:
+        """Waits for the oldest round in flight, and writes its rows into the table on the host."""
+        flight = self._in_flight.popleft()
+        jax.block_until_ready(flight.metrics)
+        if self._table is not None:
+            self._table.write(flight.ids, jax.device_get(flight.rows))
+
+    def _inputs(self, drawn: _Draw) -> tuple[np.ndarray, _Inputs]:
+        """The ids of a cohort and what its round is given, on the host."""
+        memory, data = next(self._memory), self._dataset
+        start, size = data.windows(drawn.ids)
+        arrays, offset = data.arrays, start
+        if memory.examples is not None:
+            arrays, offset = memory.examples, collect(data.arrays, start, size, memory.examples)
+        weights: Any = data.weights[np.minimum(drawn.ids, data.num_clients - 1)]
+        weights[~drawn.taking_part | (size == 0)] = 0
+        windows: Any = (offset.astype(np.int32), size.astype(np.int32))
+        population: Any = np.int32(data.num_clients)
+        cohort = Cohort(drawn.ids, weights, Examples(arrays, *windows), population, drawn.rejected)
+        fresh = None
+        if self._table is not None:
+            fresh = self._table.read(drawn.ids, memory.rows)
+        return drawn.ids, _Inputs(cohort, drawn.truncated, memory.rows, fresh)
+
+    def _allocate(self, room: int, slots: int) -> _Memory:
+        examples = buffers(self._dataset.arrays, room) if self._dataset.hosted else None
+        rows = None if self._table is None else buffers(self._table.table, slots)
+        return _Memory(examples, rows)
+
+    def _without_table(self, state: SimulationState) -> SimulationState:
+        return state if self._table is None else state._replace(clients=None)
+
+
+def _step(algorithm: Algorithm, executor: Executor | None) -> Callable[..., Any]:
+    """``(key, state, inputs, previous rows) -> (state, rows, metrics)``, one round."""
+    play = round_of(algorithm, executor)
+
+    def step(
+        key: Key, state: SimulationState, inputs: _Inputs, previous: Tree
+    ) -> tuple[SimulationState, Tree, Metrics]:
+        cohort = inputs.cohort
+        _, key_round = round_keys(key, state.round)
+        if inputs.rows is None:
+            rows = gather(state.clients, cohort.ids)
+        else:
+            assert inputs.fresh is not None
+            rows = refresh(inputs.rows, previous, jnp.asarray(inputs.fresh))
+        state, rows, metrics = play(key_round, state, rows, cohort, inputs.truncated)
+        if inputs.rows is None:
+            return state._replace(clients=scatter(state.clients, cohort.ids, rows)), None, metrics
+        return state, rows, metrics
+
+    return step
+
+
+def _score(evaluate: Evaluate, params: Tree) -> Metrics:
+    return evaluate(params)
+
+
+def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]:
+    """``(key, round) -> draws`` of that round and the next ones, ``[_DRAWN, ...]``."""
+
+    def draw(key: Key, round: Array) -> _Draw:
+        key_sample, _ = round_keys(key, round)
+        sample = sampler.sample(key_sample, round, num_clients)
+        impossible = impossible_ids(jnp, sample.ids, num_clients)
+        ids = jnp.where(impossible, num_clients, sample.ids).astype(jnp.int32)
+        rejected = jnp.sum(impossible, dtype=jnp.int32)
+        return _Draw(ids, sample.taking_part, sample.truncated, rejected)
+
+    def drawer(key: Key, first: Array) -> _Draw:
+        rounds = first + jnp.arange(_DRAWN, dtype=jnp.int32)
+        return jax.lax.map(lambda round: draw(key, round), rounds)
+
+    return drawer
+
+
+def _draws(draw: Callable[..., _Draw], key: Key, first: int, last: int) -> Iterator[_Draw]:
+    """The draws of rounds ``first`` to ``last - 1`` as NumPy arrays.
+
+    Each batch is asked for a batch ahead, so that the host does not wait for it behind rounds.
+    """
+    starts = range(first, last, _DRAWN)
+    ahead = (draw(key, jnp.int32(start)) for start in starts)
+    coming = next(ahead, None)
+    for start in starts:
+        now, coming = coming, next(ahead, None)
+        batch = jax.device_get(now)
+        for i in range(min(_DRAWN, last - start)):
+            yield jax.tree.map(lambda x, i=i: x[i], batch)

@@ -1,6 +1,7 @@
 """Laws of samplers, by exact statements where there are any and by counts where there are not."""
 
 import functools
+import importlib
 import itertools
 
 import jax
@@ -13,9 +14,12 @@ from scipy import stats
 
 from fjx import samplers
 
+poisson = importlib.import_module("fjx.samplers._poisson")
+
 SAMPLERS = {
     "uniform": samplers.uniform(4),
     "poisson": samplers.poisson(0.3),
+    "poisson, rare": samplers.poisson(0.05),
     "poisson, certain": samplers.poisson(1.0),
     "poisson, capped": samplers.poisson(0.5, cap=4),
     "full": samplers.full(),
@@ -91,15 +95,46 @@ def test_uniform_of_all_is_everybody():
     assert sorted(ids.tolist()) == list(range(10))
 
 
-def test_poisson_clients_are_independent():
-    chosen = membership(draws("poisson"))
-    assert_frequency(chosen, 0.3)
+@pytest.mark.parametrize(("name", "rate"), [("poisson", 0.3), ("poisson, rare", 0.05)])
+def test_poisson_clients_are_independent(name, rate):
+    """Whether each of them tosses a coin or balls fall on them."""
+    chosen = membership(draws(name))
+    assert_frequency(chosen, rate)
     pairs = [chosen[:, i] & chosen[:, j] for i, j in itertools.combinations(range(10), 2)]
-    assert_frequency(np.stack(pairs, 1), 0.3**2)
+    assert_frequency(np.stack(pairs, 1), rate**2)
     sizes = chosen.sum(1)
-    for size, probability in enumerate(stats.binom.pmf(np.arange(11), 10, 0.3)):
+    for size, probability in enumerate(stats.binom.pmf(np.arange(11), 10, rate)):
         if DRAWS * probability > 20:
             assert_frequency(sizes == size, probability)
+
+
+@pytest.mark.parametrize("n", [1, 3, 2**16 - 1, 2**16, 10**7, 2**31 - 1])
+def test_balls_fall_where_64_bits_say(n):
+    """Against Python's integers, at the ends and in between."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**32, (2, 500), np.uint32)
+    words[:, :4] = [[0, 0, 2**32 - 1, 2**32 - 1], [0, 2**32 - 1, 0, 2**32 - 1]]
+    expected = [n * (int(high) << 32 | int(low)) >> 64 for high, low in words.T]
+    assert poisson._scale(*map(jnp.asarray, words), n).tolist() == expected
+
+
+@pytest.mark.parametrize(("n", "rate"), [(50, 0.05), (1000, 1e-9), (10**7, 1e-4)])
+def test_balls_are_counted_by_the_poisson_law(n, rate):
+    fewest, (high, low) = poisson._counts(n, rate)
+    actual = (high * 2.0**32 + low) / 2.0**64
+    law = stats.poisson(-n * np.log1p(-rate))
+    np.testing.assert_allclose(actual, law.cdf(fewest + np.arange(len(actual))), atol=1e-14)
+    assert law.cdf(fewest - 1) < 2.0**-64
+    assert law.sf(fewest + len(actual)) < 2.0**-64
+
+
+def test_a_large_population_costs_its_cohort():
+    """No array of the program has more than a few entries for each client of a round."""
+    for sampler in (samplers.poisson(1e-4), samplers.uniform(1000), samplers.cyclic(10**4)):
+        program = jax.jit(lambda key, s=sampler: s.sample(key, 0, 10**7).ids).lower(
+            jax.random.key(0)
+        )
+        assert program.compile().memory_analysis().temp_size_in_bytes < 1e6
 
 
 def test_poisson_probability_is_known_to_the_last_bit():

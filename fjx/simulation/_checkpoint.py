@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _tree
 from fjx._base import Key
 from fjx.simulation._program import History, SimulationState
 
@@ -36,7 +35,9 @@ class Checkpoints:
             yield cls(manager, ocp)
 
     def save(self, done: int, key: Key, state: SimulationState, history: History) -> None:
-        content = {"key": jax.random.key_data(key), "state": state, "history": history._asdict()}
+        # As NumPy arrays, which the first of several processes writes for all.
+        parts = (jax.random.key_data(key), state, history._asdict())
+        content = dict(zip(("key", "state", "history"), jax.device_get(parts), strict=True))
         self._manager.save(done, args=self._ocp.args.StandardSave(content))
         self._manager.wait_until_finished()  # the next block will overwrite the state in place
 
@@ -64,9 +65,9 @@ class Checkpoints:
         if sorted(shapes) != sorted(x.shape for x in jax.tree.leaves(start)):
             raise another
         wanted = {
-            "key": jax.random.key_data(key),
-            "state": start,
-            "history": _tree.like(found["history"]),
+            "key": np.asarray(jax.random.key_data(key)),
+            "state": jax.tree.map(_in_memory, start),
+            "history": jax.tree.map(_in_memory, found["history"]),
         }
         try:
             found = self._manager.restore(newest, args=self._ocp.args.StandardRestore(wanted))
@@ -74,6 +75,11 @@ class Checkpoints:
             raise another from error
         history = History(**jax.tree.map(np.asarray, found["history"]))
         return jax.tree.map(_put_back, start, found["state"]), [history]
+
+
+def _in_memory(x: Any) -> np.ndarray:
+    """Of the shape and dtype of ``x``; takes no place itself."""
+    return np.broadcast_to(np.zeros((), x.dtype), x.shape)
 
 
 def _put_back(x: Any, found: Any) -> Any:

@@ -51,8 +51,12 @@ def place(tree: Tree, shardings: Tree) -> Tree:
     """
 
     def put(x: Any, sharding: jax.sharding.Sharding) -> Array:
-        if sharding.is_fully_addressable or not getattr(x, "is_fully_addressable", True):
+        if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim):
+            return x
+        if sharding.is_fully_addressable:
             return jax.device_put(x, sharding)
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.jit(lambda x: x, out_shardings=sharding)(x)
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = put(np.asarray(jax.random.key_data(x)), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))

@@ -178,7 +178,7 @@ def simulate(
                 stopped = "diverged"
             elif stop is not None and scores and stop(scores):
                 stopped = "early"
-            elif interrupted():
+            elif _anywhere(interrupted(), state):
                 stopped = "interrupted"
             if stopped != "finished":
                 break
@@ -228,6 +228,15 @@ def _diverged(history: History) -> np.ndarray:
     return ~finite | ((broken > 0) & (sound == 0))
 
 
+def _anywhere(flag: bool, state: SimulationState) -> bool:
+    """Whether the flag is up in any of the processes that share the run."""
+    if all(x.is_fully_addressable for x in jax.tree.leaves(state.params)):
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[Callable[[], bool]]:
     """Within it the first Ctrl-C is noted, not raised: a block in flight owns the donated state."""
@@ -258,6 +267,8 @@ def _bar(
     from tqdm.auto import tqdm
 
     disable = None if progress is None else not progress
+    if jax.process_index() != 0:
+        disable = True
     with tqdm(total=rounds, initial=done, unit="round", disable=disable) as bar:
 
         def advance(length: int, scores: Mapping[str, float]) -> None:

@@ -51,7 +51,8 @@ def mapped_table(folder: str | os.PathLike[str]) -> TableOf:
         the file system knows sparse files.
 
     Args:
-        folder: is made if need be; its files ``0.npy``, ``1.npy``, ... are overwritten.
+        folder: is made if need be; its files ``0.npy``, ``1.npy``, ... are overwritten.  Of several
+            processes each uses a folder in it, called by its number.
 
     Returns:
         ``(row, num_clients) -> table``.
@@ -66,8 +67,11 @@ def mapped_table(folder: str | os.PathLike[str]) -> TableOf:
     """
 
     def make(row: Tree, num_clients: int) -> Tree:
-        os.makedirs(folder, exist_ok=True)
-        files = (os.path.join(folder, f"{i}.npy") for i in itertools.count())
+        # Each of several processes keeps a table of its own.
+        own = (str(jax.process_index()),) if jax.process_count() > 1 else ()
+        place = os.path.join(folder, *own)
+        os.makedirs(place, exist_ok=True)
+        files = (os.path.join(place, f"{i}.npy") for i in itertools.count())
 
         def mapped(x: np.ndarray) -> np.ndarray:
             shape = (num_clients, *x.shape)

@@ -23,6 +23,7 @@ from fjx._base import Executor as Executor
 from fjx._base import Public as Public
 from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
+from fjx._base import Steps as Steps
 from fjx._base import Traffic as Traffic
 from fjx._compose import compose as compose
 from fjx.simulation import Result as Result
@@ -45,6 +46,7 @@ __all__ = [
     "Result",
     "ServerUpdate",
     "Stateful",
+    "Steps",
     "Traffic",
     "aggregators",
     "algorithms",

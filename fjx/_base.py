@@ -7,6 +7,7 @@ hold everywhere: transforms read ``(key, value, state) -> (value, state)``, step
 (``jax.random.key``).
 """
 
+import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -203,13 +204,56 @@ class ClientStep(Protocol):
         """One client's local work: the message (after - before), the next state, metrics."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steps:
+    """A computation in steps: a function that a caller may also run piece by piece.
+
+    Calling it runs ``begin``, then ``step`` as often as ``begin`` said, then ``end``.  Executors that
+    keep several clients in flight run the pieces themselves.
+
+    Attributes:
+        begin: ``(*inputs) -> (trips, carry)`` with ``trips`` an ``i32[]``.
+        step: ``(*inputs, t, carry) -> carry`` for t = 0, 1, ..., trips - 1.
+        end: ``(*inputs, carry) -> outputs``.
+    """
+
+    begin: Callable[..., tuple[Array, Tree]]
+    step: Callable[..., Tree]
+    end: Callable[..., Any]
+
+    def __call__(self, *inputs: Any) -> Any:
+        """All of it at once."""
+        trips, carry = self.begin(*inputs)
+        carry = jax.lax.fori_loop(0, trips, lambda t, carry: self.step(*inputs, t, carry), carry)
+        return self.end(*inputs, carry)
+
+    def around(self, before: Callable[..., Any], after: Callable[..., Any]) -> "Steps":
+        """The same steps from other inputs: ``after(*inputs, self(*before(*inputs)))``."""
+        return Steps(
+            begin=lambda *inputs: self.begin(*before(*inputs)),
+            step=lambda *inputs: self.step(*before(*inputs[:-2]), *inputs[-2:]),
+            end=lambda *inputs: after(*inputs[:-1], self.end(*before(*inputs[:-1]), inputs[-1])),
+        )
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> "Steps":
+        """Any function as a computation whose ``end`` does everything."""
+        if isinstance(function, cls):
+            return function
+        return cls(
+            begin=lambda *inputs: (jnp.int32(0), ()),
+            step=lambda *inputs: inputs[-1],
+            end=lambda *inputs: function(*inputs[:-1]),
+        )
+
+
 class MessageLike(Protocol):
     def __call__(self, params: Tree, /) -> TreeLike:
         """The template (shapes and dtypes) of the message that ``update`` returns."""
 
 
 class ClientUpdate(NamedTuple):
-    """One client's local work."""
+    """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too."""
 
     init: ClientInit
     update: ClientStep
@@ -282,14 +326,20 @@ class Executor(Protocol):
     """How a cohort is run: all at once, in chunks, over devices.  Results do not depend on it."""
 
     def __call__(
-        self, client: Callable[[Tree], tuple[Tree, Tree]], inputs: Tree, cost: Array, /
+        self,
+        client: Callable[[Tree, Tree], tuple[Tree, Tree]],
+        shared: Tree,
+        slots: Tree,
+        cost: Array,
+        /,
     ) -> tuple[Tree, Tree]:
-        """Runs ``client`` on every slot of ``inputs``.
+        """Runs ``client`` on every slot.
 
         Args:
-            client: one slot's inputs to ``(summed, stacked)``.  For inputs that are all zeros it
-                must return a ``summed`` of zeros: such slots pad a chunk.
-            inputs: pytree of ``[m, ...]``.
+            client: ``(shared, slot) -> (summed, stacked)``, possibly a :class:`Steps`.  For a slot of
+                zeros it must return a ``summed`` of zeros: such slots fill up a chunk.
+            shared: what every client is given: the model, the packed examples.
+            slots: pytree of ``[m, ...]``, what each client is given.
             cost: ``i32[m]``, proportional to a slot's work; executors may sort by it.
 
         Returns:

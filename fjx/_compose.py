@@ -22,6 +22,7 @@ from fjx._base import (
     Metrics,
     Public,
     ServerUpdate,
+    Steps,
     Traffic,
     Tree,
     TreeLike,
@@ -75,6 +76,17 @@ class ClientRow(NamedTuple):
 
     client: Tree
     uplink: Tree
+
+
+class _Shared(NamedTuple):
+    """What every client of the round is given."""
+
+    key_clients: Key
+    key_public: Key
+    broadcast: Tree
+    arrays: Tree
+    aggregator: Tree
+    invited: Array
 
 
 class _Slot(NamedTuple):
@@ -190,15 +202,19 @@ def compose(
         broadcast = downlink.decode(sent)
         invited = jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32)
 
-        def run_client(slot: _Slot) -> tuple[Tree, Tree]:
-            key_train, key_encode, key_contribute = jax.random.split(
-                jax.random.fold_in(key_clients, slot.id), 3
-            )
-            examples = Examples(cohort.examples.arrays, slot.offset, slot.size)
-            message, memory, metrics = client.update(
-                key_train, broadcast, slot.row.client, examples
-            )
+        shared = _Shared(
+            key_clients, key_public, broadcast, cohort.examples.arrays, state.aggregator, invited
+        )
+
+        def inputs(shared: _Shared, slot: _Slot) -> tuple[Key, Tree, Tree, Examples]:
+            key_train, _, _ = _client_keys(shared, slot)
+            examples = Examples(shared.arrays, slot.offset, slot.size)
+            return key_train, shared.broadcast, slot.row.client, examples
+
+        def deliver(shared: _Shared, slot: _Slot, trained: tuple[Tree, Tree, Metrics]) -> Tree:
+            message, memory, metrics = trained
             _validate.same_structure("the client's message", message, "its template", template)
+            _, key_encode, key_contribute = _client_keys(shared, slot)
             payload, residual = uplink.encode(key_encode, message, slot.row.uplink)
             received = uplink.decode(payload)
 
@@ -207,8 +223,8 @@ def compose(
             weight = jnp.where(counts, slot.weight, 0.0)
             received = _tree.where(counts, received, _tree.zeros_like(received))
             # A clone, because every client draws the same from it on purpose.
-            key_shared = jax.random.clone(key_public)
-            public = Public(state.aggregator, key_shared, slot.rank, invited)
+            key_shared = jax.random.clone(shared.key_public)
+            public = Public(shared.aggregator, key_shared, slot.rank, shared.invited)
             contribution = aggregator.contribute(key_contribute, received, weight, public)
             if aggregator.combine is SUM:
                 # Whatever an aggregator adds of its own (local noise, say), an absentee adds none.
@@ -220,6 +236,7 @@ def compose(
                 return tally, (contribution, row)
             return (contribution, tally), row
 
+        run_client = Steps.of(client.update).around(inputs, deliver)
         slots = _Slot(
             cohort.ids,
             cohort.weights,
@@ -229,9 +246,9 @@ def compose(
             rows,
         )
         if aggregator.combine is STACK:
-            tally, (total, rows) = execute(run_client, slots, cohort.examples.size)
+            tally, (total, rows) = execute(run_client, shared, slots, cohort.examples.size)
         else:
-            (total, tally), rows = execute(run_client, slots, cohort.examples.size)
+            (total, tally), rows = execute(run_client, shared, slots, cohort.examples.size)
 
         message, aggregator_state, aggregator_metrics = aggregator.finish(
             key_finish, total, state.aggregator
@@ -248,6 +265,11 @@ def compose(
         )
 
     return Algorithm(init, init_client, run_round, traffic)
+
+
+def _client_keys(shared: _Shared, slot: _Slot) -> Array:
+    """A client's keys, by its id: for training, for its codec, for its contribution."""
+    return jax.random.split(jax.random.fold_in(shared.key_clients, slot.id), 3)
 
 
 def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:

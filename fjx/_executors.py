@@ -1,15 +1,16 @@
 """How a cohort is run.  Every executor computes the same round; they differ in memory and time."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from fjx import _validate
-from fjx._base import Array, Executor, Tree
+from fjx import _tree, _validate
+from fjx._base import Array, Executor, Steps, Tree
 
-OneClient = Callable[[Tree], tuple[Tree, Tree]]
+OneClient = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 def vectorized() -> Executor:
@@ -23,24 +24,27 @@ def vectorized() -> Executor:
     Examples:
         >>> import jax.numpy as jnp
         >>> from fjx import simulation
+        >>> def client(shared, x):
+        ...     return shared * x, x * x
         >>> run = simulation.vectorized()
-        >>> total, squares = run(lambda x: (x, x * x), jnp.arange(4), jnp.ones(4, jnp.int32))
+        >>> total, squares = run(client, 10, jnp.arange(4), jnp.ones(4, jnp.int32))
         >>> int(total), squares.tolist()
-        (6, [0, 1, 4, 9])
+        (60, [0, 1, 4, 9])
     """
 
-    def execute(client: OneClient, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
-        summed, stacked = jax.vmap(client)(inputs)
+    def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
+        summed, stacked = jax.vmap(client, (None, 0))(shared, slots)
         return _sum(summed), stacked
 
     return execute
 
 
 def chunked(size: int) -> Executor:
-    """Runs ``size`` clients at a time, those with most work first, and adds up as it goes.
+    """Runs ``size`` clients at a time under ``vmap``, those with most work first, adding up as it goes.
 
     Memory is that of ``size`` clients whatever the cohort, and a chunk takes as long as its longest
-    client, which sorting makes close to its shortest.
+    client, which sorting makes close to its shortest.  ``chunked(1)`` runs one client after another,
+    without ``vmap``.
 
     Args:
         size: clients at a time.
@@ -56,28 +60,142 @@ def chunked(size: int) -> Executor:
         >>> import jax.numpy as jnp
         >>> from fjx import simulation
         >>> run = simulation.chunked(3)
-        >>> total, squares = run(lambda x: (x, x * x), jnp.arange(4), jnp.array([1, 5, 2, 9]))
+        >>> cost = jnp.array([1, 5, 2, 9])
+        >>> total, squares = run(lambda _, x: (x, x * x), (), jnp.arange(4), cost)
         >>> int(total), squares.tolist()
         (6, [0, 1, 4, 9])
     """
     _validate.static_integer("size", size, at_least=1)
 
-    def execute(client: OneClient, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
-        slots = cost.shape[0]
-        order, chunks = _heaviest_first(cost), -(-slots // size)
-        arranged = _arrange(inputs, order, chunks * size)
-        rows = jax.tree.map(lambda x: x.reshape(chunks, size, *x.shape[1:]), arranged)
+    def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
+        count = cost.shape[0]
+        # What one client leaves cannot be told from what a vmap over a single one would leave; but
+        # products and convolutions of one model stay plain, where vmap would make them batched.
+        width = min(size, max(count, 1))
+        order, chunks = _heaviest_first(cost), -(-count // width)
+        arranged = _arrange(slots, order, chunks * width)
+        if width > 1:
+            arranged = jax.tree.map(lambda x: x.reshape(chunks, width, *x.shape[1:]), arranged)
 
         def step(total: Tree, chunk: Tree) -> tuple[Tree, Tree]:
-            summed, stacked = jax.vmap(client)(chunk)
-            return jax.tree.map(jnp.add, total, _sum(summed)), stacked
+            if width == 1:
+                summed, stacked = client(shared, chunk)
+            else:
+                summed, stacked = jax.vmap(client, (None, 0))(shared, chunk)
+                summed = _sum(summed)
+            return jax.tree.map(jnp.add, total, summed), stacked
 
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
-        summed_like = jax.eval_shape(client, one)[0]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), summed_like)
-        total, stacked = jax.lax.scan(step, zeros, rows)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
-        return total, _restore(flat, order)
+        zeros = _tree.zeros_like(_shapes(client, shared, slots)[0])
+        total, stacked = jax.lax.scan(step, zeros, arranged)
+        if width > 1:
+            stacked = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
+        return total, _restore(stacked, order)
+
+    return execute
+
+
+class _Lane(NamedTuple):
+    """One of the clients in flight.
+
+    Attributes:
+        place: ``i32[]``, its place in the queue; the length of the queue if the lane is idle.
+        slot: what the client was given.
+        t: ``i32[]``, steps done.
+        trips: ``i32[]``, steps to do.
+        carry: where it is.
+    """
+
+    place: Array
+    slot: Tree
+    t: Array
+    trips: Array
+    carry: Tree
+
+
+def lanes(count: int) -> Executor:
+    """Keeps ``count`` clients in flight, side by side without ``vmap``, those with most work first.
+
+    Each lane steps through a flat stream of batches: where a client ends, its contribution is added
+    up and the next one in the queue begins, so that no lane ever waits for another before the queue
+    is empty.  Every lane has operations of its own: products of small matrices stay plain where
+    ``vmap`` would make one batched product, and compilation takes longer with every lane.
+
+    Clients whose update is not a :class:`fjx.Steps` run one after another, as in ``chunked(1)``.
+
+    Args:
+        count: clients in flight.
+
+    Returns:
+        An :class:`fjx.Executor`.
+
+    Raises:
+        TypeError: ``count`` is not a Python integer.
+        ValueError: ``count`` is below one.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import Steps, simulation
+        >>> powers = Steps(  # 2 to the n, in n steps
+        ...     begin=lambda _, n: (n, jnp.int32(1)),
+        ...     step=lambda _, n, t, carry: 2 * carry,
+        ...     end=lambda _, n, carry: (n, carry))
+        >>> n = jnp.array([1, 5, 2, 9])
+        >>> total, stacked = simulation.lanes(2)(powers, (), n, n)
+        >>> int(total), stacked.tolist()
+        (17, [2, 32, 4, 512])
+    """
+    _validate.static_integer("count", count, at_least=1)
+
+    def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
+        work, queued = Steps.of(client), cost.shape[0]
+        order = _heaviest_first(cost)
+        queue = _arrange(slots, order, queued)
+
+        def load(place: Array) -> _Lane:
+            slot = jax.tree.map(lambda x: x.at[place].get(mode="fill", fill_value=0), queue)
+            return _Lane(place, slot, jnp.int32(0), *work.begin(shared, slot))
+
+        def change(turn: tuple[_Lane, Array, Tree, Tree]) -> tuple[_Lane, Array, Tree, Tree]:
+            """The client in the lane hands in what it has, and the next one begins."""
+            lane, following, total, stacked = turn
+            summed, row = work.end(shared, lane.slot, lane.carry)
+            total = jax.tree.map(jnp.add, total, summed)
+            stacked = jax.tree.map(lambda x, y: x.at[lane.place].set(y, mode="drop"), stacked, row)
+            return load(jnp.minimum(following, queued)), following + 1, total, stacked
+
+        def due(turn: tuple[_Lane, Array, Tree, Tree]) -> Array:
+            lane, following = turn[:2]
+            something = (lane.place < queued) | (following < queued)
+            return (lane.t >= lane.trips) & something
+
+        def tick(state: tuple[tuple[_Lane, ...], Array, Tree, Tree]) -> Tree:
+            running, following, total, stacked = state
+            moved = []
+            for lane in running:
+                lane, following, total, stacked = jax.lax.while_loop(
+                    due, change, (lane, following, total, stacked)
+                )
+                # An idle lane steps on with nobody's model, and nobody reads it.
+                carry = work.step(shared, lane.slot, lane.t, lane.carry)
+                moved.append(lane._replace(t=lane.t + 1, carry=carry))
+            return tuple(moved), following, total, stacked
+
+        def busy(state: tuple[tuple[_Lane, ...], Array, Tree, Tree]) -> Array:
+            running, following = state[:2]
+            places = jnp.stack([lane.place for lane in running])
+            return (following < queued) | jnp.any(places < queued)
+
+        summed, row = _shapes(client, shared, slots)
+        idle = load(jnp.int32(queued))._replace(trips=jnp.int32(0))
+        stacked = jax.tree.map(lambda x: jnp.zeros((queued, *x.shape), x.dtype), row)
+        start = (
+            (idle,) * min(count, max(queued, 1)),
+            jnp.int32(0),
+            _tree.zeros_like(summed),
+            stacked,
+        )
+        _, _, total, stacked = jax.lax.while_loop(busy, tick, start)
+        return total, _restore(stacked, order)
 
     return execute
 
@@ -86,7 +204,9 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
     """Spreads the cohort over the devices of a mesh; each runs its share by an inner executor.
 
     Clients are dealt heaviest first, back and forth over the devices.  Sums are added across devices
-    (``psum``), stacked outputs gathered.  The model and the examples are replicated.
+    (``psum``), stacked outputs gathered.  The model and the examples are replicated: place them on the
+    mesh once (``jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))``), or every call will;
+    :func:`fjx.simulate` does.
 
     Args:
         mesh: devices; the cohort is spread over all its axes.
@@ -102,7 +222,8 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import simulation
         >>> run = simulation.sharded(jax.make_mesh((jax.device_count(),), ("clients",)))
-        >>> total, squares = run(lambda x: (x, x * x), jnp.arange(5), jnp.ones(5, jnp.int32))
+        >>> cost = jnp.ones(5, jnp.int32)
+        >>> total, squares = run(lambda _, x: (x, x * x), (), jnp.arange(5), cost)
         >>> int(total), squares.tolist()
         (10, [0, 1, 4, 9, 16])
     """
@@ -113,31 +234,37 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
     axes, devices = mesh.axis_names, mesh.size
     clients, everywhere = PartitionSpec(axes), PartitionSpec()
 
-    def execute(client: OneClient, inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
+    def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
         share = -(-cost.shape[0] // devices)
 
-        # What `client` closes over (the model) is replicated.  With the check of varying axes on, the
-        # transpose of its implicit broadcast would add the gradients of all devices' clients.
+        # With the check of varying axes on, the transpose of the implicit broadcast of what is
+        # shared (the model) would add up the gradients of all devices' clients.
         @jax.shard_map(
             mesh=mesh,
-            in_specs=(clients, clients),
+            in_specs=(everywhere, clients, clients),
             out_specs=(everywhere, clients),
             check_vma=False,
         )
-        def run(inputs: Tree, cost: Array) -> tuple[Tree, Tree]:
-            summed, stacked = inner(client, inputs, cost)
+        def run(shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
+            summed, stacked = inner(client, shared, slots, cost)
             return jax.tree.map(lambda x: jax.lax.psum(x, axes), summed), stacked
 
         # Ranks by weight, dealt back and forth: device 0 gets 0, 2D - 1, 2D, 4D - 1, ...
         deal = jnp.arange(share * devices).reshape(share, devices)
         deal = jnp.where(jnp.arange(share)[:, None] % 2 == 1, deal[:, ::-1], deal).T.reshape(-1)
         order = _heaviest_first(cost)
-        dealt = jax.tree.map(lambda x: x[deal], _arrange((inputs, cost), order, share * devices))
-        total, stacked = run(*dealt)
+        dealt = jax.tree.map(lambda x: x[deal], _arrange((slots, cost), order, share * devices))
+        total, stacked = run(shared, *dealt)
         undone = jax.tree.map(lambda x: x[jnp.argsort(deal)], stacked)
         return total, _restore(undone, order)
 
     return execute
+
+
+def _shapes(client: OneClient, shared: Tree, slots: Tree) -> tuple[Tree, Tree]:
+    """What one client leaves, as shapes and dtypes."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), slots)
+    return jax.eval_shape(client, shared, one)
 
 
 def _heaviest_first(cost: Array) -> Array:
@@ -145,13 +272,13 @@ def _heaviest_first(cost: Array) -> Array:
     return jnp.argsort(-cost, stable=True)
 
 
-def _arrange(inputs: Tree, order: Array, total: int) -> Tree:
+def _arrange(slots: Tree, order: Array, total: int) -> Tree:
     """The slots in ``order``, padded to ``total`` with slots of zeros, which do nothing."""
 
     def pad(x: Array) -> Array:
         return jnp.pad(x[order], [(0, total - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
 
-    return jax.tree.map(pad, inputs)
+    return jax.tree.map(pad, slots)
 
 
 def _restore(stacked: Tree, order: Array) -> Tree:

@@ -43,9 +43,23 @@ def permute(key: Key, positions: Array, n: Array | int) -> Array:
         Hoang, Morris, Rogaway, *An Enciphering Scheme Based on a Card Shuffle*, CRYPTO 2012
         (arXiv:1208.1176).
     """
+    return permute_by(shuffle(key), positions, n)
+
+
+def shuffle(key: Key) -> Array:
+    """The permutations that a key determines, one for each n, written down: ``u32[32, 2]``."""
+    return jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
+
+
+def reshuffle(order: Array, epoch: Array) -> Array:
+    """Another :func:`shuffle` for each epoch, for a few integer operations instead of a new key."""
+    return _mix(order + epoch.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
+
+
+def permute_by(order: Array, positions: Array, n: Array | int) -> Array:
+    """:func:`permute` by a :func:`shuffle` that is there already."""
     n = jnp.maximum(jnp.asarray(n, jnp.int32), 1).astype(jnp.uint32)
-    words = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
-    shifts, salts = words[:, 0] % n, words[:, 1]
+    shifts, salts = order[:, 0] % n, order[:, 1]
 
     def swap_or_not(x: Array, word: tuple[Array, Array]) -> tuple[Array, None]:
         shift, salt = word

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fjx._permutation import permute
+from fjx._permutation import permute, permute_by, reshuffle, shuffle
 
 MOST = 2000
 traced = jax.jit(permute)  # one program for every n
@@ -90,3 +90,17 @@ def test_pairs_are_as_likely():
     ordered = np.bincount(first * 50 + second, minlength=2500).reshape(50, 50)
     assert (np.diag(ordered) == 0).all()
     assert abs(chi_square(ordered[~np.eye(50, dtype=bool)])) < 4
+
+
+def test_epochs_are_shuffled_independently():
+    """Chi-square of 36,000 draws over the 6 x 6 pairs of orders of two epochs, within 4 deviations."""
+
+    def both(key):
+        order = shuffle(key)
+        epochs = jnp.arange(7, 9, dtype=jnp.int32)
+        return jax.vmap(lambda e: permute_by(reshuffle(order, e), jnp.arange(3), 3))(epochs)
+
+    drawn = np.asarray(jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(2), 36_000)))
+    counts = np.unique(drawn.reshape(len(drawn), 6), axis=0, return_counts=True)[1]
+    assert counts.size == 36
+    assert abs(chi_square(counts)) < 4

@@ -1,5 +1,7 @@
 """The client of SCAFFOLD."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -67,18 +69,22 @@ def scaffold(
             )
         return _tree.zeros_like(params)
 
-    def update(
-        key: Key, broadcast: Tree, control: Tree, examples: Examples
+    def inputs(key: Key, broadcast: Tree, control: Tree, examples: Examples) -> tuple[Any, ...]:
+        drift = _tree.subtract(broadcast["control"], control)
+        return key, broadcast["params"], examples, drift
+
+    def message(
+        key: Key, broadcast: Tree, control: Tree, examples: Examples, trained: tuple[Tree, Metrics]
     ) -> tuple[Tree, Tree, Metrics]:
         x, c = broadcast["params"], broadcast["control"]
-        y, metrics = train(key, x, examples, drift=_tree.subtract(c, control))
+        y, metrics = trained
         inverse = 1 / (jnp.maximum(metrics["steps"], 1.0) * learning_rate)
         mean_gradient = _tree.scale(inverse, _tree.subtract(x, y))
         change = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, mean_gradient, c)
-        message = {"params": _tree.subtract(y, x), "control": change}
-        return message, _tree.add(control, change), metrics
+        sent = {"params": _tree.subtract(y, x), "control": change}
+        return sent, _tree.add(control, change), metrics
 
-    def message(params: Tree) -> TreeLike:
+    def message_like(params: Tree) -> TreeLike:
         return {"params": _tree.like(params), "control": _tree.like(params)}
 
-    return ClientUpdate(init, update, message)
+    return ClientUpdate(init, train.around(inputs, message), message_like)

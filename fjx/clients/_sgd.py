@@ -1,15 +1,14 @@
 """Local training: the loop that FedAvg and most of its descendants share."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
-from fjx._permutation import permute
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree
+from fjx._permutation import permute_by, reshuffle, shuffle
 from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 
@@ -61,13 +60,16 @@ def local_sgd(
     """
     train = trainer(loss_fn, optimizer, epochs=epochs, steps=steps, batch_size=batch_size)
 
-    def update(
-        key: Key, broadcast: Tree, state: Tree, examples: Examples
+    def message(
+        key: Key, broadcast: Tree, state: Tree, examples: Examples, trained: tuple[Tree, Metrics]
     ) -> tuple[Tree, Tree, Metrics]:
-        model, metrics = train(key, broadcast, examples)
+        model, metrics = trained
         return _tree.subtract(model, broadcast), state, metrics
 
-    return ClientUpdate(lambda params: (), update, _tree.like)
+    def inputs(key: Key, broadcast: Tree, state: Tree, examples: Examples) -> tuple[Any, ...]:
+        return key, broadcast, examples, None
+
+    return ClientUpdate(lambda params: (), train.around(inputs, message), _tree.like)
 
 
 def trainer(
@@ -77,10 +79,10 @@ def trainer(
     epochs: int | None,
     steps: int | None,
     batch_size: int,
-) -> Callable[..., tuple[Tree, Metrics]]:
-    """The local loop: ``(key, model, examples, drift=None) -> (model, metrics)``.
+) -> Steps:
+    """The local loop: ``(key, model, examples, drift) -> (model, metrics)``.
 
-    ``drift`` is added to every gradient: SCAFFOLD's correction c - c_i, and its kin.
+    ``drift`` is added to every gradient, or is None: SCAFFOLD's correction c - c_i, and its kin.
     """
     loss = as_loss(loss_fn)
     if not isinstance(optimizer, optax.GradientTransformation):
@@ -90,9 +92,19 @@ def trainer(
     _validate.integer(*(("steps", steps) if epochs is None else ("epochs", epochs)), at_least=1)
     _validate.static_integer("batch_size", batch_size, at_least=1)
 
-    def train(
-        key: Key, model: Tree, examples: Examples, drift: Tree | None = None
-    ) -> tuple[Tree, Metrics]:
+    def observe(
+        model: Tree, examples: Examples, t: Array, order: Array, key_loss: Key
+    ) -> tuple[Metrics, Tree, Tree]:
+        batch, mask = minibatch(order, examples, t, batch_size)
+        value, metrics, model, gradient = value_and_grad(
+            loss, model, batch, mask, jax.random.fold_in(key_loss, t)
+        )
+        ones = {"loss": value, "examples": jnp.float32(1)}
+        return _tree.scale(jnp.sum(mask), {**metrics, **ones}), model, gradient
+
+    def begin(
+        key: Key, model: Tree, examples: Examples, drift: Tree | None
+    ) -> tuple[Array, _Training]:
         key_shuffle, key_loss = jax.random.split(key)
         per_epoch = -(-examples.size // batch_size)
         if steps is not None:
@@ -100,34 +112,55 @@ def trainer(
         else:
             assert epochs is not None  # checked above, once for all clients
             trips = per_epoch * epochs
+        order = shuffle(key_shuffle)
+        seen = jax.eval_shape(observe, model, examples, 0, order, key_loss)[0]
+        optimizer_state = optimizer.init(_tree.split_floats(_params(model))[0])
+        sums = _tree.zeros_like(seen)
+        return trips, _Training(model, optimizer_state, sums, order, key_loss, drift, trips)
 
-        def observe(t: Array, model: Tree) -> tuple[Metrics, Tree, Tree]:
-            batch, mask = minibatch(key_shuffle, examples, t, batch_size)
-            value, metrics, model, gradient = value_and_grad(
-                loss, model, batch, mask, jax.random.fold_in(key_loss, t)
-            )
-            ones = {"loss": value, "examples": jnp.float32(1)}
-            return _tree.scale(jnp.sum(mask), {**metrics, **ones}), model, gradient
+    def step(
+        key: Key, model: Tree, examples: Examples, drift: Tree | None, t: Array, now: _Training
+    ) -> _Training:
+        seen, model, gradient = observe(now.model, examples, t, now.order, now.key_loss)
+        if now.drift is not None:
+            gradient = _tree.add(gradient, now.drift)
+        model, optimizer_state = _descend(optimizer, gradient, now.optimizer, model)
+        sums = jax.tree.map(jnp.add, now.sums, seen)
+        return now._replace(model=model, optimizer=optimizer_state, sums=sums)
 
-        def step(t: Array, carry: tuple[Tree, Any, Metrics]) -> tuple[Tree, Any, Metrics]:
-            model, optimizer_state, sums = carry
-            seen, model, gradient = observe(t, model)
-            if drift is not None:
-                gradient = _tree.add(gradient, drift)
-            model, optimizer_state = _descend(optimizer, gradient, optimizer_state, model)
-            return model, optimizer_state, jax.tree.map(jnp.add, sums, seen)
+    def end(
+        key: Key, model: Tree, examples: Examples, drift: Tree | None, done: _Training
+    ) -> tuple[Tree, Metrics]:
+        examples_seen = jnp.maximum(done.sums["examples"], 1.0)
+        means = {k: total / examples_seen for k, total in done.sums.items() if k != "examples"}
+        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(jnp.float32)}
 
-        sums = _tree.zeros_like(jax.eval_shape(observe, 0, model)[0])
-        start = (model, optimizer.init(_tree.split_floats(_params(model))[0]), sums)
-        model, _, sums = jax.lax.fori_loop(0, trips, step, start)
-        examples_seen = jnp.maximum(sums.pop("examples"), 1.0)
-        means = {name: total / examples_seen for name, total in sums.items()}
-        return model, {**means, "steps": jnp.asarray(trips).astype(jnp.float32)}
-
-    return train
+    return Steps(begin, step, end)
 
 
-def minibatch(key: Key, examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
+class _Training(NamedTuple):
+    """Where a client's local training is.
+
+    Attributes:
+        model: its model.
+        optimizer: its optimiser's state.
+        sums: its metrics, each times the examples of a batch, summed.
+        order: how it shuffles.
+        key_loss: what it draws from.
+        drift: what it adds to each gradient, if anything.
+        trips: how many steps it will have done.
+    """
+
+    model: Tree
+    optimizer: Any
+    sums: dict[str, Array]
+    order: Array
+    key_loss: Key
+    drift: Tree | None
+    trips: Array
+
+
+def minibatch(order: Array, examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
     """Batch ``step`` of an endless run of epochs, each a fresh permutation of the examples.
 
     Returns the batch and its mask; rows outside the mask repeat one real example.
@@ -135,7 +168,7 @@ def minibatch(key: Key, examples: Examples, step: Array, size: int) -> tuple[Tre
     per_epoch = jnp.maximum(-(-examples.size // size), 1)
     positions = step % per_epoch * size + jnp.arange(size, dtype=jnp.int32)
     mask = positions < examples.size
-    shuffled = permute(jax.random.fold_in(key, step // per_epoch), positions, examples.size)
+    shuffled = permute_by(reshuffle(order, step // per_epoch), positions, examples.size)
     return examples.take(jnp.where(mask, shuffled, 0)), mask
 
 

@@ -1,6 +1,7 @@
 """Running algorithms: whole runs as one program, and a host that watches over them."""
 
 from fjx._executors import chunked as chunked
+from fjx._executors import lanes as lanes
 from fjx._executors import sharded as sharded
 from fjx._executors import vectorized as vectorized
 from fjx.simulation._evaluate import Score as Score
@@ -34,6 +35,7 @@ __all__ = [
     "evaluation",
     "gather",
     "host_table",
+    "lanes",
     "make_table",
     "mapped_table",
     "per_client",

@@ -27,10 +27,9 @@ def model_of(name: str) -> models.Model:
 
 def dataset_of(workload: Workload, *, hosted: bool = False) -> data.FederatedData:
     """The examples, on the device or on the host."""
-    if hosted:
-        x, y = workloads.examples(workload)
-        return data.from_packed({"x": x, "y": y}, workloads.sizes(workload))
-    return data.from_clients([{"x": x, "y": y} for x, y in workloads.by_client(workload)])
+    x, y = workloads.examples(workload)
+    dataset = data.from_packed({"x": x, "y": y}, workloads.sizes(workload))
+    return dataset if hosted else data.on_device(dataset)
 
 
 def executor_of(text: str) -> fjx.Executor:

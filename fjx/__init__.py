@@ -28,6 +28,9 @@ from fjx._base import Traffic as Traffic
 from fjx._compose import compose as compose
 from fjx.simulation import Result as Result
 from fjx.simulation import simulate as simulate
+from fjx.simulation._devices import devices_from_environment as _heed_environment
+
+_heed_environment()
 
 __version__ = "0.1.0"
 

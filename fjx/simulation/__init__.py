@@ -4,10 +4,17 @@ from fjx._executors import chunked as chunked
 from fjx._executors import lanes as lanes
 from fjx._executors import sharded as sharded
 from fjx._executors import vectorized as vectorized
+from fjx.simulation._compile import cache_compilations as cache_compilations
+from fjx.simulation._devices import use_cpu_devices as use_cpu_devices
 from fjx.simulation._evaluate import Score as Score
 from fjx.simulation._evaluate import evaluation as evaluation
 from fjx.simulation._evaluate import per_client as per_client
+from fjx.simulation._fastest import Choice as Choice
+from fjx.simulation._fastest import fastest as fastest
 from fjx.simulation._ledger import Ledger as Ledger
+from fjx.simulation._memory import Memory as Memory
+from fjx.simulation._memory import memory as memory
+from fjx.simulation._memory import widest_chunk as widest_chunk
 from fjx.simulation._program import Evaluate as Evaluate
 from fjx.simulation._program import History as History
 from fjx.simulation._program import Program as Program
@@ -23,25 +30,32 @@ from fjx.simulation._table import mapped_table as mapped_table
 from fjx.simulation._table import scatter as scatter
 
 __all__ = [
+    "Choice",
     "Evaluate",
     "History",
     "Ledger",
+    "Memory",
     "Program",
     "Result",
     "Score",
     "Seconds",
     "SimulationState",
+    "cache_compilations",
     "chunked",
     "evaluation",
+    "fastest",
     "gather",
     "host_table",
     "lanes",
     "make_table",
     "mapped_table",
+    "memory",
     "per_client",
     "program",
     "scatter",
     "sharded",
     "simulate",
+    "use_cpu_devices",
     "vectorized",
+    "widest_chunk",
 ]

@@ -1,5 +1,6 @@
 """Compiling ahead of time, and placing arguments where a compiled program wants them."""
 
+import os
 import time
 from typing import Any
 
@@ -8,6 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
+from fjx.simulation._memory import require_room
+
+
+def cache_compilations(folder: str | os.PathLike[str]) -> None:
+    """Keeps compiled programs in a folder: a later process that runs the same rounds compiles nothing.
+
+    A switch of JAX's own persistent cache that leaves out no program for being small or quickly
+    compiled.  It holds for all of JAX, from the next compilation on.  Tracing is not saved.
+
+    Args:
+        folder: is made if need be; safe to share between processes and versions.
+
+    Examples:
+        >>> import jax, tempfile
+        >>> from fjx import simulation
+        >>> simulation.cache_compilations(tempfile.mkdtemp())
+        >>> jax.config.update("jax_compilation_cache_dir", None)  # off again
+    """
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class Compiler:
@@ -21,11 +43,16 @@ class Compiler:
         self.seconds = 0.0
 
     def __call__(self, jitted: Any, *args: Any) -> tuple[Any, Tree]:
-        """The compiled program and the shapes of what it returns; of ``args`` only shapes are read."""
+        """The compiled program and the shapes of what it returns; of ``args`` only shapes are read.
+
+        Raises:
+            MemoryError: it would need more memory than there is.
+        """
         began = time.perf_counter()
         lowered = jitted.lower(*jax.tree.map(_like, args))
         compiled = lowered.compile()
         self.seconds += time.perf_counter() - began
+        require_room(compiled)
         return compiled, lowered.out_info
 
 

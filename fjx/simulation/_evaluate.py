@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Examples, Metrics, Tree
-from fjx.data import FederatedData
+from fjx.data import FederatedData, on_device
 
 Score = Callable[[Tree, Tree], Metrics]
 """``(params, batch) -> {name: f32[b]}``, one number for each example of the batch."""
@@ -54,7 +54,8 @@ def per_client(
 
     Args:
         score: ``(params, batch) -> {name: f32[b]}``.
-        dataset: whose clients are evaluated, one after another.
+        dataset: whose clients are evaluated, one after another.  All of it is put on the device; of a
+            large one evaluate a part, :func:`fjx.data.take_clients`.
         batch_size: examples at a time.
 
     Returns:
@@ -72,7 +73,7 @@ def per_client(
         [2.0, 16.0]
     """
     _validate.static_integer("batch_size", batch_size, at_least=1)
-    return jax.tree_util.Partial(_client_scores, _Static((score, batch_size)), dataset)
+    return jax.tree_util.Partial(_client_scores, _Static((score, batch_size)), on_device(dataset))
 
 
 @jax.tree_util.register_static

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from fjx.data import FederatedData
 from fjx.samplers import Sampler
 from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler
+from fjx.simulation._fastest import Choice, fastest, usual
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import (
     Evaluate,
@@ -57,6 +58,7 @@ class Result(NamedTuple):
             (Ctrl-C) or ``"diverged"``.
         diverged_at: the first round (from 1) after which the model was not finite or in which no
             client's message was; None if there is none.
+        choice: what ``executor="auto"`` found; None if it was not asked.
     """
 
     params: Tree
@@ -66,6 +68,7 @@ class Result(NamedTuple):
     seconds: Seconds
     stopped: str
     diverged_at: int | None
+    choice: Choice | None
 
 
 def simulate(
@@ -76,7 +79,7 @@ def simulate(
     *,
     sampler: Sampler,
     rounds: int,
-    executor: Executor | None = None,
+    executor: Executor | Literal["auto"] | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 10,
     table: TableOf = make_table,
@@ -105,7 +108,9 @@ def simulate(
         dataset: the clients' examples.
         sampler: who takes part in a round.
         rounds: in all, those of a checkpoint included.
-        executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
+        executor: how a cohort is run.  By default what is usually good for such shapes, on all
+            devices there are; ``"auto"`` tries which is the fastest here, see
+            :func:`fjx.simulation.fastest`.
         evaluate: ``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`.
         evaluate_every: rounds in a block.
         table: where clients' states live: :func:`fjx.simulation.make_table` on the device,
@@ -122,6 +127,7 @@ def simulate(
         TypeError: a legacy key; an argument of another kind.
         ValueError: a number or word is out of range; ``evaluate`` returns no scalars, or there is a
             ``stop`` without it; the checkpoint is of another run.
+        MemoryError: a block of rounds would need more memory than there is; nothing has run.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -136,6 +142,10 @@ def simulate(
     """
     _validate.key("key", key)
     _validate.static_integer("rounds", rounds, at_least=1)
+    if isinstance(executor, str) and executor != "auto":
+        raise ValueError(
+            f'executor must be one of fjx.simulation, such as chunked(8), or "auto", got {executor!r}'
+        )
     if on_nonfinite not in ("stop", "continue"):
         raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
     if stop is not None and evaluate is None:
@@ -143,8 +153,14 @@ def simulate(
     require_parts(algorithm, dataset, sampler)
     _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
-    sampler.capacity(dataset.num_clients)  # raises if there are too few clients
+    slots = sampler.capacity(dataset.num_clients)  # raises if there are too few clients
     traffic = algorithm.traffic(_tree.like(start.params))
+    choice = None
+    if executor is None:
+        executor = usual(start.params, slots)
+    elif executor == "auto":
+        choice = fastest(key, algorithm, params, dataset, sampler=sampler)
+        executor = choice.executor
     began, compiler = time.perf_counter(), Compiler()
     run = Run(key, algorithm, dataset, sampler, executor, evaluate)
 
@@ -158,7 +174,7 @@ def simulate(
                 "ask for at least as many, or give another folder"
             )
         interrupted = stack.enter_context(_ctrl_c())
-        bar = stack.enter_context(_bar(progress, rounds, done))
+        bar = stack.enter_context(_bar(progress, rounds, done, choice))
         stopped = "finished"
         play: Resident | Stream = Resident(run, evaluate_every, compiler)
         if done < rounds and (dataset.hosted or is_hosted(state.clients)):
@@ -199,6 +215,7 @@ def simulate(
         seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
+        choice=choice,
     )
 
 
@@ -262,7 +279,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _bar(
-    progress: bool | None, rounds: int, done: int
+    progress: bool | None, rounds: int, done: int, choice: Choice | None
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     from tqdm.auto import tqdm
 
@@ -270,6 +287,8 @@ def _bar(
     if jax.process_index() != 0:
         disable = True
     with tqdm(total=rounds, initial=done, unit="round", disable=disable) as bar:
+        if choice is not None and not bar.disable:
+            bar.write(str(choice), file=sys.stderr)
 
         def advance(length: int, scores: Mapping[str, float]) -> None:
             bar.set_postfix({name: f"{value:.4g}" for name, value in scores.items()}, refresh=False)

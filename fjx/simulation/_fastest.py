@@ -1,0 +1,221 @@
+"""Which executor is the fastest here, by trying."""
+
+import functools
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fjx import _validate
+from fjx._base import Algorithm, Cohort, Executor, Key, Tree
+from fjx._executors import chunked, lanes, sharded, vectorized
+from fjx.data import FederatedData, on_device, take_clients
+from fjx.samplers import Sampler
+from fjx.simulation._compile import Compiler, place
+from fjx.simulation._program import initial_state, require_parts, round_keys
+from fjx.simulation._table import gather
+
+_SECONDS = 0.15  # a trial round is cut down to about this
+_TIMES = 4  # of which the best counts
+_GLANCE = 1 / 16  # of the examples
+_SMALL = 2**20  # bytes of all models of a cohort
+
+
+class Choice(NamedTuple):
+    """What :func:`fastest` found.
+
+    Attributes:
+        executor: the fastest.
+        name: what it is called.
+        seconds: by name, of the trial round, in which every client had the same fraction of its
+            examples; infinite for what was given up.
+    """
+
+    executor: Executor
+    name: str
+    seconds: dict[str, float]
+
+    def __str__(self) -> str:
+        ranked = sorted(self.seconds.items(), key=lambda item: item[1])
+        times = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in ranked if s < math.inf)
+        given_up = [name for name, s in ranked if s == math.inf]
+        return f"{self.name} is the fastest executor here ({times}" + (
+            f"; given up: {', '.join(given_up)})" if given_up else ")"
+        )
+
+
+def fastest(
+    key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, *, sampler: Sampler
+) -> Choice:
+    """Times executors on the real algorithm, model and data, and returns the fastest.
+
+    Chunks and lanes are widened as long as that helps; with several devices every candidate is
+    spread over all of them.  The trial is a cohort of the first round whose clients have a fraction
+    of their examples.  It is compiled for each candidate, which takes most of the time, and remembered
+    for the algorithm, the shapes and the devices.
+
+    Guarantees: a choice changes a run by the order of floating sums only; but since it depends on the
+        clock, runs that must agree bit for bit should name their executor.
+
+    Args:
+        key: the root key of the run.
+        algorithm: from :func:`fjx.compose`.
+        params: the model.
+        dataset: the clients' examples, on the device or on the host.
+        sampler: who takes part in a round.
+
+    Returns:
+        A :class:`Choice`; ``str`` of it says what was chosen and why.
+
+    Raises:
+        TypeError: an argument is of another kind, or traced.
+        MemoryError: no executor fits in memory.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import data, samplers, simulation
+        >>> dataset = data.from_clients([jnp.ones((n, 2)) for n in (3, 1)])
+        >>> algorithm = fjx.algorithms.fedavg(
+        ...     lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=0.1, batch_size=1)
+        >>> choice = simulation.fastest(
+        ...     jax.random.key(0), algorithm, jnp.zeros((1, 2)), dataset, sampler=samplers.full())
+        >>> choice.seconds[choice.name] == min(choice.seconds.values())
+        True
+    """
+    require_parts(algorithm, dataset, sampler)
+    _validate.key("key", key)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, params, dataset))):
+        raise TypeError(
+            "executors cannot be timed inside jit, vmap or scan; choose with simulation.fastest "
+            "outside, and give its .executor"
+        )
+    state, cohort = _trial(key, algorithm, params, dataset, sampler)
+    shapes = [(x.shape, x.dtype) for x in jax.tree.leaves((state, cohort))]
+    about = (str(shapes), jax.tree.structure((state, cohort)), tuple(jax.devices()))
+    known = _CHOICES.setdefault(algorithm.round, {})
+    if about not in known:
+        slots = cohort.ids.shape[0]
+        share = -(-slots // jax.device_count())
+        player = functools.partial(_player, key, algorithm, state, cohort)
+        known[about] = _search((_chunks(share), _lanes(share)), player, slots)
+    return known[about]
+
+
+# By the algorithm's round, a function, so that a choice is forgotten with what it was made for.
+_CHOICES: Any = weakref.WeakKeyDictionary()
+
+
+def usual(params: Tree, slots: int) -> Executor:
+    """What is good without trying, by the shapes alone, so that a run can be repeated.
+
+    Small cohorts of small models cost what is launched, and run all at once on one device.  Others are
+    spread over all devices; on a CPU each device runs one client after another, because products of
+    one client's matrices are faster than batched ones.
+    """
+    models = slots * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+    if models <= _SMALL:
+        return vectorized()
+    return spread(chunked(1) if jax.default_backend() == "cpu" else vectorized())
+
+
+def spread(inner: Executor) -> Executor:
+    """Over all devices of all processes, if there are several."""
+    if jax.device_count() == 1:
+        return inner
+    return sharded(Mesh(np.asarray(jax.devices()), ("clients",)), inner)
+
+
+def _trial(
+    key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, sampler: Sampler
+) -> tuple[Any, Cohort]:
+    """A state and a cohort to time rounds on."""
+    key_sample, _ = round_keys(key, jnp.int32(0))
+    ids = sampler.sample(key_sample, jnp.int32(0), dataset.num_clients).ids
+    if dataset.hosted:  # only the cohort's examples come to the device
+        real = [int(i) for i in np.asarray(ids) if i < dataset.num_clients]
+        dataset = on_device(take_clients(dataset, real or [0]))
+        places = jnp.arange(ids.shape[0], dtype=jnp.int32)
+        ids = jnp.minimum(places, dataset.num_clients)
+    state = initial_state(algorithm, params, 1)
+    return state, dataset.cohort(jnp.sort(ids))
+
+
+Play = Callable[[float, int], float]
+"""Seconds of a round in which the first so many clients have a fraction of their examples."""
+
+
+def _search(
+    ladders: Iterable[Iterable[tuple[str, Executor]]],
+    player: Callable[[Executor], Play],
+    clients: int,
+) -> Choice:
+    """Climbs each ladder as long as that helps."""
+    found: dict[str, Executor] = {}
+    seconds: dict[str, float] = {}
+    glances: list[float] = []
+    fraction = 1.0
+    for ladder in ladders:
+        for name, executor in ladder:
+            best = min(seconds.values(), default=math.inf)
+            found[name], seconds[name] = executor, math.inf
+            try:
+                play = player(executor)
+            except MemoryError:
+                break
+            # XLA has forms that are slower by orders of magnitude: a glance tells them in time.
+            glances.append(play(_GLANCE, 8))
+            if glances[-1] > max(2 * min(glances), 3 * _SECONDS):
+                break
+            if len(seconds) == 1:
+                whole = play(_GLANCE, clients) / _GLANCE
+                fraction = min(1.0, max(_GLANCE, _SECONDS / whole))
+            seconds[name] = min(play(fraction, clients) for _ in range(_TIMES))
+            if seconds[name] >= best:
+                break
+    name = min(seconds, key=lambda name: seconds[name])
+    if seconds[name] == math.inf:
+        raise MemoryError(f"not even {name} fits in the memory that is left; use a smaller model")
+    return Choice(found[name], name, seconds)
+
+
+def _chunks(slots: int) -> Iterable[tuple[str, Executor]]:
+    """From one at a time to all at once; where kernels are launched, the other way round."""
+    widths = [width for width in (1, 8, 32, 128, 512) if width < slots]
+    ladder = [(f"chunked({width})", spread(chunked(width))) for width in widths]
+    ladder.append(("vectorized()", spread(vectorized())))
+    return ladder if jax.default_backend() == "cpu" else ladder[::-1]
+
+
+def _lanes(slots: int) -> Iterable[tuple[str, Executor]]:
+    return [(f"lanes({k})", spread(lanes(k))) for k in (2, 4, 8) if k <= slots]
+
+
+def _player(key: Key, algorithm: Algorithm, state: Any, cohort: Cohort, executor: Executor) -> Play:
+    """Compiles a round."""
+
+    def play(key: Key, state: Any, cohort: Cohort) -> Tree:
+        rows = gather(state.clients, jnp.zeros_like(cohort.ids))
+        server, rows, _ = algorithm.round(key, state.algorithm, rows, cohort, executor=executor)
+        return server, rows
+
+    compiled, _ = Compiler()(jax.jit(play, keep_unused=True), key, state, cohort)
+    on_key, on_state, on_cohort = compiled.input_shardings[0]
+    key, state, cohort = place(key, on_key), place(state, on_state), place(cohort, on_cohort)
+    sizes = np.asarray(cohort.examples.size)
+
+    def seconds(fraction: float, clients: int) -> float:
+        size = np.ceil(sizes * fraction) * (np.arange(len(sizes)) < clients)
+        cut = place(size.astype(np.int32), on_cohort.examples.size)
+        trial = cohort._replace(examples=cohort.examples._replace(size=cut))
+        jax.block_until_ready(trial)
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(key, state, trial))
+        return time.perf_counter() - began
+
+    return seconds

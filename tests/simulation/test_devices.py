@@ -1,0 +1,87 @@
+"""Devices of a CPU, and what is saved of compilations, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, sys
+import fjx
+from fjx import data, samplers, simulation
+
+simulation.use_cpu_devices(8)
+simulation.cache_compilations(sys.argv[1])
+
+import chex, jax, jax.numpy as jnp, numpy as np, optax
+
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.rsplit("/")[-1]))
+values = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+dataset = data.from_packed(values, [3, 0, 20, 1, 2, 5, 4, 2, 1, 1, 1])
+client = fjx.clients.local_sgd(
+    lambda w, x, key: jnp.mean((w[None] - x) ** 2), optax.sgd(0.1), epochs=2, batch_size=2)
+uplink = fjx.compressors.error_feedback(fjx.compressors.quantize(bits=3))
+algorithm = fjx.compose(client=client, uplink=uplink)
+
+def play(executor):
+    result = fjx.simulate(
+        jax.random.key(0), algorithm, jnp.zeros(3), dataset, sampler=samplers.uniform(6), rounds=3,
+        executor=executor, progress=False)
+    return result.params, result.state.clients
+
+expected = play(simulation.vectorized())
+for devices in (1, 2, 4, 8):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("clients",))
+    for inner in (simulation.vectorized(), simulation.chunked(2)):
+        found = play(simulation.sharded(mesh, inner))
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert len(found[0].sharding.device_set) == devices
+try:
+    simulation.use_cpu_devices(3)
+except RuntimeError as error:
+    print(json.dumps({"late": str(error), "hits": hits.count("cache_hits"),
+        "misses": hits.count("cache_misses")}))
+"""
+
+
+def run(*arguments, **environment):
+    environment = {**os.environ, "XLA_FLAGS": "", **environment}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    done = [run("-c", PROGRAM, folder) for _ in range(2)]
+    assert [x.returncode for x in done] == [0, 0], done[0].stderr + done[1].stderr
+    return [json.loads(x.stdout.splitlines()[-1]) for x in done]
+
+
+def test_one_two_four_and_eight_devices_compute_the_same_and_later_is_too_late(twice):
+    assert "8 CPU devices, too late for 3" in twice[0]["late"]
+    assert "FJX_CPU_DEVICES=3" in twice[0]["late"]
+
+
+def test_a_second_process_compiles_nothing(twice):
+    first, second = twice
+    assert first["misses"] > 0
+    assert second["misses"] == 0
+    assert second["hits"] == first["misses"] + first["hits"]
+
+
+def test_the_environment_sets_devices_or_says_what_is_wrong_with_it():
+    count = "import fjx, jax; print(jax.device_count())"
+    assert run("-c", count, FJX_CPU_DEVICES="3").stdout == "3\n"
+    every = str(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    assert run("-c", count, FJX_CPU_DEVICES="all").stdout == every + "\n"
+    assert run("-c", count, FJX_CPU_DEVICES="").stdout == "1\n"
+    wrong = run("-c", count, FJX_CPU_DEVICES="two")
+    assert wrong.returncode != 0
+    assert "FJX_CPU_DEVICES must be a positive number or \"all\", got 'two'" in wrong.stderr

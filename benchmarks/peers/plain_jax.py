@@ -7,15 +7,22 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def loss_of(model: str) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
-    """``(params, x, y) -> loss``, the mean cross-entropy over a batch."""
+def losses_of(model: str) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
+    """``(params, x, y) -> losses``, the cross-entropy of each example of a batch: ``f32[n]``."""
     apply = {"cnn": _cnn, "logistic": _dense, "mlp": _dense, "lstm": _lstm}[model]
 
-    def loss(params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
+    def losses(params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
         logits = jax.nn.log_softmax(apply(params, x))
-        return -jnp.mean(jnp.take_along_axis(logits, y[..., None], axis=-1))
+        found = -jnp.take_along_axis(logits, y[..., None], axis=-1)
+        return found.reshape(len(y), -1).mean(axis=1)
 
-    return loss
+    return losses
+
+
+def loss_of(model: str) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
+    """``(params, x, y) -> loss``, the mean over a batch."""
+    losses = losses_of(model)
+    return lambda params, x, y: losses(params, x, y).mean()
 
 
 def _affine(layer: dict, x: jax.Array) -> jax.Array:

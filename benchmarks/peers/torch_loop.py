@@ -117,29 +117,41 @@ def read(model: nn.Module, params: dict) -> dict:
     return {name: views[name].numpy().reshape(like[name].shape).copy() for name in like}
 
 
+def start_of(workload: Workload, params: dict) -> nn.Module:
+    """The model of a workload, with these parameters."""
+    model = build(workload.model)
+    load(model, params)
+    if workload.model == "cnn":
+        model = model.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
+    return model
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def examples(workload: Workload) -> tuple[torch.Tensor, torch.Tensor]:
+    """All inputs and labels, in the types that torch's layers and losses want."""
+    x, y = (torch.from_numpy(a) for a in workloads.examples(workload))
+    if workload.model == "cnn":
+        x = x[:, None]
+    return (x.long() if workload.model == "lstm" else x), y.long()
+
+
 def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     start = workloads.parameters(workload)
-    model = build(workload.model)
-    load(model, start)
-    if workload.model == "cnn":
-        model = model.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
-
-    x, y = (torch.from_numpy(a) for a in workloads.examples(workload))
-    if workload.model == "cnn":
-        x = x[:, None]
-    if workload.model != "lstm":
-        y = y.long()  # what the loss wants; converted once
-    else:
-        x, y = x.long(), y.long()
+    model = start_of(workload, start)
+    x, y = examples(workload)
     ends = np.cumsum(workloads.sizes(workload)).tolist()
     windows = list(zip([0, *ends], ends, strict=False))
 
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=workloads.LEARNING_RATE)
+    learning = trained(model)
+    optimizer = torch.optim.SGD(learning, lr=workloads.LEARNING_RATE)
     loss_fn = nn.CrossEntropyLoss()
-    current = [p.detach().clone() for p in trained]
+    current = [p.detach().clone() for p in learning]
     total = [torch.empty_like(p) for p in current]
     done = 0
 
@@ -154,15 +166,15 @@ def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
 
     def one_round(round: int) -> None:
         clients = workloads.cohort(workload, round).tolist()
-        examples = sum(windows[c][1] - windows[c][0] for c in clients)
+        seen = sum(windows[c][1] - windows[c][0] for c in clients)
         torch._foreach_zero_(total)
         for client in clients:
             with torch.no_grad():
-                torch._foreach_copy_(trained, current)
+                torch._foreach_copy_(learning, current)
             train(client)
-            share = (windows[client][1] - windows[client][0]) / examples
+            share = (windows[client][1] - windows[client][0]) / seen
             with torch.no_grad():
-                torch._foreach_add_(total, trained, alpha=share)
+                torch._foreach_add_(total, learning, alpha=share)
         torch._foreach_copy_(current, total)
 
     def advance(rounds: int) -> None:
@@ -173,7 +185,7 @@ def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
 
     def params() -> dict:
         with torch.no_grad():
-            torch._foreach_copy_(trained, current)
+            torch._foreach_copy_(learning, current)
         return read(model, start)
 
     about = {"peer": "torch", "torch": torch.__version__, "threads": options.threads}

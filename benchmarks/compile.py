@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 
+from benchmarks import records
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -66,19 +68,20 @@ def main() -> None:
     parser.add_argument("--executor", default="chunked(1)")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", choices=("imports", "first_round"), help=argparse.SUPPRESS)
+    records.add_out(parser)
     options = parser.parse_args()
     if options.only == "imports":
         print(json.dumps(imports()))
     elif options.only == "first_round":
         print(json.dumps(first_round(options.workload, options.executor)))
     else:
+        write = records.writer(options.out)
         for only in ("imports", "first_round"):
             found = [_fresh(options, only) for _ in range(options.repetitions)]
             median = {name: statistics.median(x[name] for x in found) for name in found[0]}
-            record = {"kind": only, **median}
             if only == "first_round":
-                record |= {"workload": options.workload, "executor": options.executor}
-            print(json.dumps(record), flush=True)
+                median |= {"workload": options.workload, "executor": options.executor}
+            write(kind=only, **median)
 
 
 def _fresh(options: argparse.Namespace, only: str) -> dict[str, float]:

@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 
+from benchmarks import records
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -54,17 +56,18 @@ def main() -> None:
     parser.add_argument("--executor", default="chunked(10)")
     parser.add_argument("--population", type=int, default=10_000)
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    records.add_out(parser)
     options = parser.parse_args()
     if options.only:
         print(json.dumps(measure(options.only, options.population, options.executor)))
         return
+    write = records.writer(options.out)
     for clients in (options.population // 10, options.population):
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(clients)]
         command += ["--executor", options.executor, "--population", str(options.population)]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         found = json.loads(done.stdout)
-        record = {"kind": "memory", "clients": clients, "executor": options.executor, **found}
-        print(json.dumps(record), flush=True)
+        write(kind="memory", clients=clients, executor=options.executor, **found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 import fjx
-from benchmarks import worker
+from benchmarks import records
+from benchmarks.records import Write
 from fjx import clients, data, samplers, simulation
 
 COHORT, WIDTH, POPULATIONS = 100, 8, (10_000, 10_000_000)
@@ -32,7 +33,7 @@ def best(run: Callable[[], Any], repetitions: int) -> float:
     return min(seconds)
 
 
-def sampling(repetitions: int) -> None:
+def sampling(write: Write, repetitions: int) -> None:
     """Microseconds to draw a cohort of about 100, by sampler and population."""
     for population in POPULATIONS:
         for name, sampler in {
@@ -50,7 +51,7 @@ def sampling(repetitions: int) -> None:
                 return jax.lax.scan(step, start, jnp.arange(DRAWS))[0]
 
             seconds = best(lambda draw=draw: draw(jax.random.key(0)), repetitions)
-            worker.say(
+            write(
                 kind="sampling",
                 sampler=name,
                 population=population,
@@ -58,7 +59,7 @@ def sampling(repetitions: int) -> None:
             )
 
 
-def tables(repetitions: int) -> None:
+def tables(write: Write, repetitions: int) -> None:
     """Microseconds to gather 100 rows, change them and scatter them back, by population."""
     for population in POPULATIONS:
 
@@ -80,10 +81,10 @@ def tables(repetitions: int) -> None:
             return table
 
         seconds = best(run, repetitions)
-        worker.say(kind="table", population=population, microseconds=1e6 * seconds / DRAWS)
+        write(kind="table", population=population, microseconds=1e6 * seconds / DRAWS)
 
 
-def quadratics(repetitions: int) -> None:
+def quadratics(write: Write, repetitions: int) -> None:
     """Rounds a second on 10 quadratics of 20 unknowns, and the cost of 64 seeds in one program."""
     problem = data.quadratic_problem(jax.random.key(0), num_clients=10, dim=20)
     algorithm = fjx.compose(
@@ -95,7 +96,7 @@ def quadratics(repetitions: int) -> None:
     state, keys = program.init(jnp.zeros(20)), jax.random.split(jax.random.key(1), SEEDS)
 
     one = best(lambda: program.run(keys[0], state, ROUNDS)[0].params, repetitions)
-    worker.say(kind="quadratics", seeds=1, seconds=one, rounds_per_second=ROUNDS / one)
+    write(kind="quadratics", seeds=1, seconds=one, rounds_per_second=ROUNDS / one)
 
     few = ROUNDS // 10
     program = simulation.program(
@@ -104,15 +105,17 @@ def quadratics(repetitions: int) -> None:
     for seeds in (1, SEEDS):
         run = jax.jit(jax.vmap(lambda key: program.run(key, state, few)[0].params))
         seconds = best(lambda run=run, seeds=seeds: run(keys[:seeds]), repetitions)
-        worker.say(kind="seeds", seeds=seeds, seconds=seconds, rounds_per_second=few / seconds)
+        write(kind="seeds", seeds=seeds, seconds=seconds, rounds_per_second=few / seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
+    records.add_out(parser)
     options = parser.parse_args()
+    write = records.writer(options.out)
     for measure in (sampling, tables, quadratics):
-        measure(options.repetitions)
+        measure(write, options.repetitions)
 
 
 if __name__ == "__main__":

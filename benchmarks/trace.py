@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import worker, workloads
+from benchmarks import records, workloads
 from benchmarks.fjx_round import algorithm_of, dataset_of, executor_of
 from benchmarks.workloads import WORKLOADS
 from fjx import samplers, simulation
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--workload", default="W3", choices=WORKLOADS)
     parser.add_argument("--executor", default="chunked(10)")
     parser.add_argument("--repetitions", type=int, default=3)
+    records.add_out(parser)
     options = parser.parse_args()
+    write = records.writer(options.out)
     for clients, rounds in [(10, 1), (100, 1), (1000, 1), (10, 10), (10, 100), (10, 1000)]:
         workload = WORKLOADS[options.workload]._replace(clients=clients, cohorts=1)
         algorithm, dataset = algorithm_of(workload), dataset_of(workload)
@@ -54,7 +56,7 @@ def main() -> None:
             began = time.perf_counter()
             traced = jax.make_jaxpr(program.run, static_argnums=2)(jax.random.key(0), state, rounds)
             seconds.append(time.perf_counter() - began)
-        worker.say(
+        write(
             kind="trace",
             workload=options.workload,
             clients=clients,

@@ -27,11 +27,13 @@ class Worker(NamedTuple):
             or returns the seconds that the rounds took, if it knows better than the clock outside.
         params: ``()``, the current parameters as :func:`benchmarks.workloads.parameters` has them.
         about: versions and settings.
+        close: ``()``, ends what would outlive the last round.
     """
 
     advance: Callable[[int], float | None]
     params: Callable[[], dict]
     about: dict[str, Any]
+    close: Callable[[], None] = lambda: None
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -52,6 +54,7 @@ def main(make: Callable[[Workload, argparse.Namespace], Worker], options: Any) -
         worker = make(deterministic(workload), options)
         worker.advance(1)
         np.savez(options.check, **flatten(worker.params()))
+        worker.close()
         return
     began = time.perf_counter()
     worker = make(workload, options)
@@ -67,6 +70,7 @@ def main(make: Callable[[Workload, argparse.Namespace], Worker], options: Any) -
         say(event="rounds", rounds=rounds, seconds=elapsed if seconds is None else seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     say(event="end", peak_mib=peak)
+    worker.close()
 
 
 def say(**record: Any) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _validate
+from fjx import _random, _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx.compressors._quantize import in_units, norm, stochastic_round, unbiased
@@ -46,7 +46,7 @@ def natural() -> Compressor:
         x32 = x.astype(jnp.float32)
         bits = jax.lax.bitcast_convert_type(x32, jnp.uint32)
         # Of 2^23 numbers, mantissa many carry into the exponent.  For the barrier see _quantize.
-        uniform = jax.lax.optimization_barrier(jax.random.bits(key, x.shape, jnp.uint32) >> 9)
+        uniform = jax.lax.optimization_barrier(_random.bits(key, x.shape) >> 9)
         codes = (bits + uniform) >> 23
         usable = jnp.all(jnp.abs(x32) <= 2.0 ** (math.frexp(float(jnp.finfo(x.dtype).max))[1] - 1))
         return Natural(jnp.where(usable, codes, 255).astype(jnp.uint16), x.dtype.name)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _validate
+from fjx import _random, _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx.wire import Quantized
@@ -47,7 +47,7 @@ def stochastic_round(key: Key, ratio: Array) -> Array:
     nearest = jnp.round(ratio)
     ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
     # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
-    uniform = jax.lax.optimization_barrier(jax.random.uniform(key, ratio.shape))
+    uniform = jax.lax.optimization_barrier(_random.uniform(key, ratio.shape))
     lower = jnp.floor(ratio)
     return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
 

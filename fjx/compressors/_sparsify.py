@@ -9,6 +9,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx._permutation import permute
+from fjx.compressors._select import largest_magnitudes
 from fjx.wire import Masked, Sparse
 
 
@@ -48,8 +49,7 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Sparse:
         flat = x.reshape(-1)
-        magnitude = jnp.where(jnp.isnan(flat), jnp.inf, jnp.abs(flat))
-        _, indices = jax.lax.top_k(magnitude, _kept(ratio, x.size))
+        indices = largest_magnitudes(flat, _kept(ratio, x.size))
         return Sparse(flat[indices], indices.astype(jnp.uint32), x.shape)
 
     def decode(payload: Sparse) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from fjx import _validate
+from fjx import _random, _validate
 from fjx._base import Array, Key, Tree
 from fjx.privacy._clip import Clipped, clip_by_global_norm, require_floating
 
@@ -88,7 +88,7 @@ def gaussian(*, clip_norm: Array | float, noise_multiplier: Array | float) -> Me
         std = jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(clip_norm, jnp.float32)
 
         def add(i: int, x: Array) -> Array:
-            draw = std * jax.random.normal(jax.random.fold_in(key, i), x.shape, jnp.float32)
+            draw = std * _random.normal(jax.random.fold_in(key, i), x.shape)
             return x + draw.astype(x.dtype)
 
         leaves, treedef = jax.tree.flatten(total)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _validate
+from fjx import _random, _validate
 from fjx._base import Array, Key
 from fjx._permutation import permute
 from fjx.samplers._types import Poisson, Sample, Sampler
@@ -95,7 +95,7 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
 
 def _coins(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
     """All clients in order, and who of them is drawn."""
-    words = jax.random.bits(key, (num_clients,), jnp.uint32)
+    words = _random.bits(key, (num_clients,))
     return jnp.arange(num_clients, dtype=jnp.int32), words <= jnp.uint32(rate * _WORD - 1)
 
 
@@ -106,7 +106,7 @@ def _balls(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
     high, low = (jnp.asarray(x) for x in thresholds)
     u = jax.random.bits(key_count, (2,), jnp.uint32)
     count = fewest + jnp.sum((u[0] > high) | ((u[0] == high) & (u[1] >= low)), dtype=jnp.int32)
-    words = jax.random.bits(key_place, (2, fewest + len(high)), jnp.uint32)
+    words = _random.bits(key_place, (2, fewest + len(high)))
     fallen = jnp.arange(words.shape[1], dtype=jnp.int32) < count
     places = jnp.sort(jnp.where(fallen, _scale(words[0], words[1], num_clients), num_clients))
     first = jnp.concatenate([jnp.ones(1, bool), places[1:] != places[:-1]])[: places.size]

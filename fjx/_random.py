@@ -1,0 +1,68 @@
+"""Random numbers that are made where they are used.
+
+:func:`jax.random.bits` is the same generator, but on a CPU a loop of its own over memory: to round a
+vector stochastically it takes several times as long as everything else.  Written out as arithmetic,
+the twenty rounds of Threefry fuse with whatever reads the numbers.  The numbers are those of
+:mod:`jax.random`, bit for bit.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from fjx._base import Array, Key
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_SMALL = 1024  # for fewer numbers the generator of JAX is as fast, and quicker to trace
+
+
+def bits(key: Key, shape: tuple[int, ...]) -> Array:
+    """``jax.random.bits(key, shape, uint32)``.
+
+    Args:
+        key: a typed key; numbers of other generators than Threefry are left to JAX.
+        shape: static.
+
+    Returns:
+        ``u32[shape]``.
+
+    References:
+        Salmon, Moraes, Dror, Shaw, *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011, for
+        Threefry-2x32 with 20 rounds.
+    """
+    size = math.prod(shape)
+    partitionable = jax.config.read("jax_threefry_partitionable")  # number i depends on i alone
+    ours = str(jax.random.key_impl(key)) == "threefry2x32" and partitionable
+    if not ours or not _SMALL <= size < 2**32:
+        return jax.random.bits(key, shape, jnp.uint32)
+    jax.random.bits(key, (0,), jnp.uint32)  # nothing but a use of the key, for whoever counts these
+    low = jax.lax.iota(jnp.uint32, size)
+    first, second = _threefry(jax.random.key_data(key), jnp.zeros_like(low), low)
+    return (first ^ second).reshape(shape)
+
+
+def uniform(key: Key, shape: tuple[int, ...]) -> Array:
+    """``jax.random.uniform(key, shape)``: multiples of 2^-23 in [0, 1)."""
+    mantissa = bits(key, shape) >> 9 | jnp.uint32(0x3F800000)
+    return jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1
+
+
+def normal(key: Key, shape: tuple[int, ...]) -> Array:
+    """``jax.random.normal(key, shape)``: sqrt(2) erf^-1(u) with u uniform in (-1, 1)."""
+    least = jnp.nextafter(jnp.float32(-1), jnp.float32(0))
+    u = jnp.maximum(least, uniform(key, shape) * (1 - least) + least)
+    return jnp.float32(math.sqrt(2)) * jax.lax.erf_inv(u)
+
+
+def _threefry(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Threefry-2x32: 20 rounds of add, rotate and xor, a key injected after every fourth."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
+    x, y = x + keys[0], y + keys[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = x ^ (y << rotation | y >> (32 - rotation))
+        x = x + keys[(group + 1) % 3]
+        y = y + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y

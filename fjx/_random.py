@@ -32,7 +32,8 @@ def bits(key: Key, shape: tuple[int, ...]) -> Array:
         Threefry-2x32 with 20 rounds.
     """
     size = math.prod(shape)
-    partitionable = jax.config.read("jax_threefry_partitionable")  # number i depends on i alone
+    # Partitionable: number i depends on the key and on i alone.
+    partitionable = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
     ours = str(jax.random.key_impl(key)) == "threefry2x32" and partitionable
     if not ours or not _SMALL <= size < 2**32:
         return jax.random.bits(key, shape, jnp.uint32)

@@ -55,6 +55,10 @@ def machine() -> dict[str, Any]:
 
 
 def read(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """All records of a folder, file by file in the order of their names."""
+    """All records of a folder, file by file in the order of their names, each with its run's number."""
+    run = 0
     for path in sorted(folder.glob("*.jsonl")):
-        yield from map(json.loads, path.read_text().splitlines())
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            run += record["kind"] == "machine"
+            yield {"run": run, **record}

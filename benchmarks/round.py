@@ -52,6 +52,7 @@ VARIANTS = {
 SKIPPED = {
     ("drjax", "W1"): "maps by vmap, under which convolutions take minutes",
     ("drjax", "W1-100"): "maps by vmap, under which convolutions take minutes",
+    ("drjax", "W4"): "pads every client to the longest, and a round takes over 15 s",
     ("flower", "W2"): "a round takes minutes",
 }
 """What is left out unless it is the only peer asked for, and why."""

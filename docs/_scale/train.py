@@ -24,7 +24,7 @@ def join() -> None:
 
 
 def main() -> None:
-    """Runs it.
+    """Trains, and says how well."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True, help="a folder that data.save wrote")
     parser.add_argument("--checkpoint", help="a folder that all processes see")

@@ -108,7 +108,8 @@ class Stateful(NamedTuple):
     """A model with mutable state beside its parameters (BatchNorm's running statistics, say).
 
     Gradients are taken of ``params`` only.  The state moves because the loss function returns a new
-    one, and it travels like the parameters do: the message holds ``after - before`` of both.
+    one, and it travels like the parameters do: the message holds ``after - before`` of both.  Integers
+    in it are averaged as float32 numbers: counters should be signed and below 2^24.
 
     Attributes:
         params: what the optimisers move.

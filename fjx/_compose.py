@@ -172,6 +172,7 @@ def compose(
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
+        _require_numbers(params)
         state = server.init(params)
         return RoundState(
             server=state,
@@ -255,7 +256,9 @@ def compose(
         )
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
-        metrics = _disjoint(_disjoint(counted, _averages(tally)), aggregator_metrics)
+        metrics = _validate.disjoint(
+            _validate.disjoint(counted, _averages(tally)), aggregator_metrics
+        )
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
@@ -291,14 +294,19 @@ def _averages(tally: dict[str, Any]) -> Metrics:
     examples = jnp.maximum(tally["examples"], 1.0)
     means = {name: total / examples for name, total in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
-    return _disjoint(counts, means)
+    return _validate.disjoint(counts, means)
 
 
-def _disjoint(a: Metrics, b: Metrics) -> Metrics:
-    """Both, or an error: a metric that overwrites another would disappear without a word."""
-    if clash := sorted(set(a) & set(b)):
-        raise ValueError(f"two parts of the algorithm report metrics called {clash}; rename one")
-    return {**a, **b}
+def _require_numbers(params: Tree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not (
+            jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer)
+        ):
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            raise TypeError(
+                f"params must be floats and integers, which can be subtracted and averaged; at "
+                f"{where} got {leaf.dtype}.  Close the loss over masks and keys, or store integers"
+            )
 
 
 def _require_rows(rows: ClientRow, cohort: Cohort) -> None:

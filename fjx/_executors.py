@@ -65,7 +65,7 @@ def chunked(size: int) -> Executor:
         >>> int(total), squares.tolist()
         (6, [0, 1, 4, 9])
     """
-    _validate.static_integer("size", size, at_least=1)
+    size = _validate.static_integer("size", size, at_least=1)
 
     def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
         count = cost.shape[0]
@@ -144,10 +144,12 @@ def lanes(count: int) -> Executor:
         >>> int(total), stacked.tolist()
         (17, [2, 32, 4, 512])
     """
-    _validate.static_integer("count", count, at_least=1)
+    count = _validate.static_integer("count", count, at_least=1)
 
     def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
         work, queued = Steps.of(client), cost.shape[0]
+        if queued == 0:
+            return chunked(1)(client, shared, slots, cost)
         order = _heaviest_first(cost)
         queue = _arrange(slots, order, queued)
 
@@ -189,7 +191,7 @@ def lanes(count: int) -> Executor:
         idle = load(jnp.int32(queued))._replace(trips=jnp.int32(0))
         stacked = jax.tree.map(lambda x: jnp.zeros((queued, *x.shape), x.dtype), row)
         start = (
-            (idle,) * min(count, max(queued, 1)),
+            (idle,) * min(count, queued),
             jnp.int32(0),
             _tree.zeros_like(summed),
             stacked,

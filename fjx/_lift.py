@@ -13,8 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._tree import is_float
+from fjx.wire import Payload
 
 
 def lift(
@@ -53,6 +55,7 @@ def lift(
     """
 
     def encode_tree(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
+        _validate.key("key", key)
         leaves, treedef = jax.tree.flatten(message)
         encoded = [
             encode(jax.random.fold_in(key, i), jnp.asarray(leaf)) if is_float(leaf) else leaf
@@ -72,25 +75,31 @@ def lift(
     )
 
 
-def map_nodes(function: Callable[[Any], Any], node: type, tree: Tree) -> Tree:
+def map_nodes(
+    function: Callable[[Any], Any], node: type, tree: Tree, *, inside: type = Payload
+) -> Tree:
     """``tree`` with every innermost ``node`` replaced by ``function(node)``.
 
     Innermost, because in ``chain(a, b)`` what ``b`` made lies inside what ``a`` made, and ``b`` is to
-    be undone first, also where both are of one type.  A node whose floats were taken out by a codec
-    of whole trees is no longer one.
+    be undone first, also where both are of one type.  A node that still holds a payload waits for an
+    earlier codec's turn; where payloads inside are a node's own content, ``inside`` is its type.  A
+    node whose floats were taken out by a codec of whole trees is no longer one.
     """
 
     def visit(subtree: Any) -> Any:
         if not isinstance(subtree, node) or _hollow(subtree):
             return subtree
         parts, treedef = jax.tree.flatten(
-            subtree, is_leaf=lambda part: part is not subtree and isinstance(part, node)
+            subtree, is_leaf=lambda part: part is not subtree and isinstance(part, inside)
         )
-        if any(isinstance(part, node) for part in parts):
-            return treedef.unflatten([visit(part) for part in parts])
+        if any(isinstance(part, inside) for part in parts):
+            return treedef.unflatten([each(part) for part in parts])
         return function(subtree)
 
-    return jax.tree.map(visit, tree, is_leaf=lambda part: isinstance(part, node))
+    def each(part: Any) -> Any:
+        return jax.tree.map(visit, part, is_leaf=lambda part: isinstance(part, node))
+
+    return each(tree)
 
 
 def _hollow(part: Any) -> bool:

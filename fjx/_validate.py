@@ -4,6 +4,7 @@ Every message names the argument, the value and the remedy.
 """
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -47,9 +48,10 @@ def number(
     ]
     wanted = " and ".join(f"{word} {bound}" for bound, word, _ in bounds if bound is not None)
     x = float(value)
-    inside = all(holds(x, bound) for bound, _, holds in bounds if bound is not None)
-    if not (np.isfinite(x) and inside):
-        raise ValueError(f"{name} must be {wanted or 'finite'}, got {value!r}")
+    if not np.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not all(holds(x, bound) for bound, _, holds in bounds if bound is not None):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 def integer(
@@ -77,8 +79,11 @@ def integer(
     number(name, int(value), at_least=at_least, at_most=at_most)
 
 
-def static_integer(name: str, value: Any, **bounds: int) -> None:
+def static_integer(name: str, value: Any, **bounds: int) -> int:
     """Like :func:`integer`, and refuses tracers: the value decides shapes.
+
+    Returns:
+        The value as a Python int, whatever integer it came as.
 
     Raises:
         TypeError: not a Python integer.
@@ -87,10 +92,14 @@ def static_integer(name: str, value: Any, **bounds: int) -> None:
     if not concrete(value):
         raise TypeError(f"{name} decides the shape of arrays and must be a Python int, got {value}")
     integer(name, value, **bounds)
+    return int(value)
 
 
-def static_number(name: str, value: Any, **bounds: float) -> None:
+def static_number(name: str, value: Any, **bounds: float) -> float:
     """Like :func:`number`, and refuses tracers: the value decides shapes.
+
+    Returns:
+        The value as a Python float.
 
     Raises:
         TypeError: not a Python number.
@@ -101,6 +110,7 @@ def static_number(name: str, value: Any, **bounds: float) -> None:
             f"{name} decides the shape of arrays and must be a Python number, got {value}"
         )
     number(name, value, **bounds)
+    return float(value)
 
 
 def key(name: str, value: Any) -> None:
@@ -121,8 +131,8 @@ def key(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one key, got shape {value.shape}; use jax.vmap over keys")
 
 
-def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
-    """Raises unless both trees have the same structure, shapes and dtypes.
+def same_shapes(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises unless both trees have the same structure and shapes.
 
     Raises:
         ValueError: naming the first leaf that differs.
@@ -134,10 +144,34 @@ def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
             f"{name} must have the structure of {like_name}: got {treedef}, wanted {wanted_def}"
         )
     for (path, leaf), (_, want) in zip(leaves, wanted, strict=True):
-        got, need = jax.typeof(leaf) if not hasattr(leaf, "dtype") else leaf, want
-        if got.shape != need.shape or got.dtype != need.dtype:
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise ValueError(
-                f"{name} must match {like_name}: at {where} got {got.dtype}{list(got.shape)}, "
-                f"wanted {need.dtype}{list(need.shape)}"
-            )
+        _same(name, path, like_name, list(jnp.shape(leaf)), list(jnp.shape(want)))
+
+
+def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises unless both trees have the same structure, shapes and dtypes.
+
+    Raises:
+        ValueError: naming the first leaf that differs.
+    """
+    same_shapes(name, tree, like_name, like)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, leaf), want in zip(leaves, jax.tree.leaves(like), strict=True):
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jax.typeof(leaf).dtype
+        _same(name, path, like_name, dtype, want.dtype)
+
+
+def _same(name: str, path: Any, like_name: str, got: Any, wanted: Any) -> None:
+    if got != wanted:
+        where = jax.tree_util.keystr(path) or "the only leaf"
+        raise ValueError(f"{name} must match {like_name}: at {where} got {got}, wanted {wanted}")
+
+
+def disjoint(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, or an error: a metric that overwrites another would disappear without a word.
+
+    Raises:
+        ValueError: they have a name in common.
+    """
+    if clash := sorted(set(a) & set(b)):
+        raise ValueError(f"two parts of the algorithm report metrics called {clash}; rename one")
+    return {**a, **b}

@@ -47,8 +47,8 @@ def test_what_is_no_number(value):
         (1.5, {"at_least": 0, "at_most": 1}, "x must be at least 0 and at most 1, got 1.5"),
         (1.0, {"above": 0, "below": 1}, "x must be greater than 0 and less than 1, got 1.0"),
         (float("nan"), {}, "x must be finite, got nan"),
-        (float("inf"), {"above": 0}, "x must be greater than 0, got inf"),
-        (float("nan"), {"at_most": 1}, "x must be at most 1, got nan"),
+        (float("inf"), {"above": 0}, "x must be finite, got inf"),
+        (float("nan"), {"at_most": 1}, "x must be finite, got nan"),
     ],
 )
 def test_numbers_out_of_bounds(value, bounds, match):
@@ -126,9 +126,9 @@ def test_same_structure_takes_arrays_shapes_and_numbers():
         ({"a": jnp.zeros(2)}, "x must have the structure of y"),
         (
             {**LIKE, "a": jnp.zeros(3)},
-            r"x must match y: at \['a'\] got float32\[3\], wanted float32\[2\]",
+            r"x must match y: at \['a'\] got \[3\], wanted \[2\]",
         ),
-        ({**LIKE, "b": jnp.zeros(())}, r"at \['b'\] got float32\[\], wanted int32\[\]"),
+        ({**LIKE, "b": jnp.zeros(())}, r"at \['b'\] got float32, wanted int32"),
     ],
 )
 def test_the_first_leaf_that_differs_is_named(tree, match):

@@ -84,6 +84,9 @@ def uniform(aggregator: Aggregator) -> Aggregator:
     Returns:
         An :class:`fjx.Aggregator`.
 
+    Raises:
+        TypeError: ``aggregator`` is something else.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> from fjx import aggregators
@@ -92,6 +95,7 @@ def uniform(aggregator: Aggregator) -> Aggregator:
         >>> float(weight)
         1.0
     """
+    _require_aggregator("uniform", aggregator)
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         return aggregator.contribute(key, message, (weight > 0).astype(jnp.float32), public)
@@ -109,6 +113,7 @@ def per_field(**fields: Aggregator) -> Aggregator:
         An :class:`fjx.Aggregator` of dicts with these keys.  A metric is named ``field/metric``.
 
     Raises:
+        TypeError: a field is something else than an Aggregator.
         ValueError: no fields, a mixture of sums and stacks, or (from ``init``) other keys in the
             message.
 
@@ -118,6 +123,8 @@ def per_field(**fields: Aggregator) -> Aggregator:
         >>> a.init({"model": 0.0, "control": 0.0}), a.combine.name
         ({'control': (), 'model': ()}, 'SUM')
     """
+    for name, field in fields.items():
+        _require_aggregator(f"per_field: {name}", field)
     if len({field.combine for field in fields.values()}) != 1:
         raise ValueError(
             "per_field needs at least one aggregator, and all that sum or all that stack; got "
@@ -151,3 +158,8 @@ def per_field(**fields: Aggregator) -> Aggregator:
         return message, states, metrics
 
     return Aggregator(init, contribute, finish, fields[names[0]].combine)
+
+
+def _require_aggregator(where: str, value: object) -> None:
+    if not isinstance(value, Aggregator):
+        raise TypeError(f"{where} needs a fjx.Aggregator such as aggregators.mean(), got {value!r}")

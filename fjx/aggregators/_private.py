@@ -40,6 +40,9 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     *without noise*: they are for the eyes of whoever may see the updates, epsilon does not cover
     publishing them.  Neither does it cover the number of participants.
 
+    Under :func:`fjx.aggregators.per_field` each private field is a release of its own: k of them in
+    T rounds are to be accounted as k T rounds.
+
     Guarantees: one client more or less moves the sum before noise by at most the mechanism's clip
         norm, whatever it sends, up to the rounding of the sum (relative to the sum, not to the
         client); noise is added once to the sum, also when nobody came; a client of weight zero
@@ -55,7 +58,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         (their mean norm before) and ``noise_std`` (of each coordinate of the result; public).
 
     Raises:
-        TypeError: from ``init``, a leaf of the message is not floating.
+        TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not
+            floating.
         ValueError: ``denominator`` is not positive.
 
     Examples:
@@ -73,6 +77,10 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         McMahan, Ramage, Talwar, Zhang, *Learning Differentially Private Recurrent Language Models*,
         ICLR 2018 (arXiv:1710.06963), algorithm 1 with the estimator of fixed denominator.
     """
+    if not isinstance(mechanism, Mechanism):
+        raise TypeError(
+            f"private needs a fjx.privacy.Mechanism such as privacy.gaussian(...), got {mechanism!r}"
+        )
     _validate.number("denominator", denominator, above=0)
 
     def init(message_like: TreeLike) -> Tree:

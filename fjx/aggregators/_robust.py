@@ -39,6 +39,8 @@ def median() -> Aggregator:
 
         def middle(x: Array) -> Array:
             x32 = x.astype(jnp.float32)
+            if x.shape[0] == 0:
+                return jnp.zeros(x.shape[1:])
             mask = present.reshape(-1, *[1] * (x.ndim - 1))
             ranked = jnp.sort(jnp.where(mask, x32, jnp.inf), axis=0)
             # Halved before they are added: the sum of two large floats overflows.

@@ -42,7 +42,7 @@ def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
         McMahan et al., AISTATS 2017 (arXiv:1602.05629), section 2, FederatedSGD.
     """
     loss = as_loss(loss_fn)
-    _validate.static_integer("batch_size", batch_size, at_least=1)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
     def update(
         key: Key, model: Tree, state: Tree, examples: Examples

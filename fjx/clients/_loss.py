@@ -66,7 +66,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
                     "loss_fn returned (loss, metrics, state): a loss that moves mutable state mixes "
                     "the examples of a batch; wrap it in fjx.clients.whole_batch"
                 )
-            return _scalar("loss_fn's loss", loss), _scalars(metrics)
+            return _loss(loss), _scalars(metrics)
 
         losses, metrics = jax.vmap(one)(batch, jax.random.split(key, mask.shape[0]))
         count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
@@ -107,7 +107,7 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
         value = loss_fn(model, batch, mask, key)
         value = value if isinstance(value, tuple) else (value, {})
         loss, metrics, state = value if len(value) == 3 else (*value, None)
-        return _scalar("loss_fn's loss", loss), _scalars(metrics), state
+        return _loss(loss), _scalars(metrics), state
 
     return Loss(evaluate)
 
@@ -158,6 +158,15 @@ def _scalars(metrics: Metrics) -> Metrics:
     if clash := sorted(RESERVED & set(metrics)):
         raise ValueError(f"loss_fn's metrics may not be called {clash}: clients report these")
     return {name: _scalar(f"loss_fn's metric {name!r}", value) for name, value in metrics.items()}
+
+
+def _loss(value: Any) -> Array:
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"loss_fn's loss must be a float to have a gradient, got {jnp.result_type(value)}; "
+            "return counts as metrics"
+        )
+    return _scalar("loss_fn's loss", value)
 
 
 def _scalar(what: str, value: Any) -> Array:

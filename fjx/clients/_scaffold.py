@@ -70,6 +70,11 @@ def scaffold(
         return _tree.zeros_like(params)
 
     def inputs(key: Key, broadcast: Tree, control: Tree, examples: Examples) -> tuple[Any, ...]:
+        if not (isinstance(broadcast, dict) and set(broadcast) == {"params", "control"}):
+            raise ValueError(
+                "clients.scaffold needs the broadcast of fjx.servers.scaffold; compose both, or use "
+                "fjx.algorithms.scaffold"
+            )
         drift = _tree.subtract(broadcast["control"], control)
         return key, broadcast["params"], examples, drift
 

@@ -90,7 +90,7 @@ def trainer(
     if (epochs is None) == (steps is None):
         raise ValueError(f"give epochs or steps, and not both; got epochs={epochs}, steps={steps}")
     _validate.integer(*(("steps", steps) if epochs is None else ("epochs", epochs)), at_least=1)
-    _validate.static_integer("batch_size", batch_size, at_least=1)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
     def observe(
         model: Tree, examples: Examples, t: Array, order: Array, key_loss: Key

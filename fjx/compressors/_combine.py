@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx._lift import lift, product
+from fjx._lift import lift, map_nodes, product
 from fjx.wire import Blocks, Flat, Leaves, Masked, Payload, Rotated, Selected, Sparse, Structure
 
 
@@ -459,8 +459,7 @@ def blockwise(codec: Compressor, *, size: int) -> Compressor:
         where blocks are called buckets.
     """
     require_compressor("blockwise", codec)
-    _validate.static_integer("size", size, at_least=1)
-    size = int(size)
+    size = _validate.static_integer("size", size, at_least=1)
     block = jax.ShapeDtypeStruct((size,), jnp.float32)
     if jax.tree.leaves(jax.eval_shape(codec.init, block)):
         raise ValueError(
@@ -487,7 +486,9 @@ def blockwise(codec: Compressor, *, size: int) -> Compressor:
         promised = codec.contract(jax.ShapeDtypeStruct((size,), leaf.dtype))
         return promised._replace(projection=promised.projection and leaf.size % size == 0)
 
-    return lift(encode, decode, contract, node=Blocks)
+    # The rows of blocks are payloads already.
+    decode_all = functools.partial(map_nodes, decode, Blocks, inside=Blocks)
+    return lift(encode, decode, contract, node=Blocks)._replace(decode=decode_all)
 
 
 def _is_of_trees(payload: TreeLike) -> bool:

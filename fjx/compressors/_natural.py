@@ -56,7 +56,8 @@ def natural() -> Compressor:
         x = jax.lax.bitcast_convert_type(bits, jnp.float32)
         return jnp.where(jnp.isfinite(x), x, jnp.nan).astype(payload.dtype)
 
-    return lift(encode, decode, lambda leaf: unbiased(1 / 8), node=Natural)
+    exact = Contract(unbiased=True, omega=1 / 8, delta=7 / 8)  # every float has powers of two
+    return lift(encode, decode, lambda leaf: exact, node=Natural)
 
 
 def natural_dithering(*, levels: int) -> Compressor:
@@ -66,10 +67,11 @@ def natural_dithering(*, levels: int) -> Compressor:
     sent as u with probability (|x_i| - l) / (u - l), else as l.  With few bits this spans a wider range
     than :func:`qsgd`, whose levels are spaced evenly.
 
-    Guarantees: unbiased; with r = 2^(1-s) sqrt(d), omega = r - 1 if r >= 9/4, attained where all |x_i|
-        are equal, else omega = 1/8 + 2 r^2 / 9; a zero never moves; a leaf with a non-finite value, or
-        with 2^(1-s) ||x|| > 2^125, decodes to NaN throughout, and one with 2^(1-s) ||x|| < 2^-126 to
-        zero; bits: d * (1 + ceil(log2(s + 1))) + 32 per leaf.
+    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded, and
+        in float16 ||x|| may overflow); with r = 2^(1-s) sqrt(d), omega = r - 1 if r >= 9/4, attained
+        where all |x_i| are equal, else omega = 1/8 + 2 r^2 / 9; a zero never moves; a leaf with a
+        non-finite value, or with 2^(1-s) ||x|| > 2^125, decodes to NaN throughout, and one with
+        2^(1-s) ||x|| < 2^-126 to zero; bits: d * (1 + ceil(log2(s + 1))) + 32 per leaf.
 
     Args:
         levels: s, 1 to 31; 1, 3, 7, 15, 31 use all of 2, 3, 4, 5, 6 bits.
@@ -94,8 +96,7 @@ def natural_dithering(*, levels: int) -> Compressor:
         Horvath, Ho, Horvath, Sahu, Canini, Richtarik, *Natural Compression for Distributed Deep
         Learning*, MSML 2022 (arXiv:1905.10988), where omega is bounded by 1/8 + min(r, r^2).
     """
-    _validate.static_integer("levels", levels, at_least=1, at_most=31)
-    levels = int(levels)
+    levels = _validate.static_integer("levels", levels, at_least=1, at_most=31)
 
     def encode(key: Key, x: Array) -> Dithered:
         x32 = x.astype(jnp.float32)
@@ -119,6 +120,6 @@ def natural_dithering(*, levels: int) -> Compressor:
         # to z = t^2, and <= z / 8 beyond.  The least concave function above both is the first up to
         # z = (4 t / 9)^2, and then its tangent, 2 t^2 / 9 + z / 8; Jensen's inequality as in qsgd.
         r = 2.0 ** (1 - levels) * np.sqrt(leaf.size)
-        return unbiased(float(r - 1 if r >= 9 / 4 else 1 / 8 + 2 * r**2 / 9))
+        return unbiased(leaf, float(r - 1 if r >= 9 / 4 else 1 / 8 + 2 * r**2 / 9))
 
     return lift(encode, decode, contract, node=Dithered)

@@ -74,8 +74,13 @@ def _uniform(
     return lift(encode, decode, contract, node=Quantized)
 
 
-def unbiased(omega: float) -> Contract:
-    """The contract of an unbiased codec; it contracts too where omega < 1."""
+def unbiased(leaf: jax.ShapeDtypeStruct, omega: float) -> Contract:
+    """The contract of an unbiased codec; it contracts too where omega < 1.
+
+    A leaf narrower than float32 is rounded once more when it is decoded: nothing is promised of it.
+    """
+    if jnp.finfo(leaf.dtype).bits < 32:
+        return Contract()
     return Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)
 
 
@@ -91,7 +96,8 @@ def quantize(*, bits: int) -> Compressor:
     it is sent as the upper one with probability frac(x_i / s), else as the lower one.  This is QSGD
     in the max norm with one bucket per leaf; with two bits it is TernGrad without clipping.
 
-    Guarantees: unbiased; |error_i| < s; omega = (sqrt(1 + (d - 1) / L^2) - 1) / 2, attained at
+    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded);
+        |error_i| < s; omega = (sqrt(1 + (d - 1) / L^2) - 1) / 2, attained at
         x = (1, a, ..., a) with a = (sqrt(1 + (d - 1) / L^2) - 1) L / (d - 1); a coordinate on the grid,
         such as zero and the largest, never moves; a leaf with a non-finite value, or with s > 2^125,
         decodes to NaN throughout, and one with s < 2^-126 to zero; bits: d * bits + 32 per leaf.
@@ -122,7 +128,7 @@ def quantize(*, bits: int) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         spread = np.sqrt(1 + max(leaf.size - 1, 0) / levels**2)
-        return unbiased(float(spread - 1) / 2)
+        return unbiased(leaf, float(spread - 1) / 2)
 
     return _uniform(levels, largest, stochastic_round, contract)
 
@@ -134,11 +140,13 @@ def qsgd(*, levels: int) -> Compressor:
     with probability frac(s x_i / ||x||), else as the lower one.  The grid is coarser than that of
     :func:`quantize`, and most codes of a long leaf are zero.
 
-    Guarantees: unbiased; |error_i| < ||x|| / s; with r = sqrt(d) / s, omega = r - 1 if r >= 2, attained
-        where all |x_i| are equal, else omega = r^2 / 4, attained where all s |x_i| / ||x|| are halves of
-        odd numbers; at most s (s + sqrt(d)) codes are non-zero in expectation; a zero never moves; a
-        leaf with a non-finite value, or with ||x|| / s > 2^125, decodes to NaN throughout, and one with
-        ||x|| / s < 2^-126 to zero; bits: d * ceil(log2(2 s + 1)) + 32 per leaf.
+    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded, and
+        in float16 ||x|| may overflow); |error_i| < ||x|| / s; with r = sqrt(d) / s, omega = r - 1 if
+        r >= 2, attained where all |x_i| are equal, else omega = r^2 / 4, attained where all
+        s |x_i| / ||x|| are halves of odd numbers; at most s (s + sqrt(d)) codes are non-zero in
+        expectation; a zero never moves; a leaf with a non-finite value, or with ||x|| / s > 2^125,
+        decodes to NaN throughout, and one with ||x|| / s < 2^-126 to zero; bits:
+        d * ceil(log2(2 s + 1)) + 32 per leaf.
 
     Args:
         levels: s, 1 to 32767; 1, 3, 7, ..., 2^(b-1) - 1 use all of b bits.
@@ -162,15 +170,14 @@ def qsgd(*, levels: int) -> Compressor:
         Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), where omega is
         bounded by min(r^2, r).
     """
-    _validate.static_integer("levels", levels, at_least=1, at_most=2**15 - 1)
-    levels = int(levels)
+    levels = _validate.static_integer("levels", levels, at_least=1, at_most=2**15 - 1)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         # Of y = s |x| / ||x|| the error is sum g(y_i^2) / s^2 with g(z) = f (1 - f), f = frac(sqrt(z)).
         # The least concave g* above g is g itself up to z = 1/4 and g = 1/4 beyond; sum y_i^2 = s^2,
         # so by Jensen's inequality the sum is at most d g*(s^2 / d).
         r = np.sqrt(leaf.size) / levels
-        return unbiased(float(r - 1 if r >= 2 else r**2 / 4))
+        return unbiased(leaf, float(r - 1 if r >= 2 else r**2 / 4))
 
     return _uniform(levels, norm, stochastic_round, contract)
 
@@ -221,5 +228,5 @@ def absmax(*, bits: int) -> Compressor:
 
 def _levels(bits: int) -> int:
     """L: the largest code of so many bits, whose grid is symmetric."""
-    _validate.static_integer("bits", bits, at_least=2, at_most=16)
-    return 2 ** (int(bits) - 1) - 1
+    bits = _validate.static_integer("bits", bits, at_least=2, at_most=16)
+    return 2 ** (bits - 1) - 1

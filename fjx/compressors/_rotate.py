@@ -116,8 +116,8 @@ def rotated(codec: Compressor, *, rounds: int = 2) -> Compressor:
         ICML 2017 (arXiv:1611.00429).
     """
     require_compressor("rotated", codec)
-    _validate.static_integer("rounds", rounds, at_least=1)
-    pipeline = chain(_rotation(int(rounds)), codec)
+    rounds = _validate.static_integer("rounds", rounds, at_least=1)
+    pipeline = chain(_rotation(rounds), codec)
 
     def contract(message_like: TreeLike) -> Contract:
         promised = pipeline.contract(message_like)
@@ -183,8 +183,7 @@ def _rounded(
     contract: Callable[[jax.ShapeDtypeStruct], Contract],
 ) -> Compressor:
     """Sends x as ``scale(q, x) q``, q being sqrt(d) x / ||x|| rounded to the levels of a Gaussian."""
-    _validate.static_integer("bits", bits, at_least=1, at_most=8)
-    bits = int(bits)
+    bits = _validate.static_integer("bits", bits, at_least=1, at_most=8)
 
     def encode(key: Key, x: Array) -> LloydMax:
         levels, boundaries = _tables(bits)

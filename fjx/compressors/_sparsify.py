@@ -9,6 +9,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx._permutation import permute
+from fjx.compressors._quantize import unbiased
 from fjx.compressors._select import largest_magnitudes
 from fjx.wire import Masked, Sparse
 
@@ -44,8 +45,7 @@ def top_k(ratio: float) -> Compressor:
         (arXiv:1704.05021); Stich, Cordonnier, Jaggi, *Sparsified SGD with Memory*, NeurIPS 2018
         (arXiv:1809.07599).
     """
-    _validate.static_number("ratio", ratio, above=0, at_most=1)
-    ratio = float(ratio)
+    ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
     def encode(key: Key, x: Array) -> Sparse:
         flat = x.reshape(-1)
@@ -66,7 +66,8 @@ def rand_k(ratio: float) -> Compressor:
 
     The positions follow from a seed of the sender, which is on the wire instead of them.
 
-    Guarantees: unbiased; E||C(x) - x||^2 = (d/k - 1) ||x||^2 for every x; bits: k * (width of a
+    Guarantees: of float32 leaves unbiased (a narrower one is rounded where it is scaled), and
+        E||C(x) - x||^2 = (d/k - 1) ||x||^2 for every x; bits: k * (width of a
         value) + 64 per leaf.
 
     Args:
@@ -92,8 +93,7 @@ def rand_k(ratio: float) -> Compressor:
         Frontiers in Applied Mathematics and Statistics 2018 (arXiv:1611.07555); Stich, Cordonnier,
         Jaggi, NeurIPS 2018 (arXiv:1809.07599).
     """
-    _validate.static_number("ratio", ratio, above=0, at_most=1)
-    ratio = float(ratio)
+    ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
     def encode(key: Key, x: Array) -> Masked:
         k = _kept(ratio, x.size)
@@ -109,8 +109,7 @@ def rand_k(ratio: float) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         omega = 1 / _fraction(ratio, leaf.size) - 1
-        delta = 1 - omega if omega < 1 else None
-        return Contract(unbiased=True, omega=omega, delta=delta, linear=True)
+        return unbiased(leaf, omega)._replace(linear=True)
 
     return lift(encode, decode, contract, node=Masked)
 

@@ -286,9 +286,13 @@ def narrow(x: Any) -> np.ndarray:
     if x.dtype.kind in "OSUMm":
         raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
     halves = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
-    if x.dtype.name not in halves:
-        return x
-    y = x.astype(halves[x.dtype.name])
+    native = x.dtype.newbyteorder("=")  # memory maps of other machines may not be
+    if native.name not in halves:
+        return x.astype(native, copy=False)
+    with np.errstate(over="ignore"):
+        y = x.astype(halves[native.name])
+    if x.dtype.kind == "f" and not np.array_equal(np.isinf(x), np.isinf(y)):
+        raise ValueError(f"floats must fit float32, got up to {np.abs(x).max()}; scale them down")
     if x.dtype.kind in "iu" and not np.array_equal(x, y):
         raise ValueError(
             f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; number them anew, "
@@ -307,4 +311,7 @@ def _weights(weights: Any, num_clients: int, hosted: bool) -> Any:
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative; drop clients by weight 0")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(weights.sum()):
+                raise ValueError("weights must have a finite sum in float32; scale them down")
     return weights if hosted else jnp.asarray(weights, jnp.float32)

@@ -48,7 +48,7 @@ def digits(
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("data.digits needs scikit-learn: pip install 'fjx[examples]'") from error
-    _validate.static_number("test_fraction", test_fraction, above=0, below=1)
+    test_fraction = _validate.static_number("test_fraction", test_fraction, above=0, below=1)
     raw = load_digits()
     images = {"x": (raw.data / 16).astype(np.float32), "y": raw.target.astype(np.int32)}
     key_test, key_split = jax.random.split(jax.random.key(0) if key is None else key)

@@ -39,7 +39,7 @@ def split_examples(
         >>> train.sizes.tolist(), test.sizes.tolist()
         ([8, 1], [2, 0])
     """
-    _validate.static_number("held_out", held_out, above=0, below=1)
+    held_out = _validate.static_number("held_out", held_out, above=0, below=1)
     rng = generator(key)
     offsets = np.asarray(dataset.offsets)
     train, test = [], []
@@ -76,7 +76,7 @@ def split_clients(
         >>> train.num_clients, test.num_clients
         (8, 2)
     """
-    _validate.static_number("held_out", held_out, above=0, below=1)
+    held_out = _validate.static_number("held_out", held_out, above=0, below=1)
     n = dataset.num_clients
     if n < 2:
         raise ValueError("split_clients needs at least two clients, got one")

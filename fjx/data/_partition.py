@@ -121,7 +121,7 @@ def dirichlet(
         (arXiv:1905.12022), for proportions by class; Hsu, Qi, Brown 2019 (arXiv:1909.06335) draw
         them by client.
     """
-    _validate.static_number("alpha", alpha, above=0)
+    alpha = _validate.static_number("alpha", alpha, above=0)
     alpha = min(float(alpha), 1e9)  # as good as infinite, and sums of gamma draws do not overflow
     labels = _vector("labels", labels)
     _enough(len(labels), num_clients, min_size)
@@ -166,7 +166,7 @@ def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 
     References:
         McMahan et al., AISTATS 2017 (arXiv:1602.05629), section 3, the non-IID partition.
     """
-    _validate.static_integer("shards_per_client", shards_per_client, at_least=1)
+    shards_per_client = _validate.static_integer("shards_per_client", shards_per_client, at_least=1)
     labels = _vector("labels", labels)
     _enough(len(labels), num_clients, shards_per_client, remedy="num_clients or shards_per_client")
     count = num_clients * shards_per_client
@@ -202,7 +202,7 @@ def lognormal_sizes(
         >>> sum(map(len, parts)), min(map(len, parts)) >= 1
         (1000, True)
     """
-    _validate.static_number("sigma", sigma, at_least=0)
+    sigma = _validate.static_number("sigma", sigma, at_least=0)
     _enough(num_examples, num_clients, min_size)
     rng = generator(key)
     logs = sigma * rng.standard_normal(num_clients)
@@ -266,9 +266,9 @@ def _vector(name: str, values: Any) -> np.ndarray:
 def _enough(
     num_examples: int, num_clients: int, min_size: int, *, remedy: str = "num_clients or min_size"
 ) -> None:
-    _validate.static_integer("num_examples", num_examples, at_least=0)
-    _validate.static_integer("num_clients", num_clients, at_least=1)
-    _validate.static_integer("min_size", min_size, at_least=0)
+    num_examples = _validate.static_integer("num_examples", num_examples, at_least=0)
+    num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
+    min_size = _validate.static_integer("min_size", min_size, at_least=0)
     if num_clients * min_size > num_examples:
         raise ValueError(
             f"{num_clients} clients of at least {min_size} examples need "

@@ -62,8 +62,8 @@ def leaf_synthetic(
         Its published code takes alpha and beta for standard deviations.  The synthetic set of LEAF
         (Caldas et al., arXiv:1812.01097) has clusters of models besides, and is another.
     """
-    _validate.static_number("alpha", alpha, at_least=0)
-    _validate.static_number("beta", beta, at_least=0)
+    alpha = _validate.static_number("alpha", alpha, at_least=0)
+    beta = _validate.static_number("beta", beta, at_least=0)
     for name, value in (("num_clients", num_clients), ("features", features), ("classes", classes)):
         _validate.static_integer(name, value, at_least=1)
     rng = generator(key)
@@ -153,10 +153,10 @@ def quadratic_problem(
         >>> problem.mu <= problem.L <= problem.L_hat <= problem.L_tilde <= problem.L_max
         True
     """
-    _validate.static_integer("num_clients", num_clients, at_least=1)
-    _validate.static_integer("dim", dim, at_least=1)
-    _validate.static_number("condition", condition, at_least=1)
-    _validate.static_number("heterogeneity", heterogeneity, at_least=0)
+    num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
+    dim = _validate.static_integer("dim", dim, at_least=1)
+    condition = _validate.static_number("condition", condition, at_least=1)
+    heterogeneity = _validate.static_number("heterogeneity", heterogeneity, at_least=0)
     rng = generator(key)
     clients = []
     for _ in range(num_clients):
@@ -219,8 +219,8 @@ def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int
         Malinovsky et al., *From Local SGD to Local Fixed-Point Methods for Federated Learning*,
         ICML 2020 (arXiv:2004.01442).
     """
-    _validate.static_number("step_size", step_size, above=0)
-    _validate.static_integer("local_steps", local_steps, at_least=1)
+    step_size = _validate.static_number("step_size", step_size, above=0)
+    local_steps = _validate.static_integer("local_steps", local_steps, at_least=1)
     if "A" not in problem.dataset.arrays:
         raise ValueError("problem must be a quadratic_problem: others have no such closed form")
     arrays: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), problem.dataset.arrays)
@@ -270,9 +270,11 @@ def logistic_problem(
     """
     for name, value in (("num_clients", num_clients), ("dim", dim)):
         _validate.static_integer(name, value, at_least=1)
-    _validate.static_integer("examples_per_client", examples_per_client, at_least=1)
-    _validate.static_number("l2", l2, above=0)
-    _validate.static_number("heterogeneity", heterogeneity, at_least=0)
+    examples_per_client = _validate.static_integer(
+        "examples_per_client", examples_per_client, at_least=1
+    )
+    l2 = _validate.static_number("l2", l2, above=0)
+    heterogeneity = _validate.static_number("heterogeneity", heterogeneity, at_least=0)
     rng = generator(key)
     shape = (num_clients, examples_per_client)
     centres = heterogeneity * rng.standard_normal((num_clients, 1, dim))

@@ -36,8 +36,8 @@ def logistic_regression(*, features: int, classes: int) -> Model:
         >>> model.apply(params, jnp.ones((3, 28, 28))).shape
         (3, 10)
     """
-    _validate.static_integer("features", features, at_least=1)
-    _validate.static_integer("classes", classes, at_least=1)
+    features = _validate.static_integer("features", features, at_least=1)
+    classes = _validate.static_integer("classes", classes, at_least=1)
     module = _Dense(hidden=(), classes=classes, output_init=nn.initializers.zeros)
     return from_linen(module, jax.ShapeDtypeStruct((1, features), jnp.float32))
 
@@ -69,8 +69,8 @@ def mlp(*, features: int, hidden: Sequence[int] = (200, 200), classes: int) -> M
         McMahan, Moore, Ramage, Hampson, Aguera y Arcas, *Communication-Efficient Learning of Deep
         Networks from Decentralized Data*, AISTATS 2017 (arXiv:1602.05629).
     """
-    _validate.static_integer("features", features, at_least=1)
-    _validate.static_integer("classes", classes, at_least=1)
+    features = _validate.static_integer("features", features, at_least=1)
+    classes = _validate.static_integer("classes", classes, at_least=1)
     for width in hidden:
         _validate.static_integer("hidden", width, at_least=1)
     module = _Dense(hidden=tuple(hidden), classes=classes)

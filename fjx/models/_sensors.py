@@ -58,7 +58,7 @@ def sensor_cnn(
         _validate.static_integer(name, value, at_least=1)
     for width in widths:
         _validate.static_integer("widths", width, at_least=1)
-    _validate.static_integer("length", length, at_least=2 ** len(widths))
+    length = _validate.static_integer("length", length, at_least=2 ** len(widths))
     if any(width % groups for width in widths):
         raise ValueError(f"groups must divide every one of widths {widths}, got {groups}")
     module = _SensorCnn((length, channels), tuple(widths), groups, classes)

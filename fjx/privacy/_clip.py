@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, Tree
@@ -82,7 +83,7 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
         How to Fix It*, CCS 2022 (arXiv:2207.10635).
     """
     require_floating("update", update)
-    if not (isinstance(clip_norm, float) and clip_norm == math.inf):
+    if not (_validate.concrete(clip_norm) and np.array_equal(clip_norm, np.inf)):
         _validate.number("clip_norm", clip_norm, at_least=0)
     clip_norm = jnp.asarray(clip_norm, jnp.float32)
     leaves, treedef = jax.tree.flatten(update)

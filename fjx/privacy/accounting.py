@@ -163,10 +163,13 @@ def epsilon(
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
     if num_clients is not None:
         _validate.integer("num_clients", num_clients, at_least=1)
+    _require("mechanism", mechanism, Mechanism)
+    _require("sampler", sampler, Sampler)
     subsampling = sampler.subsampling
     if relation is None:
         relation = "replace_one" if isinstance(subsampling, FixedSize) else "add_or_remove_one"
     require_relation(relation)
+    rounds = int(rounds)
 
     words, count, events = _describe(mechanism, subsampling, rounds, method, relation, num_clients)
     noise_multiplier = float(mechanism.noise_multiplier)
@@ -196,7 +199,7 @@ def epsilon(
         unit="client",
         relation=relation,
         sampling=words,
-        rounds=int(rounds),
+        rounds=rounds,
         method=method,
         caveats=tuple(caveats),
     )
@@ -393,3 +396,8 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+def _require(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a fjx {kind.__name__}, got {value!r}")

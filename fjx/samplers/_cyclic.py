@@ -50,13 +50,13 @@ def cyclic(num_blocks: int) -> Sampler:
         Cho, Sharma, Joshi, Xu, Kale, Zhang, *On the Convergence of Federated Averaging with Cyclic
         Client Participation*, ICML 2023 (arXiv:2302.03109).
     """
-    _validate.static_integer("num_blocks", num_blocks, at_least=1)
+    num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
     return _blocks(num_blocks)
 
 
 def _blocks(period: int) -> Sampler:
     def capacity(num_clients: int) -> int:
-        _validate.static_integer("num_clients", num_clients, at_least=1)
+        num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
         return -(-num_clients // period)
 
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:

@@ -63,13 +63,13 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
         Privacy*, CCS 2016 (arXiv:1607.00133).  Truncation: Ganesh, *Tighter Privacy Analysis for
         Truncated Poisson Sampling* (arXiv:2508.15089).
     """
-    _validate.static_number("rate", rate, at_least=1 / _WORD, at_most=1)
+    rate = _validate.static_number("rate", rate, at_least=1 / _WORD, at_most=1)
     if cap is not None:
-        _validate.static_integer("cap", cap, at_least=1)
+        cap = _validate.static_integer("cap", cap, at_least=1)
     realised = round(float(rate) * _WORD) / _WORD
 
     def capacity(num_clients: int) -> int:
-        _validate.static_integer("num_clients", num_clients, at_least=1)
+        num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
         return _capacity(num_clients, realised) if cap is None else cap
 
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:

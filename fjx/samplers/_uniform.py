@@ -37,10 +37,10 @@ def uniform(size: int) -> Sampler:
         McMahan, Moore, Ramage, Hampson, Aguera y Arcas, *Communication-Efficient Learning of Deep
         Networks from Decentralized Data*, AISTATS 2017 (arXiv:1602.05629), algorithm 1.
     """
-    _validate.static_integer("size", size, at_least=1)
+    size = _validate.static_integer("size", size, at_least=1)
 
     def capacity(num_clients: int) -> int:
-        _validate.static_integer("num_clients", num_clients, at_least=1)
+        num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
         if size > num_clients:
             raise ValueError(
                 f"size must be at most num_clients = {num_clients}, got {size}; "

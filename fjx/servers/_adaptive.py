@@ -65,17 +65,22 @@ def adaptive(
     _validate.number("tau", tau, above=0)
 
     def init(params: Tree) -> AdaptiveState:
-        v = jax.tree.map(lambda p: jnp.full_like(p, tau**2), params)
-        return AdaptiveState(jax.tree.map(jnp.zeros_like, params), v)
+        # In float32: squares of small updates vanish in narrower floats.
+        m = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+        return AdaptiveState(m, jax.tree.map(lambda p: jnp.full_like(p, tau**2), m))
 
     def update(
         gradient: Tree, state: AdaptiveState, params: Tree | None = None
     ) -> tuple[Tree, AdaptiveState]:
         # The gradient is -Delta, so that adding the returned update ascends Delta.
-        m = jax.tree.map(lambda m, g: beta1 * m - (1 - beta1) * g, state.m, gradient)
-        v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, gradient)
-        step = jax.tree.map(lambda m, v: learning_rate * m / (jnp.sqrt(v) + tau), m, v)
-        return step, AdaptiveState(m, v)
+        wide = jax.tree.map(lambda g: g.astype(jnp.float32), gradient)
+        m = jax.tree.map(lambda m, g: beta1 * m - (1 - beta1) * g, state.m, wide)
+        v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, wide)
+
+        def step(m: Array, v: Array, g: Array) -> Array:
+            return (learning_rate * m / (jnp.sqrt(v) + tau)).astype(g.dtype)
+
+        return jax.tree.map(step, m, v, gradient), AdaptiveState(m, v)
 
     return optax.GradientTransformation(init, update)
 

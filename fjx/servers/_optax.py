@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from fjx import _tree
+from fjx import _tree, _validate
 from fjx._base import ServerUpdate, Stateful, Tree
 
 
@@ -39,6 +39,7 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
 
     Raises:
         TypeError: not an optax transformation.
+        ValueError: (when traced) the aggregate message has other parts or shapes than the model.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -58,6 +59,7 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
         return OptaxState(params, transformation.init(_movable(params)[0]))
 
     def update(state: OptaxState, message: Tree) -> OptaxState:
+        _validate.same_shapes("the aggregate message", message, "the model", state.params)
         floats, others = _movable(state.params)
         message_floats, message_others = _movable_like(state.params, message)
         gradients = jax.tree.map(lambda p, m: -_tree.to_dtype(m, p.dtype), floats, message_floats)

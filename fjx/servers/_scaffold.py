@@ -42,6 +42,7 @@ def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
 
     Raises:
         TypeError: not an optax transformation.
+        ValueError: (when traced) the aggregate message is not of that form.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -64,6 +65,11 @@ def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
         return {"params": state.params, "control": state.control}
 
     def update(state: ScaffoldServerState, message: Tree) -> ScaffoldServerState:
+        if not (isinstance(message, dict) and set(message) == {"params", "control"}):
+            raise ValueError(
+                'servers.scaffold needs messages {"params": ..., "control": ...}, which '
+                f"clients.scaffold sends; got {message}"
+            )
         return ScaffoldServerState(
             model.update(state.model, message["params"]),
             _tree.add(state.control, message["control"]),

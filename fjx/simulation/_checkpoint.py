@@ -60,9 +60,8 @@ class Checkpoints:
             f"{where} is of a run with another model, algorithm or number of clients; "
             "give the same ones or another folder"
         )
-        # Before orbax looks at names, because it would cut and pad arrays of other shapes.
-        shapes = [x.shape for x in jax.tree.leaves(found["state"])]
-        if sorted(shapes) != sorted(x.shape for x in jax.tree.leaves(start)):
+        # Orbax would cut, pad and cast arrays to what is asked for.
+        if _leaves(found["state"]) != _leaves(start):
             raise another
         wanted = {
             "key": np.asarray(jax.random.key_data(key)),
@@ -75,6 +74,14 @@ class Checkpoints:
             raise another from error
         history = History(**jax.tree.map(np.asarray, found["history"]))
         return jax.tree.map(_put_back, start, found["state"]), [history]
+
+
+def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes by path; fields and keys count alike, because what is read back has keys."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, x.dtype.name)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _in_memory(x: Any) -> np.ndarray:

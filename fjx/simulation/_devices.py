@@ -31,9 +31,9 @@ def use_cpu_devices(count: int | None = None) -> None:
     if count is None:
         affinity = getattr(os, "sched_getaffinity", None)  # Linux only
         count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    _validate.static_integer("count", count, at_least=1)
+    count = _validate.static_integer("count", count, at_least=1)
     try:
-        jax.config.update("jax_num_cpu_devices", int(count))
+        jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
         if jax.device_count("cpu") == count:
             return

@@ -1,6 +1,6 @@
 """Evaluation on held-out examples: of all together, and client by client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,9 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
         >>> round(float(evaluate(jnp.array(2.0))["error"]), 4)
         2.6667
     """
-    _validate.static_integer("batch_size", batch_size, at_least=1)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
     arrays = jax.tree.map(jnp.asarray, examples)
-    sizes = {x.shape[0] for x in jax.tree.leaves(arrays)}
+    sizes = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(arrays)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
             f"evaluation needs examples, at least one and as many in every leaf; got {sizes}"
@@ -72,7 +72,7 @@ def per_client(
         >>> evaluate(jnp.array(1.0))["error"].tolist()
         [2.0, 16.0]
     """
-    _validate.static_integer("batch_size", batch_size, at_least=1)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
     return jax.tree_util.Partial(_client_scores, _Static((score, batch_size)), on_device(dataset))
 
 
@@ -107,6 +107,8 @@ def _scores(static: tuple[Score, int], params: Tree, examples: Examples) -> Metr
         }
 
     names = jax.eval_shape(lambda: score(params, examples.batch(0, batch_size)[0]))
+    if not isinstance(names, Mapping):
+        raise TypeError(f"score must return a dict of arrays, got {type(names).__name__}")
     for name, value in names.items():
         if value.shape != (batch_size,):
             raise ValueError(

@@ -134,7 +134,7 @@ def program(
 
     def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
         _validate.key("key", key)
-        _validate.static_integer("rounds", rounds, at_least=1)
+        rounds = _validate.static_integer("rounds", rounds, at_least=1)
         return jitted(dataset, as_operand(evaluate), key, state, rounds)
 
     return Program(init, run)
@@ -178,7 +178,8 @@ def round_of(
         )
         state = state._replace(round=state.round + 1, algorithm=server)
         finite = _tree.all_finite(state.params)
-        return state, rows, {**metrics, "truncated": truncated, "finite": finite}
+        own = {"truncated": truncated, "finite": finite}
+        return state, rows, _validate.disjoint(metrics, own)
 
     return play
 
@@ -187,7 +188,7 @@ def rounds_of(
     algorithm: Algorithm, sampler: Sampler, executor: Executor | None, evaluate_every: int
 ) -> Callable[..., tuple[SimulationState, History]]:
     """``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
-    _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
+    evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
 
     play = round_of(algorithm, executor)
 

@@ -126,7 +126,8 @@ def simulate(
     Raises:
         TypeError: a legacy key; an argument of another kind.
         ValueError: a number or word is out of range; ``evaluate`` returns no scalars, or there is a
-            ``stop`` without it; the checkpoint is of another run.
+            ``stop`` without it; the checkpoint is of a run with another key, or whose state has other
+            parts, shapes or dtypes.  That data and hyper-parameters are the same is the caller's.
         MemoryError: a block of rounds would need more memory than there is; nothing has run.
 
     Examples:
@@ -141,7 +142,7 @@ def simulate(
         (2.0, 192)
     """
     _validate.key("key", key)
-    _validate.static_integer("rounds", rounds, at_least=1)
+    rounds = _validate.static_integer("rounds", rounds, at_least=1)
     if isinstance(executor, str) and executor != "auto":
         raise ValueError(
             f'executor must be one of fjx.simulation, such as chunked(8), or "auto", got {executor!r}'
@@ -151,7 +152,7 @@ def simulate(
     if stop is not None and evaluate is None:
         raise ValueError("stop looks at the scores of evaluate, which is None; give both")
     require_parts(algorithm, dataset, sampler)
-    _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
+    evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
     slots = sampler.capacity(dataset.num_clients)  # raises if there are too few clients
     traffic = algorithm.traffic(_tree.like(start.params))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
@@ -71,6 +72,37 @@ def _size(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
+def _require_float(dtype: str) -> None:
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"a dtype must be the name of a floating one, got {dtype!r}")
+
+
+def _require_integers(name: str, codes: Any, *kinds: str) -> None:
+    if isinstance(codes, _ARRAYS) and np.dtype(codes.dtype).kind not in kinds:
+        raise ValueError(f"{name} must be of kind {' or '.join(kinds)}, got {codes.dtype}")
+
+
+def _require_scale(scale: Tree, codes: Array) -> None:
+    if isinstance(scale, _ARRAYS) and scale.shape not in ((), np.shape(codes)[:1]):
+        raise ValueError(f"a scale must be one number, got shape {scale.shape}")
+
+
+def _require_seed(seed: Array, impl: str) -> None:
+    try:
+        jax.random.wrap_key_data(jnp.asarray(seed), impl=impl)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a seed must be the key data of a PRNG: {error}") from error
+
+
+def _require_within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must lie in [{least}, {most}], got {value}")
+
+
 def index_width(size: int) -> int:
     """Bits that address one of ``size`` coordinates: ``ceil(log2(size))``."""
     return max(size - 1, 0).bit_length()
@@ -102,6 +134,7 @@ class Sparse(Payload):
 
     def check(self) -> None:
         """Indices lie inside the array, each at most once, and each has its value."""
+        _require_integers("Sparse.indices", self.indices, "u")
         indices, size = np.asarray(self.indices), _size(self.shape)
         if isinstance(self.values, _ARRAYS) and self.values.size != indices.size:
             raise ValueError(f"Sparse has {self.values.size} values and {indices.size} indices")
@@ -134,6 +167,7 @@ class Masked(Payload):
         size = _size(self.shape)
         if isinstance(self.values, _ARRAYS) and self.values.shape[-1] > size:
             raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
+        _require_seed(self.seed, self.impl)
 
 
 @jax.tree_util.register_dataclass
@@ -159,6 +193,10 @@ class Quantized(Payload):
 
     def check(self) -> None:
         """Codes lie on the grid: two's complement has one value more than ``[-L, L]``."""
+        _require_within("Quantized.bits", self.bits, 2, 16)
+        _require_integers("Quantized.codes", self.codes, "i")
+        _require_scale(self.scale, self.codes)
+        _require_float(self.dtype)
         codes, top = np.asarray(self.codes), 2 ** (self.bits - 1) - 1
         if codes.size and np.abs(codes.astype(np.int64)).max() > top:
             raise ValueError(f"Quantized.codes must lie in [-{top}, {top}]")
@@ -179,6 +217,11 @@ class Cast(Payload):
     exponent: Array | None
     dtype: str = static()
 
+    def check(self) -> None:
+        """Both dtypes are floating."""
+        _require_float(self.values.dtype.name)
+        _require_float(self.dtype)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +237,12 @@ class Signs(Payload):
     negative: Array
     scale: Tree
     dtype: str = static()
+
+    def check(self) -> None:
+        """One bit a coordinate, and one scale."""
+        _require_integers("Signs.negative", self.negative, "b")
+        _require_scale(self.scale, self.negative)
+        _require_float(self.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -213,6 +262,13 @@ class TwoMeans(Payload):
     above: Tree
     dtype: str = static()
 
+    def check(self) -> None:
+        """One bit a coordinate, and two means."""
+        _require_integers("TwoMeans.negative", self.negative, "b")
+        _require_scale(self.below, self.negative)
+        _require_scale(self.above, self.negative)
+        _require_float(self.dtype)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +286,11 @@ class Natural(Payload):
     def widths(self) -> Mapping[str, int]:
         """A sign is one bit, an exponent eight."""
         return {"codes": 9}
+
+    def check(self) -> None:
+        """Codes are nine bits."""
+        _require_integers("Natural.codes", self.codes, "u")
+        _require_float(self.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -255,6 +316,10 @@ class Dithered(Payload):
 
     def check(self) -> None:
         """Codes lie on the grid."""
+        _require_within("Dithered.levels", self.levels, 1, 31)
+        _require_integers("Dithered.codes", self.codes, "i")
+        _require_scale(self.scale, self.codes)
+        _require_float(self.dtype)
         codes = np.asarray(self.codes)
         if codes.size and np.abs(codes.astype(np.int64)).max() > self.levels:
             raise ValueError(f"Dithered.codes must lie in [-{self.levels}, {self.levels}]")
@@ -283,6 +348,13 @@ class LloydMax(Payload):
         """A code costs ``bits``."""
         return {"codes": self.bits}
 
+    def check(self) -> None:
+        """There are levels for so many bits."""
+        _require_within("LloydMax.bits", self.bits, 1, 8)
+        _require_integers("LloydMax.codes", self.codes, "u")
+        _require_scale(self.scale, self.codes)
+        _require_float(self.dtype)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +379,9 @@ class Rotated(Payload):
 
     def check(self) -> None:
         """The vector has the size of the padded array."""
+        _require_within("Rotated.rounds", self.rounds, 1, 64)
+        _require_seed(self.seed, self.impl)
+        _require_float(self.dtype)
         padded = padded_size(_size(self.shape))
         if isinstance(self.vector, _ARRAYS) and self.vector.shape[-1:] != (padded,):
             raise ValueError(f"Rotated.vector must have {padded} coordinates, for {self.shape}")
@@ -327,6 +402,13 @@ class Flat(Payload):
     others: Tree
     structure: Structure = static()
 
+    def check(self) -> None:
+        """The vector has a coordinate for each float of the structure."""
+        shapes = [shape for shape, _ in filter(None, self.structure.floats)]
+        size = sum(map(_size, shapes))
+        if isinstance(self.vector, _ARRAYS) and self.vector.shape != (size,):
+            raise ValueError(f"Flat.vector must have {size} coordinates, got {self.vector.shape}")
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -342,6 +424,12 @@ class Leaves(Payload):
     leaves: tuple[Tree, ...]
     others: Tree
     structure: Structure = static()
+
+    def check(self) -> None:
+        """There is a payload for each floating leaf of the structure."""
+        wanted = sum(described is not None for described in self.structure.floats)
+        if len(self.leaves) != wanted:
+            raise ValueError(f"Leaves needs {wanted} payloads, got {len(self.leaves)}")
 
 
 @jax.tree_util.register_dataclass

@@ -102,3 +102,22 @@ def test_per_field_refuses_what_it_cannot_do():
 def test_total_needs_a_positive_denominator(denominator):
     with pytest.raises(ValueError, match="denominator"):
         aggregators.total(denominator)
+
+
+def test_the_median_of_a_cohort_without_slots_is_zero():
+    nobody = jnp.zeros((0, 3)), jnp.zeros(0, bool)
+    message, _, _ = aggregators.median().finish(jax.random.key(0), nobody, ())
+    assert message.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: aggregators.uniform(aggregators.mean),
+        lambda: aggregators.per_field(a=3),
+        lambda: aggregators.private(1.0, 2),
+    ],
+)
+def test_what_is_no_aggregator_or_mechanism_is_refused(make):
+    with pytest.raises(TypeError, match=r"needs a fjx\.(Aggregator|privacy\.Mechanism)"):
+        make()

@@ -54,7 +54,7 @@ def test_what_is_not_reached_is_said(found):
 def test_the_pages_are_those_of_the_committed_records():
     pages = report.pages(list(records.read(records.RESULTS)))
     for name, page in pages.items():
-        assert (report.DOCS / name).read_text() == page, "run python -m benchmarks.report"
+        assert (records.RESULTS / name).read_text() == page, "run python -m benchmarks.report"
 
 
 def test_records_name_no_host_and_no_path():

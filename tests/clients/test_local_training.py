@@ -379,3 +379,18 @@ def test_models_that_scaffold_and_fedsgd_cannot_train(getkey):
         clients.scaffold(squares, learning_rate=0.0, epochs=1, batch_size=1)
     with pytest.raises(TypeError, match=r"use clients\.local_sgd"):
         clients.gradient(squares, batch_size=1).update(getkey(), STATEFUL, (), window(BATCH, 5))
+
+
+def test_losses_without_a_gradient_are_refused(getkey):
+    def errors(model, batch, key):
+        return jnp.sum(batch["x"] > 0, dtype=jnp.int32)
+
+    client = clients.local_sgd(errors, optax.sgd(0.1), epochs=1, batch_size=2)
+    with pytest.raises(TypeError, match="loss must be a float to have a gradient, got int32"):
+        client.update(getkey(), jnp.zeros(3), (), window(BATCH, 5))
+
+
+def test_scaffold_needs_its_server(getkey):
+    client = clients.scaffold(squares, learning_rate=0.1, epochs=1, batch_size=1)
+    with pytest.raises(ValueError, match=r"needs the broadcast of fjx\.servers\.scaffold"):
+        client.update(getkey(), jnp.zeros(2), jnp.zeros(2), window(BATCH, 5))

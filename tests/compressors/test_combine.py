@@ -166,6 +166,41 @@ def test_nested_nodes_of_one_type_are_undone_from_the_inside():
     assert codec.decode(payload).tolist() == [0, -8, 0, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [
+        c.chain(c.quantize(bits=2), c.natural(), c.quantize(bits=8)),
+        c.chain(c.top_k(0.5), c.natural(), c.top_k(0.5)),
+        c.chain(c.scaled_sign(), c.natural(), c.scaled_sign()),
+        c.chain(c.top_k(0.5), c.quantize(bits=3), c.natural(), c.quantize(bits=3)),
+        c.chain(c.blockwise(c.absmax(bits=4), size=2), c.natural(), c.absmax(bits=4)),
+    ],
+)
+def test_a_codec_that_found_nothing_to_encode_decodes_nothing(codec):
+    """The third codec has no floats left; the node of its type is the first one's."""
+    x = jnp.array([1.0, -2.0, 4.0, 0.5])
+    decoded = once(codec, x)
+    assert decoded.shape == x.shape
+    assert energy(decoded - x) <= 2 * energy(x)
+
+
+@pytest.mark.parametrize("codec", [c.quantize(bits=4), c.chain(c.top_k(0.5), c.cast(jnp.bfloat16))])
+def test_keys_are_typed(codec):
+    x = jnp.ones(3)
+    with pytest.raises(TypeError, match="key must be a typed key"):
+        codec.encode(jax.random.PRNGKey(0), x, codec.init(x))
+
+
+def test_a_leaf_that_is_rounded_when_decoded_is_promised_no_unbiasedness():
+    """In bfloat16 a mean of many draws stays away from x by the rounding of the decoded levels."""
+    codec, x = c.quantize(bits=8), jnp.array([1, 0.77], jnp.bfloat16)
+    draws = jax.vmap(lambda key: once(codec, x, key))(jax.random.split(jax.random.key(0), 20_000))
+    means = np.asarray(draws, np.float64).mean(0)
+    assert abs(means[1] - float(x[1])) > SIGMAS * (1 / 127) / np.sqrt(20_000)
+    assert not codec.contract(like(x)).unbiased
+    assert codec.contract(like(x.astype(jnp.float32))).unbiased
+
+
 def test_a_chain_decodes_in_reverse():
     x = jax.random.normal(jax.random.key(2), (40,))
     first, second = c.top_k(0.25), c.quantize(bits=3)

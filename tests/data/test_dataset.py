@@ -51,6 +51,26 @@ def test_other_dtypes_stay(dtype):
     assert dataset.arrays.dtype == dataset.test.dtype == dataset.client(0).dtype == dtype
 
 
+@pytest.mark.parametrize("build", [data.from_clients, lambda x: data.from_packed(x[0], [2])])
+def test_bytes_may_come_in_another_order(build):
+    for dtype in (">f4", ">i2", ">f8"):
+        dataset = build([np.array([1, 2], dtype)])
+        assert dataset.client(0).tolist() == [1, 2]
+        assert dataset.arrays.dtype.isnative
+
+
+def test_floats_that_do_not_fit_are_refused_and_infinity_is_not():
+    with pytest.raises(ValueError, match=r"must fit float32, got up to 1e\+300"):
+        data.from_clients([np.array([1e300, 1.0])])
+    assert np.isinf(data.from_clients([np.array([np.inf, 1.0])]).client(0)[0])
+
+
+def test_weights_whose_sum_is_infinite_are_refused():
+    dataset = data.from_clients([np.ones(1, np.float32)] * 2)
+    with pytest.raises(ValueError, match="finite sum in float32"):
+        dataset.with_weights([3e38, 3e38])
+
+
 def test_texts_are_refused():
     with pytest.raises(TypeError, match="must be numbers, got <U1"):
         data.from_clients([np.array(["a"])])

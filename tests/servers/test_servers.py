@@ -118,3 +118,34 @@ def test_scaffold_moves_model_and_control():
     sent = server.broadcast(state)
     np.testing.assert_allclose(sent["params"]["w"], [1.0, 2.0])
     np.testing.assert_allclose(sent["control"]["w"], [0.6, -0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [servers.adam, servers.yogi])
+def test_adaptive_moves_narrow_models_by_arrays_of_hyper_parameters(rule):
+    """Moments stay in float32, where squares of small updates do not vanish."""
+    number = jnp.float32
+    server = servers.from_optax(
+        servers.adaptive(
+            rule(number(0.9)), learning_rate=number(0.5), beta1=number(0.5), tau=number(1e-3)
+        )
+    )
+
+    @jax.jit
+    def moved(params):
+        return server.update(server.init(params), jnp.full_like(params, 2**-9)).params
+
+    narrow, wide = moved(jnp.zeros(3, jnp.bfloat16)), moved(jnp.zeros(3))
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(jnp.float32), wide, rtol=2**-8)
+
+
+def test_messages_that_are_not_the_model_s_are_refused():
+    server = servers.from_optax(optax.sgd(1.0))
+    state = server.init({"w": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="aggregate message must have the structure of the model"):
+        server.update(state, {"params": {"w": jnp.zeros(2)}, "control": {"w": jnp.zeros(2)}})
+    with pytest.raises(ValueError, match=r"at \['w'\] got \[3\], wanted \[2\]"):
+        server.update(state, {"w": jnp.zeros(3)})
+    scaffold = servers.scaffold(optax.sgd(1.0))
+    with pytest.raises(ValueError, match=r"which clients\.scaffold sends"):
+        scaffold.update(scaffold.init(jnp.zeros(2)), jnp.zeros(2))

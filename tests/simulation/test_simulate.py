@@ -214,6 +214,52 @@ def test_checkpoints_of_another_structure_with_the_same_shapes_are_refused(tmp_p
         simulate(**named("a", "c"), rounds=2)
 
 
+def test_checkpoints_whose_parts_have_other_shapes_or_dtypes_are_refused(tmp_path):
+    algorithm = algorithms.fedsgd(
+        lambda m, x, key: loss_fn(m["a"].sum() + m["b"].sum(), x, key), learning_rate=0.1
+    )
+
+    def run(a, b, dtype=jnp.float32):
+        params = {"a": jnp.zeros(a, dtype), "b": jnp.zeros(b, dtype)}
+        return simulate(algorithm=algorithm, params=params, rounds=1, checkpoint=tmp_path)
+
+    run(3, 2)
+    for other in ({"a": 2, "b": 3}, {"a": 3, "b": 2, "dtype": jnp.bfloat16}):
+        with pytest.raises(ValueError, match="of a run with another model"):
+            run(**other)
+    assert int(run(3, 2).state.round) == 1
+
+
+@pytest.mark.parametrize("integer", [np.int64, jnp.int32, np.array])
+def test_integers_may_be_numpy_s_or_jax_s(integer):
+    found = simulate(
+        rounds=integer(3), evaluate_every=integer(2), sampler=samplers.uniform(integer(2))
+    )
+    chex.assert_trees_all_equal(
+        found.params, simulate(rounds=3, sampler=samplers.uniform(2)).params
+    )
+
+
+@pytest.mark.parametrize("name", ["participants", "truncated", "finite"])
+def test_metrics_do_not_overwrite_one_another(name):
+    def named(w, x, key):
+        return loss_fn(w, x, key), {name: jnp.float32(7)}
+
+    with pytest.raises(ValueError, match=rf"report metrics called \['{name}'\]"):
+        simulate(algorithm=algorithms.fedsgd(named, learning_rate=0.5))
+
+
+@pytest.mark.parametrize(
+    "leaf", [jnp.array([True]), jax.random.key(0), jnp.zeros(1, jnp.complex64)]
+)
+def test_parameters_are_numbers_that_can_be_averaged(leaf):
+    params = {"w": ZERO, "mask": leaf}
+    with pytest.raises(TypeError, match=r"params must be floats and integers.*\['mask'\]"):
+        simulate(
+            params=params, algorithm=algorithms.fedsgd(lambda m, x, key: m["w"], learning_rate=1.0)
+        )
+
+
 def test_program_is_simulate_and_goes_on_where_it_was(whole):
     """Scans of scans give what blocks between looks of the host give; a cut may be anywhere."""
     p = simulation.program(RANDOM["algorithm"], DATASET, **WATCHED)

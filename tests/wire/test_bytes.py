@@ -371,6 +371,31 @@ def test_values_without_indices():
     assert "1 values and 2 indices" in refusal(frame(schema, b"\x07\x21"))
 
 
+FLOAT, ONE = "float32", jnp.float32(1)
+STRUCTURE = wire.Structure(jax.tree.structure([0]), (((2,), FLOAT),))
+SEED = jax.random.key_data(jax.random.key(0))
+IMPOSSIBLE = {
+    "levels of 14 bits": wire.LloydMax(jnp.zeros(3, jnp.uint16), ONE, 14, FLOAT),
+    "a dtype of nobody": wire.LloydMax(jnp.zeros(3, jnp.uint8), ONE, 1, "no such"),
+    "an integer dtype": wire.Signs(jnp.zeros(3, bool), ONE, "int32"),
+    "17 bits": wire.Quantized(jnp.zeros(3, jnp.int32), ONE, 17, FLOAT),
+    "unsigned codes": wire.Quantized(jnp.zeros(3, jnp.uint8), ONE, 4, FLOAT),
+    "many scales": wire.Quantized(jnp.zeros((3, 2), jnp.int8), jnp.ones(7), 4, FLOAT),
+    "100 levels": wire.Dithered(jnp.zeros(3, jnp.int8), ONE, 100, FLOAT),
+    "floating indices": wire.Sparse(jnp.ones(2), jnp.arange(2.0), (4,)),
+    "a generator of nobody": wire.Masked(jnp.ones(2), SEED, (4,), "nope"),
+    "half a seed": wire.Masked(jnp.ones(2), SEED[:1], (4,), "threefry2x32"),
+    "rounds below one": wire.Rotated(jnp.ones(4), SEED, (4,), FLOAT, -1, "threefry2x32"),
+    "a longer vector": wire.Flat(jnp.ones(9), [None], STRUCTURE),
+    "two payloads for a leaf": wire.Leaves((jnp.ones(2), jnp.ones(2)), [None], STRUCTURE),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_no_codec_writes(name):
+    refusal(wire.to_bytes(IMPOSSIBLE[name]))
+
+
 def test_more_values_than_coordinates():
     schema = [
         "payload",

@@ -33,7 +33,7 @@ def dataset_of(workload: Workload, *, hosted: bool = False) -> data.FederatedDat
 
 
 def executor_of(text: str) -> fjx.Executor:
-    """An executor as one would write it: ``auto``, ``chunked(10)``, ``sharded(lanes(2))``."""
+    """An executor as one would write it: ``chunked(10)``, ``sharded(lanes(2))``."""
     name, _, inside = text.partition("(")
     inside = inside.removesuffix(")")
     if name == "sharded":
@@ -64,15 +64,19 @@ def algorithm_of(
 
 
 def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
+    algorithm = algorithm_of(workload, compressed=options.compressed, private=options.private)
+    params = jax.tree.map(jnp.asarray, workloads.parameters(workload))
+    dataset = dataset_of(workload, hosted=options.api == "hosted")
+    about = _about(options)
+    if options.executor == "auto":
+        sampler = samplers.cyclic(workload.cohorts)
+        choice = simulation.fastest(jax.random.key(0), algorithm, params, dataset, sampler=sampler)
+        executor, about["executor"] = choice.executor, f"auto: {choice.name}"
+    else:
+        executor = executor_of(options.executor)
     way = {"program": _by_program, "round": _by_round}.get(options.api, _by_simulate)
-    advance, params = way(
-        workload,
-        algorithm_of(workload, compressed=options.compressed, private=options.private),
-        jax.tree.map(jnp.asarray, workloads.parameters(workload)),
-        dataset_of(workload, hosted=options.api == "hosted"),
-        executor_of(options.executor),
-    )
-    return worker.Worker(advance, lambda: jax.tree.map(np.asarray, params()), _about(options))
+    advance, params_of = way(workload, algorithm, params, dataset, executor)
+    return worker.Worker(advance, lambda: jax.tree.map(np.asarray, params_of()), about)
 
 
 def _by_program(workload: Workload, algorithm, params, dataset, executor):

@@ -54,11 +54,14 @@ def main() -> None:
 
     common = ["--repetitions", str(options.repetitions), "--seconds", "1"]
     if options.peers:
-        common += ["--peers", str(options.peers), "--against", *PEERS]
-    # What comes later on the command line wins.
-    rounds = [["benchmarks.round", *common, *extra] for extra in ([theirs] if theirs else ROUNDS)]
+        common += ["--peers", str(options.peers)]
+    rounds = []
+    for command in [theirs] if theirs else ROUNDS:
+        against = [] if "--against" in command else ["--against", *PEERS]
+        rounds.append(["benchmarks.round", *command, *against, *common])
     options.results.mkdir(exist_ok=True)
     print(records.machine())
+    failed = False
     for stage, commands in {"rounds": rounds, **STAGES}.items():
         if stage not in options.only:
             continue
@@ -67,10 +70,12 @@ def main() -> None:
         for command in commands:
             command = [sys.executable, "-m", *command, "--out", str(out.absolute())]
             if subprocess.run(command, cwd=ROOT, check=False).returncode:
+                failed = True
                 print(f"{stage}: {' '.join(command[2:])} failed", file=sys.stderr)
         print(f"{stage}: {time.perf_counter() - began:.0f} s", flush=True)
     report = [sys.executable, "-m", "benchmarks.report", "--results", str(options.results)]
     subprocess.run(report, cwd=ROOT, check=True)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

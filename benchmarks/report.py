@@ -2,7 +2,7 @@
 
     python -m benchmarks.report
 
-Nothing is measured here: what is written depends on the records alone.
+Nothing is measured here: what is written depends on the records alone, and lies beside them.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from benchmarks import records
 from benchmarks.round import PEAK_TARGETS, SKIPPED, TARGETS, VARIANTS
 from benchmarks.workloads import WORKLOADS
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs" / "_performance"
 QUIET = 0.1
 """The share of the processor that others may have had for a record to be trusted."""
 
@@ -336,13 +335,11 @@ def plot(found: list[Record], path: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=pathlib.Path, default=records.RESULTS)
-    parser.add_argument("--to", type=pathlib.Path, default=DOCS, help="a folder")
     options = parser.parse_args()
     found = list(records.read(options.results))
-    options.to.mkdir(parents=True, exist_ok=True)
     for name, page in pages(found).items():
-        (options.to / name).write_text(page)
-    plot(found, options.to / "rounds.svg")
+        (options.results / name).write_text(page)
+    plot(found, options.results / "rounds.svg")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ first round.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import pathlib
 import re
@@ -44,6 +46,8 @@ def measure(clients: int, population: int, executor: str) -> dict[str, float]:
     )
     params = jax.tree.map(jax.numpy.asarray, workloads.parameters(workload))
     state = jax.block_until_ready(program.init(params))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back, and is not there to be used again
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     before = status("VmRSS")
     jax.block_until_ready(program.run(jax.random.key(0), state, 1))

@@ -10,6 +10,7 @@ predicts the others.
 import argparse
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -157,8 +158,8 @@ def perceptron(point: Point) -> Round:
     )
 
 
-def measure(points: Sequence[Point], budget: float) -> list[float]:
-    """The seconds of rounds, all on the devices that this process has."""
+def measure(points: Sequence[Point], budget: float) -> list[tuple[float, float]]:
+    """The seconds of rounds, all on the devices that this process has, and the share of others."""
     import jax
     import jax.numpy as jnp
 
@@ -191,8 +192,12 @@ def measure(points: Sequence[Point], budget: float) -> list[float]:
             return time.perf_counter() - began
 
         run()
+        idle, own, began = records.idle(), time.process_time(), time.perf_counter()
         first = run()
-        found.append(min(first, *(run() for _ in range(max(2, min(20, int(budget / first)))))))
+        best = min(first, *(run() for _ in range(max(2, min(20, int(budget / first))))))
+        elapsed = (time.perf_counter() - began) * (os.cpu_count() or 1)
+        busy = elapsed - (records.idle() - idle) - (time.process_time() - own)
+        found.append((best, max(0.0, busy / elapsed)))
     return found
 
 
@@ -207,7 +212,7 @@ def main() -> None:
         print(json.dumps(measure(points, options.seconds)))
         return
     write = records.writer(options.out)
-    measured: dict[Point, float] = {}
+    measured: dict[Point, tuple[float, float]] = {}
     for devices in sorted({point.devices for point in GRID}):
         points = [point for point in GRID if point.devices == devices]
         command = [sys.executable, "-m", "benchmarks.model", "--only"]
@@ -221,15 +226,16 @@ def main() -> None:
             text=True,
         )
         measured |= zip(points, json.loads(done.stdout.splitlines()[-1]), strict=True)
-    machine = fit([perceptron(point) for point in FITTED], [measured[point] for point in FITTED])
+    machine = fit([perceptron(point) for point in FITTED], [measured[point][0] for point in FITTED])
     write(kind="constants", **{k: v for k, v in machine._asdict().items() if math.isfinite(v)})
-    for point, value in measured.items():
+    for point, (value, others) in measured.items():
         predicted = seconds(perceptron(point), machine)
         write(
             kind="prediction",
             **point._asdict(),
             measured=value,
             predicted=predicted,
+            others=others,
             fitted=point in FITTED,
         )
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.record --peers ../peers
 
-It takes about 15 minutes on two cores, which must have nothing else to do.  What an earlier recording
+It takes 15 to 20 minutes on two cores, which must have nothing else to do.  What an earlier recording
 left is replaced, stage by stage.  ``--only`` chooses stages, and what follows ``--`` goes to
 :mod:`benchmarks.round`, so that a short provisional recording is
 
@@ -22,9 +22,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 PEERS = ["torch", "fedjax", "pfl", "flower", "drjax"]
 
 ROUNDS = [
-    ["W2", "W3", "--variants", "bare", "round", "hosted", "compressed", "private"],
+    ["W3", "--variants", "bare", "round", "hosted", "compressed", "private"],
+    ["W2", "--variants", "bare", "hosted"],
     ["W1", "--variants", "bare", "hosted", "private"],
-    ["W4", "--variants", "bare", "hosted", "private", "--against", "torch", "fedjax", "pfl"],
+    ["W4", "--variants", "bare", "private", "--against", "torch", "fedjax", "pfl"],
 ]
 STAGES = {
     "compile": [["benchmarks.compile", "--repetitions", "3"]],

@@ -54,6 +54,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def idle() -> float:
+    """Seconds that the processors of this machine idled so far, added up."""
+    ticks = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return (int(ticks[4]) + int(ticks[5])) / os.sysconf("SC_CLK_TCK")
+
+
 def read(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
     """All records of a folder, file by file in the order of their names, each with its run's number."""
     run = 0

@@ -268,11 +268,12 @@ def predictions(found: list[Record]) -> Iterator[str]:
             1e3 * p["measured"],
             1e3 * p["predicted"],
             p["predicted"] / p["measured"],
+            f"{p['others']:.0%}",
             "fitted" if p["fitted"] else "predicted",
         ]
         for p in points
     ]
-    header = (*keys, "ms measured", "ms predicted", "ratio", "")
+    header = (*keys, "ms measured", "ms predicted", "ratio", "others", "")
     yield from markdown(header, rows)
     unseen = [p["predicted"] / p["measured"] for p in points if not p["fitted"]]
     if unseen:

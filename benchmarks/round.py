@@ -133,9 +133,7 @@ class Process:
 
     def _idle_and_own(self) -> tuple[float, float]:
         """Seconds that processors idled, and that this process and its children worked, so far."""
-        ticks = os.sysconf("SC_CLK_TCK")
-        machine = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()
-        return (int(machine[4]) + int(machine[5])) / ticks, _worked(self._process.pid) / ticks
+        return records.idle(), _worked(self._process.pid) / os.sysconf("SC_CLK_TCK")
 
 
 def _worked(root: int) -> int:

@@ -176,7 +176,7 @@ def goals(found: list[Record]) -> Iterator[str]:
     }
     if loud:
         yield (
-            f"{len(loud)} of the recorded series have turns in which other processes had more than "
+            f"In {len(loud)} of the recorded series there are turns in which other processes had over "
             f"{QUIET:.0%} of the processor. Read those ratios as provisional."
         )
         yield ""

@@ -324,7 +324,8 @@ def plot(found: list[Record], path: pathlib.Path) -> None:
         colours = ["tab:gray" if k in VARIANTS else "tab:blue" for k in over]
         axis.barh(list(over), middle, xerr=[low, high], color=colours, ecolor="black")
         axis.axvline(1, color="black", linewidth=1)
-        axis.set_xscale("log")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axis.invert_yaxis()
         axis.set_title(name)
         axis.set_xlabel("seconds over fjx's")

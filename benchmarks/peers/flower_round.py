@@ -73,7 +73,12 @@ def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
 
     @server.main()
     def serve(grid: Grid, context: Context) -> None:
-        strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0)
+        strategy = FedAvg(
+            fraction_train=1.0,
+            fraction_evaluate=0.0,
+            min_train_nodes=workload.clients,
+            min_available_nodes=workload.clients,  # else a round takes those who are there already
+        )
         arrays, first = ArrayRecord(model.state_dict()), 0
         while rounds := orders.get():
             config = ConfigRecord({"first": first})

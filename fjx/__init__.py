@@ -5,6 +5,7 @@ from fjx import algorithms as algorithms
 from fjx import clients as clients
 from fjx import compressors as compressors
 from fjx import data as data
+from fjx import layers as layers
 from fjx import privacy as privacy
 from fjx import samplers as samplers
 from fjx import servers as servers
@@ -57,6 +58,7 @@ __all__ = [
     "compose",
     "compressors",
     "data",
+    "layers",
     "privacy",
     "samplers",
     "servers",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Array, Key, Metrics, Stateful, Tree
+from fjx.layers import loop_safe
 
 
 class Loss(NamedTuple):
@@ -142,6 +143,8 @@ def value_and_grad(
             )
         return value, (metrics, state)
 
+    if jax.default_backend() == "cpu":
+        objective = loop_safe(objective)
     (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(floats)
     return value, metrics, model._replace(state=state) if stateful else model, gradient
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import fjx
 from benchmarks import worker, workloads
@@ -67,6 +68,11 @@ def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
     algorithm = algorithm_of(workload, compressed=options.compressed, private=options.private)
     params = jax.tree.map(jnp.asarray, workloads.parameters(workload))
     dataset = dataset_of(workload, hosted=options.api == "hosted")
+    if options.devices > 1 and options.api != "hosted":
+        # On every device once and for all, as simulate does.
+        mesh = Mesh(np.array(jax.devices()), ("clients",))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        dataset, params = jax.device_put((dataset, params), everywhere)
     about = _about(options)
     if options.executor == "auto":
         sampler = samplers.cyclic(workload.cohorts)
@@ -84,7 +90,9 @@ def _by_program(workload: Workload, algorithm, params, dataset, executor):
     program = simulation.program(
         algorithm, dataset, sampler=samplers.cyclic(workload.cohorts), executor=executor
     )
-    key, state = jax.random.key(0), program.init(params)
+    key = jax.random.key(0)
+    # Twice in all before anything is timed: a state that lives on a mesh is compiled for anew.
+    state, _ = program.run(key, program.init(params), workload.cohorts)
 
     def advance(rounds: int) -> None:
         nonlocal state

@@ -29,7 +29,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-EXECUTORS = {"W1": "chunked(1)", "W1-100": "chunked(1)", "W2": "chunked(10)", "W3": "chunked(10)"}
+EXECUTOR = "sharded(chunked(1))"
 """How fjx runs a cohort, and its bare twin alike, unless the command line says otherwise."""
 
 PEERS = {
@@ -167,7 +167,7 @@ def contenders(options: argparse.Namespace, workload: Workload) -> list[Contende
     """Who runs a workload: fjx first."""
     mine = [sys.executable, "-m"]
     name = workload.name
-    executor = options.executor or EXECUTORS.get(name, "chunked(1)")
+    executor = options.executor or EXECUTOR
     result = []
     for variant in ("fjx", *options.variants):
         module, *rest = VARIANTS.get(variant, "benchmarks.fjx_round").split()
@@ -293,7 +293,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=["bare"], choices=VARIANTS)
     parser.add_argument("--executor", help="how fjx runs a cohort, such as auto or chunked(10)")
     parser.add_argument("--bare-chunk", type=int, default=1, help="where the executor names none")
-    parser.add_argument("--devices", type=int, default=1, help="devices that the CPU is split into")
+    parser.add_argument(
+        "--devices", type=int, default=os.cpu_count(), help="devices that the CPU is split into"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="at least, for each turn")

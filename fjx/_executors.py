@@ -208,7 +208,8 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
     Clients are dealt heaviest first, back and forth over the devices.  Sums are added across devices
     (``psum``), stacked outputs gathered.  The model and the examples are replicated: place them on the
     mesh once (``jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))``), or every call will;
-    :func:`fjx.simulate` does.
+    :func:`fjx.simulate` does.  For that the mesh must be a ``Mesh(devices, names)``: axes of
+    ``jax.make_mesh`` are explicit, and arrays placed on them do not mix with others.
 
     Args:
         mesh: devices; the cohort is spread over all its axes.

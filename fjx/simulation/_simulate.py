@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -282,7 +283,9 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 def _bar(
     progress: bool | None, rounds: int, done: int, choice: Choice | None
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():  # a notebook without widgets gets a bar of letters
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
     disable = None if progress is None else not progress
     if jax.process_index() != 0:

@@ -11,6 +11,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fjx._base import Array
 from fjx.layers._conv import conv_general_dilated
 from fjx.layers._pool import reduce_window_max
+from fjx.layers._recurrent import scan
 
 
 def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +145,7 @@ def _scan(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         out = _run(params["jaxpr"], *inputs[:consts], *carry, *x)
         return out[:carried], out[carried:]
 
-    carry, stacked = jax.lax.scan(
+    carry, stacked = scan(
         step,
         inputs[consts : consts + carried],
         inputs[consts + carried :],
@@ -161,7 +162,7 @@ def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carried)
 
 
-_REPLACED = {"conv_general_dilated": _convolution, "reduce_window_max": _pooling}
+_REPLACED = {"conv_general_dilated": _convolution, "reduce_window_max": _pooling, "scan": _scan}
 _RULES = {
     **_REPLACED,
     "jit": _call,
@@ -170,5 +171,4 @@ _RULES = {
     "checkpoint": _checkpoint,
     "cond": _branches,
     "while": _while,
-    "scan": _scan,
 }

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from fjx.layers import loop_safe
 from fjx.layers._recurrent import scan
 
 TIME, BATCH, INPUTS, HIDDEN = 6, 5, 3, 4
@@ -201,3 +202,21 @@ def test_low_precision_products_keep_the_types_of_lax_scan():
     ours, theirs = (jax.grad(functools.partial(loss, s))(w) for s in (scan, lax.scan))
     assert ours.dtype == theirs.dtype == jnp.bfloat16
     EXACT(ours.astype(jnp.float32), theirs.astype(jnp.float32), rtol=0.05, atol=0.05)
+
+
+def test_loop_safe_finds_the_weights_of_any_scan():
+    def loss(w, xs):
+        def step(carry, x):
+            h, key = carry
+            key, key_kept = jax.random.split(key)
+            kept = jax.random.bernoulli(key_kept, 0.5, x.shape)
+            return (jnp.sin(h @ w + jnp.where(kept, x, 0.0)), key), None
+
+        return jnp.sum(lax.scan(step, (xs[0], jax.random.key(0)), xs)[0][0])
+
+    inputs = jnp.eye(HIDDEN), jnp.ones((TIME, BATCH, HIDDEN))
+    ours, theirs = jax.grad(loop_safe(loss)), jax.grad(loss)
+    EXACT(ours(*inputs), theirs(*inputs))
+    shape = (HIDDEN, HIDDEN)
+    assert shape in carries(jax.make_jaxpr(theirs)(*inputs))
+    assert shape not in carries(jax.make_jaxpr(ours)(*inputs))

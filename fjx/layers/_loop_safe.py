@@ -24,8 +24,8 @@ def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
     do this with their loss by themselves where JAX runs on a CPU.
 
     Guarantees: values and derivatives to float32 rounding; a function without such operations is the
-        same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) are left
-        alone.
+        same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) keep them,
+        and the operations inside their rules are replaced too.
 
     Args:
         function: of pytrees of arrays, to pytrees of arrays.
@@ -121,6 +121,45 @@ def _checkpoint(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     return jax.checkpoint(inner, **kept)(*inputs)
 
 
+def _custom_jvp(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    plain, inner, operands = _custom(equation, inputs)
+    safe = jax.custom_jvp(inner)
+
+    def rule(primals: tuple, tangents: tuple) -> Any:
+        return loop_safe(lambda: jax.jvp(plain, primals, tangents))()
+
+    safe.defjvp(rule)
+    return safe(*operands)
+
+
+def _custom_vjp(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    plain, inner, operands = _custom(equation, inputs)
+    safe = jax.custom_vjp(inner)
+
+    def forth(*operands: Any) -> Any:
+        return loop_safe(lambda: jax.vjp(plain, *operands))()
+
+    def back(pull: Any, cotangents: Any) -> Any:
+        return loop_safe(lambda: pull(cotangents))()
+
+    safe.defvjp(forth, back)
+    return safe(*operands)
+
+
+def _custom(equation: JaxprEqn, inputs: list[Any]) -> tuple[Callable, Callable, list[Any]]:
+    """A function with a rule of its own, the same rewritten without the rule, and its operands.
+
+    What it closes over comes first among the inputs, and its rule knows nothing of that.
+    """
+    count, inside = equation.params["num_consts"], equation.params["call_jaxpr"]
+    consts, operands = inputs[:count], inputs[count:]
+    return (
+        lambda *x: _bind(equation, [*consts, *x]),
+        lambda *x: _run(inside, *consts, *x),
+        operands,
+    )
+
+
 def _branches(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     return jax.lax.switch(
         inputs[0], [functools.partial(_run, b) for b in equation.params["branches"]], *inputs[1:]
@@ -169,6 +208,8 @@ _RULES = {
     "pjit": _call,
     "remat2": _checkpoint,
     "checkpoint": _checkpoint,
+    "custom_jvp_call": _custom_jvp,
+    "custom_vjp_call": _custom_vjp,
     "cond": _branches,
     "while": _while,
 }

@@ -113,6 +113,50 @@ def test_functions_with_derivatives_of_their_own_keep_them():
     assert all((g == 1).all() for g in jax.tree.leaves(gradient))
 
 
+def doubled(convolve):
+    """A custom rule that convolves, for an operand that is not floating too."""
+
+    @jax.custom_vjp
+    def f(x, w, n):
+        return convolve(x, w) * n.astype(jnp.float32)
+
+    def back(kept, g):
+        return (*jax.vjp(convolve, *kept)[1](2 * g), None)
+
+    f.defvjp(lambda x, w, n: (f(x, w, n), (x, w)), back)
+    return f
+
+
+def tripled(convolve):
+    @jax.custom_jvp
+    def f(x, w, n):
+        return convolve(x, w) * n.astype(jnp.float32)
+
+    @f.defjvp
+    def rule(primals, tangents):
+        x, w, _ = primals
+        return f(*primals), 3 * convolve(x, tangents[1]) + convolve(tangents[0], w)
+
+    return f
+
+
+@pytest.mark.parametrize("make", [doubled, tripled])
+def test_convolutions_inside_custom_rules_are_replaced_and_the_rules_hold(make):
+    def convolve(x, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers)
+
+    f, kernel = make(convolve), jnp.cos(jnp.arange(18.0)).reshape(3, 3, 1, 2)
+
+    def slopes(f):
+        return jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w, jnp.int32(2)))), (0, 1))
+
+    safe = slopes(layers.loop_safe(f))
+    assert_close(jax.jit(safe)(X, kernel), slopes(f)(X, kernel))
+    assert "conv_general_dilated" in str(jax.make_jaxpr(slopes(f))(X, kernel))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(safe)(X, kernel))
+
+
 def test_clients_rewrite_their_loss():
     """A round of a convolutional net holds none of XLA's convolutions."""
     dataset = data.from_clients([{"x": np.ones((2, 8, 8, 1), np.float32)}])

@@ -3,7 +3,7 @@
 Examples lie flat on the device.  NumPy draws the shuffles of a round, sorts the clients by their
 number of batches and cuts them into chunks; a chunk runs under ``vmap`` for as many steps as its
 longest client has, and the chunks one after another.  Chunks of one run without ``vmap``.  Over
-several devices each takes every n-th chunk.  Only the models are fjx's, so that a comparison with
+several devices each takes every n-th chunk.  Only models and layers are fjx's, so that a comparison with
 ``benchmarks.fjx_round`` tells what composing costs, and nothing else.
 """
 
@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import worker, workloads
 from benchmarks.fjx_round import model_of
 from benchmarks.workloads import Workload
+from fjx import layers
 
 
 def plan_of(
@@ -72,7 +73,7 @@ def make(workload: Workload, options: argparse.Namespace) -> worker.Worker:
         def step(t: jax.Array, params: dict) -> dict:
             epoch, at = t // jnp.maximum(trips, 1), t % jnp.maximum(trips, 1)
             mask = at * batch + jnp.arange(batch) < count
-            gradient = jax.grad(objective)(params, rows[epoch, at], mask)
+            gradient = jax.grad(layers.loop_safe(objective))(params, rows[epoch, at], mask)
             return jax.tree.map(lambda p, g: p - workloads.LEARNING_RATE * g, params, gradient)
 
         return jax.lax.fori_loop(0, trips * workload.epochs, step, params)

@@ -46,9 +46,17 @@ def conv_general_dilated(
         products too.
 
     Args:
-        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, batch_group_count, precision, preferred_element_type: those of
-            :func:`jax.lax.conv_general_dilated`.
+        lhs: inputs, ``[n, *space, c]`` or as ``dimension_numbers`` say.
+        rhs: kernels, ``[*window, c, d]`` or as ``dimension_numbers`` say.
+        window_strides: and all that follow, as in :func:`jax.lax.conv_general_dilated`.
+        padding: as there.
+        lhs_dilation: as there.
+        rhs_dilation: as there.
+        dimension_numbers: as there.
+        feature_group_count: as there.
+        batch_group_count: as there.
+        precision: as there.
+        preferred_element_type: as there.
 
     Returns:
         What lax returns.

@@ -1,8 +1,8 @@
-"""Rewriting a function so that its convolutions and poolings are fast inside loops."""
+"""Rewriting a function so that its convolutions, poolings and recurrences are fast inside loops."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
@@ -15,13 +15,14 @@ from fjx.layers._recurrent import scan
 
 
 def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with convolutions and max-poolings made of matrix products and selections.
+    """The same function with its convolutions, max-poolings and scans differentiated better.
 
     XLA lowers gradients of convolutions inside ``scan`` and ``while`` on a CPU to loops of its own, up
     to two orders of magnitude slower than outside, and convolutions under ``vmap`` with a kernel for
-    each client to grouped ones.  Every such operation, in functions that are called, in branches and
-    loops too, is replaced by :func:`conv_general_dilated` or by what makes :func:`max_pool`.  Clients
-    do this with their loss by themselves where JAX runs on a CPU.
+    each client to grouped ones; a scan over time adds up its weights' gradients step by step.  Every
+    such operation, in functions that are called, in branches and loops too, is replaced by
+    :func:`conv_general_dilated`, by what makes :func:`max_pool`, or by :func:`scan`.  Clients do this
+    with their loss by themselves where JAX runs on a CPU.
 
     Guarantees: values and derivatives to float32 rounding; a function without such operations is the
         same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) keep them,
@@ -55,6 +56,8 @@ def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
             return out
 
         program = jax.make_jaxpr(flat)(*leaves)
+        if not any(map(_concerns, program.eqns)):
+            return function(*args, **kwargs)
         return structure.unflatten(_run(program, *leaves))
 
     return safe
@@ -69,8 +72,8 @@ def _run(program: Any, *arguments: Any) -> list[Any]:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
-        rule = _RULES.get(equation.primitive.name) if _concerns(equation) else None
-        found = (rule or _bind)(equation, [read(atom) for atom in equation.invars])
+        rule = _RULES[equation.primitive.name] if _concerns(equation) else _bind
+        found = rule(equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, found, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -84,12 +87,15 @@ def _bind(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     return list(found) if equation.primitive.multiple_results else [found]
 
 
-def _concerns(equation: JaxprEqn) -> bool:
+def _concerns(equation: JaxprEqn, replaced: Container[str] | None = None) -> bool:
     """Whether the equation is to be replaced, or holds one that is."""
-    if equation.primitive.name in _REPLACED:
-        return True
+    replaced, name = _REPLACED if replaced is None else replaced, equation.primitive.name
+    if name in replaced or name not in _RULES:
+        return name in replaced
+    if name in ("custom_jvp_call", "custom_vjp_call"):
+        replaced = _SLOW  # a loop that comes with a derivative is somebody's choice, ours for one
     inside = [x for x in jax.tree.leaves(list(equation.params.values())) if hasattr(x, "eqns")]
-    return any(_concerns(inner) for program in inside for inner in program.eqns)
+    return any(_concerns(inner, replaced) for program in inside for inner in program.eqns)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -201,7 +207,8 @@ def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carried)
 
 
-_REPLACED = {"conv_general_dilated": _convolution, "reduce_window_max": _pooling, "scan": _scan}
+_SLOW = {"conv_general_dilated": _convolution, "reduce_window_max": _pooling}
+_REPLACED = {**_SLOW, "scan": _scan}
 _RULES = {
     **_REPLACED,
     "jit": _call,

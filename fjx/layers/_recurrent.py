@@ -56,8 +56,9 @@ def scan(
 
     Examples:
         >>> import jax, jax.numpy as jnp
+        >>> from fjx import layers
         >>> def last(w, x):
-        ...     return scan(lambda h, x: (jnp.tanh(h @ w + x), None), jnp.zeros(2), x)[0]
+        ...     return layers.scan(lambda h, x: (jnp.tanh(h @ w + x), None), jnp.zeros(2), x)[0]
         >>> jax.grad(lambda w: last(w, jnp.ones((3, 2))).sum())(jnp.eye(2)).shape
         (2, 2)
     """

@@ -72,24 +72,27 @@ def chunked(size: int) -> Executor:
         # What one client leaves cannot be told from what a vmap over a single one would leave; but
         # products and convolutions of one model stay plain, where vmap would make them batched.
         width = min(size, max(count, 1))
-        order, chunks = _heaviest_first(cost), -(-count // width)
-        arranged = _arrange(slots, order, chunks * width)
+        chunks = -(-count // width)
+        places = _pad(_heaviest_first(cost), chunks * width)
         if width > 1:
-            arranged = jax.tree.map(lambda x: x.reshape(chunks, width, *x.shape[1:]), arranged)
+            places = places.reshape(chunks, width)
 
-        def step(total: Tree, chunk: Tree) -> tuple[Tree, Tree]:
+        def step(state: tuple[Tree, Tree], places: Array) -> tuple[tuple[Tree, Tree], None]:
+            total, stacked = state
+            slot = _take(slots, places)
             if width == 1:
-                summed, stacked = client(shared, chunk)
+                summed, rows = client(shared, slot)
             else:
-                summed, stacked = jax.vmap(client, (None, 0))(shared, chunk)
+                summed, rows = jax.vmap(client, (None, 0))(shared, slot)
                 summed = _sum(summed)
-            return jax.tree.map(jnp.add, total, summed), stacked
+            return (jax.tree.map(jnp.add, total, summed), _put(stacked, places, rows)), None
 
-        zeros = _tree.zeros_like(_shapes(client, shared, slots)[0])
-        total, stacked = jax.lax.scan(step, zeros, arranged)
-        if width > 1:
-            stacked = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
-        return total, _restore(stacked, order)
+        # Slots are read and rows written in place, one chunk at a time: a cohort's client states may
+        # be as large as all its models, and each copy of them would show.
+        summed, row = _shapes(client, shared, slots)
+        start = _tree.zeros_like(summed), _many(row, count)
+        (total, stacked), _ = jax.lax.scan(step, start, places)
+        return total, stacked
 
     return execute
 
@@ -150,11 +153,10 @@ def lanes(count: int) -> Executor:
         work, queued = Steps.of(client), cost.shape[0]
         if queued == 0:
             return chunked(1)(client, shared, slots, cost)
-        order = _heaviest_first(cost)
-        queue = _arrange(slots, order, queued)
+        order = _pad(_heaviest_first(cost), queued + 1)
 
         def load(place: Array) -> _Lane:
-            slot = jax.tree.map(lambda x: x.at[place].get(mode="fill", fill_value=0), queue)
+            slot = _take(slots, order[place])
             return _Lane(place, slot, jnp.int32(0), *work.begin(shared, slot))
 
         def change(turn: tuple[_Lane, Array, Tree, Tree]) -> tuple[_Lane, Array, Tree, Tree]:
@@ -162,7 +164,7 @@ def lanes(count: int) -> Executor:
             lane, following, total, stacked = turn
             summed, row = work.end(shared, lane.slot, lane.carry)
             total = jax.tree.map(jnp.add, total, summed)
-            stacked = jax.tree.map(lambda x, y: x.at[lane.place].set(y, mode="drop"), stacked, row)
+            stacked = _put(stacked, order[lane.place], row)
             return load(jnp.minimum(following, queued)), following + 1, total, stacked
 
         def due(turn: tuple[_Lane, Array, Tree, Tree]) -> Array:
@@ -189,15 +191,14 @@ def lanes(count: int) -> Executor:
 
         summed, row = _shapes(client, shared, slots)
         idle = load(jnp.int32(queued))._replace(trips=jnp.int32(0))
-        stacked = jax.tree.map(lambda x: jnp.zeros((queued, *x.shape), x.dtype), row)
         start = (
             (idle,) * min(count, queued),
             jnp.int32(0),
             _tree.zeros_like(summed),
-            stacked,
+            _many(row, queued),
         )
         _, _, total, stacked = jax.lax.while_loop(busy, tick, start)
-        return total, _restore(stacked, order)
+        return total, stacked
 
     return execute
 
@@ -255,11 +256,14 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
         # Ranks by weight, dealt back and forth: device 0 gets 0, 2D - 1, 2D, 4D - 1, ...
         deal = jnp.arange(share * devices).reshape(share, devices)
         deal = jnp.where(jnp.arange(share)[:, None] % 2 == 1, deal[:, ::-1], deal).T.reshape(-1)
-        order = _heaviest_first(cost)
-        dealt = jax.tree.map(lambda x: x[deal], _arrange((slots, cost), order, share * devices))
-        total, stacked = run(shared, *dealt)
-        undone = jax.tree.map(lambda x: x[jnp.argsort(deal)], stacked)
-        return total, _restore(undone, order)
+        places = _pad(_heaviest_first(cost), share * devices)[deal]
+        total, stacked = run(shared, *_take((slots, cost), places))
+        back = (
+            jnp.zeros(cost.shape[0], jnp.int32)
+            .at[places]
+            .set(jnp.arange(share * devices, dtype=jnp.int32), mode="drop")
+        )
+        return total, jax.tree.map(lambda x: x[back], stacked)
 
     return execute
 
@@ -275,19 +279,23 @@ def _heaviest_first(cost: Array) -> Array:
     return jnp.argsort(-cost, stable=True)
 
 
-def _arrange(slots: Tree, order: Array, total: int) -> Tree:
-    """The slots in ``order``, padded to ``total`` with slots of zeros, which do nothing."""
-
-    def pad(x: Array) -> Array:
-        return jnp.pad(x[order], [(0, total - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
-
-    return jax.tree.map(pad, slots)
+def _pad(order: Array, total: int) -> Array:
+    """The order, and then places of nobody: there is no slot at its length."""
+    return jnp.pad(order, (0, total - order.shape[0]), constant_values=order.shape[0])
 
 
-def _restore(stacked: Tree, order: Array) -> Tree:
-    """The inverse of :func:`_arrange`."""
-    back = jnp.argsort(order)
-    return jax.tree.map(lambda x: x[: order.shape[0]][back], stacked)
+def _take(slots: Tree, places: Array) -> Tree:
+    """The slots at these places, and slots of zeros, which do nothing, at places of nobody."""
+    return jax.tree.map(lambda x: x.at[places].get(mode="fill", fill_value=0), slots)
+
+
+def _put(stacked: Tree, places: Array, rows: Tree) -> Tree:
+    """Rows written at these places, those of nobody nowhere."""
+    return jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), stacked, rows)
+
+
+def _many(row: Tree, count: int) -> Tree:
+    return jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
 
 
 def _sum(tree: Tree) -> Tree:

@@ -78,7 +78,7 @@ def test_convolutions_and_their_gradients_are_xla_s(name):
         return y, pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
 
     # Transforms of the minimal algorithm have entries up to 5 an axis, by which rounding grows.
-    tolerance = 2e-5 if name.startswith("minimal") else 1e-5
+    tolerance = 3e-5 if name.startswith("minimal") else 1e-5
     close(all_of(ours, x, w), all_of(theirs, x, w), tolerance)
 
 

@@ -204,6 +204,7 @@ def compare(
         times: dict[str, list[float]] = {name: [] for name in running}
         for turn in range(options.repetitions):
             for name, process in running.items():
+                process.run(workload.cohorts)  # memory that was taken from it while it waited
                 visit = process.run(rounds[name])
                 times[name].append(visit.seconds)
                 write(

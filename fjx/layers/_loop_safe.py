@@ -11,7 +11,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fjx._base import Array
 from fjx.layers._conv import conv_general_dilated
 from fjx.layers._pool import reduce_window_max
-from fjx.layers._recurrent import scan
+from fjx.layers._recurrent import scan, scan_counts
 
 
 def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,8 +25,8 @@ def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
     with their loss by themselves where JAX runs on a CPU.
 
     Guarantees: values and derivatives to float32 rounding; a function without such operations is the
-        same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) keep them,
-        and the operations inside their rules are replaced too.
+        same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) keep
+        them: convolutions and poolings inside them and their rules are replaced too, scans are not.
 
     Args:
         function: of pytrees of arrays, to pytrees of arrays.
@@ -184,7 +184,7 @@ def _while(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
 
 def _scan(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     params = equation.params
-    consts, carried = _scan_counts(params)
+    consts, carried = scan_counts(params)
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         out = _run(params["jaxpr"], *inputs[:consts], *carry, *x)
@@ -197,14 +197,6 @@ def _scan(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         **{name: params[name] for name in ("length", "reverse", "unroll")},
     )
     return [*carry, *stacked]
-
-
-def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many constants and carries a scan has; JAX has written this in two ways."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carried, _ = params["ft_in"].unpack()
-    return len(consts), len(carried)
 
 
 _SLOW = {"conv_general_dilated": _convolution, "reduce_window_max": _pooling}

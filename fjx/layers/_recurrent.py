@@ -83,10 +83,7 @@ def scan_rule(*args: Array, **params: Any) -> list[Array]:
     Returns:
         Its results.
     """
-    if "ft_in" in params:  # where later versions of JAX keep the numbers of operands
-        consts, carry, _ = (len(group) for group in params["ft_in"].unpack())
-    else:
-        consts, carry = params["num_consts"], params["num_carry"]
+    consts, carry = scan_counts(params)
     inputs: list[Any] = list(range(len(args)))
     steps: list[_Step] = []
     outputs = _flatten(params["jaxpr"], inputs, itertools.count(len(args)), steps)
@@ -157,6 +154,14 @@ def scan_rule(*args: Array, **params: Any) -> list[Array]:
 
     state: list[Tree] = [known, list(args[consts : consts + carry]), list(args[consts + carry :])]
     return run(weights, state)
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many constants and carries a ``scan`` equation has; JAX has written this in two ways."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
 
 
 class _Product(NamedTuple):

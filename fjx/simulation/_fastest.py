@@ -187,16 +187,16 @@ def _search(
 def _chunks(slots: int) -> Iterable[tuple[str, Executor]]:
     """From one at a time to all at once; where kernels are launched, the other way round."""
     widths = [width for width in (1, 8, 32, 128, 512) if width < slots]
-    ladder = [_spread(f"chunked({width})", chunked(width)) for width in widths]
-    ladder.append(_spread("vectorized()", vectorized()))
+    ladder = [_named(f"chunked({width})", chunked(width)) for width in widths]
+    ladder.append(_named("vectorized()", vectorized()))
     return ladder if jax.default_backend() == "cpu" else ladder[::-1]
 
 
 def _lanes(slots: int) -> Iterable[tuple[str, Executor]]:
-    return [_spread(f"lanes({k})", lanes(k)) for k in (2, 4, 8) if k <= slots]
+    return [_named(f"lanes({k})", lanes(k)) for k in (2, 4, 8) if k <= slots]
 
 
-def _spread(name: str, inner: Executor) -> tuple[str, Executor]:
+def _named(name: str, inner: Executor) -> tuple[str, Executor]:
     return (name if jax.device_count() == 1 else f"sharded(mesh, {name})"), spread(inner)
 
 

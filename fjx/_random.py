@@ -1,7 +1,7 @@
 """Random numbers that are made where they are used.
 
-:func:`jax.random.bits` is the same generator, but on a CPU a loop of its own over memory: to round a
-vector stochastically it takes several times as long as everything else.  Written out as arithmetic,
+:func:`jax.random.bits` is the same generator, but on a CPU a loop of its own, whose numbers go through
+memory before anything is rounded by them.  Written out as arithmetic,
 the twenty rounds of Threefry fuse with whatever reads the numbers.  The numbers are those of
 :mod:`jax.random`, bit for bit.
 """

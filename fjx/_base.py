@@ -94,13 +94,14 @@ class Public(NamedTuple):
     Attributes:
         state: the aggregator's state, the same for all.
         key: a round key, the same for all: the source of shared randomness.
-        rank: ``i32[]``, this client's rank by id among the cohort's clients, 0 to size - 1.
+        rank: ``i32[]``, this client's rank by id among the cohort's clients, 0 to size - 1; None
+            where the server finishes the round, who is no client.
         size: ``i32[]``, the number of clients in the cohort, padding not counted.
     """
 
     state: Tree
     key: Key
-    rank: Array
+    rank: Array | None
     size: Array
 
 
@@ -137,6 +138,10 @@ class Contract(NamedTuple):
     delta: float | None = None
     linear: bool = False
     projection: bool = False
+
+
+EXACT = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
+"""The contract of a codec that loses nothing."""
 
 
 class Combine(enum.Enum):
@@ -277,17 +282,31 @@ class Contribute(Protocol):
 
 
 class Finish(Protocol):
-    def __call__(self, key: Key, total: Tree, state: Tree, /) -> tuple[Tree, Tree, Metrics]:
-        """After the contributions met: the aggregate message, the next state, metrics."""
+    def __call__(self, key: Key, total: Tree, public: Public, /) -> tuple[Tree, Tree, Metrics]:
+        """After the contributions met: the aggregate message, the next state, metrics.
+
+        ``public`` is what the clients saw, with their state and their key, so that what they agreed
+        on (a rotation, a mask) can be undone; ``key`` is the server's own.
+        """
+
+
+class SharedEncode(Protocol):
+    def __call__(self, key: Key, message: Tree, public: Public, /) -> Tree:
+        """What a client sends: a payload that ``contribute`` makes its share of."""
 
 
 class Aggregator(NamedTuple):
-    """m messages to one.  Everything that the clients of a round must agree on lives here."""
+    """m messages to one.  Everything that the clients of a round must agree on lives here.
+
+    Where what is on the wire depends on what they agreed on (a shared mask, a client's part of a
+    permutation), ``encode`` says what that is; else it is None, and the uplink codec's payload is.
+    """
 
     init: AggregatorInit
     contribute: Contribute
     finish: Finish
     combine: Combine
+    encode: SharedEncode | None = None
 
 
 # --------------------------------------------------------------------------------------------------

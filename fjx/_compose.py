@@ -30,7 +30,7 @@ from fjx._base import (
 from fjx._executors import vectorized
 from fjx.aggregators import mean
 from fjx.compressors import identity
-from fjx.compressors._combine import payload_like
+from fjx.compressors._chain import payload_like
 from fjx.servers import from_optax
 
 
@@ -131,7 +131,8 @@ def compose(
         An :class:`fjx.Algorithm`.  The metrics of a round are counts (``invited``: clients in the
         cohort, ``participants``: those that contributed, ``nonfinite``: those whose message was not
         finite, ``rejected``: slots with an impossible id), the client's metrics averaged over the
-        participants' examples, and the aggregator's.
+        participants' examples, the aggregator's, and, where the length of a payload depends on the
+        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -233,6 +234,11 @@ def compose(
 
             row = _tree.where(counts, ClientRow(memory, residual), slot.row)
             tally = _tally(counts, (slot.weight > 0) & ~finite, slot.size, metrics)
+            if aggregator.encode is not None:
+                again = public._replace(key=jax.random.clone(public.key))
+                payload = aggregator.encode(jax.random.clone(key_contribute), received, again)
+            if wire.is_ragged(payload):
+                tally["sent"] = _halves(slot.weight > 0, payload)
             if aggregator.combine is STACK:
                 return tally, (contribution, row)
             return (contribution, tally), row
@@ -252,7 +258,7 @@ def compose(
             (total, tally), rows = execute(run_client, shared, slots, cohort.examples.size)
 
         message, aggregator_state, aggregator_metrics = aggregator.finish(
-            key_finish, total, state.aggregator
+            key_finish, total, Public(state.aggregator, jax.random.clone(key_public), None, invited)
         )
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
@@ -262,8 +268,15 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
+        message_like = client.message(params)
+        if aggregator.encode is None:
+            sent = payload_like(uplink, message_like)
+        else:
+            key, number = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
+            public = Public(jax.eval_shape(aggregator.init, message_like), key, number, number)
+            sent = jax.eval_shape(aggregator.encode, key, message_like, public)
         return Traffic(
-            uplink=wire.bits(payload_like(uplink, client.message(params))),
+            uplink=wire.bits(sent),
             downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
         )
 
@@ -294,7 +307,22 @@ def _averages(tally: dict[str, Any]) -> Metrics:
     examples = jnp.maximum(tally["examples"], 1.0)
     means = {name: total / examples for name, total in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
+    if "sent" in tally:
+        counts["uplink_bytes"] = _whole(*tally["sent"])
     return _validate.disjoint(counts, means)
+
+
+def _halves(sends: Array, payload: Tree) -> tuple[Array, Array]:
+    """The bytes of a payload in two numbers of 16 bits, so that a cohort's sums do not overflow."""
+    size = jnp.where(sends, wire.measured_bits(payload) // 8, 0)
+    return size & 0xFFFF, size >> 16
+
+
+def _whole(low: Array, high: Array) -> Array:
+    """The sum of :func:`_halves`, or 2^32 - 1 where it is more."""
+    high = high + (low >> 16)
+    whole = high << 16 | low & 0xFFFF
+    return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))
 
 
 def _require_numbers(params: Tree) -> None:

@@ -19,12 +19,13 @@ def mean() -> Aggregator:
         An :class:`fjx.Aggregator` that sums.
 
     Examples:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.mean()
-        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, None))(
+        >>> public = fjx.Public(a.init(0.0), jax.random.key(0), None, jnp.int32(2))
+        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, public))(
         ...     jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0]))
-        >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), ())
+        >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), public)
         >>> float(message)
         2.0
 
@@ -35,9 +36,9 @@ def mean() -> Aggregator:
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         return _tree.scale(weight, message), weight
 
-    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, weight = total
-        return _tree.scale(1 / jnp.where(weight > 0, weight, 1.0), summed), state, {}
+        return _tree.scale(1 / jnp.where(weight > 0, weight, 1.0), summed), public.state, {}
 
     return Aggregator(lambda message_like: (), contribute, finish, SUM)
 
@@ -58,10 +59,12 @@ def total(denominator: float | Array) -> Aggregator:
         ValueError: ``denominator`` is not positive.
 
     Examples:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.total(10.0)
-        >>> float(a.finish(None, a.contribute(None, jnp.array(5.0), jnp.array(3.0), None), ())[0])
+        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(1))
+        >>> share = a.contribute(None, jnp.array(5.0), jnp.array(3.0), public)
+        >>> float(a.finish(None, share, public)[0])
         0.5
     """
     _validate.number("denominator", denominator, above=0)
@@ -69,8 +72,8 @@ def total(denominator: float | Array) -> Aggregator:
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         return _tree.scale(weight > 0, message)
 
-    def finish(key: Key, summed: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
-        return _tree.scale(jnp.asarray(1 / denominator), summed), state, {}
+    def finish(key: Key, summed: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return _tree.scale(jnp.asarray(1 / denominator), summed), public.state, {}
 
     return Aggregator(lambda message_like: (), contribute, finish, SUM)
 
@@ -138,26 +141,37 @@ def per_field(**fields: Aggregator) -> Aggregator:
             raise ValueError(f"per_field has aggregators for {names}, the message has {got}")
         return {name: fields[name].init(message_like[name]) for name in names}
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        return {
-            name: fields[name].contribute(
-                jax.random.fold_in(key, i),
-                message[name],
-                weight,
-                public._replace(state=public.state[name]),
-            )
-            for i, name in enumerate(names)
-        }
+    def own(key: Key, public: Public, i: int) -> tuple[Key, Public]:
+        """A field's own keys and state."""
+        shared = jax.random.fold_in(public.key, i)
+        return jax.random.fold_in(key, i), public._replace(state=public.state[names[i]], key=shared)
 
-    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        def one(i: int, name: str) -> Tree:
+            own_key, own_public = own(key, public, i)
+            return fields[name].contribute(own_key, message[name], weight, own_public)
+
+        return {name: one(i, name) for i, name in enumerate(names)}
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         message, states, metrics = {}, {}, {}
         for i, name in enumerate(names):
-            own = jax.random.fold_in(key, i)
-            message[name], states[name], part = fields[name].finish(own, total[name], state[name])
+            own_key, own_public = own(key, public, i)
+            result = fields[name].finish(own_key, total[name], own_public)
+            message[name], states[name], part = result
             metrics.update({f"{name}/{metric}": value for metric, value in part.items()})
         return message, states, metrics
 
-    return Aggregator(init, contribute, finish, fields[names[0]].combine)
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        def one(i: int, name: str) -> Tree:
+            coder, (own_key, own_public) = fields[name].encode, own(key, public, i)
+            return message[name] if coder is None else coder(own_key, message[name], own_public)
+
+        return {name: one(i, name) for i, name in enumerate(names)}
+
+    coded = any(field.encode is not None for field in fields.values())
+    combine = fields[names[0]].combine
+    return Aggregator(init, contribute, finish, combine, encode if coded else None)
 
 
 def _require_aggregator(where: str, value: object) -> None:

@@ -64,12 +64,13 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from fjx import privacy
+        >>> from fjx import Public, privacy
         >>> a = private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), denominator=2)
         >>> updates, weights = jnp.array([[0.5, 0.0], [0.0, 9.0]]), jnp.ones(2)
-        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, None))(updates, weights)
+        >>> public = Public((), jax.random.key(1), None, jnp.int32(2))
+        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, public))(updates, weights)
         >>> total = jax.tree.map(lambda s: s.sum(0), shares)
-        >>> message, _, metrics = a.finish(jax.random.key(0), total, ())
+        >>> message, _, metrics = a.finish(jax.random.key(0), total, public)
         >>> print(message.round(4), metrics["unnoised_clipped"])
         [0.25 0.5 ] 0.5
 
@@ -98,7 +99,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         )
         return _tree.where(taking_part, share, _tree.zeros_like(share))
 
-    def finish(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+    def finish(key: Key, total: Contribution, public: Public) -> tuple[Tree, Tree, Metrics]:
         factor = 1 / jnp.asarray(denominator, jnp.float32)
         noisy = mechanism.noise(key, total.update)
         std = jnp.asarray(mechanism.noise_multiplier * mechanism.clip_norm, jnp.float32)
@@ -108,6 +109,6 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             "unnoised_norm": total.norm / clients,
             "noise_std": std * factor,
         }
-        return _tree.scale(factor, noisy), state, metrics
+        return _tree.scale(factor, noisy), public.state, metrics
 
     return Aggregator(init, contribute, finish, SUM)

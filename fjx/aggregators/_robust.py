@@ -17,11 +17,12 @@ def median() -> Aggregator:
         An :class:`fjx.Aggregator` that stacks.
 
     Examples:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.median()
         >>> stacked = (jnp.array([1.0, 2.0, 1e9]), jnp.array([True, True, True]))
-        >>> float(a.finish(None, stacked, ())[0])
+        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(3))
+        >>> float(a.finish(None, stacked, public)[0])
         2.0
 
     References:
@@ -32,7 +33,7 @@ def median() -> Aggregator:
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         return message, weight > 0
 
-    def finish(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         messages, present = total
         count = jnp.sum(present)
         low, high = jnp.maximum(count - 1, 0) // 2, count // 2
@@ -46,6 +47,6 @@ def median() -> Aggregator:
             # Halved before they are added: the sum of two large floats overflows.
             return jnp.where(count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
 
-        return jax.tree.map(middle, messages), state, {}
+        return jax.tree.map(middle, messages), public.state, {}
 
     return Aggregator(lambda message_like: (), contribute, finish, STACK)

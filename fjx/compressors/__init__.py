@@ -1,13 +1,10 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
 from fjx._lift import lift as lift
-from fjx.compressors._combine import ErrorFeedbackState as ErrorFeedbackState
-from fjx.compressors._combine import blockwise as blockwise
-from fjx.compressors._combine import chain as chain
-from fjx.compressors._combine import error_feedback as error_feedback
-from fjx.compressors._combine import flatten as flatten
-from fjx.compressors._combine import on as on
-from fjx.compressors._combine import per_leaf as per_leaf
+from fjx.compressors._blocks import blockwise as blockwise
+from fjx.compressors._chain import chain as chain
+from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
+from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._natural import natural as natural
@@ -23,6 +20,9 @@ from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
 from fjx.compressors._sign import scaled_sign as scaled_sign
 from fjx.compressors._sparsify import rand_k as rand_k
 from fjx.compressors._sparsify import top_k as top_k
+from fjx.compressors._trees import flatten as flatten
+from fjx.compressors._trees import on as on
+from fjx.compressors._trees import per_leaf as per_leaf
 
 __all__ = [
     "ErrorFeedbackState",

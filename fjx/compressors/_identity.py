@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._base import Array, Compressor, Contract, Key
+from fjx._base import EXACT, Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx.wire import Cast
 
@@ -25,12 +25,11 @@ def identity() -> Compressor:
         >>> codec.decode(payload)["w"].tolist()
         [0.0, 1.0, 2.0]
     """
-    exact = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
     return Compressor(
         init=lambda message_like: (),
         encode=lambda key, message, state: (message, state),
         decode=lambda payload: payload,
-        contract=lambda message_like: exact,
+        contract=lambda message_like: EXACT,
     )
 
 
@@ -100,7 +99,7 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         if lossless(leaf.dtype):
-            return Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=True)
+            return EXACT
         roundoff = 2.0 ** -(info.nmant + 1)
         # Below the smallest subnormal half a step is lost, relative to a maximum of at least 2^(q-1).
         flushed = float(info.smallest_subnormal) / 2.0 ** _log2_max(info) if scaled else 0.0

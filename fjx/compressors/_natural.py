@@ -9,7 +9,7 @@ import numpy as np
 from fjx import _random, _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
-from fjx.compressors._quantize import in_units, norm, stochastic_round, unbiased
+from fjx._rounding import in_units, norm, stochastic_round, unbiased
 from fjx.wire import Dithered, Natural
 
 

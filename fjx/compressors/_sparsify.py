@@ -9,7 +9,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx._permutation import permute
-from fjx.compressors._quantize import unbiased
+from fjx._rounding import unbiased
 from fjx.compressors._select import largest_magnitudes
 from fjx.wire import Masked, Sparse
 
@@ -18,7 +18,7 @@ def top_k(ratio: float) -> Compressor:
     """Keeps the k = ceil(ratio * d) coordinates of largest magnitude of each leaf.
 
     Guarantees: ||C(x) - x||^2 <= (1 - k/d) ||x||^2, tight where all |x_i| are equal; kept values
-        exact; ties go to the lowest index, NaN counts as largest; bits: k * (width of a value
+        exact; ties go to the lowest index, NaN counts as largest; indices ascend; bits: k * (width of a value
         + ceil(log2 d)) per leaf.
 
     Args:
@@ -49,7 +49,7 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Sparse:
         flat = x.reshape(-1)
-        indices = largest_magnitudes(flat, _kept(ratio, x.size))
+        indices = jnp.sort(largest_magnitudes(flat, _kept(ratio, x.size)))
         return Sparse(flat[indices], indices.astype(jnp.uint32), x.shape)
 
     def decode(payload: Sparse) -> Array:

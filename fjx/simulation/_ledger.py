@@ -11,19 +11,23 @@ class Ledger(NamedTuple):
     """Bits that a run moved, measured on payloads and counted in Python integers.
 
     Attributes:
-        traffic: bits of one client in one round, either way.
+        traffic: bits of one client in one round, either way; the most that it can be, where the
+            length of a payload depends on the data.
         invited: ``i64[rounds]``, clients that the model was sent to.
         delivered: ``i64[rounds]``, clients that sent a message, useful or not.
+        measured: ``i64[rounds]``, bits that clients sent, where the length of a payload depends on
+            the data; else None.
     """
 
     traffic: Traffic
     invited: np.ndarray
     delivered: np.ndarray
+    measured: np.ndarray | None = None
 
     @property
     def uplink(self) -> int:
         """Bits from clients to the server in all."""
-        return self.traffic.uplink * int(self.delivered.sum())
+        return int(self._sent.sum())
 
     @property
     def downlink(self) -> int:
@@ -33,7 +37,11 @@ class Ledger(NamedTuple):
     @property
     def cumulative_uplink(self) -> np.ndarray:
         """Bits sent by clients up to and including each round: ``i64[rounds]``."""
-        return self.traffic.uplink * np.cumsum(self.delivered)
+        return np.cumsum(self._sent)
+
+    @property
+    def _sent(self) -> np.ndarray:
+        return self.traffic.uplink * self.delivered if self.measured is None else self.measured
 
     @property
     def cumulative_downlink(self) -> np.ndarray:

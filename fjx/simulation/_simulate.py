@@ -213,12 +213,19 @@ def simulate(
             delivered=np.asarray(
                 history.rounds["participants"] + history.rounds["nonfinite"], np.int64
             ),
+            measured=_measured(history),
         ),
         seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
         choice=choice,
     )
+
+
+def _measured(history: History) -> np.ndarray | None:
+    """Bits sent in each round, where they depend on the data."""
+    sent = history.rounds.get("uplink_bytes")
+    return None if sent is None else 8 * np.asarray(sent, np.int64)
 
 
 def _require_history(coming: History, blocks: list[History]) -> None:

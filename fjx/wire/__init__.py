@@ -1,25 +1,27 @@
 """The wire: payload types, their exact cost in bits, and their bytes."""
 
 from fjx.wire._bits import bits as bits
+from fjx.wire._bits import measured_bits as measured_bits
 from fjx.wire._bytes import from_bytes as from_bytes
 from fjx.wire._bytes import header_bits as header_bits
 from fjx.wire._bytes import to_bytes as to_bytes
-from fjx.wire._types import Blocks as Blocks
-from fjx.wire._types import Cast as Cast
-from fjx.wire._types import Dithered as Dithered
-from fjx.wire._types import Flat as Flat
-from fjx.wire._types import Leaves as Leaves
-from fjx.wire._types import LloydMax as LloydMax
-from fjx.wire._types import Masked as Masked
-from fjx.wire._types import Natural as Natural
-from fjx.wire._types import Payload as Payload
-from fjx.wire._types import Quantized as Quantized
-from fjx.wire._types import Rotated as Rotated
-from fjx.wire._types import Selected as Selected
-from fjx.wire._types import Signs as Signs
-from fjx.wire._types import Sparse as Sparse
-from fjx.wire._types import Structure as Structure
-from fjx.wire._types import TwoMeans as TwoMeans
+from fjx.wire._payload import Payload as Payload
+from fjx.wire._payload import Ragged as Ragged
+from fjx.wire._payload import Structure as Structure
+from fjx.wire._rotated import Rotated as Rotated
+from fjx.wire._scalar import Cast as Cast
+from fjx.wire._scalar import Dithered as Dithered
+from fjx.wire._scalar import LloydMax as LloydMax
+from fjx.wire._scalar import Natural as Natural
+from fjx.wire._scalar import Quantized as Quantized
+from fjx.wire._scalar import Signs as Signs
+from fjx.wire._scalar import TwoMeans as TwoMeans
+from fjx.wire._sparse import Masked as Masked
+from fjx.wire._sparse import Sparse as Sparse
+from fjx.wire._trees import Blocks as Blocks
+from fjx.wire._trees import Flat as Flat
+from fjx.wire._trees import Leaves as Leaves
+from fjx.wire._trees import Selected as Selected
 
 __all__ = [
     "Blocks",
@@ -32,6 +34,7 @@ __all__ = [
     "Natural",
     "Payload",
     "Quantized",
+    "Ragged",
     "Rotated",
     "Selected",
     "Signs",
@@ -41,5 +44,6 @@ __all__ = [
     "bits",
     "from_bytes",
     "header_bits",
+    "measured_bits",
     "to_bytes",
 ]

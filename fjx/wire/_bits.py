@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._base import TreeLike
-from fjx.wire._types import Payload
+from fjx._base import Array, TreeLike
+from fjx._validate import concrete
+from fjx.wire._payload import Payload, Ragged
 
 
 def bits(payload: TreeLike) -> int:
@@ -17,7 +18,9 @@ def bits(payload: TreeLike) -> int:
 
     Each array is a section of ``size * width`` bits, padded to a whole byte, where width is what its
     payload type declares (a 4-bit code counts 4) or else what its dtype has (a bool counts 1).
-    Only shapes are read, so a codec is priced without running it.
+    Only shapes are read, so a codec is priced without running it; but of a payload whose length
+    depends on the data (:class:`Ragged`) shapes tell no more than the room it has, which is the most
+    it may cost.  In a compiled program :func:`measured_bits` counts what such a payload does cost.
 
     Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``.
 
@@ -30,6 +33,7 @@ def bits(payload: TreeLike) -> int:
 
     Raises:
         TypeError: a leaf has no wire format (a typed key, an object).
+        ValueError: a ragged payload with a client axis.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -40,26 +44,96 @@ def bits(payload: TreeLike) -> int:
         >>> wire.bits(jax.eval_shape(codec.encode, key, message, ())[0])
         4032
     """
-    return sum(8 * section_bytes(leaf, width) for leaf, width in sections(payload))
+    return sum(8 * section.bytes for section in sections(payload))
 
 
-def section_bytes(leaf: Any, width: int) -> int:
-    """Bytes of one section: its bits, padded to a whole byte."""
-    return -(-math.prod(leaf.shape) * width // 8)
+def measured_bits(payload: TreeLike) -> Array:
+    """What :func:`bits` says of concrete arrays, as a number in a compiled program.
+
+    Args:
+        payload: of one client, of less than 2^32 bits.
+
+    Returns:
+        ``u32[]``.
+
+    Raises:
+        TypeError: a leaf has no wire format.
+        ValueError: it has room for 2^32 bits and more.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.top_k(0.5)
+        >>> x = jnp.array([1.0, -5.0, 2.0, 0.0])
+        >>> jax.jit(lambda x: wire.measured_bits(codec.encode(jax.random.key(0), x, ())[0]))(x)
+        Array(72, dtype=uint32)
+    """
+    if (room := sum(section.room for section in sections(payload))) >= 2**29:
+        raise ValueError(f"measured_bits counts to 2^32, the payload has room for {8 * room} bits")
+    total = jnp.uint32(0)
+    for section in sections(payload):
+        if section.count is None:
+            total = total + jnp.uint32(8 * section.room)
+        else:
+            used = jnp.asarray(section.count).astype(jnp.uint32) * jnp.uint32(section.entry)
+            total = total + (used + 7) // 8 * 8
+    return total
 
 
-def sections(payload: TreeLike) -> Iterator[tuple[Any, int]]:
-    """The arrays of a payload in the order of the wire, which is that of its leaves, with widths."""
+def is_ragged(payload: TreeLike) -> bool:
+    """Whether the length of a payload depends on the data."""
+    return any(section.count is not None for section in sections(payload))
+
+
+class Section(NamedTuple):
+    """One array of a payload, as the wire has it.
+
+    Attributes:
+        leaf: the array.
+        width: bits of an element.
+        count: the array that says how many entries of the first axis travel; None if all do.
+    """
+
+    leaf: Any
+    width: int
+    count: Any = None
+
+    @property
+    def entry(self) -> int:
+        """Bits of one entry of the first axis."""
+        return math.prod(self.leaf.shape[1:]) * self.width
+
+    @property
+    def room(self) -> int:
+        """Bytes if everything travels."""
+        return -(-math.prod(self.leaf.shape) * self.width // 8)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that travel, or may travel where only shapes are known."""
+        if not isinstance(self.count, jax.Array | np.ndarray) or not concrete(self.count):
+            return self.room
+        if np.ndim(self.count):
+            raise ValueError(
+                "a ragged payload has a length for each client: price one client's, not a stack"
+            )
+        return -(-int(self.count) * self.entry // 8)
+
+
+def sections(payload: TreeLike, count: Any = None) -> Iterator[Section]:
+    """The arrays of a payload in the order of the wire, which is that of its leaves."""
     for leaf in jax.tree.leaves(payload, is_leaf=lambda part: isinstance(part, Payload)):
         if not isinstance(leaf, Payload):
-            yield leaf, leaf_width(leaf)
+            yield Section(leaf, leaf_width(leaf), count)
             continue
         widths = leaf.widths()
-        for path, part in children(leaf):
-            if path in widths:
-                yield part, widths[path]
+        cut = leaf.count if isinstance(leaf, Ragged) else count
+        for name, part in children(leaf):
+            inner = cut if name in leaf.coordinates else None
+            if name in widths:
+                yield Section(part, widths[name], inner)
             else:
-                yield from sections(part)
+                yield from sections(part, inner)
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

@@ -6,14 +6,13 @@ A frame is, all integers little-endian::
     4  length n of the schema
     4  CRC-32 of schema and body
     n  schema: canonical JSON of the containers, payload types, static fields, dtypes and shapes
-    *  body: the sections, in the order of the payload's leaves
+    *  body: the sections, in the order of the payload's leaves, of a ragged one what counts of it
 
 The first four rows are the header.  It is the same for every client and every round of a run, so a
 deployment sends it once; :func:`fjx.wire.bits` bills the body.
 """
 
 import dataclasses
-import itertools
 import json
 import math
 import struct
@@ -25,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Stateful, Tree, TreeLike
-from fjx.wire._bits import children, leaf_width, section_bytes, sections
+from fjx.wire._bits import Section, children, leaf_width, sections
 from fjx.wire._pack import pack, unpack
-from fjx.wire._types import Payload, Structure
+from fjx.wire._payload import Payload, Structure
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
+_ROOM = 1 << 28  # bytes that a stranger may have us set aside for what a ragged payload could hold
 
 
 def to_bytes(payload: Tree) -> bytes:
@@ -59,8 +59,13 @@ def to_bytes(payload: Tree) -> bytes:
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
     schema = _schema(payload)
-    body = b"".join(pack(np.asarray(leaf), width) for leaf, width in sections(payload))
+    body = b"".join(map(_write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
+
+
+def _write(section: Section) -> bytes:
+    raw = np.asarray(section.leaf)
+    return pack(raw if section.count is None else raw[: int(section.count)], section.width)
 
 
 def header_bits(data: bytes) -> int:
@@ -150,29 +155,63 @@ def _form(schema: bytes) -> TreeLike:
     form = _rebuild(json.loads(schema))
     if _schema(form) != schema:
         raise ValueError("its schema is not as fjx writes it")
-    for leaf, width in sections(form):
+    room = 0
+    for leaf, width, count in sections(form):
         if type(width) is not int or not 0 <= width <= 8 * leaf.dtype.itemsize:
             raise ValueError(f"its schema gives {width!r} bits to an element of {leaf.dtype}")
         if width == 0 and math.prod(leaf.shape) > 1:
             raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
+        if count is not None:
+            room += math.prod(leaf.shape) * leaf.dtype.itemsize
+    if room > _ROOM:
+        raise ValueError(
+            f"its schema claims room for {room} bytes; give from_bytes a payload like the expected one"
+        )
     return form
 
 
 def _fill(form: TreeLike, body: memoryview) -> Tree:
     """``form`` with the contents of ``body``, whose length is checked before anything is read."""
+    # New structs, so that a leaf is known by its identity.
+    form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), form)
     parts = list(sections(form))
-    ends = [0, *itertools.accumulate(section_bytes(leaf, width) for leaf, width in parts)]
-    if ends[-1] != len(body):
-        raise ValueError(f"its body has {len(body)} bytes, its schema says {ends[-1]}")
-    leaves = []
-    for (leaf, width), start, end in zip(parts, ends[:-1], ends[1:], strict=True):
+    least = sum(section.room for section in parts if section.count is None)
+    fixed = all(section.count is None for section in parts)
+    if len(body) < least or (fixed and len(body) > least):
+        raise ValueError(f"its body has {len(body)} bytes, its schema says {least}")
+    start, leaves, read = 0, [], {}
+    for section in parts:
+        leaf = section.leaf
         dtype = np.dtype(leaf.dtype)
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise ValueError(f"it holds {dtype}, which JAX would narrow; set jax_enable_x64")
-        leaves.append(unpack(bytes(body[start:end]), width, leaf.shape, dtype))
+        if section.count is None:
+            end = start + section.room
+            value = _read(body, start, end, section.width, leaf.shape, dtype)
+        else:
+            count = int(read[id(section.count)])
+            if not 0 <= count <= leaf.shape[0]:
+                raise ValueError(f"it claims {count} entries where {leaf.shape[0]} have room")
+            end = start - (-count * section.entry // 8)
+            shape = (count, *leaf.shape[1:])
+            value = np.zeros(leaf.shape, dtype)
+            value[:count] = _read(body, start, end, section.width, shape, dtype)
+        read[id(leaf)] = value
+        leaves.append(value)
+        start = end
+    if start != len(body):
+        raise ValueError(f"its body has {len(body)} bytes, its contents say {start}")
     payload = jax.tree.unflatten(jax.tree.structure(form), leaves)
     _check(payload)
     return payload
+
+
+def _read(
+    body: memoryview, start: int, end: int, width: int, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    if end > len(body):
+        raise ValueError(f"its body has {len(body)} bytes, a section of it ends at {end}")
+    return unpack(bytes(body[start:end]), width, shape, dtype)
 
 
 def _check(tree: Tree) -> None:
@@ -229,7 +268,7 @@ def _rebuild(schema: Any) -> TreeLike:
         case ["dict", entries]:
             return {key: _rebuild(part) for key, part in entries}
         case ["payload", name, contents, statics]:
-            types = {cls.__name__: cls for cls in Payload.__subclasses__()}
+            types = {cls.__name__: cls for cls in _subclasses(Payload)}
             if name not in types:
                 raise ValueError(f"no payload type is called {name}")
             return types[name](
@@ -247,6 +286,11 @@ def _rebuild(schema: Any) -> TreeLike:
         case ["other", name, _]:
             raise ValueError(f"it holds a {name}; give from_bytes a payload like the expected one")
     raise ValueError("its schema has a part that describes nothing")
+
+
+def _subclasses(cls: type) -> list[type]:
+    """All payload types that are defined, by whomever."""
+    return [sub for direct in cls.__subclasses__() for sub in (direct, *_subclasses(direct))]
 
 
 def _static(value: Any) -> Any:

@@ -41,6 +41,10 @@ def messages(seed=0, dtype=jnp.float32):
     }
 
 
+def public(state, rank):
+    return Public(state, jax.random.key(3), rank, jnp.int32(M))
+
+
 def contributions(name, stacked, weights):
     """Of each client; nobody's has a key or a rank that matters."""
     aggregator = tables.AGGREGATORS[name]
@@ -48,7 +52,7 @@ def contributions(name, stacked, weights):
 
     def one(rank, message, weight):
         key = jax.random.fold_in(jax.random.key(1), rank)
-        return aggregator.contribute(key, message, weight, Public(state, None, rank, jnp.int32(M)))
+        return aggregator.contribute(key, message, weight, public(state, rank))
 
     return jax.vmap(one)(jnp.arange(M), stacked, weights), state
 
@@ -62,7 +66,7 @@ def compiled(name):
         shares, state = contributions(name, stacked, weights)
         if aggregator.combine is SUM:
             shares = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), shares)
-        return aggregator.finish(jax.random.key(2), shares, state)
+        return aggregator.finish(jax.random.key(2), shares, public(state, None))
 
     return run
 
@@ -137,5 +141,5 @@ def test_contributions_of_two_halves_add_up_to_the_whole(name):
     shares, state = contributions(name, messages(), jnp.asarray(WEIGHTS))
     halves = [jax.tree.map(lambda x, i=i: x[i].sum(0), shares) for i in (slice(2), slice(2, None))]
     total = jax.tree.map(jnp.add, *halves)
-    message, _, _ = aggregator.finish(jax.random.key(2), total, state)
+    message, _, _ = aggregator.finish(jax.random.key(2), total, public(state, None))
     chex.assert_trees_all_close(message, aggregate(name, messages()), rtol=1e-5, atol=1e-6)

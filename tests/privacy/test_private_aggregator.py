@@ -20,7 +20,8 @@ def total_of(aggregator, messages, weights):
 
 
 def aggregate(aggregator, key, messages, weights):
-    return aggregator.finish(key, total_of(aggregator, messages, weights), ())
+    public = Public((), jax.random.key(1), None, jnp.int32(len(weights)))
+    return aggregator.finish(key, total_of(aggregator, messages, weights), public)
 
 
 def flat(update, *axes):

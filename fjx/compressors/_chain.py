@@ -1,0 +1,139 @@
+"""One codec after another, and what follows for their contracts."""
+
+import functools
+
+import jax
+
+from fjx._base import EXACT, Compressor, Contract, Key, Tree, TreeLike
+from fjx.wire import Blocks, Flat, Leaves, Masked, Payload, Rotated, Selected, Sparse
+
+
+def chain(*codecs: Compressor) -> Compressor:
+    """Applies codecs one after another: each encodes the floating leaves of the payload before it.
+
+    ``chain(top_k(0.01), quantize(bits=8))`` quantises the kept values and leaves the indices alone.
+
+    Guarantees: decodes in reverse; the contract is derived and promises no more than follows:
+        unbiased after unbiased has omega = (1 + omega_1)(1 + omega_2) - 1; unbiased with omega < 1
+        after a projection has delta = delta_1 (1 - omega); nothing is promised of other pairs.
+
+    Args:
+        *codecs: first applied first.
+
+    Returns:
+        A :class:`fjx.Compressor` whose state is the tuple of theirs.
+
+    Raises:
+        TypeError: an argument is not a Compressor.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import compressors, wire
+        >>> codec = compressors.chain(compressors.top_k(0.5), compressors.quantize(bits=8))
+        >>> x = jnp.array([1.0, -5.0, 5.0, 0.0])
+        >>> payload, _ = codec.encode(jax.random.key(0), x, codec.init(x))
+        >>> codec.decode(payload).tolist(), wire.bits(payload)
+        ([0.0, -5.0, 5.0, 0.0], 56)
+
+    References:
+        Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
+        JMLR 2023 (arXiv:2002.12410), for the classes and how they compose.
+    """
+    for codec in codecs:
+        require_compressor("chain", codec)
+
+    def init(message_like: TreeLike) -> Tree:
+        return tuple(
+            codec.init(like)
+            for codec, like in zip(codecs, _stages(codecs, message_like), strict=True)
+        )
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
+        states = []
+        for i, (codec, inner) in enumerate(zip(codecs, state, strict=True)):
+            message, inner = codec.encode(jax.random.fold_in(key, i), message, inner)
+            states.append(inner)
+        return message, tuple(states)
+
+    def decode(payload: Tree) -> Tree:
+        return functools.reduce(lambda part, codec: codec.decode(part), reversed(codecs), payload)
+
+    def contract(message_like: TreeLike) -> Contract:
+        likes = _stages(codecs, message_like)
+        contracts = [
+            codec.contract(like) if blocks_weigh_alike(like) else Contract()
+            for codec, like in zip(codecs, likes, strict=True)
+        ]
+        return functools.reduce(_then, contracts, EXACT)
+
+    return Compressor(init, encode, decode, contract)
+
+
+def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[TreeLike]:
+    """What each codec of a chain is given, as shapes."""
+    likes = []
+    for codec in codecs:
+        likes.append(message_like)
+        message_like = payload_like(codec, message_like)
+    return likes
+
+
+def payload_like(codec: Compressor, message_like: TreeLike) -> TreeLike:
+    """The payload of a message of the shapes given, as shapes."""
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(codec.init, message_like)
+    return jax.eval_shape(codec.encode, key, message_like, state)[0]
+
+
+def _then(first: Contract, second: Contract) -> Contract:
+    """The contract of ``second`` on what ``first`` keeps."""
+    if first == EXACT:
+        return second
+    linear = first.linear and second.linear
+    if first.unbiased and second.unbiased and first.omega is not None and second.omega is not None:
+        omega = (1 + first.omega) * (1 + second.omega) - 1
+        return Contract(
+            unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None, linear=linear
+        )
+    if (
+        first.projection
+        and first.delta is not None
+        and second.unbiased
+        and second.omega is not None
+    ):
+        # E||C_2(Px) - x||^2 = ||x - Px||^2 + E||C_2(Px) - Px||^2 <= ||x||^2 - (1 - omega) ||Px||^2,
+        # the cross term vanishing because C_2 is unbiased.
+        delta = first.delta * (1 - second.omega)
+        return Contract(delta=delta if delta > 0 else None, linear=linear)
+    return Contract(linear=linear)
+
+
+_SAME_NORM = (Blocks, Sparse, Masked, Flat, Leaves, Rotated, Selected)
+"""Payloads that decode to a message of the norm of their floats: none of them is a scale."""
+
+
+def weighs_alike(message_like: TreeLike) -> bool:
+    """Whether all floats of a message count alike, which those of some payloads in it would not."""
+
+    def unlike(part: TreeLike) -> bool:
+        return isinstance(part, Payload) and not isinstance(part, _SAME_NORM)
+
+    return not any(unlike(part) for part in jax.tree.leaves(message_like, is_leaf=unlike))
+
+
+def blocks_weigh_alike(message_like: TreeLike) -> bool:
+    """Whether no leaf holds the scales of many blocks, of which each counts for its own norm."""
+
+    def is_blocks(part: TreeLike) -> bool:
+        return isinstance(part, Blocks)
+
+    parts = jax.tree.leaves(message_like, is_leaf=is_blocks)
+    return all(weighs_alike(part) for part in parts if is_blocks(part))
+
+
+def require_compressor(where: str, codec: object) -> None:
+    """Raises TypeError unless ``codec`` is a Compressor."""
+    if not isinstance(codec, Compressor):
+        raise TypeError(
+            f"{where} needs a fjx.Compressor such as compressors.top_k(0.01), got {codec!r}"
+        )

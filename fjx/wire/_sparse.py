@@ -1,0 +1,76 @@
+"""Payloads of sparsifiers: some coordinates, and how to know which."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from fjx._base import Array, Tree
+from fjx.wire._payload import (
+    ARRAYS,
+    Payload,
+    index_width,
+    require_integers,
+    require_seed,
+    size_of,
+    static,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sparse(Payload):
+    """Some coordinates of an array, by position.
+
+    Attributes:
+        values: ``f[k]``, or a payload of them.
+        indices: ``u32[k]`` into the flattened array, distinct.
+        shape: of the array.
+    """
+
+    values: Tree
+    indices: Array
+    shape: tuple[int, ...] = static()
+
+    def widths(self) -> Mapping[str, int]:
+        """An index costs ``ceil(log2(d))`` bits."""
+        return {"indices": index_width(math.prod(self.shape))}
+
+    def check(self) -> None:
+        """Indices lie inside the array, each at most once, and each has its value."""
+        require_integers("Sparse.indices", self.indices, "u")
+        indices, size = np.asarray(self.indices), size_of(self.shape)
+        if isinstance(self.values, ARRAYS) and self.values.size != indices.size:
+            raise ValueError(f"Sparse has {self.values.size} values and {indices.size} indices")
+        if indices.size and not (indices.min() >= 0 and indices.max() < size):
+            raise ValueError(f"Sparse.indices must lie in [0, {size}), got up to {indices.max()}")
+        ordered = np.sort(indices, axis=-1)
+        if (ordered[..., 1:] == ordered[..., :-1]).any():
+            raise ValueError("Sparse.indices must be distinct, got a repeated index")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Masked(Payload):
+    """Coordinates that a seed chooses; the seed travels, the positions do not.
+
+    Attributes:
+        values: ``f[k]``, or a payload of them.
+        seed: ``u32[n]``, the key data of the sender's mask.
+        shape: of the array.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    values: Tree
+    seed: Array
+    shape: tuple[int, ...] = static()
+    impl: str = static()
+
+    def check(self) -> None:
+        """There are no more values than coordinates."""
+        size = size_of(self.shape)
+        if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
+            raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
+        require_seed(self.seed, self.impl)

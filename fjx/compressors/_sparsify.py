@@ -18,8 +18,8 @@ def top_k(ratio: float) -> Compressor:
     """Keeps the k = ceil(ratio * d) coordinates of largest magnitude of each leaf.
 
     Guarantees: ||C(x) - x||^2 <= (1 - k/d) ||x||^2, tight where all |x_i| are equal; kept values
-        exact; ties go to the lowest index, NaN counts as largest; indices ascend; bits: k * (width of a value
-        + ceil(log2 d)) per leaf.
+        exact; ties go to the lowest index, NaN counts as largest; indices ascend; bits: k * (width of
+        a value + ceil(log2 d)) per leaf.
 
     Args:
         ratio: of the coordinates of each leaf, in (0, 1]; :func:`~fjx.compressors.flatten` makes it

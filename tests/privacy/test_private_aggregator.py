@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import privacy
+from fjx import Public, privacy
 from fjx._base import SUM
 from fjx.aggregators._private import private
 

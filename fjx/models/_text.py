@@ -123,17 +123,18 @@ class _CharLstm(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
-        x = nn.Embed(self.vocabulary, self.embedding)(tokens)
+        # Time first, as the loops of the layers have it: of all arrays only tokens and logits move.
+        x = nn.Embed(self.vocabulary, self.embedding)(jnp.moveaxis(tokens, 1, 0))
         for _ in range(self.layers):
             x = _Lstm(self.hidden)(x)
-        return nn.Dense(self.vocabulary)(x)
+        return jnp.moveaxis(nn.Dense(self.vocabulary)(x), 0, 1)
 
 
 class _Lstm(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:  # [b, t, d] -> [b, t, hidden]
+    def __call__(self, x: Array) -> Array:  # [t, b, d] -> [t, b, hidden]
         kernel, bias = _Affine(4 * self.hidden, name="Dense_0")(x.shape[-1])
         recurrent = self.param(
             "recurrent_kernel", nn.initializers.orthogonal(), (self.hidden, 4 * self.hidden)
@@ -151,9 +152,8 @@ class _Lstm(nn.Module):
             return (h, c), h
 
         # zeros_like, so that under shard_map the carry varies over devices as the inputs do.
-        zeros = jnp.zeros_like(x, shape=(x.shape[0], self.hidden))
-        _, outputs = scan(step, (zeros, zeros), jnp.moveaxis(x, 1, 0))
-        return jnp.moveaxis(outputs, 0, 1)
+        zeros = jnp.zeros_like(x, shape=(x.shape[1], self.hidden))
+        return scan(step, (zeros, zeros), x)[1]
 
 
 class _Affine(nn.Module):

@@ -22,6 +22,8 @@ from fjx.wire._trees import Blocks as Blocks
 from fjx.wire._trees import Flat as Flat
 from fjx.wire._trees import Leaves as Leaves
 from fjx.wire._trees import Selected as Selected
+from fjx.wire._words import pack_words as pack_words
+from fjx.wire._words import unpack_words as unpack_words
 
 __all__ = [
     "Blocks",
@@ -45,5 +47,7 @@ __all__ = [
     "from_bytes",
     "header_bits",
     "measured_bits",
+    "pack_words",
     "to_bytes",
+    "unpack_words",
 ]

@@ -1,0 +1,46 @@
+"""Words on a device against the bytes of the wire."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import wire
+from fjx.wire._pack import pack
+
+WIDTHS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 31, 32]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 100])
+def test_words_are_the_bytes_of_the_wire_and_come_back(width, size):
+    rng = np.random.default_rng(size)
+    codes = rng.integers(0, 2**width, size, dtype=np.uint64).astype(np.uint32)
+    words = np.asarray(wire.pack_words(jnp.asarray(codes), width))
+    assert words.shape == (-(-size * width // 32),)
+    expected = pack(codes, width)
+    assert words.astype("<u4").tobytes() == expected.ljust(4 * words.size, b"\0")
+    np.testing.assert_array_equal(wire.unpack_words(jnp.asarray(words), width, size), codes)
+
+
+def test_of_signed_codes_two_s_complement_is_kept_and_bools_are_bits():
+    codes = jnp.array([-1, 7, -8], jnp.int8)
+    words = jax.jit(lambda x: wire.pack_words(x, 4))(codes)
+    assert hex(int(words[0])) == "0x87f"
+    assert wire.pack_words(jnp.array([[True, False], [True, True]]), 1).tolist() == [0b1101]
+
+
+def test_vmap_packs_each():
+    codes = jnp.arange(40, dtype=jnp.uint8).reshape(2, 20)
+    both = jax.vmap(lambda x: wire.pack_words(x, 6))(codes)
+    for row, words in zip(codes, both, strict=True):
+        np.testing.assert_array_equal(words, wire.pack_words(row, 6))
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="width must be"):
+        wire.pack_words(jnp.zeros(3, jnp.uint8), 33)
+    with pytest.raises(TypeError, match="packs integers"):
+        wire.pack_words(jnp.zeros(3), 8)
+    with pytest.raises(ValueError, match="are 1 words, got"):
+        wire.unpack_words(jnp.zeros(3, jnp.uint32), 8, 3)

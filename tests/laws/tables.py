@@ -46,14 +46,26 @@ COMPRESSORS = {
 }
 """Every public compressor, and the compositions in which something could go wrong."""
 
+LEVELS = {
+    "quantize_2": 3,
+    "quantize_5": 31,
+    "qsgd": 11,
+    "absmax": 15,
+    "natural_dithering": 7,
+    "scaled_sign": 2,
+    "one_bit_sgd": 2,
+    "lloyd_max": 8,
+}
+"""How many values a leaf may decode to, of quantisers of single coordinates with few levels."""
+
 
 def message(seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
-    """A message with every kind of leaf: matrix, vector, one element, empty, integer, nested."""
+    """A message with every kind of leaf: 2^m and 2^m + 1 coordinates, one, none, integers, nested."""
     keys = jax.random.split(jax.random.key(seed), 4)
     return {
-        "matrix": jax.random.normal(keys[0], (8, 6)).astype(dtype),
+        "matrix": jax.random.normal(keys[0], (8, 8)).astype(dtype),
         "nested": {
-            "vector": jax.random.normal(keys[1], (13,)).astype(dtype),
+            "vector": jax.random.normal(keys[1], (17,)).astype(dtype),
             "one": jax.random.normal(keys[2], (1,)).astype(dtype),
         },
         "scalar": jax.random.normal(keys[3], ()).astype(dtype),

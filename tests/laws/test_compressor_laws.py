@@ -232,6 +232,66 @@ def test_projection_and_linearity_as_declared(name, getkey):
         )
 
 
+@every
+def test_the_errors_of_independent_clients_average_out(name):
+    """The mean of 10 of the 2000 draws errs 10 times less than one of them, where unbiased.
+
+    Both sides are estimates of one variance, by 200 means and by 2000 draws; the bound is 6 standard
+    errors of the first, which has a relative error of at most sqrt(kurtosis / 200).
+    """
+    contract, message, decoded = draws(name)
+    if not contract.unbiased:
+        pytest.skip("promises no unbiasedness")
+    one, ten = 0.0, []
+    for x, y in zip(float_leaves(message), float_leaves(decoded), strict=True):
+        error = (y.astype(np.float64) - np.asarray(x)).reshape(DRAWS, -1)
+        one += np.square(error).sum() / DRAWS
+        ten.append(error.reshape(DRAWS // 10, 10, -1).mean(1))
+    squared = np.square(np.concatenate(ten, axis=1)).sum(1)
+    slack = SIGMAS * squared.std() / np.sqrt(DRAWS / 10)
+    assert abs(10 * squared.mean() - one) <= 10 * slack + 1e-9
+
+
+@every
+def test_has_no_more_values_than_levels(name, getkey):
+    """A codec that does nothing would pass every law of unbiasedness, and be billed for less."""
+    codec, both = jitted(name)
+    if name not in tables.LEVELS:
+        pytest.skip("is no quantiser of single coordinates")
+    message = tables.message(5)
+    _, decoded, _ = both(getkey(), message, codec.init(message))
+    for leaf in (decoded["matrix"], decoded["nested"]["vector"]):
+        assert 1 < len(np.unique(np.asarray(leaf))) <= tables.LEVELS[name]
+
+
+@every
+def test_is_portable(name):
+    """No operation that a phone's compiler lacks: no LAPACK, no call to the host, no 64-bit number."""
+    codec = tables.COMPRESSORS[name]
+    message = tables.message()
+    state = codec.init(message)
+    program = jax.make_jaxpr(lambda key: codec.encode(key, message, state))(jax.random.key(0))
+    found = set(primitives(program.jaxpr))
+    assert found.isdisjoint(UNPORTABLE), found & UNPORTABLE
+
+
+UNPORTABLE = {
+    *("qr", "geqrf", "householder_product", "eigh", "eig", "svd", "cholesky", "lu"),
+    *("pure_callback", "io_callback", "debug_callback", "custom_call", "fft"),
+}
+
+
+def primitives(jaxpr):
+    """The names of all operations, of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "jaxpr")):
+            if hasattr(value, "jaxpr"):
+                yield from primitives(value.jaxpr)
+            elif hasattr(value, "eqns"):
+                yield from primitives(value)
+
+
 def test_a_contract_is_not_all_silence():
     """The laws above would pass a table of codecs that promise nothing."""
     promised = [draws(name)[0] for name in tables.COMPRESSORS]

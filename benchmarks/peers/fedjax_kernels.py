@@ -1,4 +1,4 @@
-"""What the compressors of fedjax take, for :mod:`benchmarks.kernels`.  They quantise and return floats."""
+"""What the compressors of fedjax take, for :mod:`benchmarks.kernels`: they quantise to floats."""
 
 import sys
 

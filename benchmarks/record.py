@@ -33,6 +33,7 @@ STAGES = {
     "memory": [["benchmarks.memory"]],
     "scale": [["benchmarks.scale"]],
     "model": [["benchmarks.model"]],
+    "kernels": [["benchmarks.kernels"]],
 }
 """The stages after the rounds; each writes into a file of its name."""
 
@@ -69,6 +70,8 @@ def main() -> None:
         out, began = options.results / f"{stage}.jsonl", time.perf_counter()
         out.unlink(missing_ok=True)
         for command in commands:
+            if stage == "kernels" and options.peers:
+                command = [*command, "--peers", str(options.peers)]
             command = [sys.executable, "-m", *command, "--out", str(out.absolute())]
             if subprocess.run(command, cwd=ROOT, check=False).returncode:
                 failed = True

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from benchmarks import kernels as kernel_benchmark
 from benchmarks import records
 from benchmarks.round import PEAK_TARGETS, SKIPPED, TARGETS, VARIANTS
 from benchmarks.workloads import WORKLOADS
@@ -242,6 +243,21 @@ def programs(found: list[Record]) -> Iterator[str]:
         yield ""
 
 
+def kernels(found: list[Record]) -> Iterator[str]:
+    """Codecs on one long vector, and those of many short ones by the float."""
+    by_name: dict[str, dict[str, float]] = {}
+    for r in of_kind(found, "kernel"):
+        by_name.setdefault(r["kernel"], {})[r["library"]] = statistics.median(r["ratios"])
+    if not by_name:
+        return
+    libraries = list(dict.fromkeys(r["library"] for r in of_kind(found, "kernel")))
+    rows = [
+        [name, *(row.get(library) for library in libraries), kernel_benchmark.target(name, by_name)]
+        for name, row in by_name.items()
+    ]
+    yield from markdown(("copies", *libraries, "wanted of fjx, at most"), rows)
+
+
 def predictions(found: list[Record]) -> Iterator[str]:
     """The model of a round against what was measured."""
     points = of_kind(found, "prediction")
@@ -290,6 +306,7 @@ PARTS = {
     "rounds": (rounds,),
     "goals": (goals, missing),
     "programs": (programs,),
+    "kernels": (kernels,),
     "model": (predictions,),
 }
 """The files that the pages include, and what stands in each."""

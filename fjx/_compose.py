@@ -32,6 +32,7 @@ from fjx.aggregators import mean
 from fjx.compressors import identity
 from fjx.compressors._chain import payload_like
 from fjx.servers import from_optax
+from fjx.wire._bits import is_ragged
 
 
 class Codecs(TypedDict, total=False):
@@ -237,7 +238,7 @@ def compose(
             if aggregator.encode is not None:
                 again = public._replace(key=jax.random.clone(public.key))
                 payload = aggregator.encode(jax.random.clone(key_contribute), received, again)
-            if wire.is_ragged(payload):
+            if is_ragged(payload):
                 tally["sent"] = _halves(slot.weight > 0, payload)
             if aggregator.combine is STACK:
                 return tally, (contribution, row)
@@ -269,12 +270,17 @@ def compose(
 
     def traffic(params: Tree) -> Traffic:
         message_like = client.message(params)
-        if aggregator.encode is None:
+        coder = aggregator.encode
+        if coder is None:
             sent = payload_like(uplink, message_like)
         else:
-            key, number = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
-            public = Public(jax.eval_shape(aggregator.init, message_like), key, number, number)
-            sent = jax.eval_shape(aggregator.encode, key, message_like, public)
+
+            def encode(key: Key, message: Tree, rank: Array) -> Tree:
+                public = Public(aggregator.init(message), jax.random.clone(key), rank, rank)
+                return coder(key, message, public)
+
+            key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
+            sent = jax.eval_shape(encode, key, message_like, rank)
         return Traffic(
             uplink=wire.bits(sent),
             downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),

@@ -50,7 +50,7 @@ def client_of(update, shape=(2,), init=lambda params: ()):
 
 def stacked(contribute):
     return Aggregator(
-        lambda like: (), contribute, lambda key, total, state: (total, state, {}), STACK
+        lambda like: (), contribute, lambda key, total, public: (total, public.state, {}), STACK
     )
 
 
@@ -110,7 +110,7 @@ def test_absentees_are_silenced_whatever_an_aggregator_adds_of_its_own():
     noisy = Aggregator(
         lambda like: (),
         lambda key, message, weight, public: {"noise": jax.random.normal(key), "n": jnp.int32(1)},
-        lambda key, total, state: (total, state, {}),
+        lambda key, total, public: (total, public.state, {}),
         SUM,
     )
     algorithm = fjx.compose(client=client_of(train), aggregator=noisy, server=log)

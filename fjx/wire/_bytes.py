@@ -179,7 +179,8 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
     fixed = all(section.count is None for section in parts)
     if len(body) < least or (fixed and len(body) > least):
         raise ValueError(f"its body has {len(body)} bytes, its schema says {least}")
-    start, leaves, read = 0, [], {}
+    start, leaves = 0, []
+    read: dict[int, np.ndarray] = {}
     for section in parts:
         leaf = section.leaf
         dtype = np.dtype(leaf.dtype)
@@ -288,9 +289,9 @@ def _rebuild(schema: Any) -> TreeLike:
     raise ValueError("its schema has a part that describes nothing")
 
 
-def _subclasses(cls: type) -> list[type]:
+def _subclasses(cls: type[Any]) -> list[type[Any]]:
     """All payload types that are defined, by whomever."""
-    return [sub for direct in cls.__subclasses__() for sub in (direct, *_subclasses(direct))]
+    return [sub for each in cls.__subclasses__() for sub in (each, *_subclasses(each))]
 
 
 def _static(value: Any) -> Any:

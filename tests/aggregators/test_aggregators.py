@@ -106,7 +106,8 @@ def test_total_needs_a_positive_denominator(denominator):
 
 def test_the_median_of_a_cohort_without_slots_is_zero():
     nobody = jnp.zeros((0, 3)), jnp.zeros(0, bool)
-    message, _, _ = aggregators.median().finish(jax.random.key(0), nobody, ())
+    public = Public((), jax.random.key(1), None, jnp.int32(0))
+    message, _, _ = aggregators.median().finish(jax.random.key(0), nobody, public)
     assert message.tolist() == [0, 0, 0]
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import compressors, wire
+from fjx import _hadamard, compressors, wire
 from fjx.compressors import _rotate
 
 D = (0.363380, 0.117482, 0.034548, 0.009501, 0.002505, 0.000644)
@@ -55,7 +55,7 @@ def error(y, x):
 def test_hadamard_is_sylvester_s_matrix():
     matrix = np.ones((1, 1))
     for size in (1, 2, 4, 8, 16, 32):
-        got = jax.jit(_rotate.hadamard)(jnp.eye(size))
+        got = jax.jit(_hadamard.hadamard)(jnp.eye(size))
         np.testing.assert_allclose(got, matrix / np.sqrt(size), rtol=1e-6)
         matrix = np.kron([[1, 1], [1, -1]], matrix)
 
@@ -64,17 +64,17 @@ def test_hadamard_keeps_norms_and_inverts_itself():
     rng = np.random.default_rng(0)
     for size in (2**m for m in range(13)):
         x = rng.normal(size=size).astype(np.float32)
-        y = jax.jit(_rotate.hadamard)(x)
+        y = jax.jit(_hadamard.hadamard)(x)
         norm = np.linalg.norm(np.asarray(y, np.float64))
         assert norm == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-6)
-        np.testing.assert_allclose(jax.jit(_rotate.hadamard)(y), x, atol=1e-6 * np.abs(x).max())
+        np.testing.assert_allclose(jax.jit(_hadamard.hadamard)(y), x, atol=1e-6 * np.abs(x).max())
 
 
 def test_unrotate_undoes_rotate():
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (256,))
-    y = _rotate.rotate(jax.random.clone(key), x, rounds=3)
+    y = _hadamard.rotate(jax.random.clone(key), x, rounds=3)
     assert float(jnp.max(jnp.abs(y - x))) > 0.1
-    np.testing.assert_allclose(_rotate.unrotate(key, y, rounds=3), x, atol=2e-6)
+    np.testing.assert_allclose(_hadamard.unrotate(key, y, rounds=3), x, atol=2e-6)
 
 
 # --------------------------------------------------------------------------------------------------

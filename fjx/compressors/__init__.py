@@ -3,6 +3,9 @@
 from fjx._lift import lift as lift
 from fjx.compressors._blocks import blockwise as blockwise
 from fjx.compressors._chain import chain as chain
+from fjx.compressors._describe import Description as Description
+from fjx.compressors._describe import Row as Row
+from fjx.compressors._describe import describe as describe
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._identity import cast as cast
@@ -25,11 +28,14 @@ from fjx.compressors._trees import on as on
 from fjx.compressors._trees import per_leaf as per_leaf
 
 __all__ = [
+    "Description",
     "ErrorFeedbackState",
+    "Row",
     "absmax",
     "blockwise",
     "cast",
     "chain",
+    "describe",
     "drive",
     "eden",
     "error_feedback",

@@ -1,0 +1,64 @@
+"""A description adds up, and says what the codec's own functions say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import compressors, wire
+
+LIKE = {
+    "kernel": jax.ShapeDtypeStruct((40, 30), jnp.float32),
+    "bias": jax.ShapeDtypeStruct((30,), jnp.bfloat16),
+    "steps": jax.ShapeDtypeStruct((), jnp.int32),
+}
+
+
+def test_leaves_add_up_to_the_whole_and_are_the_codec_s():
+    codec = compressors.quantize(bits=4)
+    found = compressors.describe(codec, LIKE)
+    assert [row.name for row in found.leaves] == ["bias", "kernel", "steps"]
+    assert [row.bits for row in found.leaves] == [30 * 4 + 32, 1200 * 4 + 32, 32]
+    assert found.total.bits == sum(row.bits for row in found.leaves)
+    assert found.leaves[1].contract == codec.contract(LIKE["kernel"])
+    assert found.leaves[2].contract is None
+    assert found.leaves[1].ratio == pytest.approx(1200 * 32 / (1200 * 4 + 32))
+
+
+def test_the_error_is_the_closed_form_s():
+    """rand-k: E||C(x) - x||^2 = (d/k - 1) ||x||^2, of 64 messages within 6 standard errors."""
+    like = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    nmse = compressors.describe(compressors.rand_k(0.25), like, messages=64).total.nmse
+    # Given x the squared error is 16 sum of k of 1000 squares / ..., with relative variance < 4 / k.
+    assert abs(nmse - 3) < 6 * 4 * np.sqrt(3 / 250 / 64)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        compressors.flatten(compressors.quantize(bits=4)),
+        compressors.on("kernel", compressors.quantize(bits=4)),
+        compressors.error_feedback(compressors.flatten(compressors.top_k(0.1))),
+    ],
+)
+def test_codecs_of_whole_trees_are_priced_as_a_whole(codec):
+    found = compressors.describe(codec, LIKE)
+    assert {row.bits for row in found.leaves} == {None}
+    state = jax.eval_shape(codec.init, LIKE)
+    key = jax.eval_shape(jax.random.key, 0)
+    assert found.total.bits == wire.bits(jax.eval_shape(codec.encode, key, LIKE, state)[0])
+    assert all(row.nmse is not None for row in found.leaves[:2])
+
+
+def test_codecs_by_leaf_are_priced_by_leaf():
+    codec = compressors.per_leaf(compressors.flatten(compressors.top_k(0.5)))
+    found = compressors.describe(codec, LIKE)
+    assert [row.bits for row in found.leaves] == [15 * (16 + 5) + 5, 600 * (32 + 11), 32]
+    assert str(found).count("\n") == 6
+
+
+def test_arguments():
+    with pytest.raises(TypeError, match="describe needs a"):
+        compressors.describe("top_k", LIKE)
+    with pytest.raises(ValueError, match="messages must be"):
+        compressors.describe(compressors.identity(), LIKE, messages=0)

@@ -6,6 +6,9 @@ from fjx.compressors._chain import chain as chain
 from fjx.compressors._describe import Description as Description
 from fjx.compressors._describe import Row as Row
 from fjx.compressors._describe import describe as describe
+from fjx.compressors._eden import drive as drive
+from fjx.compressors._eden import eden as eden
+from fjx.compressors._eden import lloyd_max as lloyd_max
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._identity import cast as cast
@@ -15,14 +18,16 @@ from fjx.compressors._natural import natural_dithering as natural_dithering
 from fjx.compressors._quantize import absmax as absmax
 from fjx.compressors._quantize import qsgd as qsgd
 from fjx.compressors._quantize import quantize as quantize
-from fjx.compressors._rotate import drive as drive
-from fjx.compressors._rotate import eden as eden
-from fjx.compressors._rotate import lloyd_max as lloyd_max
 from fjx.compressors._rotate import rotated as rotated
 from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
 from fjx.compressors._sign import scaled_sign as scaled_sign
 from fjx.compressors._sparsify import rand_k as rand_k
 from fjx.compressors._sparsify import top_k as top_k
+from fjx.compressors._sums import SumState as SumState
+from fjx.compressors._sums import induced as induced
+from fjx.compressors._sums import mixture as mixture
+from fjx.compressors._sums import repeat as repeat
+from fjx.compressors._sums import scaled as scaled
 from fjx.compressors._trees import flatten as flatten
 from fjx.compressors._trees import on as on
 from fjx.compressors._trees import per_leaf as per_leaf
@@ -31,6 +36,7 @@ __all__ = [
     "Description",
     "ErrorFeedbackState",
     "Row",
+    "SumState",
     "absmax",
     "blockwise",
     "cast",
@@ -41,8 +47,10 @@ __all__ = [
     "error_feedback",
     "flatten",
     "identity",
+    "induced",
     "lift",
     "lloyd_max",
+    "mixture",
     "natural",
     "natural_dithering",
     "on",
@@ -51,7 +59,9 @@ __all__ = [
     "qsgd",
     "quantize",
     "rand_k",
+    "repeat",
     "rotated",
+    "scaled",
     "scaled_sign",
     "top_k",
 ]

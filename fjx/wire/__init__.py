@@ -8,6 +8,7 @@ from fjx.wire._bytes import to_bytes as to_bytes
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
 from fjx.wire._payload import Structure as Structure
+from fjx.wire._rotated import MixedLloydMax as MixedLloydMax
 from fjx.wire._rotated import Rotated as Rotated
 from fjx.wire._scalar import Cast as Cast
 from fjx.wire._scalar import Dithered as Dithered
@@ -19,20 +20,24 @@ from fjx.wire._scalar import TwoMeans as TwoMeans
 from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
 from fjx.wire._trees import Blocks as Blocks
+from fjx.wire._trees import Chosen as Chosen
 from fjx.wire._trees import Flat as Flat
 from fjx.wire._trees import Leaves as Leaves
 from fjx.wire._trees import Selected as Selected
+from fjx.wire._trees import Summed as Summed
 from fjx.wire._words import pack_words as pack_words
 from fjx.wire._words import unpack_words as unpack_words
 
 __all__ = [
     "Blocks",
     "Cast",
+    "Chosen",
     "Dithered",
     "Flat",
     "Leaves",
     "LloydMax",
     "Masked",
+    "MixedLloydMax",
     "Natural",
     "Payload",
     "Quantized",
@@ -42,6 +47,7 @@ __all__ = [
     "Signs",
     "Sparse",
     "Structure",
+    "Summed",
     "TwoMeans",
     "bits",
     "from_bytes",

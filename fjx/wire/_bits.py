@@ -11,6 +11,7 @@ import numpy as np
 from fjx._base import Array, TreeLike
 from fjx._validate import concrete
 from fjx.wire._payload import Payload, Ragged
+from fjx.wire._trees import Chosen
 
 
 def bits(payload: TreeLike) -> int:
@@ -44,7 +45,16 @@ def bits(payload: TreeLike) -> int:
         >>> wire.bits(jax.eval_shape(codec.encode, key, message, ())[0])
         4032
     """
-    return sum(8 * section.bytes for section in sections(payload))
+    parts = list(sections(payload))
+    free = sum(8 * part.bytes for part in parts if not part.only_if)
+    # Of alternatives, what was chosen; or, where only shapes are known, the dearest.
+    costs: dict[int, dict[int, int]] = {}
+    for part in parts:
+        if part.only_if:
+            which, number = part.only_if[0]
+            branches = costs.setdefault(id(which), {})
+            branches[number] = branches.get(number, 0) + 8 * part.bytes
+    return free + sum(max(branches.values()) for branches in costs.values())
 
 
 def measured_bits(payload: TreeLike) -> Array:
@@ -72,17 +82,19 @@ def measured_bits(payload: TreeLike) -> Array:
         raise ValueError(f"measured_bits counts to 2^32, the payload has room for {8 * room} bits")
     total = jnp.uint32(0)
     for section in sections(payload):
-        if section.count is None:
-            total = total + jnp.uint32(8 * section.room)
-        else:
+        size = jnp.uint32(8 * section.room)
+        if section.count is not None:
             used = jnp.asarray(section.count).astype(jnp.uint32) * jnp.uint32(section.entry)
-            total = total + (used + 7) // 8 * 8
+            size = (used + 7) // 8 * 8
+        for which, number in section.only_if:
+            size = jnp.where(which == number, size, 0)
+        total = total + size
     return total
 
 
 def is_ragged(payload: TreeLike) -> bool:
     """Whether the length of a payload depends on the data."""
-    return any(section.count is not None for section in sections(payload))
+    return any(section.varies for section in sections(payload))
 
 
 class Section(NamedTuple):
@@ -92,11 +104,18 @@ class Section(NamedTuple):
         leaf: the array.
         width: bits of an element.
         count: the array that says how many entries of the first axis travel; None if all do.
+        only_if: pairs of an array and a number: it travels only if each array holds its number.
     """
 
     leaf: Any
     width: int
     count: Any = None
+    only_if: tuple[tuple[Any, int], ...] = ()
+
+    @property
+    def varies(self) -> bool:
+        """Whether what travels of it depends on the data."""
+        return self.count is not None or bool(self.only_if)
 
     @property
     def entry(self) -> int:
@@ -111,7 +130,9 @@ class Section(NamedTuple):
     @property
     def bytes(self) -> int:
         """Bytes that travel, or may travel where only shapes are known."""
-        if not isinstance(self.count, jax.Array | np.ndarray) or not concrete(self.count):
+        if any(_known(which) and int(which) != number for which, number in self.only_if):
+            return 0
+        if not _known(self.count):
             return self.room
         if np.ndim(self.count):
             raise ValueError(
@@ -120,20 +141,31 @@ class Section(NamedTuple):
         return -(-int(self.count) * self.entry // 8)
 
 
-def sections(payload: TreeLike, count: Any = None) -> Iterator[Section]:
+def _known(number: Any) -> bool:
+    return isinstance(number, jax.Array | np.ndarray) and concrete(number)
+
+
+def sections(
+    payload: TreeLike, count: Any = None, only_if: tuple[tuple[Any, int], ...] = ()
+) -> Iterator[Section]:
     """The arrays of a payload in the order of the wire, which is that of its leaves."""
     for leaf in jax.tree.leaves(payload, is_leaf=lambda part: isinstance(part, Payload)):
         if not isinstance(leaf, Payload):
-            yield Section(leaf, leaf_width(leaf), count)
+            yield Section(leaf, leaf_width(leaf), count, only_if)
+            continue
+        if isinstance(leaf, Chosen):
+            yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
+            for number, part in enumerate(leaf.parts):
+                yield from sections(part, None, (*only_if, (leaf.which, number)))
             continue
         widths = leaf.widths()
         cut = leaf.count if isinstance(leaf, Ragged) else count
         for name, part in children(leaf):
             inner = cut if name in leaf.coordinates else None
             if name in widths:
-                yield Section(part, widths[name], inner)
+                yield Section(part, widths[name], inner, only_if)
             else:
-                yield from sections(part, inner)
+                yield from sections(part, inner, only_if)
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

@@ -64,6 +64,8 @@ def to_bytes(payload: Tree) -> bytes:
 
 
 def _write(section: Section) -> bytes:
+    if any(int(which) != number for which, number in section.only_if):
+        return b""
     raw = np.asarray(section.leaf)
     return pack(raw if section.count is None else raw[: int(section.count)], section.width)
 
@@ -156,12 +158,13 @@ def _form(schema: bytes) -> TreeLike:
     if _schema(form) != schema:
         raise ValueError("its schema is not as fjx writes it")
     room = 0
-    for leaf, width, count in sections(form):
+    for part in sections(form):
+        leaf, width = part.leaf, part.width
         if type(width) is not int or not 0 <= width <= 8 * leaf.dtype.itemsize:
             raise ValueError(f"its schema gives {width!r} bits to an element of {leaf.dtype}")
         if width == 0 and math.prod(leaf.shape) > 1:
             raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
-        if count is not None:
+        if part.varies:
             room += math.prod(leaf.shape) * leaf.dtype.itemsize
     if room > _ROOM:
         raise ValueError(
@@ -175,8 +178,8 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
     # New structs, so that a leaf is known by its identity.
     form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), form)
     parts = list(sections(form))
-    least = sum(section.room for section in parts if section.count is None)
-    fixed = all(section.count is None for section in parts)
+    least = sum(section.room for section in parts if not section.varies)
+    fixed = not any(section.varies for section in parts)
     if len(body) < least or (fixed and len(body) > least):
         raise ValueError(f"its body has {len(body)} bytes, its schema says {least}")
     start, leaves = 0, []
@@ -186,7 +189,9 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         dtype = np.dtype(leaf.dtype)
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise ValueError(f"it holds {dtype}, which JAX would narrow; set jax_enable_x64")
-        if section.count is None:
+        if any(int(read[id(which)]) != number for which, number in section.only_if):
+            end, value = start, np.zeros(leaf.shape, dtype)
+        elif section.count is None:
             end = start + section.room
             value = _read(body, start, end, section.width, leaf.shape, dtype)
         else:

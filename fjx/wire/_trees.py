@@ -4,8 +4,8 @@ import dataclasses
 
 import jax
 
-from fjx._base import Tree
-from fjx.wire._payload import ARRAYS, Payload, Structure, size_of, static
+from fjx._base import Array, Tree
+from fjx.wire._payload import ARRAYS, Payload, Structure, require_integers, size_of, static
 
 
 @jax.tree_util.register_dataclass
@@ -93,3 +93,37 @@ class Selected(Payload):
 
     inside: Tree
     outside: Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Summed(Payload):
+    """A tree as a sum of others.
+
+    Attributes:
+        parts: a payload for each term, of the floating leaves.
+        others: the tree with None in their places.
+    """
+
+    parts: tuple[Tree, ...]
+    others: Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Chosen(Payload):
+    """One of several payloads; the others are zeros, and do not travel.
+
+    Attributes:
+        which: ``u8[]``, the number of the one that counts.
+        parts: a payload each.
+    """
+
+    which: Array
+    parts: tuple[Tree, ...]
+
+    def check(self) -> None:
+        """The choice is one of the parts."""
+        require_integers("Chosen.which", self.which, "u")
+        if isinstance(self.which, ARRAYS) and int(self.which) >= len(self.parts):
+            raise ValueError(f"Chosen has {len(self.parts)} parts, got number {int(self.which)}")

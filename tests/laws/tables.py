@@ -28,9 +28,11 @@ COMPRESSORS = {
     "top_k": c.top_k(0.25),
     "rand_k": c.rand_k(0.25),
     "rotated_quantize": c.rotated(c.quantize(bits=4)),
+    "rotated_in_blocks": c.rotated(c.quantize(bits=4), block=8),
     "lloyd_max": c.lloyd_max(bits=3),
     "drive": c.drive(),
     "eden": c.eden(bits=3),
+    "eden_mixed": c.eden(bits=1.5, block=16),
     "chain_top_k_quantize": c.chain(c.top_k(0.25), c.quantize(bits=8)),
     "chain_rand_k_quantize": c.chain(c.rand_k(0.5), c.quantize(bits=4)),
     "chain_top_k_bfloat16": c.chain(c.top_k(0.25), c.cast(jnp.bfloat16)),
@@ -42,6 +44,10 @@ COMPRESSORS = {
     "blockwise": c.blockwise(c.chain(c.top_k(0.5), c.qsgd(levels=7)), size=4),
     "on_matrix": c.on("matrix", c.quantize(bits=8)),
     "chain_on_flatten": c.chain(c.on("matrix", c.top_k(0.5)), c.flatten(c.quantize(bits=8))),
+    "scaled": c.scaled(c.rand_k(0.25), 0.25),
+    "induced": c.induced(c.top_k(0.25), c.quantize(bits=3)),
+    "repeat": c.repeat(c.scaled_sign(), times=2),
+    "mixture": c.mixture(c.quantize(bits=2), c.natural(), probabilities=(0.5, 0.5)),
     "error_feedback": c.error_feedback(c.chain(c.top_k(0.25), c.quantize(bits=8))),
 }
 """Every public compressor, and the compositions in which something could go wrong."""

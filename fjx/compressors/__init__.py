@@ -9,8 +9,10 @@ from fjx.compressors._describe import describe as describe
 from fjx.compressors._eden import drive as drive
 from fjx.compressors._eden import eden as eden
 from fjx.compressors._eden import lloyd_max as lloyd_max
+from fjx.compressors._entropy import entropy as entropy
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._feedback import error_feedback as error_feedback
+from fjx.compressors._feedback import rescaling as rescaling
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._natural import natural as natural
@@ -44,6 +46,7 @@ __all__ = [
     "describe",
     "drive",
     "eden",
+    "entropy",
     "error_feedback",
     "flatten",
     "identity",
@@ -60,6 +63,7 @@ __all__ = [
     "quantize",
     "rand_k",
     "repeat",
+    "rescaling",
     "rotated",
     "scaled",
     "scaled_sign",

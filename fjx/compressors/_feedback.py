@@ -1,12 +1,13 @@
 """What a codec failed to send, remembered."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fjx import _tree
-from fjx._base import Compressor, Contract, Key, Tree, TreeLike
+from fjx import _tree, _validate
+from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._chain import require_compressor
 
 
@@ -16,29 +17,39 @@ class ErrorFeedbackState(NamedTuple):
     Attributes:
         residual: what past rounds failed to send; shaped like the message.
         inner: the state of the inner codec.
+        sent: ``i32[]``, how many messages were sent, where the decay depends on it; else ``()``.
     """
 
     residual: Tree
     inner: Tree
+    sent: Tree = ()
 
 
-def error_feedback(codec: Compressor) -> Compressor:
+def error_feedback(
+    codec: Compressor, *, decay: Array | float | Callable[[Array], Array | float] = 1.0
+) -> Compressor:
     """Remembers what a codec failed to send, and adds it to the next message.
 
-    With residual e: c = C(x + e) is sent, and e becomes x + e - c.  The sum of all that was sent and
-    the residual is the sum of all messages, so a contractive codec loses nothing for good.
+    With residual e: c = C(x + beta e) is sent, and e becomes x + beta e - c.  For beta = 1 the sum of
+    all that was sent and the residual is the sum of all messages, so a contractive codec loses nothing
+    for good.  A smaller beta forgets what is old, where clients return after many rounds.
 
-    Guarantees: decode(payload) + e_new = x + e_old, to rounding; the residual is that of the decoded
-        wire value, so rounding in the codec is fed back too.
+    Guarantees: decode(payload) + e_new = x + beta e_old, to rounding; the residual is that of the
+        decoded wire value, so rounding in the codec is fed back too.  The contract promises nothing:
+        what is sent answers to all messages so far, not to one.
 
     Args:
-        codec: any compressor; theory asks for a contractive one (delta > 0).
+        codec: any compressor; theory asks for a contractive one (delta > 0).  Around an unbiased one
+            with omega >= 1 the residual grows without bound: put :func:`scaled` between.
+        decay: beta in [0, 1], may be traced; or a function of the number t of messages that the client
+            has sent before, such as :func:`rescaling` makes of a schedule.
 
     Returns:
         A :class:`fjx.Compressor` whose state holds one message per client.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor.
+        TypeError: ``codec`` is not a Compressor, or ``decay`` neither number nor function.
+        ValueError: ``decay`` is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -54,16 +65,68 @@ def error_feedback(codec: Compressor) -> Compressor:
         *Error Feedback Fixes SignSGD*, ICML 2019 (arXiv:1901.09847).
     """
     require_compressor("error_feedback", codec)
+    if not callable(decay):
+        _validate.number("decay", decay, at_least=0, at_most=1)
 
     def init(message_like: TreeLike) -> ErrorFeedbackState:
-        return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like))
+        sent = jnp.int32(0) if callable(decay) else ()
+        return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like), sent)
 
     def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
-        wanted = _tree.add(message, state.residual)
+        beta, sent = decay, state.sent
+        if callable(decay):
+            beta, sent = decay(state.sent), state.sent + 1
+        wanted = _tree.add(message, _times(beta, state.residual))
         payload, inner = codec.encode(key, wanted, state.inner)
-        return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner)
+        return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner, sent)
 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
+
+
+def rescaling(schedule: Callable[[Array], Array | float]) -> Callable[[Array], Array]:
+    """The decay that keeps a residual right when the server's learning rate changes.
+
+    A residual of gradients waits to be multiplied by the rate gamma_t of the round in which it is sent,
+    though it was computed for gamma_(t-1): multiplied by gamma_(t-1) / gamma_t it moves the model as far
+    as it should have.  Messages that are differences of models hold their rate already and need none of
+    this.
+
+    Args:
+        schedule: ``(t) -> gamma_t`` as optax has them, positive; t counts the client's own messages,
+            which are the server's rounds where everybody takes part.
+
+    Returns:
+        ``(t) -> gamma_(t-1) / gamma_t``, and one for t = 0, for :func:`error_feedback`.
+
+    Examples:
+        >>> import optax
+        >>> from fjx import compressors
+        >>> decay = compressors.rescaling(optax.exponential_decay(0.1, 1, 0.5))
+        >>> [float(decay(t)) for t in (0, 1, 2)]
+        [1.0, 2.0, 2.0]
+
+    References:
+        Karimireddy, Rebjock, Stich, Jaggi, *Error Feedback Fixes SignSGD and other Gradient
+        Compression Schemes*, ICML 2019 (arXiv:1901.09847), whose algorithm feeds back gamma_t g_t.
+    """
+
+    def decay(t: Array) -> Array:
+        t = jnp.asarray(t)
+        before, now = (jnp.asarray(schedule(s), jnp.float32) for s in (jnp.maximum(t - 1, 0), t))
+        return jnp.where(t > 0, before / now, 1.0)
+
+    return decay
+
+
+def _times(factor: Array | float, residual: Tree) -> Tree:
+    """``factor * residual``, which without decay is the residual itself, bit for bit."""
+    if isinstance(factor, float | int) and factor == 1:
+        return residual
+
+    def scale(x: Array) -> Array:
+        return (x.astype(jnp.float32) * factor).astype(x.dtype) if _tree.is_float(x) else x
+
+    return jax.tree.map(scale, residual)
 
 
 def _missing(wanted: Tree, sent: Tree) -> Tree:

@@ -1,0 +1,69 @@
+"""Residuals that decay, and residuals under a learning rate that changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import compressors
+
+c = compressors
+
+
+def sent(codec, messages):
+    """What is decoded, message by message, and the last state."""
+    state, decoded = codec.init(messages[0]), []
+    for t, x in enumerate(messages):
+        payload, state = codec.encode(jax.random.fold_in(jax.random.key(0), t), x, state)
+        decoded.append(codec.decode(payload))
+    return jnp.stack(decoded), state
+
+
+MESSAGES = jax.random.normal(jax.random.key(1), (6, 8))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_residual_is_the_discounted_sum_of_what_was_missed(beta):
+    """e_t = sum_s beta^(t-s) (x_s - c_s), by unrolling e_t = x_t + beta e_(t-1) - c_t."""
+    decoded, state = sent(c.error_feedback(c.top_k(0.25), decay=beta), MESSAGES)
+    powers = beta ** np.arange(len(MESSAGES))[::-1]
+    expected = (powers[:, None] * np.asarray(MESSAGES - decoded)).sum(0)
+    np.testing.assert_allclose(state.residual, expected, atol=1e-5)
+
+
+def test_decay_zero_is_the_codec_alone():
+    decoded, _ = sent(c.error_feedback(c.top_k(0.25), decay=0.0), MESSAGES)
+    np.testing.assert_array_equal(decoded, sent(c.top_k(0.25), MESSAGES)[0])
+
+
+def test_rescaling_is_feedback_of_steps_in_place_of_gradients():
+    """gamma_t C(g_t + gamma_(t-1)/gamma_t e) = C(gamma_t g_t + gamma_(t-1) e), for C is homogeneous."""
+    rates = np.float32([0.5, 0.5, 0.05, 0.05, 0.2, 1.0])
+
+    def schedule(t):
+        return jnp.asarray(rates)[t]
+
+    gradients, _ = sent(c.error_feedback(c.top_k(0.25), decay=c.rescaling(schedule)), MESSAGES)
+    steps, _ = sent(c.error_feedback(c.top_k(0.25)), MESSAGES * rates[:, None])
+    np.testing.assert_allclose(rates[:, None] * gradients, steps, rtol=1e-4, atol=1e-6)
+    unscaled, _ = sent(c.error_feedback(c.top_k(0.25)), MESSAGES)
+    assert np.abs(rates[:, None] * unscaled - steps).max() > 0.1  # what forgetting it would cost
+
+
+def test_the_count_is_part_of_the_state_only_where_it_is_needed():
+    assert c.error_feedback(c.identity()).init(jnp.ones(3)).sent == ()
+    codec = c.error_feedback(c.top_k(0.5), decay=c.rescaling(lambda t: 1.0))
+    _, state = sent(codec, MESSAGES)
+    assert int(state.sent) == len(MESSAGES)
+
+
+def test_decay_may_be_traced_and_must_be_a_share():
+    def last(beta):
+        return sent(c.error_feedback(c.top_k(0.25), decay=beta), MESSAGES)[1].residual
+
+    both = jax.vmap(last)(jnp.array([0.0, 0.5]))
+    np.testing.assert_allclose(both[1], last(0.5), atol=1e-6)
+    with pytest.raises(ValueError, match="decay must be"):
+        c.error_feedback(c.identity(), decay=1.5)
+    with pytest.raises(TypeError, match="decay"):
+        c.error_feedback(c.identity(), decay="half")

@@ -73,9 +73,10 @@ def error_feedback(
         return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like), sent)
 
     def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
-        beta, sent = decay, state.sent
         if callable(decay):
             beta, sent = decay(state.sent), state.sent + 1
+        else:
+            beta, sent = decay, state.sent
         wanted = _tree.add(message, _times(beta, state.residual))
         payload, inner = codec.encode(key, wanted, state.inner)
         return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner, sent)

@@ -1,7 +1,4 @@
-"""Rotations are orthogonal; DRIVE and EDEN err as their papers say."""
-
-import functools
-import math
+"""Rotations are orthogonal, of whole leaves and of blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -9,43 +6,6 @@ import numpy as np
 import pytest
 
 from fjx import _hadamard, compressors, wire
-from fjx.compressors import _rotate
-
-D = (0.363380, 0.117482, 0.034548, 0.009501, 0.002505, 0.000644)
-"""Distortions of the quantisers of N(0, 1) with 2, 4, ... levels (Max 1960, table 1)."""
-
-C = 1 - 2 / math.pi
-
-
-DRIVE, EDEN_2 = compressors.drive(), compressors.eden(bits=2)
-LEAST = compressors.rotated(compressors.lloyd_max(bits=1))
-
-
-@functools.cache
-def jitted(codec):
-    def both(key, x):
-        return codec.decode(codec.encode(key, x, codec.init(x))[0])
-
-    return jax.jit(jax.vmap(both, in_axes=(0, None)))
-
-
-def sent(codec, x, seed, draws):
-    """What arrives of ``x``, ``draws`` times: ``f64[draws, d]``."""
-    keys = jax.random.split(jax.random.key(seed), draws)
-    return np.asarray(jitted(codec)(keys, x), np.float64)
-
-
-def squared_bias(y, x):
-    """Of ||E y - x||^2 / ||x||^2 an estimate without bias: two independent means multiplied."""
-    x = np.asarray(x, np.float64)
-    return (y[::2].mean(0) - x) @ (y[1::2].mean(0) - x) / (x @ x)
-
-
-def error(y, x):
-    """Of each row of ``y``: ||y - x||^2 / ||x||^2."""
-    x = np.asarray(x, np.float64)
-    return np.sum((y - x) ** 2, axis=1) / (x @ x)
-
 
 # --------------------------------------------------------------------------------------------------
 # The transform
@@ -55,179 +15,64 @@ def error(y, x):
 def test_hadamard_is_sylvester_s_matrix():
     matrix = np.ones((1, 1))
     for size in (1, 2, 4, 8, 16, 32):
-        got = jax.jit(_hadamard.hadamard)(jnp.eye(size))
-        np.testing.assert_allclose(got, matrix / np.sqrt(size), rtol=1e-6)
+        got = jax.jit(jax.vmap(_hadamard.hadamard))(jnp.eye(size))
+        np.testing.assert_array_equal(got, matrix)
         matrix = np.kron([[1, 1], [1, -1]], matrix)
 
 
-def test_hadamard_keeps_norms_and_inverts_itself():
-    rng = np.random.default_rng(0)
-    for size in (2**m for m in range(13)):
-        x = rng.normal(size=size).astype(np.float32)
-        y = jax.jit(_hadamard.hadamard)(x)
-        norm = np.linalg.norm(np.asarray(y, np.float64))
-        assert norm == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-6)
-        np.testing.assert_allclose(jax.jit(_hadamard.hadamard)(y), x, atol=1e-6 * np.abs(x).max())
+@pytest.mark.parametrize("size", [1, 2, 128, 4096, 2**17])
+def test_hadamard_keeps_norms_and_its_transpose_inverts_it(size):
+    """Also where the matrix is transposed on the way: 2^17 is 32 x 4096."""
+    x = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    y = np.asarray(jax.jit(_hadamard.hadamard)(x), np.float64)
+    assert np.linalg.norm(y) == pytest.approx(np.linalg.norm(x) * np.sqrt(size), rel=1e-6)
+    again = jax.jit(lambda y: _hadamard.hadamard(y, transpose=True))(y.astype(np.float32))
+    np.testing.assert_allclose(np.asarray(again) / size, x, atol=1e-6 * np.abs(x).max())
 
 
-def test_unrotate_undoes_rotate():
+def test_a_long_transform_is_sylvester_s_with_rows_in_another_order():
+    """The rows 3, 40 and 2^16 of it, against the parities of the bits of i & j."""
+    size, at = 2**17, np.array([3, 40, 2**16])
+    x = jnp.zeros((3, size)).at[np.arange(3), at].set(1.0)
+    parity = at[:, None] & np.arange(size).reshape(32, 4096).T.reshape(1, -1)
+    for shift in (16, 8, 4, 2, 1):
+        parity = parity ^ parity >> shift
+    rows = jax.jit(jax.vmap(_hadamard.hadamard))(x)
+    np.testing.assert_array_equal(rows, 1.0 - 2.0 * (parity & 1))
+
+
+def test_tiles_that_overlap_are_a_loop_over_rows(monkeypatch):
+    """Seven rows in tiles of three: the last tile does two rows again."""
+    x = jax.random.normal(jax.random.key(0), (7 * 64,))
+    whole = jax.jit(lambda x: _hadamard.hadamard(x, 64))(x)
+    monkeypatch.setattr(_hadamard, "_TILE", 3 * 64)
+    tiled = jax.jit(lambda x: _hadamard.hadamard(x, 64))(x)
+    np.testing.assert_array_equal(tiled, whole)
+    np.testing.assert_array_equal(whole[64:128], jax.jit(_hadamard.hadamard)(x[64:128]))
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_unrotate_undoes_rotate(block):
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (256,))
-    y = _hadamard.rotate(jax.random.clone(key), x, rounds=3)
+    y = _hadamard.rotate(jax.random.clone(key), x, rounds=3, block=block)
     assert float(jnp.max(jnp.abs(y - x))) > 0.1
-    np.testing.assert_allclose(_hadamard.unrotate(key, y, rounds=3), x, atol=2e-6)
+    np.testing.assert_allclose(_hadamard.unrotate(key, y, rounds=3, block=block), x, atol=2e-6)
 
 
-# --------------------------------------------------------------------------------------------------
-# The quantiser of a Gaussian
-# --------------------------------------------------------------------------------------------------
+def test_blocks_have_signs_of_their_own():
+    """Equal blocks come out as unequal ones, and each keeps its norm."""
+    x = jnp.tile(jax.random.normal(jax.random.key(1), (32,)), 8)
+    y = np.asarray(_hadamard.rotate(jax.random.key(0), x, rounds=2, block=32)).reshape(8, 32)
+    assert len(np.unique(np.round(np.abs(y), 4), axis=0)) == 8
+    np.testing.assert_allclose(np.linalg.norm(y, axis=1), np.linalg.norm(x[:32]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
-def test_the_quantiser_is_where_lloyd_s_iteration_ends(bits):
-    levels, boundaries = _rotate.gaussian_quantiser(bits)
-    cdf = np.vectorize(lambda t: math.erfc(-t / math.sqrt(2)) / 2, otypes=[float])
-
-    def means(inner):
-        edges = np.concatenate([[-np.inf], inner, [np.inf]])
-        density = np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi)
-        return -np.diff(density) / np.diff(cdf(edges)), np.diff(cdf(edges))
-
-    inner = np.linspace(-3, 3, 2**bits - 1) if bits > 1 else np.zeros(1)
-    for _ in range(20_000):
-        centroids, _ = means(inner)
-        moved = (centroids[:-1] + centroids[1:]) / 2
-        inner, step = moved, np.abs(moved - inner).max()
-        if step < 1e-13:
-            break
-    np.testing.assert_allclose(boundaries, inner, atol=1e-9)
-    centroids, mass = means(boundaries)
-    np.testing.assert_allclose(levels, centroids, atol=1e-12)
-    assert 1 - np.sum(mass * levels**2) == pytest.approx(D[bits - 1], abs=6e-7)
-
-
-def test_eight_bits_are_as_fine():
-    levels, boundaries = _rotate.gaussian_quantiser(8)
-    np.testing.assert_allclose(boundaries, (levels[:-1] + levels[1:]) / 2, atol=1e-12)
-    assert len(levels) == 256
-    assert levels[-1] == pytest.approx(4.603536, abs=1e-6)
-
-
-def test_one_bit_is_the_scaled_sign_and_zero_is_positive():
-    x = np.array([0.0, -0.0, 3.0, -5.0], np.float32)
-    codec = compressors.lloyd_max(bits=1)
-    y = codec.decode(codec.encode(jax.random.key(0), jnp.asarray(x), ())[0])
-    np.testing.assert_allclose(y, [2.0, 2.0, 2.0, -2.0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("size", [2, 3, 64])
-def test_drive_s_least_error_under_a_uniform_rotation(size):
-    """(1 - 2/pi)(1 - 1/d) ||x||^2 for every d (Vargaftik et al. 2021, theorem 1), 6 standard errors.
-
-    A uniform rotation takes x to a uniform point of the sphere, which NumPy draws.
-    """
-    draws = 20_000
-    y = np.random.default_rng(size).normal(size=(draws, size))
-    y = (y / np.linalg.norm(y, axis=1, keepdims=True)).astype(np.float32)
-    codec = compressors.lloyd_max(bits=1)
-    decode = jax.jit(jax.vmap(lambda v: codec.decode(codec.encode(jax.random.key(0), v, ())[0])))
-    error = np.sum((np.asarray(decode(y), np.float64) - y) ** 2, axis=1)
-    bound = 6 * error.std() / np.sqrt(draws)
-    assert abs(error.mean() - C * (1 - 1 / size)) < bound < 0.02
-
-
-# --------------------------------------------------------------------------------------------------
-# EDEN and DRIVE
-# --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("codec", "size"), [(DRIVE, 1024), (EDEN_2, 40)])
-def test_what_holds_for_every_seed(codec, size):
-    """<x, C(x)> = ||x||^2, hence ||C(x) - x||^2 = ||C(x)||^2 - ||x||^2; also where x is padded."""
-    x = np.random.default_rng(size).lognormal(size=size).astype(np.float32)
-    y = sent(codec, jnp.asarray(x), 2, 2000)
-    power = np.sum(x.astype(np.float64) ** 2)
-    np.testing.assert_allclose(y @ x.astype(np.float64), power, rtol=3e-6)
-    np.testing.assert_allclose(error(y, x), np.sum(y**2, 1) / power - 1, atol=1e-5)
-    assert error(y, x).std() > 1e-3  # the seeds differ
-
-
-@pytest.mark.parametrize(
-    "bits", [1, 4, *(pytest.param(b, marks=pytest.mark.slow) for b in (2, 3, 5, 6))]
-)
-def test_eden_s_error(bits):
-    """D_b / (1 - D_b) of ||x||^2 within 2 %, whatever x: 200 messages of 2^13 coordinates."""
-    rng = np.random.default_rng(bits)
-    codec = compressors.eden(bits=bits)
-
-    @jax.jit
-    @jax.vmap
-    def errors(key, x):
-        y = codec.decode(codec.encode(key, x, codec.init(x))[0])
-        return jnp.sum((y - x) ** 2) / jnp.sum(x**2)
-
-    for draw in (rng.normal, rng.lognormal):
-        x = draw(size=(200, 2**13)).astype(np.float32)
-        mean = float(jnp.mean(errors(jax.random.split(jax.random.key(bits), 200), x)))
-        assert mean == pytest.approx(D[bits - 1] / (1 - D[bits - 1]), rel=0.02)
-
-
-def test_one_round_is_biased_and_two_are_not():
-    """The sparse e_0 + e_7 / 2: one round leaves sums of two signs, and 5/4 e_0 for every seed."""
-    x = jnp.zeros(1024).at[0].set(1.0).at[7].set(0.5)
-    once = sent(compressors.rotated(_rotate._unbiased(1), rounds=1), x, 3, 20)
-    np.testing.assert_allclose(once, np.tile(1.25 * np.eye(1024)[0], (20, 1)), atol=2e-6)
-    twice = sent(DRIVE, x, 3, 2000)
-    assert error(twice, x).mean() == pytest.approx(math.pi / 2 - 1, rel=0.02)
-    assert abs(squared_bias(twice, x)) < 1e-3
-
-
-def test_one_round_of_three_coordinates_is_wrong_for_every_seed():
-    codec = compressors.rotated(_rotate._unbiased(1), rounds=1)
-    y = sent(codec, jnp.array([1.0, 3.0, 5.0]), 4, 20)
-    np.testing.assert_allclose(y, np.tile([0.0, 0.0, 7.0], (20, 1)), atol=2e-6)
-
-
-def test_the_bias_of_small_leaves_is_what_the_docstring_says():
-    """About 3e-4 ||x||^2 at e_0 + e_15 / 2 for d' = 16, from 40,000 draws; nothing for one element."""
-    x = jnp.zeros(16).at[0].set(1.0).at[15].set(0.5)
-    assert 1e-4 < squared_bias(sent(DRIVE, x, 5, 40_000), x) < 6e-4
-    np.testing.assert_allclose(sent(DRIVE, jnp.array([-3.0]), 5, 20), -3.0, rtol=1e-6)
-
-
-@functools.cache
-def of_one_vector(codec):
-    x = np.random.default_rng(0).normal(size=1024).astype(np.float32)
-    return x, sent(codec, jnp.asarray(x), 1, 2000)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 50])
-def test_the_mean_of_n_messages(n):
-    """(pi/2 - 1) / n of the unbiased scale; c^2 + (c - c^2) / n, c = 1 - 2/pi, of the other."""
-
-    def of_mean(codec):
-        x, y = of_one_vector(codec)
-        return error(y[: len(y) // n * n].reshape(-1, n, 1024).mean(1), x).mean()
-
-    unbiased, least = of_mean(DRIVE), of_mean(LEAST)
-    assert unbiased == pytest.approx((math.pi / 2 - 1) / n, rel=0.02)
-    assert least == pytest.approx(C**2 + (C - C**2) / n, rel=0.02)
-    assert (unbiased < least) == (n >= 3)
-
-
-@pytest.mark.parametrize("power", [-60, 60])
-def test_scales_with_the_message_where_squares_would_not(power):
-    x = jax.random.normal(jax.random.key(6), (40,))
-    large = sent(EDEN_2, x * 2.0**power, 7, 2000)
-    np.testing.assert_array_equal(large, sent(EDEN_2, x, 7, 2000) * 2.0**power)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 2.0**126])
-def test_what_cannot_be_sent_is_nan_throughout(bad):
-    x = jnp.ones(40).at[3].set(bad)
-    codec = compressors.lloyd_max(bits=2)
-    assert np.isnan(codec.decode(codec.encode(jax.random.key(0), x, ())[0])).all()
-    if not np.isfinite(bad):
-        assert np.isnan(sent(EDEN_2, x, 8, 2000)).all()
+def test_signs_are_fair():
+    """Of 2^16 signs of each of three diagonals, half, within 6 standard errors; no two alike."""
+    signs = np.asarray(_hadamard._signs(jax.random.key(5), 2**16, 3)) >> 31
+    assert np.abs(signs.mean(1) - 0.5).max() < 6 * 0.5 / 2**8
+    agree = [np.mean(signs[i] == signs[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert np.abs(np.array(agree) - 0.5).max() < 6 * 0.5 / 2**8
 
 
 # --------------------------------------------------------------------------------------------------
@@ -235,14 +80,20 @@ def test_what_cannot_be_sent_is_nan_throughout(bad):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "padded"), [(0, 0), (1, 1), (2, 2), (13, 16), (1025, 2048)])
-def test_bits(size, padded):
+@pytest.mark.parametrize(
+    ("size", "block", "padded"),
+    [
+        *[(0, None, 0), (1, None, 1), (13, None, 16), (1025, None, 2048)],
+        *[(0, 64, 0), (1, 64, 1), (13, 64, 16), (64, 64, 64), (65, 64, 128), (1025, 64, 1088)],
+    ],
+)
+def test_bits(size, block, padded):
     like = jax.ShapeDtypeStruct((size,), jnp.bfloat16)
     key = jax.eval_shape(jax.random.key, 0)
-    for bits in (1, 3, 8):
-        codec = compressors.eden(bits=bits)
-        payload = jax.eval_shape(codec.encode, key, like, codec.init(like))[0]
-        assert wire.bits(payload) == -(-padded * bits // 8) * 8 + 32 + 64
+    codec = compressors.rotated(compressors.quantize(bits=5), block=block)
+    payload = jax.eval_shape(codec.encode, key, like, codec.init(like))[0]
+    assert payload.vector.codes.shape == (padded,)
+    assert wire.bits(payload) == -(-padded * 5 // 8) * 8 + 32 + 64
 
 
 def test_a_contract_is_that_of_the_padded_vector():
@@ -255,32 +106,31 @@ def test_a_contract_is_that_of_the_padded_vector():
     assert top_k.contract(like(1000)).delta == 0.25
     assert top_k.contract(like(1024)).projection
     assert not top_k.contract(like(1000)).projection
-    eden = compressors.eden(bits=2)
-    assert eden.contract(like(1)).unbiased
-    assert not eden.contract(like(2)).unbiased
-    assert eden.contract(like(13)).omega == 15
+    in_blocks = compressors.rotated(compressors.top_k(0.25), block=8)
+    assert in_blocks.contract(like(1000)).projection
+    assert not in_blocks.contract(like(1001)).projection
 
 
 def test_a_vector_of_the_wrong_size_is_refused():
     def received(size):
         seed = jnp.zeros(2, jnp.uint32)
-        payload = wire.Rotated(jnp.ones(size), seed, (13,), "float32", 2, "threefry2x32")
+        payload = wire.Rotated(jnp.ones(size), seed, (13,), "float32", 2, "threefry2x32", 8)
         return wire.from_bytes(wire.to_bytes(payload))
 
     assert received(16).rounds == 2
-    with pytest.raises(ValueError, match="16 coordinates"):
+    with pytest.raises(ValueError, match="whole blocks"):
         received(8)
 
 
 @pytest.mark.parametrize(
     ("make", "error"),
     [
-        (lambda: compressors.eden(bits=0), ValueError),
-        (lambda: compressors.lloyd_max(bits=9), ValueError),
+        (lambda: compressors.rotated(compressors.identity(), block=12), ValueError),
+        (lambda: compressors.rotated(compressors.identity(), block=2.0), TypeError),
         (lambda: compressors.rotated(compressors.identity(), rounds=0), ValueError),
         (lambda: compressors.rotated("eden"), TypeError),
     ],
 )
 def test_refusals_name_the_argument(make, error):
-    with pytest.raises(error, match=r"bits|rounds|rotated"):
+    with pytest.raises(error, match=r"block|rounds|rotated"):
         make()

@@ -1,0 +1,36 @@
+"""What suits coordinates that are nearly Gaussian, as those of a rotated vector are."""
+
+import functools
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+
+@functools.cache
+def gaussian_quantiser(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 2^bits levels, and the boundaries between them, that distort N(0, 1) least (Lloyd, Max).
+
+    Each level is the mean of its cell, each boundary the midpoint of its levels.  Newton's method finds
+    the fixed point of Lloyd's iteration, which itself needs 90,000 steps to get there for 256 levels.
+    No bits are the one level 0.
+    """
+    if bits == 0:
+        return np.zeros(1), np.zeros(0)
+    half = 2 ** (bits - 1)  # the positive cells; the others mirror them
+    # Panter and Dite: for many levels their density is that of a normal of variance 3.
+    start = NormalDist(0, math.sqrt(3))
+    inner = np.array([start.inv_cdf(0.5 + 0.5 * j / half) for j in range(1, half)])
+    for _ in range(9):
+        edges = np.concatenate([[0.0], inner, [np.inf]])
+        density = np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi)
+        tail = np.array([math.erfc(t / math.sqrt(2)) / 2 for t in edges])
+        mass = tail[:-1] - tail[1:]
+        levels = (density[:-1] - density[1:]) / mass
+        # How the level below a boundary, and the one above it, move with the boundary.
+        below = density[1:-1] * (inner - levels[:-1]) / mass[:-1]
+        above = density[1:-1] * (levels[1:] - inner) / mass[1:]
+        jacobian = np.diag(1 - (below + above) / 2)
+        jacobian -= np.diag(above[:-1], -1) / 2 + np.diag(below[1:], 1) / 2
+        inner = inner - np.linalg.solve(jacobian, inner - (levels[:-1] + levels[1:]) / 2)
+    return np.concatenate([-levels[::-1], levels]), np.concatenate([-inner[::-1], [0.0], inner])

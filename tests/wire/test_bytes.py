@@ -385,7 +385,7 @@ IMPOSSIBLE = {
     "floating indices": wire.Sparse(jnp.ones(2), jnp.arange(2.0), (4,)),
     "a generator of nobody": wire.Masked(jnp.ones(2), SEED, (4,), "nope"),
     "half a seed": wire.Masked(jnp.ones(2), SEED[:1], (4,), "threefry2x32"),
-    "rounds below one": wire.Rotated(jnp.ones(4), SEED, (4,), FLOAT, -1, "threefry2x32"),
+    "rounds below one": wire.Rotated(jnp.ones(4), SEED, (4,), FLOAT, -1, "threefry2x32", 4),
     "a longer vector": wire.Flat(jnp.ones(9), [None], STRUCTURE),
     "two payloads for a leaf": wire.Leaves((jnp.ones(2), jnp.ones(2)), [None], STRUCTURE),
 }

@@ -10,7 +10,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._lift import lift, map_nodes
 from fjx.compressors._chain import payload_like, require_compressor
-from fjx.wire import Blocks, Flat, Leaves, Selected
+from fjx.wire import Blocks, Coded, Flat, Leaves, Selected
 from fjx.wire._bits import is_ragged
 
 
@@ -93,6 +93,6 @@ def _is_of_trees(payload: TreeLike) -> bool:
     """Whether a payload comes from a codec that is more than one array's, or is in blocks itself."""
 
     def of_trees(part: TreeLike) -> bool:
-        return isinstance(part, Blocks | Flat | Leaves | Selected)
+        return isinstance(part, Blocks | Coded | Flat | Leaves | Selected)
 
     return any(of_trees(part) for part in jax.tree.leaves(payload, is_leaf=of_trees))

@@ -5,7 +5,19 @@ import functools
 import jax
 
 from fjx._base import EXACT, Compressor, Contract, Key, Tree, TreeLike
-from fjx.wire import Blocks, Flat, Leaves, Masked, Payload, Rotated, Selected, Sparse
+from fjx.wire import (
+    Blocks,
+    Chosen,
+    Coded,
+    Flat,
+    Leaves,
+    Masked,
+    Payload,
+    Rotated,
+    Selected,
+    Sparse,
+    Summed,
+)
 
 
 def chain(*codecs: Compressor) -> Compressor:
@@ -61,7 +73,7 @@ def chain(*codecs: Compressor) -> Compressor:
     def contract(message_like: TreeLike) -> Contract:
         likes = _stages(codecs, message_like)
         contracts = [
-            codec.contract(like) if blocks_weigh_alike(like) else Contract()
+            codec.contract(like) if _is_no_sum(like) and blocks_weigh_alike(like) else Contract()
             for codec, like in zip(codecs, likes, strict=True)
         ]
         return functools.reduce(_then, contracts, EXACT)
@@ -108,7 +120,7 @@ def _then(first: Contract, second: Contract) -> Contract:
     return Contract(linear=linear)
 
 
-_SAME_NORM = (Blocks, Sparse, Masked, Flat, Leaves, Rotated, Selected)
+_SAME_NORM = (Blocks, Chosen, Coded, Sparse, Masked, Flat, Leaves, Rotated, Selected)
 """Payloads that decode to a message of the norm of their floats: none of them is a scale."""
 
 
@@ -129,6 +141,15 @@ def blocks_weigh_alike(message_like: TreeLike) -> bool:
 
     parts = jax.tree.leaves(message_like, is_leaf=is_blocks)
     return all(weighs_alike(part) for part in parts if is_blocks(part))
+
+
+def _is_no_sum(message_like: TreeLike) -> bool:
+    """Whether no payload is a sum, whose terms may cancel where the errors of a later codec do not."""
+
+    def is_sum(part: TreeLike) -> bool:
+        return isinstance(part, Summed)
+
+    return not any(is_sum(part) for part in jax.tree.leaves(message_like, is_leaf=is_sum))
 
 
 def require_compressor(where: str, codec: object) -> None:

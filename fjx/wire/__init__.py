@@ -5,6 +5,9 @@ from fjx.wire._bits import measured_bits as measured_bits
 from fjx.wire._bytes import from_bytes as from_bytes
 from fjx.wire._bytes import header_bits as header_bits
 from fjx.wire._bytes import to_bytes as to_bytes
+from fjx.wire._coders import coded_bits as coded_bits
+from fjx.wire._coders import decode_integers as decode_integers
+from fjx.wire._coders import encode_integers as encode_integers
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
 from fjx.wire._payload import Structure as Structure
@@ -21,6 +24,7 @@ from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
 from fjx.wire._trees import Blocks as Blocks
 from fjx.wire._trees import Chosen as Chosen
+from fjx.wire._trees import Coded as Coded
 from fjx.wire._trees import Flat as Flat
 from fjx.wire._trees import Leaves as Leaves
 from fjx.wire._trees import Selected as Selected
@@ -32,6 +36,7 @@ __all__ = [
     "Blocks",
     "Cast",
     "Chosen",
+    "Coded",
     "Dithered",
     "Flat",
     "Leaves",
@@ -50,6 +55,9 @@ __all__ = [
     "Summed",
     "TwoMeans",
     "bits",
+    "coded_bits",
+    "decode_integers",
+    "encode_integers",
     "from_bytes",
     "header_bits",
     "measured_bits",

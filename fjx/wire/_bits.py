@@ -10,8 +10,16 @@ import numpy as np
 
 from fjx._base import Array, TreeLike
 from fjx._validate import concrete
+from fjx.wire._coders import (
+    WIDEST,
+    as_numbers,
+    coded_bits,
+    encode_integers,
+    has_formula,
+)
+from fjx.wire._pack import pack
 from fjx.wire._payload import Payload, Ragged
-from fjx.wire._trees import Chosen
+from fjx.wire._trees import Chosen, Coded
 
 
 def bits(payload: TreeLike) -> int:
@@ -83,7 +91,10 @@ def measured_bits(payload: TreeLike) -> Array:
     total = jnp.uint32(0)
     for section in sections(payload):
         size = jnp.uint32(8 * section.room)
-        if section.count is not None:
+        if section.coder is not None:
+            numbers = as_numbers(jnp.asarray(section.leaf), section.width, section.ascending)
+            size = coded_bits(numbers, section.coder, width=section.width, count=section.count)
+        elif section.count is not None:
             used = jnp.asarray(section.count).astype(jnp.uint32) * jnp.uint32(section.entry)
             size = (used + 7) // 8 * 8
         for which, number in section.only_if:
@@ -93,8 +104,11 @@ def measured_bits(payload: TreeLike) -> Array:
 
 
 def is_ragged(payload: TreeLike) -> bool:
-    """Whether the length of a payload depends on the data."""
-    return any(section.varies for section in sections(payload))
+    """Whether the length of a payload depends on the data in a way that :func:`measured_bits` counts."""
+    return any(
+        section.varies and (section.coder is None or has_formula(section.coder))
+        for section in sections(payload)
+    )
 
 
 class Section(NamedTuple):
@@ -105,17 +119,21 @@ class Section(NamedTuple):
         width: bits of an element.
         count: the array that says how many entries of the first axis travel; None if all do.
         only_if: pairs of an array and a number: it travels only if each array holds its number.
+        coder: of its integers; None if they travel in ``width`` bits each.
+        ascending: whether a coder writes the gaps.
     """
 
     leaf: Any
     width: int
     count: Any = None
     only_if: tuple[tuple[Any, int], ...] = ()
+    coder: str | None = None
+    ascending: bool = False
 
     @property
     def varies(self) -> bool:
         """Whether what travels of it depends on the data."""
-        return self.count is not None or bool(self.only_if)
+        return self.count is not None or bool(self.only_if) or self.coder is not None
 
     @property
     def entry(self) -> int:
@@ -124,14 +142,16 @@ class Section(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Bytes if everything travels."""
-        return -(-math.prod(self.leaf.shape) * self.width // 8)
+        """The most bytes that may travel: of coded integers one says how they are."""
+        return -(-math.prod(self.leaf.shape) * self.width // 8) + (self.coder is not None)
 
     @property
     def bytes(self) -> int:
         """Bytes that travel, or may travel where only shapes are known."""
         if any(_known(which) and int(which) != number for which, number in self.only_if):
             return 0
+        if self.coder is not None:
+            return len(write(self)) if _known(self.leaf) else self.room
         if not _known(self.count):
             return self.room
         if np.ndim(self.count):
@@ -141,12 +161,28 @@ class Section(NamedTuple):
         return -(-int(self.count) * self.entry // 8)
 
 
+def write(section: Section) -> bytes:
+    """What travels of an array."""
+    if any(int(which) != number for which, number in section.only_if):
+        return b""
+    raw = np.asarray(section.leaf)
+    if section.count is not None:
+        raw = raw[: int(section.count)]
+    if section.coder is None:
+        return pack(raw, section.width)
+    numbers = as_numbers(raw, section.width, section.ascending)
+    return encode_integers(numbers, section.coder, width=section.width)
+
+
 def _known(number: Any) -> bool:
     return isinstance(number, jax.Array | np.ndarray) and concrete(number)
 
 
 def sections(
-    payload: TreeLike, count: Any = None, only_if: tuple[tuple[Any, int], ...] = ()
+    payload: TreeLike,
+    count: Any = None,
+    only_if: tuple[tuple[Any, int], ...] = (),
+    coder: str | None = None,
 ) -> Iterator[Section]:
     """The arrays of a payload in the order of the wire, which is that of its leaves."""
     for leaf in jax.tree.leaves(payload, is_leaf=lambda part: isinstance(part, Payload)):
@@ -156,16 +192,31 @@ def sections(
         if isinstance(leaf, Chosen):
             yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
             for number, part in enumerate(leaf.parts):
-                yield from sections(part, None, (*only_if, (leaf.which, number)))
+                yield from sections(part, None, (*only_if, (leaf.which, number)), coder)
+            continue
+        if isinstance(leaf, Coded):
+            yield from sections(leaf.inner, count, only_if, leaf.coder)
             continue
         widths = leaf.widths()
         cut = leaf.count if isinstance(leaf, Ragged) else count
         for name, part in children(leaf):
             inner = cut if name in leaf.coordinates else None
             if name in widths:
-                yield Section(part, widths[name], inner, only_if)
+                by = coder if _codable(part, widths[name]) else None
+                rises = by is not None and name in leaf.ascending
+                yield Section(part, widths[name], inner, only_if, by, rises)
             else:
-                yield from sections(part, inner, only_if)
+                yield from sections(part, inner, only_if, coder)
+
+
+def _codable(leaf: Any, width: Any) -> bool:
+    """Whether coders take the integers of an array, of which there must be some."""
+    return (
+        jnp.issubdtype(leaf.dtype, jnp.integer)
+        and type(width) is int
+        and 1 <= width <= WIDEST
+        and 0 not in leaf.shape
+    )
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

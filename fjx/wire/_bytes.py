@@ -24,9 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Stateful, Tree, TreeLike
-from fjx.wire._bits import Section, children, leaf_width, sections
-from fjx.wire._pack import pack, unpack
+from fjx.wire._bits import Section, children, leaf_width, sections, write
+from fjx.wire._coders import from_numbers, read_integers
+from fjx.wire._pack import unpack
 from fjx.wire._payload import Payload, Structure
+from fjx.wire._trees import Chosen
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -59,15 +61,8 @@ def to_bytes(payload: Tree) -> bytes:
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
     schema = _schema(payload)
-    body = b"".join(map(_write, sections(payload)))
+    body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
-
-
-def _write(section: Section) -> bytes:
-    if any(int(which) != number for which, number in section.only_if):
-        return b""
-    raw = np.asarray(section.leaf)
-    return pack(raw if section.count is None else raw[: int(section.count)], section.width)
 
 
 def header_bits(data: bytes) -> int:
@@ -165,7 +160,8 @@ def _form(schema: bytes) -> TreeLike:
         if width == 0 and math.prod(leaf.shape) > 1:
             raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
         if part.varies:
-            room += math.prod(leaf.shape) * leaf.dtype.itemsize
+            # A coder works in words of its own.
+            room += math.prod(leaf.shape) * (leaf.dtype.itemsize if part.coder is None else 8)
     if room > _ROOM:
         raise ValueError(
             f"its schema claims room for {room} bytes; give from_bytes a payload like the expected one"
@@ -192,16 +188,13 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         if any(int(read[id(which)]) != number for which, number in section.only_if):
             end, value = start, np.zeros(leaf.shape, dtype)
         elif section.count is None:
-            end = start + section.room
-            value = _read(body, start, end, section.width, leaf.shape, dtype)
+            value, end = _read(section, body, start, leaf.shape, dtype)
         else:
             count = int(read[id(section.count)])
             if not 0 <= count <= leaf.shape[0]:
                 raise ValueError(f"it claims {count} entries where {leaf.shape[0]} have room")
-            end = start - (-count * section.entry // 8)
-            shape = (count, *leaf.shape[1:])
             value = np.zeros(leaf.shape, dtype)
-            value[:count] = _read(body, start, end, section.width, shape, dtype)
+            value[:count], end = _read(section, body, start, (count, *leaf.shape[1:]), dtype)
         read[id(leaf)] = value
         leaves.append(value)
         start = end
@@ -213,18 +206,28 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
 
 
 def _read(
-    body: memoryview, start: int, end: int, width: int, shape: tuple[int, ...], dtype: np.dtype
-) -> np.ndarray:
+    section: Section, body: memoryview, start: int, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[np.ndarray, int]:
+    """An array that begins at ``start``, and where it ends."""
+    size, width = math.prod(shape), section.width
+    if section.coder is not None:
+        numbers, used = read_integers(body[start:], size, section.coder, width)
+        return from_numbers(numbers, width, section.ascending, shape, dtype), start + used
+    end = start - (-size * width // 8)
     if end > len(body):
         raise ValueError(f"its body has {len(body)} bytes, a section of it ends at {end}")
-    return unpack(bytes(body[start:end]), width, shape, dtype)
+    return unpack(bytes(body[start:end]), width, shape, dtype), end
 
 
 def _check(tree: Tree) -> None:
     for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, Payload)):
         if isinstance(part, Payload):
             part.check()
-            _check([child for _, child in children(part)])
+            # Of alternatives those that were not sent are zeros, which need not be sound.
+            if isinstance(part, Chosen):
+                _check(part.parts[int(part.which)])
+            else:
+                _check([child for _, child in children(part)])
 
 
 # --------------------------------------------------------------------------------------------------

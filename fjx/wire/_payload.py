@@ -43,9 +43,12 @@ class Payload:
         coordinates: names of the fields with an entry for each coordinate of the array that was
             encoded, in its order, along the first axis: where of that array only the first n
             coordinates travel, so do only the first n entries.
+        ascending: names of the fields of integers that ascend along the last axis, of which a coder
+            writes the gaps.
     """
 
     coordinates: ClassVar[tuple[str, ...]] = ()
+    ascending: ClassVar[tuple[str, ...]] = ()
 
     def widths(self) -> Mapping[str, int]:
         """Bits per element of the integer fields that need fewer than their dtype has."""

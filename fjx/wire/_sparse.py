@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -33,6 +34,8 @@ class Sparse(Payload):
     values: Tree
     indices: Array
     shape: tuple[int, ...] = static()
+
+    ascending: ClassVar[tuple[str, ...]] = ("indices",)
 
     def widths(self) -> Mapping[str, int]:
         """An index costs ``ceil(log2(d))`` bits."""

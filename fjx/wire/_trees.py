@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from fjx._base import Array, Tree
+from fjx.wire._coders import require_coder
 from fjx.wire._payload import ARRAYS, Payload, Structure, require_integers, size_of, static
 
 
@@ -93,6 +94,24 @@ class Selected(Payload):
 
     inside: Tree
     outside: Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Coded(Payload):
+    """A payload whose integers travel in a lossless code.
+
+    Attributes:
+        inner: the payload.  In it, what is coded are integers whose type says how many bits they need.
+        coder: as :func:`fjx.wire.encode_integers` names it.
+    """
+
+    inner: Tree
+    coder: str = static()
+
+    def check(self) -> None:
+        """The coder is known."""
+        require_coder(self.coder)
 
 
 @jax.tree_util.register_dataclass

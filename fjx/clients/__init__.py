@@ -8,14 +8,24 @@ from fjx.clients._loss import whole_batch as whole_batch
 from fjx.clients._prox import proximal as proximal
 from fjx.clients._scaffold import scaffold as scaffold
 from fjx.clients._sgd import local_sgd as local_sgd
+from fjx.clients._submodel import Units as Units
+from fjx.clients._submodel import held_coordinates as held_coordinates
+from fjx.clients._submodel import ordered_units as ordered_units
+from fjx.clients._submodel import random_units as random_units
+from fjx.clients._submodel import submodel as submodel
 
 __all__ = [
     "Loss",
     "LossFn",
+    "Units",
     "gradient",
+    "held_coordinates",
     "local_sgd",
+    "ordered_units",
     "per_example",
     "proximal",
+    "random_units",
     "scaffold",
+    "submodel",
     "whole_batch",
 ]

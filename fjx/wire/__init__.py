@@ -14,11 +14,17 @@ from fjx.wire._payload import Structure as Structure
 from fjx.wire._rotated import MixedLloydMax as MixedLloydMax
 from fjx.wire._rotated import Rotated as Rotated
 from fjx.wire._scalar import Cast as Cast
+from fjx.wire._scalar import Codebook as Codebook
 from fjx.wire._scalar import Dithered as Dithered
+from fjx.wire._scalar import FixedStep as FixedStep
+from fjx.wire._scalar import KLevel as KLevel
 from fjx.wire._scalar import LloydMax as LloydMax
+from fjx.wire._scalar import Microscaled as Microscaled
 from fjx.wire._scalar import Natural as Natural
 from fjx.wire._scalar import Quantized as Quantized
 from fjx.wire._scalar import Signs as Signs
+from fjx.wire._scalar import SubtractivelyDithered as SubtractivelyDithered
+from fjx.wire._scalar import Ternary as Ternary
 from fjx.wire._scalar import TwoMeans as TwoMeans
 from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
@@ -26,6 +32,7 @@ from fjx.wire._trees import Blocks as Blocks
 from fjx.wire._trees import Chosen as Chosen
 from fjx.wire._trees import Coded as Coded
 from fjx.wire._trees import Flat as Flat
+from fjx.wire._trees import Held as Held
 from fjx.wire._trees import Leaves as Leaves
 from fjx.wire._trees import Selected as Selected
 from fjx.wire._trees import Summed as Summed
@@ -36,12 +43,17 @@ __all__ = [
     "Blocks",
     "Cast",
     "Chosen",
+    "Codebook",
     "Coded",
     "Dithered",
+    "FixedStep",
     "Flat",
+    "KLevel",
+    "Held",
     "Leaves",
     "LloydMax",
     "Masked",
+    "Microscaled",
     "MixedLloydMax",
     "Natural",
     "Payload",
@@ -52,7 +64,9 @@ __all__ = [
     "Signs",
     "Sparse",
     "Structure",
+    "SubtractivelyDithered",
     "Summed",
+    "Ternary",
     "TwoMeans",
     "bits",
     "coded_bits",

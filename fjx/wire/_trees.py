@@ -1,12 +1,22 @@
 """Payloads of codecs that take a message apart: into a vector, leaves, blocks, or two."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
 from fjx._base import Array, Tree
 from fjx.wire._coders import require_coder
-from fjx.wire._payload import ARRAYS, Payload, Structure, require_integers, size_of, static
+from fjx.wire._payload import (
+    ARRAYS,
+    Payload,
+    Ragged,
+    Structure,
+    require_count,
+    require_integers,
+    size_of,
+    static,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -146,3 +156,26 @@ class Chosen(Payload):
         require_integers("Chosen.which", self.which, "u")
         if isinstance(self.which, ARRAYS) and int(self.which) >= len(self.parts):
             raise ValueError(f"Chosen has {len(self.parts)} parts, got number {int(self.which)}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Held(Ragged):
+    """The coordinates of a sub-model, one after another.
+
+    Attributes:
+        count: ``i32[]``, how many there are.
+        values: ``f32[d]``, in the order of the leaves and of their coordinates, zeros behind.
+        choice: what tells the receiver which they are.
+    """
+
+    count: Array
+    values: Tree
+    choice: Tree
+
+    coordinates: ClassVar[tuple[str, ...]] = ("values",)
+
+    def check(self) -> None:
+        """There are no more than there is room for."""
+        if isinstance(self.values, ARRAYS):
+            require_count(self, self.values.shape[0])

@@ -81,6 +81,7 @@ EXAMPLES = {
     "Selected": lambda: [wire.Selected({"a/b": quantized()}, {"a": {"b": None}, "n": u8(3)})],
     "Summed": lambda: [wire.Summed((quantized(), jnp.ones(3)), [None, u8(1)])],
     "Chosen": lambda: [wire.Chosen(u8(1)[0], (sparse(), jnp.arange(4.0)))],
+    "Held": lambda: [wire.Held(jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), seed())],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

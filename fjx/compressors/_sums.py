@@ -20,8 +20,9 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
     The shrinkage is the receiver's, from shapes alone: the payload and its bits are the codec's.
 
     Guarantees: with the default factor 1 / (1 + omega), ||C(x)/(1+omega) - x||^2 <=
-        omega / (1 + omega) ||x||^2 in expectation, so delta = 1 / (1 + omega), whatever omega; nothing
-        is promised with another factor.
+        omega / (1 + omega) ||x||^2 in expectation, so delta = 1 / (1 + omega), whatever omega; with
+        another factor a, delta = 2 a - a^2 (1 + omega), and nothing is promised where that is not
+        positive or a is traced.
 
     Args:
         codec: unbiased, with a known omega, unless ``factor`` is given.
@@ -32,8 +33,8 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
-        ValueError: from ``init``, ``encode`` or ``decode``, if no factor is given and the codec's
-            contract has no omega or is not unbiased.
+        ValueError: from ``init`` or ``decode``, if no factor is given and the codec's contract has no
+            omega or is not unbiased.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -75,13 +76,19 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
     def contract(message_like: TreeLike) -> Contract:
         promised = codec.contract(message_like)
         linear = promised.linear
-        if factor is not None or not promised.unbiased or promised.omega is None:
+        if not promised.unbiased or promised.omega is None or not _validate.concrete(factor):
             return Contract(linear=linear)
-        # With s = 1 + omega, E||C/s - x||^2 = E||C||^2 / s^2 - 2 ||x||^2 / s + ||x||^2, where
-        # E||C||^2 <= s ||x||^2.
-        return Contract(delta=1 / (1 + promised.omega), linear=linear)
+        # E||a C - x||^2 = a^2 E||C||^2 - 2 a ||x||^2 + ||x||^2, where E||C||^2 <= (1 + omega) ||x||^2.
+        a = 1 / (1 + promised.omega) if factor is None else float(factor)
+        delta = 2 * a - a**2 * (1 + promised.omega)
+        return Contract(delta=delta if delta > 0 else None, linear=linear)
 
-    return codec._replace(decode=decode, contract=contract)
+    def init(message_like: TreeLike) -> Tree:
+        if factor is None:
+            omega_of(message_like)
+        return codec.init(message_like)
+
+    return codec._replace(init=init, decode=decode, contract=contract)
 
 
 class SumState(NamedTuple):

@@ -1,0 +1,139 @@
+"""Random compositions of codecs keep what is derived of them, on messages made to be hard."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import Contract, compressors
+
+c = compressors
+SIZE = 24
+DRAWS = 1500
+SIGMAS = 6.0
+
+
+def leaf(rng):
+    """A codec of arrays."""
+    ratio, bits = float(rng.choice([0.1, 0.3, 0.5, 0.9])), int(rng.integers(2, 6))
+    return [
+        lambda: c.top_k(ratio),
+        lambda: c.rand_k(ratio),
+        lambda: c.quantize(bits=bits),
+        lambda: c.qsgd(levels=bits),
+        lambda: c.natural(),
+        lambda: c.scaled_sign(),
+        lambda: c.identity(),
+    ][int(rng.integers(7))]()
+
+
+def composed(rng, depth):
+    """A composition of codecs, at random."""
+    if depth == 0:
+        return leaf(rng)
+
+    def part():
+        return composed(rng, depth - 1)
+
+    share = float(rng.choice([0.0, 0.25, 0.5, 1.0]))
+    return [
+        lambda: c.chain(leaf(rng), part()),
+        lambda: c.scaled(part(), float(rng.choice([0.2, 0.5, 1.0, 1.9]))),
+        lambda: c.induced(part(), part()),
+        lambda: c.repeat(part(), times=2),
+        lambda: c.mixture(part(), part(), probabilities=(share, 1 - share)),
+        lambda: c.flatten(part()),
+        lambda: c.entropy(part(), "golomb"),
+    ][int(rng.integers(7))]()
+
+
+def messages(rng):
+    """Gaussian, flat, one large coordinate, and the extremal message of rounding to two levels."""
+    a = 1 / (np.sqrt(SIZE) + 1)
+    flat = np.where(rng.random(SIZE) < 0.5, -1, 1)
+    spike = np.full(SIZE, 1e-3)
+    spike[rng.integers(SIZE)] = 1
+    return np.float32([rng.standard_normal(SIZE), flat, spike, [1] + [a] * (SIZE - 1)])
+
+
+def holds(codec, rng):
+    """Measures what is promised on each message; how many numbers were promised."""
+    xs = messages(rng)
+    contract = codec.contract(jax.ShapeDtypeStruct((SIZE,), jnp.float32))
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+
+    def send(x, key):
+        return codec.decode(codec.encode(key, x, codec.init(x))[0])
+
+    run = jax.jit(jax.vmap(jax.vmap(send, (None, 0)), (0, None)))
+    for x, decoded in zip(
+        xs.astype(np.float64), np.asarray(run(xs, keys), np.float64), strict=True
+    ):
+        share = np.square(decoded - x).sum(1) / np.square(x).sum()
+        slack = SIGMAS * share.std() / np.sqrt(DRAWS) + 1e-5
+        if contract.unbiased:
+            spread = np.maximum(decoded.std(0), np.sqrt(decoded.var(0).mean()))
+            assert (abs(decoded.mean(0) - x) < SIGMAS * spread / np.sqrt(DRAWS) + 1e-5).all()
+        if contract.omega is not None:
+            assert share.mean() <= contract.omega + slack
+        if contract.delta is not None:
+            assert 0 < contract.delta <= 1
+            assert share.mean() <= 1 - contract.delta + slack
+        if contract.projection:
+            kept = np.square(decoded).sum(1) / np.square(x).sum()
+            np.testing.assert_allclose(kept + share, 1, atol=1e-5)
+    return contract != Contract()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_derived_holds(seed):
+    rng = np.random.default_rng(seed)
+    holds(composed(rng, 1), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_what_is_derived_of_deep_compositions_holds(seed):
+    rng = np.random.default_rng(seed)
+    holds(composed(rng, 1 + seed % 3), rng)
+
+
+def test_the_compositions_are_not_all_silent():
+    like = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
+    promised = [
+        composed(np.random.default_rng(seed), 1 + seed % 3).contract(like) for seed in range(60)
+    ]
+    assert sum(promise != Contract() for promise in promised) > 20
+
+
+def test_terms_of_a_sum_may_cancel_and_their_errors_do_not():
+    """1.9 x - 0.9 x is x exactly; rand-k of 1/2 on both errs by 1.9^2 + 0.9^2, not by 1."""
+    codec = c.induced(c.scaled(c.identity(), 1.9), c.identity())
+    x = jnp.asarray(messages(np.random.default_rng(0))[0])
+    assert codec.contract(x).omega == 0
+    both = c.chain(codec, c.rand_k(0.5))
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    decoded = jax.jit(jax.vmap(lambda key: both.decode(both.encode(key, x, both.init(x))[0])))(keys)
+    share = np.square(np.asarray(decoded - x[None], np.float64)).sum(1) / np.square(x).sum()
+    assert share.mean() == pytest.approx(1.9**2 + 0.9**2, rel=0.1)
+    assert both.contract(x) == Contract()
+
+
+@pytest.mark.parametrize(
+    ("factor", "delta"), [(0.25, 0.25), (0.125, 0.1875), (0.5, None), (1, None)]
+)
+def test_a_factor_of_one_s_own(factor, delta):
+    """rand-k of 1/4 has omega = 3: 2 a - 4 a^2 is attained, and is nothing from a = 1/2 on."""
+    codec, x = c.scaled(c.rand_k(0.25), factor), jnp.ones(16)
+    assert codec.contract(x) == Contract(delta=delta, linear=True)
+    payload, _ = codec.encode(jax.random.key(0), x, ())
+    share = float(jnp.sum((codec.decode(payload) - x) ** 2)) / 16
+    assert share == pytest.approx(1 - (2 * factor - 4 * factor**2), rel=1e-6)
+
+
+def test_scaled_refuses_at_once():
+    for codec in (c.top_k(0.5), c.scaled_sign(), c.error_feedback(c.rand_k(0.5))):
+        with pytest.raises(ValueError, match="give the factor"):
+            c.scaled(codec).init(jnp.ones(4))
+    with pytest.raises(ValueError, match="give the factor"):
+        c.scaled(c.rand_k(0.5)).init(jnp.ones(4, jnp.bfloat16))

@@ -47,6 +47,7 @@ COMPRESSORS = {
     "scaled": c.scaled(c.rand_k(0.25), 0.25),
     "induced": c.induced(c.top_k(0.25), c.quantize(bits=3)),
     "repeat": c.repeat(c.scaled_sign(), times=2),
+    "entropy": c.entropy(c.chain(c.top_k(0.25), c.qsgd(levels=3)), "golomb"),
     "mixture": c.mixture(c.quantize(bits=2), c.natural(), probabilities=(0.5, 0.5)),
     "error_feedback": c.error_feedback(c.chain(c.top_k(0.25), c.quantize(bits=8))),
 }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fjx import _random, _tree, _validate, wire
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._chain import require_compressor
-from fjx.wire import Leaves
+from fjx.wire import Coded, Leaves, Selected
 
 
 class Row(NamedTuple):
@@ -111,8 +111,8 @@ def describe(
         >>> print(found)
         leaf  shape    bits  ratio  unbiased  omega  delta   NMSE
         ---------------------------------------------------------
-        b     64                                                0
-        w     64x64                                         0.276
+        b     64      2,048      1       yes      0      1      0
+        w     64x64  28,672   4.57        no                0.276
         ---------------------------------------------------------
         all          30,720   4.33        no                0.272
         >>> found.total.bits == 64 * 32 + 1024 * (16 + 12)
@@ -140,7 +140,7 @@ def describe(
         alone = treedef.unflatten([other if j == i else None for j, (_, other) in enumerate(paths)])
         costs = [wire.bits(part[i]) for part in parts if part is not None]
         return Row(
-            name=jax.tree_util.keystr(path, simple=True, separator="/") or "message",
+            name=_name(path) or "message",
             shape=tuple(leaf.shape),
             raw_bits=wire.bits(leaf),
             bits=sum(costs) / messages if costs else None,
@@ -183,6 +183,11 @@ def _nmse(errors: list[Array]) -> float | None:
 
 def _payloads(payload: Tree, treedef: Any, paths: list[Any]) -> list[Tree] | None:
     """What each leaf became, of a codec that works leaf by leaf."""
+    if isinstance(payload, Coded):
+        inner = _payloads(payload.inner, treedef, paths)
+        return None if inner is None else [Coded(part, payload.coder) for part in inner]
+    if isinstance(payload, Selected):
+        return _selected(payload, treedef, paths)
     if isinstance(payload, Leaves):
         floats, others = iter(payload.leaves), iter(jax.tree.leaves(payload.others))
         return [next(floats if _tree.is_float(leaf) else others) for _, leaf in paths]
@@ -190,3 +195,26 @@ def _payloads(payload: Tree, treedef: Any, paths: list[Any]) -> list[Tree] | Non
         return list(treedef.flatten_up_to(payload))
     except (ValueError, TypeError):
         return None
+
+
+def _selected(payload: Selected, treedef: Any, paths: list[Any]) -> list[Tree] | None:
+    """What each leaf became, of a codec of some of them; the others were left as they are."""
+    try:
+        outside = treedef.flatten_up_to(payload.outside)
+    except (ValueError, TypeError):
+        return None
+    rest = zip(paths, outside, strict=True)
+    chosen = {_name(path): leaf for (path, leaf), part in rest if part is None}
+    inside_paths, inside_def = jax.tree_util.tree_flatten_with_path(chosen)
+    inside = _payloads(payload.inside, inside_def, inside_paths)
+    if inside is None:
+        return None
+    by_name = {path[0].key: part for (path, _), part in zip(inside_paths, inside, strict=True)}
+    return [
+        by_name[_name(path)] if part is None else part
+        for (path, _), part in zip(paths, outside, strict=True)
+    ]
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

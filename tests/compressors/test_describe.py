@@ -37,7 +37,11 @@ def test_the_error_is_the_closed_form_s():
     "codec",
     [
         compressors.flatten(compressors.quantize(bits=4)),
-        compressors.on("kernel", compressors.quantize(bits=4)),
+        compressors.chain(
+            compressors.on("kernel", compressors.top_k(0.5)),
+            compressors.on("bias", compressors.quantize(bits=4)),
+        ),
+        compressors.induced(compressors.top_k(0.1), compressors.rand_k(0.1)),
         compressors.error_feedback(compressors.flatten(compressors.top_k(0.1))),
     ],
 )
@@ -55,6 +59,25 @@ def test_codecs_by_leaf_are_priced_by_leaf():
     found = compressors.describe(codec, LIKE)
     assert [row.bits for row in found.leaves] == [15 * (16 + 5) + 5, 600 * (32 + 11), 32]
     assert str(found).count("\n") == 6
+
+
+def test_codecs_of_some_leaves_are_priced_by_leaf_too():
+    found = compressors.describe(compressors.on("kernel", compressors.rand_k(0.25)), LIKE)
+    assert [row.bits for row in found.leaves] == [30 * 16, 300 * 32 + 64, 32]
+    assert [row.contract and row.contract.omega for row in found.leaves] == [0, 3, None]
+    assert found.total.bits == sum(row.bits for row in found.leaves)
+
+
+def test_coded_leaves_cost_what_they_are_long():
+    inner = compressors.chain(compressors.top_k(0.1), compressors.qsgd(levels=3))
+    for codec in (
+        compressors.entropy(inner, "golomb"),
+        compressors.on("k", compressors.entropy(inner, "golomb")),
+    ):
+        found = compressors.describe(codec, LIKE)
+        assert found.total.bits == sum(row.bits for row in found.leaves)
+        plain = compressors.describe(inner, LIKE)
+        assert found.leaves[1].bits < 0.8 * plain.leaves[1].bits
 
 
 def test_arguments():

@@ -53,16 +53,20 @@ def bits(payload: TreeLike) -> int:
         >>> wire.bits(jax.eval_shape(codec.encode, key, message, ())[0])
         4032
     """
-    parts = list(sections(payload))
-    free = sum(8 * part.bytes for part in parts if not part.only_if)
-    # Of alternatives, what was chosen; or, where only shapes are known, the dearest.
-    costs: dict[int, dict[int, int]] = {}
-    for part in parts:
-        if part.only_if:
-            which, number = part.only_if[0]
-            branches = costs.setdefault(id(which), {})
-            branches[number] = branches.get(number, 0) + 8 * part.bytes
-    return free + sum(max(branches.values()) for branches in costs.values())
+    return 8 * _dearest([(part.only_if, part.bytes) for part in sections(payload)])
+
+
+def _dearest(parts: list[tuple[tuple[tuple[Any, int], ...], int]]) -> int:
+    """The sum of sizes; of alternatives the largest, beside which those not chosen are zero."""
+    total = 0
+    choices: dict[int, dict[int, list[Any]]] = {}
+    for conditions, size in parts:
+        if not conditions:
+            total += size
+            continue
+        (which, number), *rest = conditions
+        choices.setdefault(id(which), {}).setdefault(number, []).append((tuple(rest), size))
+    return total + sum(max(map(_dearest, choice.values())) for choice in choices.values())
 
 
 def measured_bits(payload: TreeLike) -> Array:
@@ -76,7 +80,8 @@ def measured_bits(payload: TreeLike) -> Array:
 
     Raises:
         TypeError: a leaf has no wire format.
-        ValueError: it has room for 2^32 bits and more.
+        ValueError: it has room for 2^32 bits and more, or a coder of which no formula says how long
+            its code is.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -105,10 +110,9 @@ def measured_bits(payload: TreeLike) -> Array:
 
 def is_ragged(payload: TreeLike) -> bool:
     """Whether the length of a payload depends on the data in a way that :func:`measured_bits` counts."""
-    return any(
-        section.varies and (section.coder is None or has_formula(section.coder))
-        for section in sections(payload)
-    )
+    parts = list(sections(payload))
+    countable = all(part.coder is None or has_formula(part.coder) for part in parts)
+    return countable and any(part.varies for part in parts)
 
 
 class Section(NamedTuple):

@@ -1,6 +1,9 @@
 """Coded payloads: the same message for fewer bits, and bits that are counted to the last."""
 
+import json
 import math
+import struct
+import zlib
 
 import chex
 import jax
@@ -8,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import compressors, wire
+from fjx import ClientUpdate, compose, compressors, data, simulation, wire
+from fjx.wire import _bytes
+from fjx.wire._bits import is_ragged
 
 c = compressors
 FORMULAS = ("elias_gamma", "elias_delta", "elias_omega", "golomb", "run_length")
@@ -28,7 +33,7 @@ def encoded(codec, x, seed=1):
     return jax.jit(codec.encode)(jax.random.key(seed), x, codec.init(x))[0]
 
 
-STC = c.chain(c.top_k(0.01), c.scaled_sign())
+STC = c.chain(c.top_k(0.1), c.scaled_sign())
 CODECS = {
     "indices": c.top_k(0.1),
     "signed codes": c.qsgd(levels=7),
@@ -179,12 +184,32 @@ def test_blocks_are_coded_from_outside():
         c.blockwise(c.entropy(c.qsgd(levels=3), "golomb"), size=8)
 
 
-def test_a_simulation_of_a_coder_without_formula_bills_the_most():
-    from fjx.wire._bits import is_ragged
+def test_a_round_counts_what_each_client_sends():
+    """Three clients, of which the last is absent, send x, 2x and 3x: equal codes, equal lengths."""
+    x = gaussian(500)
+    client = ClientUpdate(
+        lambda params: (),
+        lambda key, model, state, examples: (examples.take(jnp.zeros(1, jnp.int32))[0], state, {}),
+        lambda params: params,
+    )
+    clients = data.from_clients([np.asarray(x)[None] * n for n in (1, 2, 3)])
+    cohort = clients.cohort(np.arange(3, dtype=np.int32), np.array([True, True, False]))
+    sent = {}
+    for coder in ("golomb", "zstd"):
+        algorithm = compose(client=client, uplink=c.entropy(STC, coder))
+        rows = simulation.make_table(algorithm.init_client(x), 3)
+        metrics = jax.jit(algorithm.round)(jax.random.key(0), algorithm.init(x), rows, cohort)[2]
+        sent[coder] = metrics.get("uplink_bytes")
+    one = wire.bits(encoded(c.entropy(STC, "golomb"), x))
+    assert 8 * int(sent["golomb"]) == 2 * one
+    assert sent["zstd"] is None  # billed by shapes: the most it may cost
 
+
+def test_a_simulation_of_a_coder_without_formula_bills_the_most():
     plain = encoded(c.qsgd(levels=1), gaussian(100))
     assert is_ragged(wire.Coded(plain, "golomb"))
     assert not is_ragged(wire.Coded(plain, "zstd"))
+    assert not is_ragged(wire.Coded(wire.Chosen(jnp.uint8(0), (plain, jnp.ones(3))), "zstd"))
     with pytest.raises(ValueError, match="no formula"):
         wire.measured_bits(wire.Coded(plain, "zstd"))
 
@@ -206,12 +231,6 @@ def test_a_bomb_is_refused():
     schema = wire.Coded(
         wire.Quantized(codes, jax.ShapeDtypeStruct((), jnp.float32), 8, "float32"), "run_length"
     )
-    import json
-    import struct
-    import zlib
-
-    from fjx.wire import _bytes
-
     text = _bytes._schema(schema)
     assert json.loads(text)[1] == "Coded"
     body = b"\1\1" + bytes(4)

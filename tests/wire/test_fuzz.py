@@ -46,6 +46,12 @@ def long_codes():
     return wire.Quantized(jnp.asarray(codes), one(), 4, FLOAT)
 
 
+def quic():
+    indices = jnp.asarray([3, 9, 0], jnp.uint32)
+    codes = jnp.zeros(30, jnp.uint8)
+    return wire.Quic(jnp.int32(2), codes, one(), seed(), jnp.ones(3), indices, 2, THREEFRY, FLOAT)
+
+
 def structure():
     return wire.Structure(jax.tree.structure([0, 0]), (((2,), FLOAT), None))
 
@@ -70,6 +76,7 @@ EXAMPLES = {
     "Microscaled": lambda: [wire.Microscaled(u8(1, 15, 7), u8(127), "float4_e2m1fn", FLOAT)],
     "Codebook": lambda: [wire.Codebook(u8(0, 2, 1), jnp.ones((3, 2)), 3, (5,), FLOAT)],
     "MixedLloydMax": lambda: [wire.MixedLloydMax(u8(3, 0), u8(1), one(), 2, (3,), FLOAT)],
+    "Quic": lambda: [quic()],
     "Sparse": lambda: [sparse()],
     "Masked": lambda: [wire.Masked(jnp.ones(2), seed(), (5,), THREEFRY)],
     "Rotated": lambda: [wire.Rotated(jnp.ones(4), seed(), (3,), FLOAT, 2, THREEFRY, 4)],
@@ -85,6 +92,7 @@ EXAMPLES = {
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),
+        *([wire.Coded(quic(), "run_length")] if hasattr(wire, "Quic") else []),
         wire.Coded(wire.Chosen(u8(0)[0], (long_codes(), sparse())), "elias_delta"),
     ],
 }
@@ -105,7 +113,8 @@ def payload_types(cls=wire.Payload):
 
 def examples():
     for cls in payload_types():
-        yield from (e for e in EXAMPLES[cls.__name__]() if readable(e))
+        if cls.__name__ in EXAMPLES:
+            yield from filter(readable, EXAMPLES[cls.__name__]())
     yield from PLAIN
 
 

@@ -101,7 +101,7 @@ class Public(NamedTuple):
 
     state: Tree
     key: Key
-    rank: Array | None
+    rank: Any
     size: Array
 
 

@@ -1,11 +1,37 @@
 """How the messages of a cohort become one."""
 
 from fjx.aggregators._holders import holders_mean as holders_mean
+from fjx.aggregators._integers import correlated_quantization as correlated_quantization
+from fjx.aggregators._integers import integer_sum as integer_sum
 from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import total as total
 from fjx.aggregators._mean import uniform as uniform
 from fjx.aggregators._private import private as private
 from fjx.aggregators._robust import median as median
+from fjx.aggregators._shared import perm_k as perm_k
+from fjx.aggregators._shared import rotated as rotated
+from fjx.aggregators._shared import shared_rand_k as shared_rand_k
+from fjx.aggregators._vectors import VectorState as VectorState
+from fjx.aggregators._vectors import as_vector as as_vector
+from fjx.aggregators._vectors import coded as coded
+from fjx.aggregators._vote import sign_vote as sign_vote
 
-__all__ = ["holders_mean", "mean", "median", "per_field", "private", "total", "uniform"]
+__all__ = [
+    "VectorState",
+    "as_vector",
+    "coded",
+    "correlated_quantization",
+    "holders_mean",
+    "integer_sum",
+    "mean",
+    "median",
+    "per_field",
+    "perm_k",
+    "private",
+    "rotated",
+    "shared_rand_k",
+    "sign_vote",
+    "total",
+    "uniform",
+]

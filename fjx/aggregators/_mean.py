@@ -98,7 +98,7 @@ def uniform(aggregator: Aggregator) -> Aggregator:
         >>> float(weight)
         1.0
     """
-    _require_aggregator("uniform", aggregator)
+    require_aggregator("uniform", aggregator)
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         return aggregator.contribute(key, message, (weight > 0).astype(jnp.float32), public)
@@ -127,7 +127,7 @@ def per_field(**fields: Aggregator) -> Aggregator:
         ({'control': (), 'model': ()}, 'SUM')
     """
     for name, field in fields.items():
-        _require_aggregator(f"per_field: {name}", field)
+        require_aggregator(f"per_field: {name}", field)
     if len({field.combine for field in fields.values()}) != 1:
         raise ValueError(
             "per_field needs at least one aggregator, and all that sum or all that stack; got "
@@ -174,6 +174,6 @@ def per_field(**fields: Aggregator) -> Aggregator:
     return Aggregator(init, contribute, finish, combine, encode if coded else None)
 
 
-def _require_aggregator(where: str, value: object) -> None:
+def require_aggregator(where: str, value: object) -> None:
     if not isinstance(value, Aggregator):
         raise TypeError(f"{where} needs a fjx.Aggregator such as aggregators.mean(), got {value!r}")

@@ -1,18 +1,17 @@
 """Which leaves a codec sees, and as what: some of them, all as one vector, or each by itself."""
 
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import EXACT, Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._lift import product
+from fjx._ravel import ravel, structure_of, unite, unravel
 from fjx.compressors._chain import require_compressor, weighs_alike
-from fjx.wire import Flat, Leaves, Selected, Structure
+from fjx.wire import Flat, Leaves, Selected
 
 
 def on(pattern: str, codec: Compressor) -> Compressor:
@@ -119,15 +118,15 @@ def flatten(codec: Compressor) -> Compressor:
     require_compressor("flatten", codec)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Flat, Tree]:
-        vector, others, structure = _ravel(message)
+        vector, others, structure = ravel(message)
         payload, state = codec.encode(key, vector, state)
         return Flat(payload, others, structure), state
 
     def decode(payload: Flat) -> Tree:
-        return _unravel(codec.decode(payload.vector), payload.others, payload.structure)
+        return unravel(codec.decode(payload.vector), payload.others, payload.structure)
 
     def vector_like(message_like: TreeLike) -> TreeLike:
-        return jax.eval_shape(lambda message: _ravel(message)[0], message_like)
+        return jax.eval_shape(lambda message: ravel(message)[0], message_like)
 
     def contract(message_like: TreeLike) -> Contract:
         # Of a vector of scales each is as wrong as the largest allows, and counts for many.
@@ -140,46 +139,6 @@ def flatten(codec: Compressor) -> Compressor:
         decode=decode,
         contract=contract,
     )
-
-
-def _ravel(message: Tree) -> tuple[Array, Tree, Structure]:
-    floats, others = _tree.split_floats(message)
-    leaves = jax.tree.leaves(floats)
-    dtype = _widest({leaf.dtype for leaf in leaves})
-    parts = [leaf.reshape(-1).astype(dtype) for leaf in leaves]
-    vector = jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
-    return vector, others, _structure(message)
-
-
-def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
-    """The widest dtype; neither of float16 and bfloat16 holds the other, but float32 both."""
-    width = max((jnp.finfo(dtype).bits for dtype in dtypes), default=0)
-    widest = [dtype for dtype in dtypes if jnp.finfo(dtype).bits == width]
-    return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
-
-
-def _unravel(vector: Array, others: Tree, structure: Structure) -> Tree:
-    start, floats = 0, []
-    for shape, dtype in filter(None, structure.floats):
-        size = math.prod(shape)
-        floats.append(vector[start : start + size].reshape(shape).astype(dtype))
-        start += size
-    return _unite(floats, others, structure)
-
-
-def _structure(tree: Tree) -> Structure:
-    leaves, treedef = jax.tree.flatten(tree)
-    floats = (
-        (tuple(leaf.shape), leaf.dtype.name) if _tree.is_float(leaf) else None for leaf in leaves
-    )
-    return Structure(treedef, tuple(floats))
-
-
-def _unite(floats: Iterable[Array], others: Tree, structure: Structure) -> Tree:
-    """The tree of a structure, from its floating leaves in order and the tree without them."""
-    floating, rest = iter(floats), iter(jax.tree.leaves(others))
-    leaves = [next(rest if described is None else floating) for described in structure.floats]
-    return structure.treedef.unflatten(leaves)
 
 
 def per_leaf(codec: Compressor) -> Compressor:
@@ -221,10 +180,10 @@ def per_leaf(codec: Compressor) -> Compressor:
             for i, (leaf, inner) in enumerate(zip(floating(message), state, strict=True))
         ]
         payloads, states = tuple(p for p, _ in encoded), tuple(s for _, s in encoded)
-        return Leaves(payloads, _tree.split_floats(message)[1], _structure(message)), states
+        return Leaves(payloads, _tree.split_floats(message)[1], structure_of(message)), states
 
     def decode(payload: Leaves) -> Tree:
-        return _unite(map(codec.decode, payload.leaves), payload.others, payload.structure)
+        return unite(map(codec.decode, payload.leaves), payload.others, payload.structure)
 
     def contract(message_like: TreeLike) -> Contract:
         return product([codec.contract(leaf) for leaf in floating(message_like)])

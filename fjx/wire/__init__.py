@@ -11,6 +11,7 @@ from fjx.wire._coders import encode_integers as encode_integers
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
 from fjx.wire._payload import Structure as Structure
+from fjx.wire._quic import Quic as Quic
 from fjx.wire._rotated import MixedLloydMax as MixedLloydMax
 from fjx.wire._rotated import Rotated as Rotated
 from fjx.wire._scalar import Cast as Cast
@@ -26,6 +27,8 @@ from fjx.wire._scalar import Signs as Signs
 from fjx.wire._scalar import SubtractivelyDithered as SubtractivelyDithered
 from fjx.wire._scalar import Ternary as Ternary
 from fjx.wire._scalar import TwoMeans as TwoMeans
+from fjx.wire._shared import Codes as Codes
+from fjx.wire._shared import Words as Words
 from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
 from fjx.wire._trees import Blocks as Blocks
@@ -45,11 +48,12 @@ __all__ = [
     "Chosen",
     "Codebook",
     "Coded",
+    "Codes",
     "Dithered",
     "FixedStep",
     "Flat",
-    "KLevel",
     "Held",
+    "KLevel",
     "Leaves",
     "LloydMax",
     "Masked",
@@ -58,6 +62,7 @@ __all__ = [
     "Natural",
     "Payload",
     "Quantized",
+    "Quic",
     "Ragged",
     "Rotated",
     "Selected",
@@ -68,6 +73,7 @@ __all__ = [
     "Summed",
     "Ternary",
     "TwoMeans",
+    "Words",
     "bits",
     "coded_bits",
     "decode_integers",

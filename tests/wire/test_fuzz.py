@@ -89,6 +89,8 @@ EXAMPLES = {
     "Summed": lambda: [wire.Summed((quantized(), jnp.ones(3)), [None, u8(1)])],
     "Chosen": lambda: [wire.Chosen(u8(1)[0], (sparse(), jnp.arange(4.0)))],
     "Held": lambda: [wire.Held(jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), seed())],
+    "Codes": lambda: [wire.Codes(i8(-3, 2, 0), 4), wire.Codes(u8(6, 0), 3)],
+    "Words": lambda: [wire.Words(jnp.asarray([7, 1], jnp.uint32), 33)],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

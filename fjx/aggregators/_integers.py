@@ -1,0 +1,177 @@
+"""Sums of integers on a grid that all clients share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _random, _validate
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
+from fjx._permutation import permute_by, reshuffle, shuffle
+from fjx._rounding import stochastic_round
+from fjx.aggregators._vectors import as_vector
+from fjx.wire import Codes
+from fjx.wire._payload import index_width
+
+
+def integer_sum(step: float, *, bits: int, clients: int) -> Aggregator:
+    """The mean of messages that are rounded to multiples of one step and added as integers.
+
+    x_ij becomes an integer c_ij with E[h c_ij] = x_ij; the server adds int32 and multiplies by
+    h / n once.  What is added is what a secure sum can add.
+
+    Guarantees: unbiased; the sum is exact and the same in every order; E(error_j)^2 =
+        h^2 / n^2 sum_i f_ij (1 - f_ij) <= h^2 / (4 n); every client that takes part counts alike; a
+        client with a coordinate that is not finite or beyond h (2^(bits-1) - 1) is left out and
+        counted in the metric ``overflowed``; no sum of up to ``clients`` messages wraps; bits: d * bits.
+
+    Args:
+        step: h, positive.
+        bits: of one integer, 2 to 24.
+        clients: the most that a cohort may have.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  In a cohort of more than
+        ``clients`` those of rank ``clients`` and above are left out, and counted in ``surplus``.
+
+    Raises:
+        TypeError: ``step`` is not a Python number, ``bits`` or ``clients`` not an integer; from
+            ``init``, a leaf of the message is not floating.
+        ValueError: one is out of range, or ``clients`` messages could overflow an int32.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.integer_sum(0.5, bits=8, clients=100)
+        >>> public = fjx.Public(a.init(jnp.ones(2)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> share = a.contribute(jax.random.key(1), jnp.array([1.5, -2.0]), jnp.float32(1), public)
+        >>> share[0].tolist(), a.finish(None, share, public)[0].tolist()
+        ([3, -4], [1.5, -2.0])
+
+    References:
+        Bonawitz, Salehi, Konecny, McMahan, Gruteser, *Federated Learning with Autotuned
+        Communication-Efficient Secure Aggregation*, Asilomar 2019 (arXiv:1912.00131).
+    """
+    step = _validate.static_number("step", step, above=2.0**-126, at_most=2.0**125)
+    bits = _validate.static_integer("bits", bits, at_least=2, at_most=24)
+    clients = _validate.static_integer("clients", clients, at_least=1)
+    top = 2 ** (bits - 1) - 1
+    if clients * top >= 2**31:
+        raise ValueError(
+            f"{clients} integers of {bits} bits may add up to {clients * top}, beyond int32; take "
+            f"fewer bits, or at most {(2**31 - 1) // top} clients"
+        )
+
+    def codes(key: Key, vector: Array) -> tuple[Array, Array]:
+        ratio = vector / np.float32(step)
+        fits = jnp.all(jnp.abs(ratio) <= top)
+        rounded = stochastic_round(key, jnp.where(fits, ratio, 0.0))
+        return rounded.astype(jnp.int32), fits
+
+    def encode(key: Key, vector: Array, public: Public) -> Codes:
+        narrow = jnp.int8 if bits <= 8 else jnp.int16 if bits <= 16 else jnp.int32
+        return Codes(codes(key, vector)[0].astype(narrow), bits)
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+        integers, fits = codes(key, vector)
+        comes, room = weight > 0, public.rank < clients
+        counts = comes & fits & room
+        flags = (counts, comes & ~fits, comes & ~room)
+        return jnp.where(counts, integers, 0), *(flag.astype(jnp.int32) for flag in flags)
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        summed, count, overflowed, surplus = total
+        mean = summed.astype(jnp.float32) * (
+            np.float32(step) / jnp.maximum(count, 1).astype(jnp.float32)
+        )
+        return mean, public.state, {"overflowed": overflowed, "surplus": surplus}
+
+    return as_vector(Aggregator(lambda like: (), contribute, finish, SUM, encode))
+
+
+def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregator:
+    """The mean of messages rounded at random so that the errors of the clients cancel.
+
+    On a grid of k levels between ``low`` and ``high`` coordinate j of client i lies a part f_ij of a
+    step above a level; it is rounded up if u_ij < f_ij, u_ij = (p_j(i) + g_ij) / n, where p_j is a
+    permutation of the n ranks that all share, and g_ij uniform in [0, 1) the client's own.  Each u_ij
+    is uniform, so nothing is biased; together they fill [0, 1) evenly, so that where clients agree
+    their errors do not.
+
+    Guarantees: unbiased; for n equal messages |error_j| < s / n, surely, and its variance is
+        s^2 f (1 - f) / n^2, f = frac(n x_j / s) with s the step, against s^2 f (1 - f) / n, f =
+        frac(x_j / s), of independent rounding; every client that takes part counts alike; the sum of
+        codes is exact and the same in every order; a coordinate outside of the range is moved to its
+        end, and their share is the metric ``clipped``; bits: d * ceil(log2 k).
+
+    Args:
+        levels: k, 2 to 65536.
+        low: the least value on the grid.
+        high: the largest; one range for all, known beforehand.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  Clients that drop out
+        leave holes in the permutation: what is promised of n holds of those who were invited.
+
+    Raises:
+        TypeError: ``levels`` is not an integer, ``low`` or ``high`` not a Python number; from ``init``,
+            a leaf of the message is not floating.
+        ValueError: ``levels`` is out of range, or ``low`` not below ``high``.
+
+    Examples:
+        Ten clients that all have 1/2 round five times up and five times down:
+
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.correlated_quantization(2, low=0.0, high=1.0)
+        >>> x = jnp.full(3, 0.5)
+        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(10))
+        >>> share = jax.vmap(lambda i: a.contribute(jax.random.fold_in(jax.random.key(1), i), x,
+        ...     jnp.float32(1), public._replace(rank=i)))(jnp.arange(10))
+        >>> total = jax.tree.map(lambda s: s.sum(0), share)
+        >>> a.finish(None, total, public)[0].tolist()
+        [0.5, 0.5, 0.5]
+
+    References:
+        Suresh, Sun, Ro, Yu, *Correlated Quantization for Distributed Mean Estimation and Optimization*,
+        ICML 2022 (arXiv:2203.04925), algorithms 1 and 2.
+    """
+    levels = _validate.static_integer("levels", levels, at_least=2, at_most=2**16)
+    low = _validate.static_number("low", low)
+    high = _validate.static_number("high", high, above=low)
+    step = np.float32((high - low) / (levels - 1))
+
+    def codes(key: Key, vector: Array, public: Public) -> Array:
+        ratio = (jnp.clip(vector, low, high) - np.float32(low)) / step
+        level = jnp.minimum(jnp.floor(ratio), levels - 2)
+        order = shuffle(jax.random.fold_in(public.key, 0))
+
+        def place(j: Array) -> Array:
+            return permute_by(reshuffle(order, j), public.rank, public.size)
+
+        places = jax.vmap(place)(jnp.arange(vector.size, dtype=jnp.int32)).astype(jnp.float32)
+        own = jax.lax.optimization_barrier(_random.uniform(key, vector.shape))
+        # Compared as n f - p with g: a sum of p and g would be rounded to one where g is nearly one.
+        above = (ratio - level) * public.size.astype(jnp.float32) - places > own
+        return (level + above.astype(jnp.float32)).astype(jnp.int32)
+
+    def encode(key: Key, vector: Array, public: Public) -> Codes:
+        narrow = jnp.uint8 if levels <= 256 else jnp.uint16
+        return Codes(codes(key, vector, public).astype(narrow), index_width(levels))
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+        counts = weight > 0
+        outside = jnp.sum((vector < low) | (vector > high), dtype=jnp.int32)
+        return (
+            jnp.where(counts, codes(key, vector, public), 0),
+            counts.astype(jnp.int32),
+            jnp.where(counts, outside, 0),
+        )
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        summed, count, outside = total
+        n = jnp.maximum(count, 1).astype(jnp.float32)
+        mean = jnp.where(count > 0, np.float32(low) + step * (summed.astype(jnp.float32) / n), 0.0)
+        clipped = outside.astype(jnp.float32) / (n * max(summed.size, 1))
+        return mean, public.state, {"clipped": clipped}
+
+    return as_vector(Aggregator(lambda like: (), contribute, finish, SUM, encode))

@@ -1,0 +1,139 @@
+"""From an aggregator of vectors to one of messages, and an ordinary codec inside an aggregator."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree
+from fjx._base import Aggregator, Array, Compressor, Key, Metrics, Public, Tree, TreeLike
+from fjx._ravel import ravel, structure_of, unravel
+from fjx.aggregators._mean import mean, require_aggregator
+from fjx.wire import Structure
+from fjx.wire._payload import static
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VectorState:
+    """The state of an aggregator that sees messages as vectors.
+
+    Attributes:
+        inner: the state of the aggregator of vectors.
+        structure: of the messages.
+    """
+
+    inner: Tree
+    structure: Structure = static()
+
+
+def as_vector(aggregator: Aggregator) -> Aggregator:
+    """Gives an aggregator each message as one vector of float32, and its result the message's shape.
+
+    Args:
+        aggregator: of vectors.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves.
+
+    Raises:
+        TypeError: ``aggregator`` is something else; from ``init``, a leaf is not floating.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.as_vector(aggregators.mean())
+        >>> message = {"a": jnp.ones((2, 3)), "b": jnp.zeros(())}
+        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
+        >>> share = a.contribute(jax.random.key(1), message, jnp.float32(2), public)
+        >>> share[0].shape, a.finish(None, share, public)[0]["a"].tolist()
+        ((7,), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    """
+    require_aggregator("as_vector", aggregator)
+
+    def vector(message: Tree) -> Array:
+        return ravel(message)[0].astype(jnp.float32)
+
+    def inside(public: Public) -> Public:
+        return public._replace(state=public.state.inner)
+
+    def init(message_like: TreeLike) -> VectorState:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(message_like):
+            if not _tree.is_float(leaf):
+                raise TypeError(
+                    f"a message that is aggregated as a vector must be of floats, at "
+                    f"{jax.tree_util.keystr(path)} got {leaf.dtype}; aggregate it by "
+                    "aggregators.per_field"
+                )
+        inner = aggregator.init(jax.eval_shape(vector, _tree.like(message_like)))
+        return VectorState(inner, structure_of(message_like))
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return aggregator.contribute(key, vector(message), weight, inside(public))
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        result, inner, metrics = aggregator.finish(key, total, inside(public))
+        structure = public.state.structure
+        nothing = structure.treedef.unflatten([None] * structure.treedef.num_leaves)
+        shapes = tuple((shape, "float32") for shape, _ in structure.floats)
+        message = unravel(result, nothing, structure._replace(floats=shapes))
+        return message, VectorState(inner, structure), metrics
+
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        assert aggregator.encode is not None
+        return aggregator.encode(key, vector(message), inside(public))
+
+    return Aggregator(
+        init, contribute, finish, aggregator.combine, encode if aggregator.encode else None
+    )
+
+
+def coded(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
+    """Has each client encode what it contributes, inside of what clients agree on.
+
+    In the uplink a codec sees the message; here it sees what an aggregator around this one makes of it:
+    ``rotated(coded(codec))`` encodes in rotated coordinates, and one inverse rotation a round suffices.
+
+    Guarantees: the result is that of ``aggregator`` on the decoded payloads; bits: those of the codec.
+
+    Args:
+        codec: without a state, drawing from the client's own key.
+        aggregator: of what is decoded; :func:`mean` by default.
+
+    Returns:
+        An :class:`fjx.Aggregator`, whose ``encode`` is the codec's.
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: ``aggregator`` has a wire of its own; from ``init``, ``codec`` has a state.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators, compressors, wire
+        >>> a = aggregators.coded(compressors.cast(jnp.bfloat16))
+        >>> public = fjx.Public(a.init(jnp.ones(3)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(3), public))
+        48
+    """
+    if not isinstance(codec, Compressor):
+        raise TypeError(f"coded needs a fjx.Compressor such as compressors.drive(), got {codec!r}")
+    aggregator = mean() if aggregator is None else aggregator
+    require_aggregator("coded", aggregator)
+    if aggregator.encode is not None:
+        raise ValueError("coded needs an aggregator that does not say itself what clients send")
+
+    def init(message_like: TreeLike) -> Tree:
+        if jax.tree.leaves(jax.eval_shape(codec.init, _tree.like(message_like))):
+            raise ValueError(
+                "coded needs a codec without a state; put error_feedback in the uplink"
+            )
+        return aggregator.init(message_like)
+
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        return codec.encode(jax.random.fold_in(key, 0), message, codec.init(message))[0]
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        decoded = codec.decode(encode(key, message, public))
+        return aggregator.contribute(jax.random.fold_in(key, 1), decoded, weight, public)
+
+    return Aggregator(init, contribute, aggregator.finish, aggregator.combine, encode)

@@ -1,0 +1,84 @@
+"""A majority of signs, counted 32 at a time."""
+
+import jax
+import jax.numpy as jnp
+
+from fjx._base import STACK, Aggregator, Array, Key, Metrics, Public, Tree
+from fjx.aggregators._vectors import as_vector
+from fjx.wire import Words, pack_words, unpack_words
+
+
+def sign_vote() -> Aggregator:
+    """The sign that most clients' messages have, coordinate by coordinate: -1 or 1.
+
+    Signs travel and are counted in words of 32: a sum of bits is kept in ceil(log2(n + 1)) words, the
+    binary digits of 32 counts side by side, to which a word is added with a carry.
+
+    Guarantees: the result is sgn(sum_i sgn(x_i)) of those who take part, each counted once, where the
+        sign of zero, and of a tie, is 1; all zeros if nobody takes part; what pads the last word does
+        not vote; bits: 32 ceil(d / 32), and as many would do for the way back.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which stacks one bit a coordinate.
+        Neither unbiased nor contractive: it is a step of one size everywhere, and the server's learning
+        rate is that size.
+
+    Raises:
+        TypeError: from ``init``, a leaf of the message is not floating.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.sign_vote()
+        >>> x = jnp.array([[1.0, -1.0, 0.0], [9.0, 5.0, -1.0], [-1.0, -0.1, -2.0]])
+        >>> public = fjx.Public(a.init(x[0]), jax.random.key(0), None, jnp.int32(3))
+        >>> share = jax.vmap(lambda x: a.contribute(None, x, jnp.float32(1), public))(x)
+        >>> a.finish(None, share, public)[0].tolist()
+        [1.0, -1.0, -1.0]
+
+    References:
+        Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434); Bernstein,
+        Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019 (arXiv:1810.05291).
+    """
+
+    def encode(key: Key, vector: Array, public: Public) -> Words:
+        return Words(pack_words(vector < 0, 1), vector.size)
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+        return encode(key, vector, public), weight > 0
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        ballots, present = total
+        words = jnp.where(present[:, None], ballots.words, 0)
+        count = jnp.sum(present, dtype=jnp.uint32)
+        negative = unpack_words(_exceed(_count(words), count >> 1), 1, ballots.size)
+        sign = jnp.where(negative > 0, -1.0, 1.0)
+        return jnp.where(count > 0, sign, 0.0), public.state, {}
+
+    return as_vector(Aggregator(lambda like: (), contribute, finish, STACK, encode))
+
+
+def _count(words: Array) -> list[Array]:
+    """The binary digits of how many of the rows have each bit, the lowest first: ``u32[words]`` each."""
+    digits = max(len(words).bit_length(), 1)
+
+    def add(counters: tuple[Array, ...], word: Array) -> tuple[tuple[Array, ...], None]:
+        carry, after = word, []
+        for digit in counters:
+            after.append(digit ^ carry)
+            carry = digit & carry
+        return tuple(after), None
+
+    zeros = tuple(jnp.zeros(words.shape[1], jnp.uint32) for _ in range(digits))
+    return list(jax.lax.scan(add, zeros, words)[0])
+
+
+def _exceed(digits: list[Array], number: Array) -> Array:
+    """Where counts are greater than a number: bits."""
+    greater, equal = jnp.zeros_like(digits[0]), jnp.full_like(digits[0], 0xFFFFFFFF)
+    for place in reversed(range(len(digits))):
+        # All ones or all zeros, the digit of the number.
+        wanted = jnp.uint32(0) - (number >> place & 1)
+        greater = greater | equal & digits[place] & ~wanted
+        equal = equal & ~(digits[place] ^ wanted)
+    return greater

@@ -37,10 +37,26 @@ def stochastic_round(key: Key, ratio: Array) -> Array:
     # must not move by a whole step.
     nearest = jnp.round(ratio)
     ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
+    return exact_stochastic_round(key, ratio)
+
+
+def exact_stochastic_round(key: Key, ratio: Array) -> Array:
+    """:func:`stochastic_round` of ratios to powers of two, which are exact."""
     # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
     uniform = jax.lax.optimization_barrier(_random.uniform(key, ratio.shape))
     lower = jnp.floor(ratio)
     return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
+
+
+def power_of_two(exponent: Array) -> Array:
+    """2^e in float32, made from its bits, for -126 <= e <= 127."""
+    return jax.lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
+
+
+def binade(x: Array, least: int) -> Array:
+    """The e with 2^e <= |x| < 2^(e + 1), but at least ``least``, which is above -127: ``i32``."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    return jnp.maximum((bits >> 23 & 255) - 127, least)
 
 
 def unbiased(leaf: jax.ShapeDtypeStruct, omega: float) -> Contract:

@@ -1,8 +1,10 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
 from fjx._lift import lift as lift
+from fjx.compressors._block_formats import mx as mx
 from fjx.compressors._blocks import blockwise as blockwise
 from fjx.compressors._chain import chain as chain
+from fjx.compressors._codebook import product_quantize as product_quantize
 from fjx.compressors._describe import Description as Description
 from fjx.compressors._describe import Row as Row
 from fjx.compressors._describe import describe as describe
@@ -15,11 +17,14 @@ from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._feedback import rescaling as rescaling
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
+from fjx.compressors._identity import stochastic_cast as stochastic_cast
+from fjx.compressors._kashin import kashin as kashin
 from fjx.compressors._natural import natural as natural
 from fjx.compressors._natural import natural_dithering as natural_dithering
 from fjx.compressors._quantize import absmax as absmax
 from fjx.compressors._quantize import qsgd as qsgd
 from fjx.compressors._quantize import quantize as quantize
+from fjx.compressors._quantize import terngrad as terngrad
 from fjx.compressors._rotate import rotated as rotated
 from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
 from fjx.compressors._sign import scaled_sign as scaled_sign
@@ -33,6 +38,9 @@ from fjx.compressors._sums import scaled as scaled
 from fjx.compressors._trees import flatten as flatten
 from fjx.compressors._trees import on as on
 from fjx.compressors._trees import per_leaf as per_leaf
+from fjx.compressors._uniform import fixed_step as fixed_step
+from fjx.compressors._uniform import k_level as k_level
+from fjx.compressors._uniform import subtractive_dither as subtractive_dither
 
 __all__ = [
     "Description",
@@ -48,17 +56,22 @@ __all__ = [
     "eden",
     "entropy",
     "error_feedback",
+    "fixed_step",
     "flatten",
     "identity",
     "induced",
+    "k_level",
+    "kashin",
     "lift",
     "lloyd_max",
     "mixture",
+    "mx",
     "natural",
     "natural_dithering",
     "on",
     "one_bit_sgd",
     "per_leaf",
+    "product_quantize",
     "qsgd",
     "quantize",
     "rand_k",
@@ -67,5 +80,8 @@ __all__ = [
     "rotated",
     "scaled",
     "scaled_sign",
+    "stochastic_cast",
+    "subtractive_dither",
+    "terngrad",
     "top_k",
 ]

@@ -19,16 +19,21 @@ from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._identity import stochastic_cast as stochastic_cast
 from fjx.compressors._kashin import kashin as kashin
+from fjx.compressors._lowrank import power_sgd as power_sgd
 from fjx.compressors._natural import natural as natural
 from fjx.compressors._natural import natural_dithering as natural_dithering
 from fjx.compressors._quantize import absmax as absmax
 from fjx.compressors._quantize import qsgd as qsgd
 from fjx.compressors._quantize import quantize as quantize
 from fjx.compressors._quantize import terngrad as terngrad
+from fjx.compressors._quic import quic_fl as quic_fl
 from fjx.compressors._rotate import rotated as rotated
 from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
 from fjx.compressors._sign import scaled_sign as scaled_sign
+from fjx.compressors._sketch import count_sketch as count_sketch
 from fjx.compressors._sparsify import rand_k as rand_k
+from fjx.compressors._sparsify import stc as stc
+from fjx.compressors._sparsify import threshold as threshold
 from fjx.compressors._sparsify import top_k as top_k
 from fjx.compressors._sums import SumState as SumState
 from fjx.compressors._sums import induced as induced
@@ -51,6 +56,7 @@ __all__ = [
     "blockwise",
     "cast",
     "chain",
+    "count_sketch",
     "describe",
     "drive",
     "eden",
@@ -71,17 +77,21 @@ __all__ = [
     "on",
     "one_bit_sgd",
     "per_leaf",
+    "power_sgd",
     "product_quantize",
     "qsgd",
     "quantize",
+    "quic_fl",
     "rand_k",
     "repeat",
     "rescaling",
     "rotated",
     "scaled",
     "scaled_sign",
+    "stc",
     "stochastic_cast",
     "subtractive_dither",
     "terngrad",
+    "threshold",
     "top_k",
 ]

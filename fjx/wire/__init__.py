@@ -8,6 +8,8 @@ from fjx.wire._bytes import to_bytes as to_bytes
 from fjx.wire._coders import coded_bits as coded_bits
 from fjx.wire._coders import decode_integers as decode_integers
 from fjx.wire._coders import encode_integers as encode_integers
+from fjx.wire._lowrank import LowRank as LowRank
+from fjx.wire._lowrank import Sketched as Sketched
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
 from fjx.wire._payload import Structure as Structure
@@ -29,6 +31,7 @@ from fjx.wire._scalar import Ternary as Ternary
 from fjx.wire._scalar import TwoMeans as TwoMeans
 from fjx.wire._shared import Codes as Codes
 from fjx.wire._shared import Words as Words
+from fjx.wire._sparse import Kept as Kept
 from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
 from fjx.wire._trees import Blocks as Blocks
@@ -54,8 +57,10 @@ __all__ = [
     "Flat",
     "Held",
     "KLevel",
+    "Kept",
     "Leaves",
     "LloydMax",
+    "LowRank",
     "Masked",
     "Microscaled",
     "MixedLloydMax",
@@ -67,6 +72,7 @@ __all__ = [
     "Rotated",
     "Selected",
     "Signs",
+    "Sketched",
     "Sparse",
     "Structure",
     "SubtractivelyDithered",

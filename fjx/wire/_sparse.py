@@ -12,7 +12,9 @@ from fjx._base import Array, Tree
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
+    Ragged,
     index_width,
+    require_count,
     require_integers,
     require_seed,
     size_of,
@@ -77,3 +79,39 @@ class Masked(Payload):
         if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
             raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
         require_seed(self.seed, self.impl)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Kept(Ragged):
+    """As many coordinates of an array as the data has, by position.
+
+    Attributes:
+        count: ``i32[]``, how many.
+        values: ``f[room]``, or a payload of them; zeros behind those that count.
+        indices: ``u32[room]`` into the flattened array, ascending; zeros behind those that count.
+        shape: of the array.
+    """
+
+    count: Array
+    values: Tree
+    indices: Array
+    shape: tuple[int, ...] = static()
+
+    coordinates: ClassVar[tuple[str, ...]] = ("values", "indices")
+    ascending: ClassVar[tuple[str, ...]] = ("indices",)
+
+    def widths(self) -> Mapping[str, int]:
+        """An index costs ``ceil(log2(d))`` bits."""
+        return {"indices": index_width(math.prod(self.shape))}
+
+    def check(self) -> None:
+        """Indices that count lie inside the array and ascend, and each has its value."""
+        require_integers("Kept.indices", self.indices, "u")
+        size = size_of(self.shape)
+        require_count(self, len(self.indices))
+        indices = np.asarray(self.indices)[: int(self.count)].astype(np.int64)
+        if isinstance(self.values, ARRAYS) and self.values.shape != np.shape(self.indices):
+            raise ValueError(f"Kept has {self.values.size} values, {len(self.indices)} indices")
+        if indices.size and not (indices[-1] < size and (np.diff(indices) > 0).all()):
+            raise ValueError(f"Kept.indices must ascend in [0, {size})")

@@ -91,6 +91,13 @@ EXAMPLES = {
     "Held": lambda: [wire.Held(jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), seed())],
     "Codes": lambda: [wire.Codes(i8(-3, 2, 0), 4), wire.Codes(u8(6, 0), 3)],
     "Words": lambda: [wire.Words(jnp.asarray([7, 1], jnp.uint32), 33)],
+    "Kept": lambda: [
+        wire.Kept(
+            jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), jnp.asarray([1, 4, 0], jnp.uint32), (5,)
+        )
+    ],
+    "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
+    "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

@@ -1,0 +1,75 @@
+"""Count-sketches whose hashing is a shift: as few collisions as random hashing, and no scattered write.
+
+Row r of a sketch adds up s_r(j) x_j over the coordinates j with h_r(j) = c, for each column c.  Here the
+vector is cut into blocks of as many coordinates as there are columns, and h_r shifts each block around
+by an amount of its own.  Two coordinates of one block never meet, and two of different blocks do with
+probability 1 / columns, which is all that the analysis of the sketch asks for.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fjx._base import Array, Key
+
+
+def sketch(key: Key, x: Array, *, rows: int, columns: int) -> Array:
+    """``f32[rows, columns]``: the sketch of a vector, linear in it.
+
+    Args:
+        key: of the shifts and signs.
+        x: ``f32[d]``.
+        rows: how many sketches there are, each with hashes of its own.
+        columns: of each.
+    """
+    blocks = _cut(x, columns)
+
+    def one(row: Array) -> Array:
+        signs, shifts = _hashes(jax.random.fold_in(key, row), blocks.shape)
+
+        def add(total: Array, block: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            values, negative, shift = block
+            return total + jnp.roll(jnp.where(negative, -values, values), shift), None
+
+        return jax.lax.scan(add, jnp.zeros(columns), (blocks, signs, shifts))[0]
+
+    return jax.lax.map(one, jnp.arange(rows))
+
+
+def estimate(key: Key, table: Array, size: int) -> Array:
+    """``f32[size]``: of each coordinate the median of what the rows say, of two in the middle the lower.
+
+    Args:
+        key: as in :func:`sketch`.
+        table: ``f32[rows, columns]``.
+        size: of the vector.
+    """
+    columns = table.shape[1]
+    shape = (-(-size // columns), columns)
+
+    def one(row: tuple[Array, Array]) -> Array:
+        number, sums = row
+        signs, shifts = _hashes(jax.random.fold_in(key, number), shape)
+
+        def back(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:
+            negative, shift = block
+            values = jnp.roll(sums, -shift)
+            return None, jnp.where(negative, -values, values)
+
+        return jax.lax.scan(back, None, (signs, shifts))[1].reshape(-1)[:size]
+
+    each = jax.lax.map(one, (jnp.arange(len(table)), table))
+    return jnp.sort(each, axis=0)[(len(table) - 1) // 2] if len(table) > 1 else each[0]
+
+
+def _cut(x: Array, columns: int) -> Array:
+    return jnp.pad(x, (0, -x.size % columns)).reshape(-(-x.size // columns), columns)
+
+
+def _hashes(key: Key, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Of each coordinate whether its sign is negative, and of each block its shift."""
+    key_signs, key_shifts = jax.random.split(key)
+    blocks, columns = shape
+    words = jax.random.bits(key_signs, (blocks, -(-columns // 32), 1), jnp.uint32)
+    bits = words >> jnp.arange(32, dtype=jnp.uint32)[None, None] & 1
+    signs = bits.reshape(blocks, bits.shape[1] * 32)[:, :columns] > 0
+    return signs, jax.random.randint(key_shifts, (blocks,), 0, columns)

@@ -1,0 +1,75 @@
+"""Payloads of low rank, and sketches."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from fjx._base import Array, Tree
+from fjx.wire._payload import (
+    ARRAYS,
+    Payload,
+    require_float,
+    require_seed,
+    size_of,
+    static,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LowRank(Payload):
+    """A matrix as a product: x is about ``left @ right.T``, in the shape of the array.
+
+    Attributes:
+        left: ``f32[n, r]``, or a payload of it.
+        right: ``f32[m, r]``, or a payload of it.
+        shape: of the array, whose first axis is n.
+        dtype: of the array.
+    """
+
+    left: Tree
+    right: Tree
+    shape: tuple[int, ...] = static()
+    dtype: str = static()
+
+    def check(self) -> None:
+        """The factors fit the array and each other."""
+        require_float(self.dtype)
+        n, m = self.shape[0], math.prod(self.shape[1:])
+        size_of(self.shape)
+        for factor, rows in ((self.left, n), (self.right, m)):
+            if isinstance(factor, ARRAYS) and factor.shape[-2:-1] != (rows,):
+                raise ValueError(f"LowRank needs {rows} rows, got a factor of {factor.shape}")
+        ranks = {f.shape[-1] for f in (self.left, self.right) if isinstance(f, ARRAYS)}
+        if len(ranks) > 1:
+            raise ValueError(f"LowRank has factors of ranks {sorted(ranks)}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sketched(Payload):
+    """An array as a count-sketch.
+
+    Attributes:
+        table: ``f32[rows, columns]``, or a payload of it.
+        seed: ``u32[n]``, the key data of the hashes.
+        shape: of the array.
+        dtype: of the array.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    table: Tree
+    seed: Array
+    shape: tuple[int, ...] = static()
+    dtype: str = static()
+    impl: str = static()
+
+    def check(self) -> None:
+        """There is a table with columns, and a seed."""
+        require_float(self.dtype)
+        require_seed(self.seed, self.impl)
+        size_of(self.shape)
+        if isinstance(self.table, ARRAYS) and min(np.shape(self.table)[-2:], default=0) < 1:
+            raise ValueError(f"Sketched needs rows and columns, got {np.shape(self.table)}")

@@ -1,0 +1,75 @@
+"""The payload of QUIC-FL."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from fjx._base import Array, Tree
+from fjx.wire._payload import (
+    ARRAYS,
+    Ragged,
+    index_width,
+    require_count,
+    require_float,
+    require_integers,
+    require_scale,
+    require_seed,
+    require_within,
+    static,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quic(Ragged):
+    """Codes of a quantiser with bounded support, and what lies beyond it as it is.
+
+    The levels follow from ``bits`` and the seed, which says for each coordinate which of them it has.
+
+    Attributes:
+        count: ``i32[]``, how many coordinates lie beyond.
+        codes: ``u8[d]``, each below 2^bits.
+        scale: ``f32[]``, of the levels, or a payload of it.
+        seed: ``u32[n]``, the key data of the randomness that sender and receiver share.
+        values: ``f32[capacity]``, of the coordinates beyond.
+        indices: ``u32[capacity]``, which these are.
+        bits: of one code.
+        impl: the name of the PRNG that reads the seed.
+        dtype: of the array.
+    """
+
+    count: Array
+    codes: Array
+    scale: Tree
+    seed: Array
+    values: Tree
+    indices: Array
+    bits: int = static()
+    impl: str = static()
+    dtype: str = static()
+
+    coordinates: ClassVar[tuple[str, ...]] = ("values", "indices")
+
+    def widths(self) -> Mapping[str, int]:
+        """A code costs ``bits``, an index ``ceil(log2(d))``."""
+        return {"codes": self.bits, "indices": index_width(self.codes.shape[-1])}
+
+    def check(self) -> None:
+        """Codes have levels, and those beyond are coordinates, each at most once."""
+        require_within("Quic.bits", self.bits, 1, 8)
+        require_integers("Quic.codes", self.codes, "u")
+        require_integers("Quic.indices", self.indices, "u")
+        require_scale(self.scale, self.codes)
+        require_seed(self.seed, self.impl)
+        require_float(self.dtype)
+        require_count(self, self.indices.shape[-1])
+        if isinstance(self.values, ARRAYS) and self.values.shape != self.indices.shape:
+            raise ValueError(f"Quic has {self.values.size} values and {self.indices.size} indices")
+        indices = np.asarray(self.indices)[: int(self.count)]
+        if indices.size and indices.max() >= self.codes.shape[-1]:
+            raise ValueError(f"Quic.indices must lie below {self.codes.shape[-1]}")
+        if np.unique(indices).size != indices.size:
+            raise ValueError("Quic.indices must be distinct, got a repeated index")

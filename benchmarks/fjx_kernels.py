@@ -63,7 +63,7 @@ def codecs() -> dict[str, Compressor]:
 
 def kernels() -> Iterator[Kernel]:
     x = jax.random.normal(jax.random.key(1), (SIZE,))
-    quantisers = {1: c.k_level(2), **{b: c.quantize(bits=b) for b in (2, 4, 8)}}
+    quantisers = {1: c.k_level(levels=2), **{b: c.quantize(bits=b) for b in (2, 4, 8)}}
     for bits, codec in quantisers.items():
         yield f"quantise to {bits} bit{'s' * (bits > 1)}, packed", timed(packed(codec, bits)), x
         words = jnp.zeros(-(-SIZE * bits // 32), jnp.uint32) + 0x12345678
@@ -84,4 +84,4 @@ def kernels() -> Iterator[Kernel]:
 
 if __name__ == "__main__":
     long = jnp.arange(SIZE, dtype=jnp.float32)
-    work(list(kernels()), ("copy", timed(lambda x: x * 1.5 + 1), long), int(sys.argv[1]))
+    work(kernels(), ("copy", timed(lambda x: x * 1.5 + 1), long), int(sys.argv[1]))

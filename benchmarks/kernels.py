@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks import records
@@ -61,14 +61,17 @@ def target(name: str, measured: dict[str, dict[str, float]]) -> float | None:
     return VMAP_TARGET * COHORT * SHORT / SIZE * alone["fjx"]
 
 
-def turns(copy: Callable[[], Any], kernel: Callable[[], Any], repetitions: int) -> list[float]:
-    """The seconds of a kernel over those of the copy, turn by turn."""
+def turns(
+    copy: Callable[[], Any], kernel: Callable[[], Any], repetitions: int
+) -> tuple[list[float], float]:
+    """The seconds of a kernel over those of the copy, turn by turn, and the copy's in the median."""
 
-    def best(function: Callable[[], Any], calls: int) -> float:
-        return min(_seconds(function) for _ in range(calls))
+    def typical(function: Callable[[], Any], calls: int) -> float:
+        return statistics.median(_seconds(function) for _ in range(calls))
 
     kernel(), copy()
-    return [best(kernel, 3) / best(copy, 5) for _ in range(repetitions)]
+    pairs = [(typical(kernel, 3), typical(copy, 9)) for _ in range(repetitions)]
+    return [own / copied for own, copied in pairs], statistics.median(pair[1] for pair in pairs)
 
 
 def _seconds(function: Callable[[], Any]) -> float:
@@ -77,12 +80,12 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def work(kernels: list[Kernel], copy: Kernel, repetitions: int) -> None:
+def work(kernels: Iterable[Kernel], copy: Kernel, repetitions: int) -> None:
     """What the process of a library does: times its kernels, a JSON line each."""
     _, again, x = copy
     for name, function, argument in kernels:
-        ratios = turns(lambda: again(x), lambda f=function, a=argument: f(a), repetitions)
-        print(json.dumps({"kernel": name, "ratios": ratios}), flush=True)
+        ratios, copy_s = turns(lambda: again(x), lambda f=function, a=argument: f(a), repetitions)
+        print(json.dumps({"kernel": name, "ratios": ratios, "copy_s": copy_s}), flush=True)
 
 
 def main() -> None:

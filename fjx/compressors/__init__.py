@@ -1,6 +1,8 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
 from fjx._lift import lift as lift
+from fjx.compressors._bernoulli import bernoulli as bernoulli
+from fjx.compressors._bernoulli import rand_p as rand_p
 from fjx.compressors._block_formats import mx as mx
 from fjx.compressors._blocks import blockwise as blockwise
 from fjx.compressors._chain import chain as chain
@@ -53,6 +55,7 @@ __all__ = [
     "Row",
     "SumState",
     "absmax",
+    "bernoulli",
     "blockwise",
     "cast",
     "chain",
@@ -83,6 +86,7 @@ __all__ = [
     "quantize",
     "quic_fl",
     "rand_k",
+    "rand_p",
     "repeat",
     "rescaling",
     "rotated",

@@ -32,8 +32,10 @@ from fjx.wire._scalar import TwoMeans as TwoMeans
 from fjx.wire._shared import Codes as Codes
 from fjx.wire._shared import Words as Words
 from fjx.wire._sparse import Kept as Kept
+from fjx.wire._sparse import Lazy as Lazy
 from fjx.wire._sparse import Masked as Masked
 from fjx.wire._sparse import Sparse as Sparse
+from fjx.wire._sparse import Thinned as Thinned
 from fjx.wire._trees import Blocks as Blocks
 from fjx.wire._trees import Chosen as Chosen
 from fjx.wire._trees import Coded as Coded
@@ -58,6 +60,7 @@ __all__ = [
     "Held",
     "KLevel",
     "Kept",
+    "Lazy",
     "Leaves",
     "LloydMax",
     "LowRank",
@@ -78,6 +81,7 @@ __all__ = [
     "SubtractivelyDithered",
     "Summed",
     "Ternary",
+    "Thinned",
     "TwoMeans",
     "Words",
     "bits",

@@ -115,3 +115,60 @@ class Kept(Ragged):
             raise ValueError(f"Kept has {self.values.size} values, {len(self.indices)} indices")
         if indices.size and not (indices[-1] < size and (np.diff(indices) > 0).all()):
             raise ValueError(f"Kept.indices must ascend in [0, {size})")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Thinned(Ragged):
+    """Coordinates that a seed keeps, each with probability p; the seed travels, the positions do not.
+
+    Attributes:
+        count: ``i32[]``, how many.
+        values: ``f[d]``, or a payload of them; zeros behind those that count.
+        seed: ``u32[n]``, the key data of the sender's choice.
+        p: the probability.
+        shape: of the array.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    count: Array
+    values: Tree
+    seed: Array
+    p: float = static()
+    shape: tuple[int, ...] = static()
+    impl: str = static()
+
+    coordinates: ClassVar[tuple[str, ...]] = ("values",)
+
+    def check(self) -> None:
+        """There are no more values than coordinates, which have room for them."""
+        size = size_of(self.shape)
+        if isinstance(self.values, ARRAYS) and self.values.shape != (size,):
+            raise ValueError(f"Thinned needs room for {size} values, got {self.values.shape}")
+        require_count(self, size)
+        require_seed(self.seed, self.impl)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Lazy(Ragged):
+    """An array that is sent or not.
+
+    Attributes:
+        count: ``u8[]``, one or zero.
+        values: ``[1, ...]``, the array; zeros if it is not sent.
+    """
+
+    count: Array
+    values: Tree
+
+    coordinates: ClassVar[tuple[str, ...]] = ("values",)
+
+    def widths(self) -> Mapping[str, int]:
+        """Whether it is sent is one bit."""
+        return {"count": 1}
+
+    def check(self) -> None:
+        """One array or none."""
+        require_integers("Lazy.count", self.count, "u")
+        require_count(self, 1)

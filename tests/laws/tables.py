@@ -34,6 +34,8 @@ COMPRESSORS = {
     "one_bit_sgd": c.one_bit_sgd(),
     "top_k": c.top_k(0.25),
     "rand_k": c.rand_k(0.25),
+    "rand_p": c.rand_p(0.25),
+    "bernoulli": c.bernoulli(0.5),
     "stc": c.stc(0.25),
     "threshold": c.threshold(0.5),
     "power_sgd": c.power_sgd(1),

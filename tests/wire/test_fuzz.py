@@ -96,6 +96,10 @@ EXAMPLES = {
             jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), jnp.asarray([1, 4, 0], jnp.uint32), (5,)
         )
     ],
+    "Thinned": lambda: [
+        wire.Thinned(jnp.int32(1), jnp.asarray([2.0, 0.0, 0.0]), seed(), 0.5, (3,), THREEFRY)
+    ],
+    "Lazy": lambda: [wire.Lazy(u8(1)[0], jnp.ones((1, 3))), wire.Lazy(u8(0)[0], jnp.zeros((1, 2)))],
     "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
     "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
     "Coded": lambda: [

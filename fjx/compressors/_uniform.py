@@ -124,7 +124,9 @@ def k_level(*, levels: int) -> Compressor:
         return KLevel(codes, jnp.where(broken, 0.0, least), step, levels, x.dtype.name)
 
     def decode(payload: KLevel) -> Array:
-        x = payload.least + payload.codes.astype(jnp.float32) * payload.step
+        # Fused with the sum the product would not be rounded, in some programs and not in others.
+        above = jax.lax.optimization_barrier(payload.codes.astype(jnp.float32) * payload.step)
+        x = payload.least + above
         return x.astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fjx import _random
 from fjx._base import Array, Key
 
 _RADIX = 16
@@ -32,6 +33,8 @@ def rotate(key: Key, x: Array, *, rounds: int, block: int | None = None) -> Arra
 
 def unrotate(key: Key, x: Array, *, rounds: int, block: int | None = None) -> Array:
     """The inverse of :func:`rotate`."""
+    # What decodes the coefficients is slow in one loop with the flips, which go along 32 parts of them.
+    x = jax.lax.optimization_barrier(x)
     return _walk(_signs(key, x.size, rounds + 1)[::-1], x, block, transpose=True)
 
 
@@ -40,8 +43,8 @@ def _walk(signs: list[Array], x: Array, block: int | None, *, transpose: bool) -
     # compiler fuses otherwise.  Signs are flipped as integers: what is a float before is a float.
     scale = np.float32(1 / math.sqrt(max(block or x.size, 1)))
     x = _flip(x, signs[0])
-    for negative in signs[1:]:
-        x = _flip(hadamard(x, block, transpose=transpose) * scale, negative)
+    for words in signs[1:]:
+        x = _flip(hadamard(x, block, transpose=transpose) * scale, words)
     return x
 
 
@@ -127,14 +130,16 @@ def _sylvester(size: int) -> np.ndarray:
 
 
 def _signs(key: Key, size: int, count: int) -> list[Array]:
-    """Random diagonals, as the sign bits of floats: a bit of the stream each."""
-    words = jax.random.bits(key, (count, -(-size // _PLANES)), jnp.uint32)
+    """Random diagonals, as words of which each bit is the sign of a coordinate."""
+    words = _random.bits(key, (count, -(-size // _PLANES)))
+    # Made once, and not again for each of the 32 coordinates of a word.
+    return list(jax.lax.optimization_barrier(words))
+
+
+def _flip(x: Array, words: Array) -> Array:
+    """``x`` with the signs of some coordinates flipped: bit p of the words is for its p-th part."""
+    padded = jnp.pad(x, (0, words.size * _PLANES - x.size)).reshape(_PLANES, words.size)
     shifts = jnp.arange(_PLANES, dtype=jnp.uint32)[:, None]
-    planes = [(row[None] << shifts) & jnp.uint32(1 << 31) for row in words]
-    return [plane.reshape(-1)[:size] for plane in planes]
-
-
-def _flip(x: Array, negative: Array) -> Array:
-    """``x`` with the sign bits given flipped."""
-    flipped = jax.lax.bitcast_convert_type(x, jnp.uint32) ^ negative
-    return jax.lax.bitcast_convert_type(flipped, jnp.float32)
+    negative = (words[None] << shifts) & jnp.uint32(1 << 31)
+    flipped = jax.lax.bitcast_convert_type(padded, jnp.uint32) ^ negative
+    return jax.lax.bitcast_convert_type(flipped, jnp.float32).reshape(-1)[: x.size]

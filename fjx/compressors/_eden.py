@@ -271,8 +271,11 @@ def _nearest(x: Array, width: int, deviation: Array) -> Array:
     """The codes of the levels nearest to x / deviation, and at a boundary that of the upper level."""
     _, boundaries = gaussian_quantiser(width)
     scaled = jnp.asarray(boundaries, jnp.float32) * deviation
-    method = "compare_all" if width <= 4 else "scan_unrolled"
-    return jnp.searchsorted(scaled, x, side="right", method=method).astype(jnp.uint8)
+    if width <= 4:
+        codes = jnp.sum(x[None] >= scaled[:, None], axis=0, dtype=jnp.uint8)
+    else:
+        codes = jnp.searchsorted(scaled, x, side="right", method="scan_unrolled").astype(jnp.uint8)
+    return jax.lax.optimization_barrier(codes)  # compared once, not again in each sum over them
 
 
 def _levels(codes: Array, width: int) -> Array:

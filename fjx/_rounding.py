@@ -19,6 +19,17 @@ def norm(x: Array) -> Array:
     return jnp.ldexp(jnp.sqrt(jnp.sum(jnp.ldexp(x, -exponent) ** 2)), exponent)
 
 
+def in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
+    """``x / 2^e`` in [-1, 1], e, and whether x is broken: not finite, or beyond 2^125.
+
+    The division is exact, and then of squares none overflows, nor do all vanish.
+    """
+    top = largest(x)
+    usable = (top >= 2.0**-126) & (top <= 2.0**125)
+    _, exponent = jnp.frexp(jnp.where(usable, top, 1.0))
+    return jnp.where(usable, x * jnp.ldexp(1.0, -exponent), 0.0), exponent, ~(top <= 2.0**125)
+
+
 def in_units(x: Array, unit: Array) -> tuple[Array, Array]:
     """``x / unit``, and the unit by which to multiply again.
 

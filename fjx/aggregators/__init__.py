@@ -12,16 +12,22 @@ from fjx.aggregators._robust import median as median
 from fjx.aggregators._shared import perm_k as perm_k
 from fjx.aggregators._shared import rotated as rotated
 from fjx.aggregators._shared import shared_rand_k as shared_rand_k
+from fjx.aggregators._sketches import FetchState as FetchState
+from fjx.aggregators._sketches import fetch_sgd as fetch_sgd
+from fjx.aggregators._sketches import sketched as sketched
+from fjx.aggregators._structured import structured_mean as structured_mean
 from fjx.aggregators._vectors import VectorState as VectorState
 from fjx.aggregators._vectors import as_vector as as_vector
 from fjx.aggregators._vectors import coded as coded
 from fjx.aggregators._vote import sign_vote as sign_vote
 
 __all__ = [
+    "FetchState",
     "VectorState",
     "as_vector",
     "coded",
     "correlated_quantization",
+    "fetch_sgd",
     "holders_mean",
     "integer_sum",
     "mean",
@@ -32,6 +38,8 @@ __all__ = [
     "rotated",
     "shared_rand_k",
     "sign_vote",
+    "sketched",
+    "structured_mean",
     "total",
     "uniform",
 ]

@@ -1,7 +1,5 @@
 """What the clients of a round share: a rotation, a mask, a permutation."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +7,7 @@ from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._hadamard import rotate, unrotate
 from fjx._permutation import permute
+from fjx._select import share_of
 from fjx.aggregators._mean import require_aggregator
 from fjx.aggregators._vectors import as_vector
 from fjx.wire._payload import padded_size
@@ -138,7 +137,7 @@ def shared_rand_k(ratio: float) -> Aggregator:
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
     def places(size: int, public: Public) -> Array:
-        k = math.ceil(ratio * size * (1 - 1e-12))
+        k = share_of(ratio, size)
         return permute(jax.random.fold_in(public.key, 0), jnp.arange(k, dtype=jnp.int32), size)
 
     def init(vector_like: TreeLike) -> Tree:

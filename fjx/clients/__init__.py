@@ -8,6 +8,11 @@ from fjx.clients._loss import whole_batch as whole_batch
 from fjx.clients._prox import proximal as proximal
 from fjx.clients._scaffold import scaffold as scaffold
 from fjx.clients._sgd import local_sgd as local_sgd
+from fjx.clients._structured import Subspace as Subspace
+from fjx.clients._structured import fixed_mask as fixed_mask
+from fjx.clients._structured import random_low_rank as random_low_rank
+from fjx.clients._structured import random_mask as random_mask
+from fjx.clients._structured import structured as structured
 from fjx.clients._submodel import Units as Units
 from fjx.clients._submodel import held_coordinates as held_coordinates
 from fjx.clients._submodel import ordered_units as ordered_units
@@ -17,15 +22,20 @@ from fjx.clients._submodel import submodel as submodel
 __all__ = [
     "Loss",
     "LossFn",
+    "Subspace",
     "Units",
+    "fixed_mask",
     "gradient",
     "held_coordinates",
     "local_sgd",
     "ordered_units",
     "per_example",
     "proximal",
+    "random_low_rank",
+    "random_mask",
     "random_units",
     "scaffold",
+    "structured",
     "submodel",
     "whole_batch",
 ]

@@ -5,7 +5,6 @@ of one kernel, its bias, the rows of the next kernel.  Give that axis a name in 
 of units is a choice of coordinates in every array.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,10 +15,15 @@ import numpy as np
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree, TreeLike
 from fjx._permutation import permute
+from fjx._select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
 
 Sizes = dict[str, int]
 """How many units each named axis has."""
+
+
+Local = Callable[[Loss], ClientUpdate]
+"""What makes the local training of a loss."""
 
 
 class ChooseUnits(Protocol):
@@ -90,7 +94,7 @@ def ordered_units(
 
     def masks(choice: Array, sizes: Sizes) -> dict[str, Array]:
         def first(size: int) -> Array:
-            held = np.array([_held(r, size) for r in shares], np.int32)
+            held = np.array([share_of(r, size) for r in shares], np.int32)
             return jnp.arange(size) < jnp.asarray(held)[choice.astype(jnp.int32)]
 
         return {name: first(size) for name, size in sizes.items()}
@@ -133,7 +137,7 @@ def random_units(ratio: float) -> Units:
         key = jax.random.wrap_key_data(choice, impl="threefry2x32")
 
         def some(i: int, size: int) -> Array:
-            chosen = permute(jax.random.fold_in(key, i), jnp.arange(_held(ratio, size)), size)
+            chosen = permute(jax.random.fold_in(key, i), jnp.arange(share_of(ratio, size)), size)
             return jnp.zeros(size, bool).at[chosen].set(True)
 
         return {name: some(i, size) for i, (name, size) in enumerate(sorted(sizes.items()))}
@@ -141,9 +145,7 @@ def random_units(ratio: float) -> Units:
     return Units(choose, masks, jax.ShapeDtypeStruct((2,), jnp.uint32))
 
 
-def submodel(
-    loss_fn: LossFn, local: Callable[[Loss], ClientUpdate], *, axes: Tree, units: Units
-) -> ClientUpdate:
+def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> ClientUpdate:
     """Trains the sub-model that a client's units make, as if the other units were not there.
 
     Coordinates of units that are not held are zero in the model that the client starts from and in its
@@ -284,8 +286,3 @@ def held_coordinates(axes: Tree, units: Units, choice: Tree, params: Tree) -> Tr
 def _only(held: Tree, tree: Tree) -> Tree:
     """The coordinates that are held, and zeros in place of the others."""
     return jax.tree.map(lambda yes, x: jnp.where(yes, x, jnp.zeros_like(x)), held, tree)
-
-
-def _held(ratio: float, size: int) -> int:
-    """ceil(ratio * size); the slack undoes 0.1 * 30 = 3.0000000000000004."""
-    return math.ceil(ratio * size * (1 - 1e-12))

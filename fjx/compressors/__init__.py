@@ -15,11 +15,14 @@ from fjx.compressors._eden import eden as eden
 from fjx.compressors._eden import lloyd_max as lloyd_max
 from fjx.compressors._entropy import entropy as entropy
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
+from fjx.compressors._feedback import MomentumState as MomentumState
 from fjx.compressors._feedback import error_feedback as error_feedback
+from fjx.compressors._feedback import momentum_correction as momentum_correction
 from fjx.compressors._feedback import rescaling as rescaling
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._identity import stochastic_cast as stochastic_cast
+from fjx.compressors._importance import importance_sampling as importance_sampling
 from fjx.compressors._kashin import kashin as kashin
 from fjx.compressors._lowrank import power_sgd as power_sgd
 from fjx.compressors._natural import natural as natural
@@ -33,6 +36,7 @@ from fjx.compressors._rotate import rotated as rotated
 from fjx.compressors._sign import one_bit_sgd as one_bit_sgd
 from fjx.compressors._sign import scaled_sign as scaled_sign
 from fjx.compressors._sketch import count_sketch as count_sketch
+from fjx.compressors._sketch import random_projection as random_projection
 from fjx.compressors._sparsify import rand_k as rand_k
 from fjx.compressors._sparsify import stc as stc
 from fjx.compressors._sparsify import threshold as threshold
@@ -52,6 +56,7 @@ from fjx.compressors._uniform import subtractive_dither as subtractive_dither
 __all__ = [
     "Description",
     "ErrorFeedbackState",
+    "MomentumState",
     "Row",
     "SumState",
     "absmax",
@@ -68,12 +73,14 @@ __all__ = [
     "fixed_step",
     "flatten",
     "identity",
+    "importance_sampling",
     "induced",
     "k_level",
     "kashin",
     "lift",
     "lloyd_max",
     "mixture",
+    "momentum_correction",
     "mx",
     "natural",
     "natural_dithering",
@@ -87,6 +94,7 @@ __all__ = [
     "quic_fl",
     "rand_k",
     "rand_p",
+    "random_projection",
     "repeat",
     "rescaling",
     "rotated",

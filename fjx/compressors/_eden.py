@@ -11,7 +11,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._gaussian import gaussian_quantiser
 from fjx._lift import lift
-from fjx._rounding import largest
+from fjx._rounding import in_powers_of_two
 from fjx.compressors._rotate import rotated
 from fjx.wire import LloydMax, MixedLloydMax
 
@@ -216,7 +216,7 @@ def _rounded(
     width = math.ceil(bits)
 
     def encode_row(x: Array) -> LloydMax | MixedLloydMax:
-        unit, exponent, broken = _in_powers_of_two(x.astype(jnp.float32).reshape(-1))
+        unit, exponent, broken = in_powers_of_two(x.astype(jnp.float32).reshape(-1))
         deviation = jnp.sqrt(jnp.sum(unit**2) / max(x.size, 1))
         k = _fine(bits, x.size)
         parts = (unit[:k], unit[k:] if width > 1 else unit[:0])
@@ -254,17 +254,6 @@ def _decoded(payload: LloydMax | MixedLloydMax) -> Array:
         uncoded = math.prod(payload.shape) - fine.size - coarse.size
         q = jnp.concatenate([fine, coarse, jnp.zeros(uncoded)]).reshape(payload.shape)
     return (q * payload.scale).astype(payload.dtype)
-
-
-def _in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
-    """``x / 2^e`` in [-1, 1], e, and whether x is broken: not finite, or beyond 2^125.
-
-    The division is exact, and then of squares none overflows, nor do all vanish.
-    """
-    top = largest(x)
-    usable = (top >= 2.0**-126) & (top <= 2.0**125)
-    _, exponent = jnp.frexp(jnp.where(usable, top, 1.0))
-    return jnp.where(usable, x * jnp.ldexp(1.0, -exponent), 0.0), exponent, ~(top <= 2.0**125)
 
 
 def _nearest(x: Array, width: int, deviation: Array) -> Array:

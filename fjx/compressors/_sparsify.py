@@ -10,9 +10,9 @@ from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
 from fjx._lift import lift, product
 from fjx._permutation import permute
 from fjx._rounding import unbiased
+from fjx._select import largest_magnitudes, share_of
 from fjx._tree import is_float
 from fjx.compressors._chain import chain
-from fjx.compressors._select import largest_magnitudes
 from fjx.compressors._sign import scaled_sign
 from fjx.wire import Kept, Masked, Sparse
 
@@ -52,7 +52,7 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Sparse:
         flat = x.reshape(-1)
-        indices = jnp.sort(largest_magnitudes(flat, _kept(ratio, x.size)))
+        indices = jnp.sort(largest_magnitudes(flat, share_of(ratio, x.size)))
         return Sparse(flat[indices], indices.astype(jnp.uint32), x.shape)
 
     def decode(payload: Sparse) -> Array:
@@ -107,7 +107,7 @@ def stc(ratio: float) -> Compressor:
         # that ||x||^2 can be is convex in t: S^2 for t = 0, d S^2 / k^2 for t = S / k.
         if not leaf.size:
             return EXACT
-        k = _kept(ratio, leaf.size)
+        k = share_of(ratio, leaf.size)
         narrow = jnp.finfo(leaf.dtype).bits < 32
         return Contract() if narrow else Contract(delta=min(1 / k, k / leaf.size), projection=True)
 
@@ -153,7 +153,7 @@ def threshold(tau: Array | float, *, room: float = 1.0) -> Compressor:
     room = _validate.static_number("room", room, above=0, at_most=1)
 
     def encode(key: Key, x: Array) -> Kept:
-        flat, capacity = x.reshape(-1), _kept(room, x.size)
+        flat, capacity = x.reshape(-1), share_of(room, x.size)
         magnitudes = jnp.abs(flat.astype(jnp.float32))
         large = ~(magnitudes < jnp.asarray(tau, jnp.float32))
         if capacity < x.size:
@@ -165,14 +165,16 @@ def threshold(tau: Array | float, *, room: float = 1.0) -> Compressor:
         values = jnp.where(sent, flat[indices], jnp.zeros((), x.dtype))
         return Kept(count, values, jnp.where(sent, indices, 0).astype(jnp.uint32), x.shape)
 
-    def decode(payload: Kept) -> Array:
-        size = math.prod(payload.shape)
-        sent = jnp.arange(payload.indices.size, dtype=jnp.int32) < payload.count
-        places = jnp.where(sent, payload.indices.astype(jnp.int32), size)
-        flat = jnp.zeros(size, payload.values.dtype).at[places].set(payload.values, mode="drop")
-        return flat.reshape(payload.shape)
+    return lift(encode, decode_kept, lambda leaf: Contract(projection=True), node=Kept)
 
-    return lift(encode, decode, lambda leaf: Contract(projection=True), node=Kept)
+
+def decode_kept(payload: Kept) -> Array:
+    """The array with zeros where nothing was sent."""
+    size = math.prod(payload.shape)
+    sent = jnp.arange(payload.indices.size, dtype=jnp.int32) < payload.count
+    places = jnp.where(sent, payload.indices.astype(jnp.int32), size)
+    flat = jnp.zeros(size, payload.values.dtype).at[places].set(payload.values, mode="drop")
+    return flat.reshape(payload.shape)
 
 
 def rand_k(ratio: float) -> Compressor:
@@ -210,7 +212,7 @@ def rand_k(ratio: float) -> Compressor:
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
     def encode(key: Key, x: Array) -> Masked:
-        k = _kept(ratio, x.size)
+        k = share_of(ratio, x.size)
         values = x.reshape(-1)[_positions(key, k, x.size)].astype(jnp.float32)
         scale = x.size / k if k else 1.0  # in float32: rounded to bfloat16 it would be a bias
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
@@ -228,14 +230,9 @@ def rand_k(ratio: float) -> Compressor:
     return lift(encode, decode, contract, node=Masked)
 
 
-def _kept(ratio: float, size: int) -> int:
-    """k: at least one coordinate of a non-empty leaf; the slack undoes 0.1 * 30 = 3.0000000000000004."""
-    return math.ceil(ratio * size * (1 - 1e-12))
-
-
 def _fraction(ratio: float, size: int) -> float:
     """k/d, and 1 for an empty leaf, of which nothing is lost."""
-    return _kept(ratio, size) / size if size else 1.0
+    return share_of(ratio, size) / size if size else 1.0
 
 
 def _positions(key: Key, k: int, size: int) -> Array:

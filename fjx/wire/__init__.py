@@ -9,6 +9,7 @@ from fjx.wire._coders import coded_bits as coded_bits
 from fjx.wire._coders import decode_integers as decode_integers
 from fjx.wire._coders import encode_integers as encode_integers
 from fjx.wire._lowrank import LowRank as LowRank
+from fjx.wire._lowrank import Projected as Projected
 from fjx.wire._lowrank import Sketched as Sketched
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
@@ -69,6 +70,7 @@ __all__ = [
     "MixedLloydMax",
     "Natural",
     "Payload",
+    "Projected",
     "Quantized",
     "Quic",
     "Ragged",

@@ -73,3 +73,31 @@ class Sketched(Payload):
         size_of(self.shape)
         if isinstance(self.table, ARRAYS) and min(np.shape(self.table)[-2:], default=0) < 1:
             raise ValueError(f"Sketched needs rows and columns, got {np.shape(self.table)}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Projected(Payload):
+    """Products of an array with random vectors.
+
+    Attributes:
+        values: ``f32[k]``, or a payload of them.
+        seed: ``u32[n]``, the key data of the vectors.
+        shape: of the array.
+        dtype: of the array.
+        impl: the name of the PRNG that reads the seed.
+    """
+
+    values: Tree
+    seed: Array
+    shape: tuple[int, ...] = static()
+    dtype: str = static()
+    impl: str = static()
+
+    def check(self) -> None:
+        """There are no more products than coordinates."""
+        require_float(self.dtype)
+        require_seed(self.seed, self.impl)
+        size = size_of(self.shape)
+        if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
+            raise ValueError(f"Projected has {self.values.shape[-1]} products of {size} numbers")

@@ -147,3 +147,22 @@ def test_arguments():
     for codec in (c.flatten(c.natural()), c.blockwise(c.natural(), size=2)):
         with pytest.raises(ValueError, match="a codec of arrays"):
             c.blockwise(codec, size=8)
+
+
+def test_block_top_k_is_a_sort_of_each_block_with_short_indices():
+    """Of 16 blocks of 16 the 2 largest, at 4 bits an index, not 8; delta = 2/16, attained by equals."""
+    x = jax.random.normal(jax.random.key(3), (256,))
+    codec = c.blockwise(c.top_k(2 / 16), size=16)
+    payload, decoded = once(codec, x)
+    rows = np.asarray(x).reshape(16, 16)
+    kept = np.argsort(-np.abs(rows), axis=1)[:, :2]
+    expected = np.zeros_like(rows)
+    np.put_along_axis(expected, kept, np.take_along_axis(rows, kept, 1), 1)
+    np.testing.assert_array_equal(decoded, expected.reshape(-1))
+    assert wire.bits(payload) == 32 * (32 + 4)
+    whole, _ = once(c.top_k(2 / 16), x)
+    assert wire.bits(whole) == 32 * (32 + 8)
+    contract = codec.contract(jax.ShapeDtypeStruct((256,), jnp.float32))
+    assert contract.delta == 2 / 16
+    _, flat = once(codec, jnp.ones(256))
+    assert float(jnp.sum((1 - flat) ** 2)) == (1 - contract.delta) * 256

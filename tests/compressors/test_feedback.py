@@ -67,3 +67,39 @@ def test_decay_may_be_traced_and_must_be_a_share():
         c.error_feedback(c.identity(), decay=1.5)
     with pytest.raises(TypeError, match="decay"):
         c.error_feedback(c.identity(), decay="half")
+
+
+@pytest.mark.parametrize("m", [0.0, 0.6])
+def test_momentum_correction_is_the_algorithm_of_its_paper(m):
+    """Six rounds in NumPy: both velocity and residual are cleared where a coordinate was sent."""
+    decoded, state = sent(c.momentum_correction(c.top_k(0.25), momentum=m), MESSAGES)
+    u, v, expected = np.zeros(8), np.zeros(8), []
+    for x in np.asarray(MESSAGES, np.float64):
+        u = m * u + x
+        v = v + u
+        mask = np.zeros(8, bool)
+        mask[np.argsort(-np.abs(v))[:2]] = True
+        expected.append(np.where(mask, v, 0))
+        u, v = np.where(mask, 0, u), np.where(mask, 0, v)
+    np.testing.assert_allclose(decoded, expected, atol=1e-5)
+    np.testing.assert_allclose(state.momentum, u, atol=1e-5)
+    np.testing.assert_allclose(state.residual, v, atol=1e-5)
+    if m == 0:
+        plain, feedback = sent(c.error_feedback(c.top_k(0.25)), MESSAGES)
+        np.testing.assert_array_equal(decoded, plain)
+        np.testing.assert_array_equal(state.residual, feedback.residual)
+
+
+def test_momentum_correction_remembers_what_a_quantiser_after_it_lost():
+    codec = c.momentum_correction(c.chain(c.top_k(0.5), c.quantize(bits=4)), momentum=0.5)
+    decoded, state = sent(codec, MESSAGES[:1])
+    np.testing.assert_allclose(decoded[0] + state.residual, MESSAGES[0], atol=1e-6)
+    assert int(np.count_nonzero(state.momentum)) == int(np.count_nonzero(decoded[0] == 0))
+
+
+def test_the_ratio_of_momentum_correction_may_change_between_runs():
+    """Its warm-up: the state of one ratio is a state of another."""
+    dense, sparse = (c.momentum_correction(c.top_k(r)) for r in (0.5, 0.125))
+    _, state = sent(dense, MESSAGES)
+    payload, _ = sparse.encode(jax.random.key(2), MESSAGES[0], state)
+    assert int(np.count_nonzero(sparse.decode(payload))) == 1

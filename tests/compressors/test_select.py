@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx.compressors import _select
+from fjx import _select
 
 LONG = _select._SHORT + 1000 - 7  # no multiple of a word
 select = jax.jit(_select.largest_magnitudes, static_argnums=1)

@@ -34,12 +34,14 @@ COMPRESSORS = {
     "one_bit_sgd": c.one_bit_sgd(),
     "top_k": c.top_k(0.25),
     "rand_k": c.rand_k(0.25),
+    "importance_sampling": c.importance_sampling(0.25),
     "rand_p": c.rand_p(0.25),
     "bernoulli": c.bernoulli(0.5),
     "stc": c.stc(0.25),
     "threshold": c.threshold(0.5),
     "power_sgd": c.power_sgd(1),
     "count_sketch": c.count_sketch(rows=1, columns=8),
+    "random_projection": c.random_projection(0.5),
     "rotated_quantize": c.rotated(c.quantize(bits=4)),
     "rotated_in_blocks": c.rotated(c.quantize(bits=4), block=8),
     "lloyd_max": c.lloyd_max(bits=3),
@@ -64,6 +66,7 @@ COMPRESSORS = {
     "repeat": c.repeat(c.scaled_sign(), times=2),
     "entropy": c.entropy(c.chain(c.top_k(0.25), c.qsgd(levels=3)), "golomb"),
     "mixture": c.mixture(c.quantize(bits=2), c.natural(), probabilities=(0.5, 0.5)),
+    "momentum_correction": c.momentum_correction(c.top_k(0.25)),
     "error_feedback": c.error_feedback(c.chain(c.top_k(0.25), c.quantize(bits=8))),
 }
 """Every public compressor, and the compositions in which something could go wrong."""

@@ -102,6 +102,7 @@ EXAMPLES = {
     "Lazy": lambda: [wire.Lazy(u8(1)[0], jnp.ones((1, 3))), wire.Lazy(u8(0)[0], jnp.zeros((1, 2)))],
     "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
     "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
+    "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

@@ -1,0 +1,174 @@
+"""Sums of count-sketches: what the clients of a round send, and what a server remembers."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _validate
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx._select import largest_magnitudes, share_of
+from fjx._sketch import estimate, sketch
+from fjx.aggregators._vectors import as_vector
+
+
+def sketched(*, rows: int, columns: int) -> Aggregator:
+    """The weighted mean, estimated from the sum of the clients' count-sketches.
+
+    Hashes follow from the round's public key: sketches are added as they are, and the coordinates are
+    estimated once, by :func:`fjx.compressors.count_sketch`'s median over the rows.
+
+    Guarantees: linear, so that rows * columns numbers may be summed in secret; with one row unbiased,
+        E||result - mean||^2 <= (d - 1) / columns ||mean||^2, whatever the number of clients; the mean
+        itself, to rounding, of messages of at most ``columns`` coordinates; bits: 32 rows * columns.
+
+    Args:
+        rows: at least 1; medians want an odd number.
+        columns: at least 1.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
+
+    Raises:
+        TypeError: an argument is not an integer; from ``init``, a leaf is not floating.
+        ValueError: one is out of range.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.sketched(rows=3, columns=16)
+        >>> x = jnp.zeros(100).at[42].set(7.0)
+        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
+        >>> share = a.contribute(None, x, jnp.float32(2), public)
+        >>> share[0].shape, float(a.finish(None, share, public)[0][42])
+        ((3, 16), 7.0)
+
+    References:
+        Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora, *Communication-Efficient Distributed SGD with
+        Sketching*, NeurIPS 2019 (arXiv:1903.04488).
+    """
+    rows, columns = _dimensions(rows, columns)
+
+    def init(vector_like: TreeLike) -> Tree:
+        return jnp.zeros((0, vector_like.size))  # the size, as the shape of nothing
+
+    def encode(key: Key, vector: Array, public: Public) -> Array:
+        return sketch(jax.random.fold_in(public.key, 0), vector, rows=rows, columns=columns)
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+        return weight * encode(key, vector, public), weight
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        size = public.state.shape[1]
+        return estimate(jax.random.fold_in(public.key, 0), _mean(total), size), public.state, {}
+
+    return as_vector(Aggregator(init, contribute, finish, SUM, encode))
+
+
+class FetchState(NamedTuple):
+    """What the server of :func:`fetch_sgd` remembers.
+
+    Attributes:
+        seed: ``u32[2]``, of the hashes: drawn in the first round and kept, as sketches of one round are
+            added to those of another.
+        rounds: ``i32[]``, how many there have been.
+        momentum: ``f32[rows, columns]``.
+        error: ``f32[rows, columns]``, the sketch of what was not yet given to the model.
+        size: ``f32[0, d]``, d as the shape of nothing.
+    """
+
+    seed: Array
+    rounds: Array
+    momentum: Array
+    error: Array
+    size: Array
+
+
+def fetch_sgd(
+    ratio: float, *, rows: int, columns: int, momentum: Array | float = 0.9
+) -> Aggregator:
+    r"""FetchSGD: momentum and error feedback in the space of sketches, on the server alone.
+
+    With S the sketch of the clients' mean, in each round
+
+        M = rho M + S,  E = E + M,  Delta = the k largest of what E says,  E = E - sketch(Delta),
+
+    and Delta moves the model.  Clients remember nothing, so each may come once: what top-k leaves for
+    later waits on the server, at the price of an estimate.
+
+    Guarantees: linear in the clients' messages; with one row and at least d columns it is, to
+        rounding, top-k with momentum and error feedback of the exact mean; bits up: 32 rows * columns.
+        Delta has k coordinates that are not zero, but the broadcast is billed whole.
+
+    Args:
+        ratio: of the coordinates of the whole message that Delta keeps, in (0, 1].
+        rows: of a sketch, at least 1; medians want an odd number.
+        columns: at least 1.
+        momentum: rho, in [0, 1); may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums; clients send their sketch.
+
+    Raises:
+        TypeError: an argument is not a number of its kind; from ``init``, a leaf is not floating.
+        ValueError: one is out of range.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators
+        >>> a = aggregators.fetch_sgd(0.25, rows=1, columns=8, momentum=0.0)
+        >>> x = jnp.array([1.0, 0.0, -4.0, 2.0])
+        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
+        >>> share = a.contribute(None, x, jnp.float32(1), public)
+        >>> delta, state, _ = a.finish(None, share, public)
+        >>> delta.tolist(), bool(jnp.sum(jnp.abs(state.inner.error)) == 3.0)
+        ([0.0, 0.0, -4.0, 0.0], True)
+
+    References:
+        Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora, *FetchSGD:
+        Communication-Efficient Federated Learning with Sketching*, ICML 2020 (arXiv:2007.07682).
+    """
+    ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
+    rows, columns = _dimensions(rows, columns)
+    _validate.number("momentum", momentum, at_least=0, below=1)
+
+    def hashes(public: Public) -> tuple[Array, Key]:
+        fresh = jax.random.bits(jax.random.fold_in(public.key, 0), (2,), jnp.uint32)
+        seed = jnp.where(public.state.rounds > 0, public.state.seed, fresh)
+        return seed, jax.random.wrap_key_data(seed, impl="threefry2x32")
+
+    def init(vector_like: TreeLike) -> FetchState:
+        nothing = jnp.zeros((rows, columns))
+        seed = jnp.zeros(2, jnp.uint32)
+        return FetchState(seed, jnp.int32(0), nothing, nothing, jnp.zeros((0, vector_like.size)))
+
+    def encode(key: Key, vector: Array, public: Public) -> Array:
+        return sketch(hashes(public)[1], vector, rows=rows, columns=columns)
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+        return weight * encode(key, vector, public), weight
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        state, size = public.state, public.state.size.shape[1]
+        seed, hash_key = hashes(public)
+        moving = momentum * state.momentum + _mean(total)
+        error = state.error + moving
+        found = estimate(hash_key, error, size)
+        places = largest_magnitudes(found, share_of(ratio, size))
+        delta = jnp.zeros(size).at[places].set(found[places], unique_indices=True)
+        error = error - sketch(hash_key, delta, rows=rows, columns=columns)
+        return delta, FetchState(seed, state.rounds + 1, moving, error, state.size), {}
+
+    return as_vector(Aggregator(init, contribute, finish, SUM, encode))
+
+
+def _dimensions(rows: int, columns: int) -> tuple[int, int]:
+    return (
+        _validate.static_integer("rows", rows, at_least=1, at_most=2**10),
+        _validate.static_integer("columns", columns, at_least=1, at_most=2**30),
+    )
+
+
+def _mean(total: tuple[Array, Array]) -> Array:
+    summed, weight = total
+    return summed * (1 / jnp.where(weight > 0, weight, 1.0))

@@ -1,0 +1,53 @@
+"""The mean of updates that clients say in few coordinates."""
+
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx.aggregators._mean import mean
+
+
+def structured_mean() -> Aggregator:
+    """The weighted mean of updates, each of which travels as its coordinates in a subspace.
+
+    Its messages are those of :func:`fjx.clients.structured`: ``{"update", "coordinates", "choice"}``.
+
+    Guarantees: :func:`mean` of the updates; bits of a client: its coordinates and its choice, from which
+        the server makes the update as the client did.
+
+    Returns:
+        An :class:`fjx.Aggregator` that sums, whose result is like ``"update"``.
+
+    Raises:
+        ValueError: from ``init``, if the message is another.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators, wire
+        >>> a = aggregators.structured_mean()
+        >>> message = {"update": jnp.eye(4)[1], "coordinates": (jnp.ones(1),), "choice": ()}
+        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
+        >>> wire.bits(a.encode(jax.random.key(1), message, public))
+        32
+
+    References:
+        Konecny, McMahan, Yu, Richtarik, Suresh, Bacon, 2016 (arXiv:1610.05492).
+    """
+    inner = mean()
+
+    def init(message_like: TreeLike) -> Tree:
+        wanted = {"update", "coordinates", "choice"}
+        if not (isinstance(message_like, dict) and set(message_like) == wanted):
+            raise ValueError(
+                f"structured_mean needs the messages of fjx.clients.structured, dicts of "
+                f"{sorted(wanted)}"
+            )
+        return inner.init(message_like["update"])
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        return inner.contribute(key, message["update"], weight, public)
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return inner.finish(key, total, public)
+
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        return {"coordinates": message["coordinates"], "choice": message["choice"]}
+
+    return Aggregator(init, contribute, finish, SUM, encode)

@@ -10,6 +10,7 @@ from fjx import privacy as privacy
 from fjx import samplers as samplers
 from fjx import servers as servers
 from fjx import simulation as simulation
+from fjx import theory as theory
 from fjx import wire as wire
 from fjx._base import STACK as STACK
 from fjx._base import SUM as SUM
@@ -64,5 +65,6 @@ __all__ = [
     "servers",
     "simulate",
     "simulation",
+    "theory",
     "wire",
 ]

@@ -3,15 +3,40 @@
 from fjx.algorithms._adaptive import fedadagrad as fedadagrad
 from fjx.algorithms._adaptive import fedadam as fedadam
 from fjx.algorithms._adaptive import fedyogi as fedyogi
+from fjx.algorithms._compressed import compressed_gd as compressed_gd
+from fjx.algorithms._compressed import ef14 as ef14
+from fjx.algorithms._dasha import DashaState as DashaState
+from fjx.algorithms._dasha import dasha as dasha
+from fjx.algorithms._difference import DifferenceState as DifferenceState
+from fjx.algorithms._difference import Link as Link
+from fjx.algorithms._difference import diana as diana
+from fjx.algorithms._difference import difference as difference
+from fjx.algorithms._difference import ef21 as ef21
+from fjx.algorithms._difference import ef_bv as ef_bv
 from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
+from fjx.algorithms._marina import MarinaServerState as MarinaServerState
+from fjx.algorithms._marina import MarinaState as MarinaState
+from fjx.algorithms._marina import marina as marina
 from fjx.algorithms._private import dp_fedavg as dp_fedavg
 from fjx.algorithms._scaffold import scaffold as scaffold
 
 __all__ = [
+    "DashaState",
+    "DifferenceState",
+    "Link",
+    "MarinaServerState",
+    "MarinaState",
+    "compressed_gd",
+    "dasha",
+    "diana",
+    "difference",
     "dp_fedavg",
+    "ef14",
+    "ef21",
+    "ef_bv",
     "fedadagrad",
     "fedadam",
     "fedavg",
@@ -19,5 +44,6 @@ __all__ = [
     "fedprox",
     "fedsgd",
     "fedyogi",
+    "marina",
     "scaffold",
 ]

@@ -1,0 +1,91 @@
+"""Gradient descent with compressed gradients, with and without memory of what was lost."""
+
+from fjx import clients
+from fjx._base import Algorithm, Array, Compressor
+from fjx._compose import compose
+from fjx.aggregators import mean, uniform
+from fjx.algorithms._sgd import server_sgd
+from fjx.clients import LossFn
+from fjx.compressors import error_feedback
+
+
+def compressed_gd(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """Distributed compressed gradient descent: x = x - gamma mean C(grad f_i(x)).
+
+    Guarantees: none of convergence to the optimum: at a constant step it comes to rest in a
+        neighbourhood that grows with gamma, omega and the gradients at the optimum.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, unbiased.
+        learning_rate: gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
+        batch_size: examples at a time; bounds memory, changes nothing else.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.compressed_gd(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Khirirat, Feyzmahdavian, Johansson, *Distributed Learning with Compressed Gradients*, 2018
+        (arXiv:1806.06573).
+    """
+    return compose(
+        client=clients.gradient(loss_fn, batch_size=batch_size),
+        uplink=codec,
+        aggregator=uniform(mean()),
+        server=server_sgd(learning_rate),
+        downlink=downlink,
+    )
+
+
+def ef14(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """Error feedback: :func:`compressed_gd` with ``error_feedback(codec)``, for contractive codecs.
+
+    Guarantees: with e the mean of the residuals of all clients, x - gamma e moves like gradient descent
+        on gradients at x, exactly; at a constant step it comes to rest in a neighbourhood of the optimum
+        that shrinks with gamma, unless clients are alike.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k``.
+        learning_rate: gamma.
+        batch_size: examples at a time; bounds memory, changes nothing else.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.ef14(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Seide, Fu, Droppo, Li, Yu, *1-Bit Stochastic Gradient Descent*, Interspeech 2014; Stich,
+        Cordonnier, Jaggi, NeurIPS 2018 (arXiv:1809.07599).
+    """
+    return compressed_gd(
+        loss_fn, error_feedback(codec), learning_rate=learning_rate,
+        batch_size=batch_size, downlink=downlink,
+    )  # fmt: skip

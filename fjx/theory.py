@@ -1,0 +1,242 @@
+"""Step sizes and rates that theory proves, as functions of what a problem and a codec are.
+
+Every function takes the constants of :class:`fjx.data.Problem` and of a :class:`fjx.Contract`, and
+returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the theorem's
+Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all clients.
+"""
+
+import math
+from typing import NamedTuple
+
+from fjx import _validate
+
+__all__ = ["Theory", "compressed_gd", "dasha", "diana", "ef21", "ef_bv", "marina"]
+
+
+class Theory(NamedTuple):
+    """What a theorem says.
+
+    Attributes:
+        step_size: gamma, of the server.
+        rate: the factor of the Lyapunov function in a round; below one.
+        memory: lambda, a, or whatever the algorithm's second parameter is; None if it has none.
+        noise: the Lyapunov function's limit is at most ``noise`` times the mean of
+            ||grad f_i(x*)||^2; zero where the method converges.
+    """
+
+    step_size: float
+    rate: float
+    memory: float | None = None
+    noise: float = 0.0
+
+
+def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
+    """Compressed gradient descent with unbiased codecs: E||x - x*||^2, to a neighbourhood.
+
+    E||g||^2 <= 2 (L + 2 omega L_max / n) (f - f*) + 2 (omega / n) mean ||grad f_i(x*)||^2, from which
+    gamma = 1 / (L + 2 omega L_max / n), the rate 1 - gamma mu, and 2 gamma omega / (n mu) of noise.
+
+    Args:
+        L: smoothness of f.
+        L_max: the largest smoothness of an f_i, all of them convex.
+        mu: strong convexity of f.
+        omega: of the codec.
+        n: number of clients.
+
+    Returns:
+        A :class:`Theory` of E||x - x*||^2.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.compressed_gd(L=1.0, L_max=1.0, mu=0.1, omega=0.0, n=10)
+        Theory(step_size=1.0, rate=0.9, memory=None, noise=0.0)
+
+    References:
+        Gorbunov, Hanzely, Richtarik, *A Unified Theory of SGD: Variance Reduction, Sampling,
+        Quantization and Coordinate Descent*, AISTATS 2020 (arXiv:1905.11261), theorem 4.1.
+    """
+    _positive(L=L, L_max=L_max, mu=mu)
+    _validate.number("omega", omega, at_least=0)
+    gamma = 1 / (L + 2 * omega * L_max / n)
+    return Theory(gamma, 1 - gamma * mu, noise=2 * gamma * omega / (n * mu))
+
+
+def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
+    """EF21 with contractive codecs: f - f* + (gamma / theta) mean ||h_i - grad f_i||^2.
+
+    With theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta:
+    gamma = min(1 / (L + L_tilde sqrt(2 beta / theta)), theta / (2 mu)), and the rate 1 - gamma mu, in
+    every round and surely where the codec is deterministic.
+
+    Args:
+        L: smoothness of f.
+        L_tilde: root of the mean of the squares of the clients' L_i.
+        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
+        delta: of the codec.
+
+    Returns:
+        A :class:`Theory`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.ef21(L=1.0, L_tilde=1.0, mu=0.1, delta=1.0)
+        Theory(step_size=1.0, rate=0.9, memory=None, noise=0.0)
+
+    References:
+        Richtarik, Sokolov, Fatkhullin, NeurIPS 2021 (arXiv:2106.05203), theorem 2.
+    """
+    _positive(L=L, L_tilde=L_tilde, mu=mu)
+    _validate.number("delta", delta, above=0, at_most=1)
+    theta = 1 - math.sqrt(1 - delta)
+    beta = (1 - delta) / theta
+    gamma = min(1 / (L + L_tilde * math.sqrt(2 * beta / theta)), theta / (2 * mu))
+    return Theory(gamma, 1 - gamma * mu)
+
+
+def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
+    """DIANA with unbiased codecs.
+
+    E||x - x*||^2 + (4 omega gamma^2 / (a n)) mean ||h_i - grad f_i(x*)||^2 shrinks with
+    a = 1 / (1 + omega), gamma = 1 / (L_max (1 + 6 omega / n)) and the rate max(1 - gamma mu, 1 - a / 2).
+
+    Args:
+        L_max: the largest smoothness of an f_i, all of them convex.
+        mu: strong convexity of f.
+        omega: of the codec.
+        n: number of clients.
+
+    Returns:
+        A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.diana`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.diana(L_max=1.0, mu=0.1, omega=0.0, n=10)
+        Theory(step_size=1.0, rate=0.9, memory=1.0, noise=0.0)
+
+    References:
+        Mishchenko, Gorbunov, Takac, Richtarik, 2019 (arXiv:1901.09269); Horvath, Kovalev, Mishchenko,
+        Stich, Richtarik, 2019 (arXiv:1904.05115).
+    """
+    _positive(L_max=L_max, mu=mu)
+    _validate.number("omega", omega, at_least=0)
+    a = 1 / (1 + omega)
+    gamma = 1 / (L_max * (1 + 6 * omega / n))
+    return Theory(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
+
+
+def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theory:
+    """EF-BV with unbiased codecs: f - f* + (gamma / (2 theta)) mean ||h_i - grad f_i||^2.
+
+    With lambda = 1 / (1 + omega), nu = 1 / (1 + omega / n), r = 1 - lambda, r' = 1 - nu and
+    s = sqrt((1 + r) / (2 r)) - 1: gamma = 1 / (L + L_tilde sqrt(r' / r) / s), theta = s (1 + s) r / r',
+    and the rate max(1 - gamma mu, (1 + r) / 2).
+
+    Args:
+        L: smoothness of f.
+        L_tilde: root of the mean of the squares of the clients' L_i.
+        mu: the constant of Polyak and Lojasiewicz of f.
+        omega: of the codec, the clients' being independent; positive.
+        n: number of clients.
+
+    Returns:
+        A :class:`Theory`, whose ``memory`` is lambda.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.ef_bv(L=1.0, L_tilde=1.0, mu=0.1, omega=1.0, n=10).memory
+        0.5
+
+    References:
+        Condat, Yi, Richtarik, NeurIPS 2022 (arXiv:2205.04180), theorem 1.
+    """
+    _positive(L=L, L_tilde=L_tilde, mu=mu, omega=omega)
+    lam, nu = 1 / (1 + omega), n / (n + omega)
+    r, r_mean = 1 - lam, 1 - nu
+    s = math.sqrt((1 + r) / (2 * r)) - 1
+    gamma = 1 / (L + L_tilde * math.sqrt(r_mean / r) / s)
+    return Theory(gamma, max(1 - gamma * mu, (1 + r) / 2), memory=lam)
+
+
+def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float) -> Theory:
+    """MARINA with unbiased codecs: f - f*, up to the first estimate's error.
+
+    gamma = min(1 / (L + L_hat sqrt(2 (1 - p) omega / (p n))), p / (2 mu)), and the rate 1 - gamma mu.
+
+    Args:
+        L: smoothness of f.
+        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: the constant of Polyak and Lojasiewicz of f.
+        omega: of the codec, the clients' being independent.
+        n: number of clients.
+        p: of a whole gradient.
+
+    Returns:
+        A :class:`Theory`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.marina(L=1.0, L_hat=1.0, mu=0.1, omega=3.0, n=10, p=1.0)
+        Theory(step_size=1.0, rate=0.9, memory=None, noise=0.0)
+
+    References:
+        Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), theorem 2.2.
+    """
+    _positive(L=L, L_hat=L_hat, mu=mu)
+    _validate.number("omega", omega, at_least=0)
+    _validate.number("p", p, above=0, at_most=1)
+    gamma = min(1 / (L + L_hat * math.sqrt(2 * (1 - p) * omega / (p * n))), p / (2 * mu))
+    return Theory(gamma, 1 - gamma * mu)
+
+
+def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
+    """DASHA with unbiased codecs: f - f*, up to the first estimates' errors.
+
+    a = 1 / (2 omega + 1), gamma = min(1 / (L + L_hat sqrt(40 omega (2 omega + 1) / n)), a / (4 mu)), and
+    the rate 1 - gamma mu.
+
+    Args:
+        L: smoothness of f.
+        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: the constant of Polyak and Lojasiewicz of f.
+        omega: of the codec, the clients' being independent.
+        n: number of clients.
+
+    Returns:
+        A :class:`Theory`, whose ``memory`` is a, the ``momentum`` of :func:`fjx.algorithms.dasha`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.dasha(L=1.0, L_hat=1.0, mu=0.1, omega=0.0, n=10)
+        Theory(step_size=1.0, rate=0.9, memory=1.0, noise=0.0)
+
+    References:
+        Tyurin, Richtarik, ICLR 2023 (arXiv:2202.01268), theorem for the Polyak-Lojasiewicz condition.
+    """
+    _positive(L=L, L_hat=L_hat, mu=mu)
+    _validate.number("omega", omega, at_least=0)
+    a = 1 / (2 * omega + 1)
+    gamma = min(1 / (L + L_hat * math.sqrt(40 * omega * (2 * omega + 1) / n)), a / (4 * mu))
+    return Theory(gamma, 1 - gamma * mu, memory=a)
+
+
+def _positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        _validate.number(name, value, above=0)

@@ -179,7 +179,8 @@ def compose(
         return RoundState(
             server=state,
             aggregator=aggregator.init(client.message(params)),
-            downlink=downlink.init(_broadcast_like(server, params)),
+            # Receivers have the first model: a codec that remembers begins with it.
+            downlink=downlink.init(server.broadcast(state)),
         )
 
     def init_client(params: Tree) -> ClientRow:

@@ -4,6 +4,7 @@ from fjx.algorithms._adaptive import fedadagrad as fedadagrad
 from fjx.algorithms._adaptive import fedadam as fedadam
 from fjx.algorithms._adaptive import fedyogi as fedyogi
 from fjx.algorithms._compressed import compressed_gd as compressed_gd
+from fjx.algorithms._compressed import double_squeeze as double_squeeze
 from fjx.algorithms._compressed import ef14 as ef14
 from fjx.algorithms._dasha import DashaState as DashaState
 from fjx.algorithms._dasha import dasha as dasha
@@ -13,6 +14,7 @@ from fjx.algorithms._difference import diana as diana
 from fjx.algorithms._difference import difference as difference
 from fjx.algorithms._difference import ef21 as ef21
 from fjx.algorithms._difference import ef_bv as ef_bv
+from fjx.algorithms._difference import mcm as mcm
 from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
@@ -21,6 +23,9 @@ from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
 from fjx.algorithms._private import dp_fedavg as dp_fedavg
+from fjx.algorithms._scaffnew import ScaffnewServerState as ScaffnewServerState
+from fjx.algorithms._scaffnew import ScaffnewState as ScaffnewState
+from fjx.algorithms._scaffnew import scaffnew as scaffnew
 from fjx.algorithms._scaffold import scaffold as scaffold
 
 __all__ = [
@@ -29,10 +34,13 @@ __all__ = [
     "Link",
     "MarinaServerState",
     "MarinaState",
+    "ScaffnewServerState",
+    "ScaffnewState",
     "compressed_gd",
     "dasha",
     "diana",
     "difference",
+    "double_squeeze",
     "dp_fedavg",
     "ef14",
     "ef21",
@@ -45,5 +53,7 @@ __all__ = [
     "fedsgd",
     "fedyogi",
     "marina",
+    "mcm",
+    "scaffnew",
     "scaffold",
 ]

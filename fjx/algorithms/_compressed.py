@@ -6,7 +6,7 @@ from fjx._compose import compose
 from fjx.aggregators import mean, uniform
 from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
-from fjx.compressors import error_feedback
+from fjx.compressors import error_feedback, tracked
 
 
 def compressed_gd(
@@ -88,4 +88,44 @@ def ef14(
     return compressed_gd(
         loss_fn, error_feedback(codec), learning_rate=learning_rate,
         batch_size=batch_size, downlink=downlink,
+    )  # fmt: skip
+
+
+def double_squeeze(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+) -> Algorithm:
+    """DoubleSqueeze: error feedback on both ends, :func:`ef14` with ``downlink=tracked(codec)``.
+
+    The server's model x moves by the mean of what clients sent, and clients compute at w, which moves by
+    C(x - w): what the downlink lost is what x is ahead.
+
+    Guarantees: with e the mean of the clients' residuals, x - gamma e moves like gradient descent on
+        gradients at w, exactly; bits: those of the codec in both directions.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k``.
+        learning_rate: gamma.
+        batch_size: examples at a time; bounds memory, changes nothing else.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.double_squeeze(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Tang, Yu, Lian, Zhang, Liu, *DoubleSqueeze: Parallel Stochastic Gradient Descent with Double-Pass
+        Error-Compensated Compression*, ICML 2019 (arXiv:1905.05957).
+    """
+    return ef14(
+        loss_fn, codec, learning_rate=learning_rate,
+        batch_size=batch_size, downlink=tracked(codec),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from fjx._base import (
 from fjx._compose import compose
 from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
+from fjx.compressors import tracked
 from fjx.compressors._chain import require_compressor
 
 
@@ -260,4 +261,44 @@ def diana(
     return ef_bv(
         loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
         batch_size=batch_size, lam=lam, nu=1.0, downlink=downlink,
+    )  # fmt: skip
+
+
+def mcm(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    num_clients: int,
+    learning_rate: float | Array,
+    batch_size: int,
+    lam: Array | float,
+) -> Algorithm:
+    """MCM: :func:`diana` in the uplink, and differences of models in the downlink.
+
+    The server keeps the model x itself; clients compute at H + C(x - H), H a memory of both ends.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, unbiased with an omega, of both directions.
+        num_clients: of the whole population, all of whom take part.
+        learning_rate: gamma.
+        batch_size: examples at a time; bounds memory, changes nothing else.
+        lam: of the memories of both ends, at most 1 / (1 + omega).
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.mcm(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1), num_clients=100,
+        ...     learning_rate=0.1, batch_size=10, lam=0.1)
+
+    References:
+        Philippenko, Dieuleveut, *Preserved Central Model for Faster Bidirectional Compression in
+        Distributed Settings*, NeurIPS 2021 (arXiv:2102.12528).
+    """
+    return diana(
+        loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
+        batch_size=batch_size, lam=lam, downlink=tracked(codec, lam=lam),
     )  # fmt: skip

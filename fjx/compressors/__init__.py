@@ -16,9 +16,11 @@ from fjx.compressors._eden import lloyd_max as lloyd_max
 from fjx.compressors._entropy import entropy as entropy
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._feedback import MomentumState as MomentumState
+from fjx.compressors._feedback import TrackedState as TrackedState
 from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._feedback import momentum_correction as momentum_correction
 from fjx.compressors._feedback import rescaling as rescaling
+from fjx.compressors._feedback import tracked as tracked
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._identity import stochastic_cast as stochastic_cast
@@ -59,6 +61,7 @@ __all__ = [
     "MomentumState",
     "Row",
     "SumState",
+    "TrackedState",
     "absmax",
     "bernoulli",
     "blockwise",
@@ -106,4 +109,5 @@ __all__ = [
     "terngrad",
     "threshold",
     "top_k",
+    "tracked",
 ]

@@ -42,9 +42,11 @@ from fjx.wire._trees import Chosen as Chosen
 from fjx.wire._trees import Coded as Coded
 from fjx.wire._trees import Flat as Flat
 from fjx.wire._trees import Held as Held
+from fjx.wire._trees import Known as Known
 from fjx.wire._trees import Leaves as Leaves
 from fjx.wire._trees import Selected as Selected
 from fjx.wire._trees import Summed as Summed
+from fjx.wire._trees import Tracked as Tracked
 from fjx.wire._words import pack_words as pack_words
 from fjx.wire._words import unpack_words as unpack_words
 
@@ -61,6 +63,7 @@ __all__ = [
     "Held",
     "KLevel",
     "Kept",
+    "Known",
     "Lazy",
     "Leaves",
     "LloydMax",
@@ -84,6 +87,7 @@ __all__ = [
     "Summed",
     "Ternary",
     "Thinned",
+    "Tracked",
     "TwoMeans",
     "Words",
     "bits",

@@ -19,7 +19,7 @@ from fjx.wire._coders import (
 )
 from fjx.wire._pack import pack
 from fjx.wire._payload import Payload, Ragged
-from fjx.wire._trees import Chosen, Coded
+from fjx.wire._trees import Chosen, Coded, Known
 
 
 def bits(payload: TreeLike) -> int:
@@ -197,6 +197,8 @@ def sections(
             yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
             for number, part in enumerate(leaf.parts):
                 yield from sections(part, None, (*only_if, (leaf.which, number)), coder)
+            continue
+        if isinstance(leaf, Known):
             continue
         if isinstance(leaf, Coded):
             yield from sections(leaf.inner, count, only_if, leaf.coder)

@@ -28,7 +28,7 @@ from fjx.wire._bits import Section, children, leaf_width, sections, write
 from fjx.wire._coders import from_numbers, read_integers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import Payload, Structure
-from fjx.wire._trees import Chosen
+from fjx.wire._trees import Chosen, without_known
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -60,6 +60,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
+    payload = without_known(payload)
     schema = _schema(payload)
     body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
@@ -119,6 +120,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
+    like = None if like is None else without_known(like)
     expected = None if like is None else _schema(like)
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]

@@ -179,3 +179,48 @@ class Held(Ragged):
         """There are no more than there is room for."""
         if isinstance(self.values, ARRAYS):
             require_count(self, self.values.shape[0])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Known(Payload):
+    """What the receiver has already: it costs nothing, and no byte of it is written.
+
+    Attributes:
+        value: any arrays; None where the payload was read from bytes, until the receiver puts its own.
+    """
+
+    value: Tree
+
+    def check(self) -> None:
+        """Nothing was read."""
+
+
+def without_known(payload: Tree) -> Tree:
+    """The payload as bytes have it: every :class:`Known` empty."""
+
+    def is_known(part: Tree) -> bool:
+        return isinstance(part, Known)
+
+    return jax.tree.map(
+        lambda part: Known(None) if is_known(part) else part, payload, is_leaf=is_known
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tracked(Payload):
+    """How a message differs from what its receiver remembers.
+
+    Attributes:
+        change: a payload of the difference.
+        memory: what the receiver remembers.
+    """
+
+    change: Tree
+    memory: Known
+
+    def check(self) -> None:
+        """The memory is the receiver's own."""
+        if not isinstance(self.memory, Known):
+            raise ValueError("Tracked.memory must be a Known")

@@ -103,6 +103,8 @@ EXAMPLES = {
     "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
     "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
     "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
+    "Known": lambda: [wire.Known(None)],
+    "Tracked": lambda: [wire.Tracked(sparse(), wire.Known(None))],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

@@ -6,6 +6,7 @@ from fjx.algorithms._adaptive import fedyogi as fedyogi
 from fjx.algorithms._compressed import compressed_gd as compressed_gd
 from fjx.algorithms._compressed import double_squeeze as double_squeeze
 from fjx.algorithms._compressed import ef14 as ef14
+from fjx.algorithms._compressed import sign_sgd as sign_sgd
 from fjx.algorithms._dasha import DashaState as DashaState
 from fjx.algorithms._dasha import dasha as dasha
 from fjx.algorithms._difference import DifferenceState as DifferenceState
@@ -13,6 +14,7 @@ from fjx.algorithms._difference import Link as Link
 from fjx.algorithms._difference import diana as diana
 from fjx.algorithms._difference import difference as difference
 from fjx.algorithms._difference import ef21 as ef21
+from fjx.algorithms._difference import ef21_sgdm as ef21_sgdm
 from fjx.algorithms._difference import ef_bv as ef_bv
 from fjx.algorithms._difference import mcm as mcm
 from fjx.algorithms._fedavg import fedavg as fedavg
@@ -44,6 +46,7 @@ __all__ = [
     "dp_fedavg",
     "ef14",
     "ef21",
+    "ef21_sgdm",
     "ef_bv",
     "fedadagrad",
     "fedadam",
@@ -56,4 +59,5 @@ __all__ = [
     "mcm",
     "scaffnew",
     "scaffold",
+    "sign_sgd",
 ]

@@ -1,9 +1,11 @@
 """Gradient descent with compressed gradients, with and without memory of what was lost."""
 
+import optax
+
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
 from fjx._compose import compose
-from fjx.aggregators import mean, uniform
+from fjx.aggregators import mean, sign_vote, uniform
 from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
 from fjx.compressors import error_feedback, tracked
@@ -129,3 +131,43 @@ def double_squeeze(
         loss_fn, codec, learning_rate=learning_rate,
         batch_size=batch_size, downlink=tracked(codec),
     )  # fmt: skip
+
+
+def sign_sgd(
+    loss_fn: LossFn,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    rate: float | Array = 1.0,
+) -> Algorithm:
+    """SignSGD with majority vote: one bit a coordinate up, and a step of one size everywhere.
+
+    Each client votes with the signs of its stochastic gradient, or of an average of them (Signum).
+
+    Guarantees: none of convergence where clients differ, or noise is skewed: the sign of a mean is not
+        the mean of signs; half of the clients less one may vote against the others.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        learning_rate: the size of the step.
+        batch_size: examples in a batch.
+        rate: of the average, in (0, 1].
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.sign_sgd(
+        ...     lambda w, x, key: (w - x).mean(), learning_rate=0.01, batch_size=10)
+
+    References:
+        Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434); Bernstein,
+        Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019 (arXiv:1810.05291).
+    """
+    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    return compose(
+        client=clients.averaged(batch, rate=rate),
+        aggregator=sign_vote(),
+        server=server_sgd(learning_rate),
+    )

@@ -3,6 +3,7 @@
 from typing import NamedTuple, TypedDict
 
 import jax.numpy as jnp
+import optax
 
 from fjx import _tree, _validate, clients
 from fjx._base import (
@@ -217,6 +218,51 @@ def ef21(
         loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
         batch_size=batch_size, lam=1.0, nu=1.0, downlink=downlink,
     )  # fmt: skip
+
+
+def ef21_sgdm(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    num_clients: int,
+    learning_rate: float | Array,
+    batch_size: int,
+    rate: float | Array,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """EF21-SGDM: :func:`ef21` on averages of stochastic gradients, of one batch a round.
+
+    v_i = (1 - eta) v_i + eta grad f_i(x, batch), and the changes of v_i are compressed.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k``.
+        num_clients: of the whole population.
+        learning_rate: gamma.
+        batch_size: examples in a batch.
+        rate: eta in (0, 1]; 1 is EF21 with stochastic gradients.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.ef21_sgdm(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1), num_clients=100,
+        ...     learning_rate=0.1, batch_size=10, rate=0.1)
+
+    References:
+        Fatkhullin, Tyurin, Richtarik, *Momentum Provably Improves Error Feedback!*, NeurIPS 2023
+        (arXiv:2305.15155), algorithm 1.
+    """
+    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    return compose(
+        client=clients.averaged(batch, rate=rate),
+        server=server_sgd(learning_rate),
+        downlink=downlink,
+        **difference(codec, num_clients=num_clients),
+    )
 
 
 def diana(

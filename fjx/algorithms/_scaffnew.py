@@ -59,8 +59,8 @@ def scaffnew(
 
     Each client steps x_i = x_i - gamma (grad f_i(x_i) - h_i).  After each step all average, with
     probability p and the same coin, x = mean x_i, and h_i = h_i + (p / gamma) (x - x_i).  A round is
-    what lies between two averages: its number of steps is geometric, and follows from ``seed`` and the number
-    of the round, so that all clients and their server know it.
+    what lies between two averages: its number of steps is geometric, and follows from ``seed`` and
+    the number of the round, so that all clients and their server know it.
 
     Guarantees: with full gradients it converges to the optimum however much clients differ, in
         sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; all clients take

@@ -1,5 +1,7 @@
 """What a client does in a round: local training, exact on ragged data."""
 
+from fjx.clients._average import AveragedState as AveragedState
+from fjx.clients._average import averaged as averaged
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
 from fjx.clients._loss import LossFn as LossFn
@@ -20,10 +22,12 @@ from fjx.clients._submodel import random_units as random_units
 from fjx.clients._submodel import submodel as submodel
 
 __all__ = [
+    "AveragedState",
     "Loss",
     "LossFn",
     "Subspace",
     "Units",
+    "averaged",
     "fixed_mask",
     "gradient",
     "held_coordinates",

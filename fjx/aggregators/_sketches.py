@@ -98,7 +98,9 @@ def fetch_sgd(
 
     Guarantees: linear in the clients' messages; with one row and at least d columns it is, to
         rounding, top-k with momentum and error feedback of the exact mean; bits up: 32 rows * columns.
-        Delta has k coordinates that are not zero, but the broadcast is billed whole.
+        Delta has k coordinates that are not zero, but the broadcast is billed whole.  An estimate errs
+        by about ||E|| / sqrt(columns), and the largest of them are the most wrong: with k above a tenth
+        of the columns what moves the model is mostly error, and the method may diverge.
 
     Args:
         ratio: of the coordinates of the whole message that Delta keeps, in (0, 1].

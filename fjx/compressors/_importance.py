@@ -111,6 +111,8 @@ def _systematic(start: Array, probabilities: Array) -> tuple[Array, Array]:
     # Of what is not zero the probability is not.
     words = (jnp.where(certain, 0.0, probabilities) * 2.0**32).astype(jnp.uint32)
     words = jnp.where((probabilities > 0) & ~certain, jnp.maximum(words, jnp.uint32(1)), words)
-    sums = jnp.cumsum(words, dtype=jnp.uint32) + start
+    # Signed words add up to the same bits, and compilers for phones can sum them.
+    signed = jnp.cumsum(jax.lax.bitcast_convert_type(words, jnp.int32), dtype=jnp.int32)
+    sums = jax.lax.bitcast_convert_type(signed, jnp.uint32) + start
     kept = certain | (sums < words)
     return kept, jnp.where(certain, 1.0, words.astype(jnp.float32) * 2.0**-32)

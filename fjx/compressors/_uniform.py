@@ -124,9 +124,11 @@ def k_level(*, levels: int) -> Compressor:
         return KLevel(codes, jnp.where(broken, 0.0, least), step, levels, x.dtype.name)
 
     def decode(payload: KLevel) -> Array:
+        # By halves where the whole span is beyond float32, though no level is.
+        half = jnp.where(payload.step > 2.0**100, 0.5, 1.0)
+        above = payload.codes.astype(jnp.float32) * (half * payload.step)
         # Fused with the sum the product would not be rounded, in some programs and not in others.
-        above = jax.lax.optimization_barrier(payload.codes.astype(jnp.float32) * payload.step)
-        x = payload.least + above
+        x = (half * payload.least + jax.lax.optimization_barrier(above)) / half
         return x.astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:

@@ -44,8 +44,7 @@ def sampling(write: Write, repetitions: int) -> None:
             @jax.jit
             def draw(key: jax.Array, sampler=sampler, population=population) -> jax.Array:
                 def step(total: jax.Array, round: jax.Array) -> tuple[jax.Array, None]:
-                    key_round = jax.random.fold_in(key, round)
-                    return total ^ sampler.sample(key_round, round, population).ids, None
+                    return total ^ sampler.sample(key, round, population).ids, None
 
                 start = jnp.zeros(sampler.capacity(population), jnp.int32)
                 return jax.lax.scan(step, start, jnp.arange(DRAWS))[0]

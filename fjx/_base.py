@@ -258,12 +258,25 @@ class MessageLike(Protocol):
         """The template (shapes and dtypes) of the message that ``update`` returns."""
 
 
+class Settle(Protocol):
+    def __call__(self, received: Tree, state: Tree, public: Public, /) -> Tree:
+        """On the client, once its message is on the wire: the state that it keeps.
+
+        ``received`` is what the server decodes of the message, ``state`` what ``update`` returned.
+        """
+
+
 class ClientUpdate(NamedTuple):
-    """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too."""
+    """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too.
+
+    Where what a client remembers depends on what its codec made of the message, or on its place in the
+    cohort, ``settle`` says how; else it is None.
+    """
 
     init: ClientInit
     update: ClientStep
     message: MessageLike
+    settle: Settle | None = None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -396,9 +409,12 @@ class Algorithm(NamedTuple):
         init_client: ``(params) -> row``, one client's state; a table of them is indexed by id.
         round: ``(key, state, rows, cohort) -> (state, rows, metrics)``.
         traffic: ``(params) -> Traffic``, from shapes alone.
+        aggregator: how the clients' messages meet, for whoever has to know what ran (a
+            :class:`fjx.privacy.Plan`); None of an algorithm that was not composed.
     """
 
     init: Callable[[Tree], Any]
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
+    aggregator: Aggregator | None = None

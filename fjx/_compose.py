@@ -178,10 +178,13 @@ def compose(
         state = server.init(params)
         return RoundState(
             server=state,
-            aggregator=aggregator.init(client.message(params)),
+            aggregator=aggregator.init(received_like(params)),
             # Receivers have the first model: a codec that remembers begins with it.
             downlink=downlink.init(server.broadcast(state)),
         )
+
+    def received_like(params: Tree) -> TreeLike:
+        return jax.eval_shape(uplink.decode, payload_like(uplink, client.message(params)))
 
     def init_client(params: Tree) -> ClientRow:
         return ClientRow(client.init(params), uplink.init(client.message(params)))
@@ -226,19 +229,23 @@ def compose(
             counts = (slot.weight > 0) & finite
             weight = jnp.where(counts, slot.weight, 0.0)
             received = _tree.where(counts, received, _tree.zeros_like(received))
-            # A clone, because every client draws the same from it on purpose.
-            key_shared = jax.random.clone(shared.key_public)
-            public = Public(shared.aggregator, key_shared, slot.rank, shared.invited)
-            contribution = aggregator.contribute(key_contribute, received, weight, public)
+
+            def public() -> Public:
+                # A clone, because every client draws the same from it on purpose.
+                key_shared = jax.random.clone(shared.key_public)
+                return Public(shared.aggregator, key_shared, slot.rank, shared.invited)
+
+            contribution = aggregator.contribute(key_contribute, received, weight, public())
             if aggregator.combine is SUM:
                 # Whatever an aggregator adds of its own (local noise, say), an absentee adds none.
                 contribution = _tree.where(counts, contribution, _tree.zeros_like(contribution))
 
+            if client.settle is not None:
+                memory = client.settle(received, memory, public())
             row = _tree.where(counts, ClientRow(memory, residual), slot.row)
             tally = _tally(counts, (slot.weight > 0) & ~finite, slot.size, metrics)
             if aggregator.encode is not None:
-                again = public._replace(key=jax.random.clone(public.key))
-                payload = aggregator.encode(jax.random.clone(key_contribute), received, again)
+                payload = aggregator.encode(jax.random.clone(key_contribute), received, public())
             if is_ragged(payload):
                 tally["sent"] = _halves(slot.weight > 0, payload)
             if aggregator.combine is STACK:
@@ -270,10 +277,9 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        message_like = client.message(params)
         coder = aggregator.encode
         if coder is None:
-            sent = payload_like(uplink, message_like)
+            sent = payload_like(uplink, client.message(params))
         else:
 
             def encode(key: Key, message: Tree, rank: Array) -> Tree:
@@ -281,13 +287,13 @@ def compose(
                 return coder(key, message, public)
 
             key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
-            sent = jax.eval_shape(encode, key, message_like, rank)
+            sent = jax.eval_shape(encode, key, received_like(params), rank)
         return Traffic(
             uplink=wire.bits(sent),
             downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
         )
 
-    return Algorithm(init, init_client, run_round, traffic)
+    return Algorithm(init, init_client, run_round, traffic, aggregator)
 
 
 def _client_keys(shared: _Shared, slot: _Slot) -> Array:

@@ -1,30 +1,12 @@
 """Central differential privacy: a bounded, noised sum over a public number."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx.privacy import Mechanism
+from fjx.privacy import Contribution, Mechanism
 from fjx.privacy._clip import require_floating
-
-
-class Contribution(NamedTuple):
-    """What one client adds to the round; all zeros if it does not take part.
-
-    Attributes:
-        update: the clipped message, in float32.
-        clients: ``i32[]``, one.
-        clipped: ``i32[]``, whether the message was scaled down.
-        norm: ``f32[]``, its norm before.
-    """
-
-    update: Tree
-    clients: Array
-    clipped: Array
-    norm: Array
 
 
 def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
@@ -32,8 +14,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     message = (sum_i 1[w_i > 0] clip(x_i) + noise) / ``denominator``.
 
-    Every client counts alike: weights are turned into 0 and 1, because a weight would multiply the
-    sensitivity.  The denominator is a public number such as the *expected* cohort, never the realised
+    Every client counts alike, because a weight would multiply the sensitivity, unless the mechanism's
+    bound has weights clamped (:func:`fjx.privacy.weighted`).  The denominator is a public number such as the *expected* cohort, never the realised
     one, which depends on who came.  Its choice does not change epsilon.
 
     The metrics ``unnoised_clipped`` and ``unnoised_norm`` are computed from the clients' updates
@@ -55,7 +37,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     Returns:
         An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are
         ``unnoised_clipped`` (the fraction of participants that was scaled down), ``unnoised_norm``
-        (their mean norm before) and ``noise_std`` (of each coordinate of the result; public).
+        (their mean norm before), ``noise_std`` (of each coordinate of the result; public), and those
+        of the mechanism.
 
     Raises:
         TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not
@@ -86,10 +69,11 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     def init(message_like: TreeLike) -> Tree:
         require_floating("message", message_like)
-        return ()
+        return mechanism.init(message_like)
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Contribution:
-        result = mechanism.clip(jax.tree.map(lambda x: x.astype(jnp.float32), message))
+        wide = jax.tree.map(lambda x: x.astype(jnp.float32), message)
+        result = mechanism.clip(wide, weight, public.state)
         taking_part = (weight > 0) & result.finite
         share = Contribution(
             update=result.update,
@@ -101,14 +85,14 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     def finish(key: Key, total: Contribution, public: Public) -> tuple[Tree, Tree, Metrics]:
         factor = 1 / jnp.asarray(denominator, jnp.float32)
-        noisy = mechanism.noise(key, total.update)
-        std = jnp.asarray(mechanism.noise_multiplier * mechanism.clip_norm, jnp.float32)
+        noisy, state, own = mechanism.release(key, total, public.state)
         clients = jnp.maximum(total.clients, 1).astype(jnp.float32)
         metrics = {
+            **own,
             "unnoised_clipped": total.clipped.astype(jnp.float32) / clients,
             "unnoised_norm": total.norm / clients,
-            "noise_std": std * factor,
+            "noise_std": own["noise_std"] * factor,
         }
-        return _tree.scale(factor, noisy), public.state, metrics
+        return _tree.scale(factor, noisy), state, metrics
 
     return Aggregator(init, contribute, finish, SUM)

@@ -9,10 +9,15 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
+from fjx.privacy._clip import Norm as Norm
+from fjx.privacy._clip import Relation as Relation
+from fjx.privacy._clip import by_global_norm as by_global_norm
 from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
+from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
-from fjx.privacy._mechanisms import Relation as Relation
+from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import gaussian as gaussian
 from fjx.privacy.accounting import Epsilon as Epsilon
 from fjx.privacy.accounting import Method as Method
@@ -20,11 +25,16 @@ from fjx.privacy.accounting import calibrate as calibrate
 from fjx.privacy.accounting import epsilon as epsilon
 
 __all__ = [
+    "Bound",
     "Clipped",
+    "Contribution",
     "Epsilon",
     "Mechanism",
     "Method",
+    "Norm",
+    "Participation",
     "Relation",
+    "by_global_norm",
     "calibrate",
     "clip_by_global_norm",
     "epsilon",

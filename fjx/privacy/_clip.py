@@ -1,7 +1,8 @@
 """Bounding what one client can contribute."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,12 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, Tree
+
+Relation = Literal["add_or_remove_one", "replace_one"]
+"""What makes two populations neighbours: one client more or less, or one client's data replaced."""
+
+Norm = Literal["l2", "l1", "linf"]
+"""The norms in which a contribution can be bounded."""
 
 _BLOCK = 64  # additions in a row, see _sum
 
@@ -30,6 +37,54 @@ class Clipped(NamedTuple):
     norm: Array
     clipped: Array
     finite: Array
+
+
+class Bound(NamedTuple):
+    """What one client may add to a sum: how it is enforced, and how far it then moves the sum.
+
+    Attributes:
+        clip: ``(update, weight) -> Clipped``, what one client contributes; no axis of clients.  ``weight``
+            is positive; most bounds count every client alike and do not look at it.
+        norm: in which norm the sum is bounded: ``"l2"``, ``"l1"`` or ``"linf"``.
+        radius: C: what one client contributes has at most this norm, whatever it sends.  A sum of such
+            contributions moves by at most C if a client comes or goes, by 2 C if its data are replaced.
+            May be traced.
+    """
+
+    clip: Callable[[Tree, Array], Clipped]
+    norm: Norm
+    radius: Array | float
+
+    def sensitivity(self, relation: Relation) -> Array | float:
+        """How far the sum moves between neighbours, in :attr:`norm`."""
+        require_relation(relation)
+        return self.radius if relation == "add_or_remove_one" else 2 * self.radius
+
+
+def by_global_norm(clip_norm: Array | float) -> Bound:
+    """Every client counts alike, with an L2 norm of at most C: :func:`clip_by_global_norm`.
+
+    Args:
+        clip_norm: C, positive; may be traced.
+
+    Returns:
+        A :class:`Bound` in the L2 norm.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: not positive, or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> bound = by_global_norm(2.0)
+        >>> bound.sensitivity("add_or_remove_one"), bound.sensitivity("replace_one")
+        (2.0, 4.0)
+
+    References:
+        McMahan, Ramage, Talwar, Zhang, ICLR 2018 (arXiv:1710.06963).
+    """
+    _validate.number("clip_norm", clip_norm, above=0)
+    return Bound(lambda update, weight: clip_by_global_norm(update, clip_norm), "l2", clip_norm)
 
 
 def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
@@ -114,6 +169,16 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
         clipped=clipped,
         finite=finite,
     )
+
+
+def require_relation(relation: Any) -> None:
+    """Raises unless ``relation`` is one of :data:`Relation`.
+
+    Raises:
+        ValueError: naming those that are.
+    """
+    if relation not in get_args(Relation):
+        raise ValueError(f"relation must be one of {get_args(Relation)}, got {relation!r}")
 
 
 def require_floating(name: str, tree: Tree) -> None:

@@ -1,43 +1,78 @@
 """Mechanisms: the bound, the noise and what describes them, in one value."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fjx import _random, _validate
-from fjx._base import Array, Key, Tree
-from fjx.privacy._clip import Clipped, clip_by_global_norm, require_floating
+from fjx._base import Array, Key, Metrics, Tree, TreeLike
+from fjx.privacy._clip import Bound, Clipped, Relation, by_global_norm, require_floating
 
-Relation = Literal["add_or_remove_one", "replace_one"]
-"""What makes two populations neighbours: one client more or less, or one client's data replaced."""
+
+class Contribution(NamedTuple):
+    """What one client adds to a round, and, added up, what the server sees; zeros of an absentee.
+
+    Attributes:
+        update: the bounded message, in float32.
+        clients: ``i32[]``, one.
+        clipped: ``i32[]``, whether the message was scaled down.
+        norm: ``f32[]``, its norm before.
+    """
+
+    update: Tree
+    clients: Array
+    clipped: Array
+    norm: Array
+
+
+class Participation(NamedTuple):
+    """How often one client may take part in a run, for noise that is not independent between rounds.
+
+    Attributes:
+        rounds: T, the length of the run.
+        separation: b, at least 1: between two of its rounds t < t' there are t' - t >= b.
+        most: k, the most rounds that it takes part in.
+    """
+
+    rounds: int
+    separation: int
+    most: int
 
 
 class Mechanism(NamedTuple):
     """A sum of bounded updates plus noise, described by the object that adds the noise.
 
     Attributes:
-        clip: ``(update) -> Clipped``, what one client contributes; no axis of clients.
-        noise: ``(key, total) -> total``, adds the noise to the sum.  Once a round, on the *sum*.
-        clip_norm: C, the bound on one contribution's norm; may be traced.
-        noise_multiplier: the noise's standard deviation in units of C, on the sum; may be traced.
+        init: ``(message_like) -> state``, before the first round: an adaptive bound, past noise; ``()``
+            for most mechanisms.  It is public: every client is sent it, and no key is ever in it.
+        clip: ``(update, weight, state) -> Clipped``, what one client contributes; no axis of clients.
+        release: ``(key, total, state) -> (noised sum, state, metrics)``, on the :class:`Contribution` of
+            all clients together: adds noise *once*, on the *sum*.  Of its metrics ``noise_std`` is that
+            of a coordinate of the sum.
+        noise_multiplier: z, the noise's standard deviation in units of what a client may contribute, on
+            the sum; may be traced.
         sensitivity: ``(relation) -> float``, how far the sum moves between neighbours: C if a client
             comes or goes, 2 C if its data are replaced.
         event: ``(moves) -> DpEvent`` of dp-accounting, one release of a sum that moves by at most
-            ``moves`` clip norms.  How many that is depends on the relation *and* on the accountant's
-            convention; :func:`fjx.privacy.epsilon` knows both.
+            ``moves`` times what a client may contribute.  How many that is depends on the relation *and*
+            on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
+        correlation: None where the noise of a round is independent of that of others, and each round is
+            a release.  Else ``(Participation) -> float``: the whole run is *one* release, of a sequence
+            that a client moves by at most so many times what it may contribute to a round.
     """
 
-    clip: Callable[[Tree], Clipped]
-    noise: Callable[[Key, Tree], Tree]
-    clip_norm: Array | float
+    init: Callable[[TreeLike], Tree]
+    clip: Callable[[Tree, Array, Tree], Clipped]
+    release: Callable[[Key, Contribution, Tree], tuple[Tree, Tree, Metrics]]
     noise_multiplier: Array | float
     sensitivity: Callable[[Relation], Array | float]
     event: Callable[[float], Any]
+    correlation: Callable[[Participation], float] | None = None
 
 
-def gaussian(*, clip_norm: Array | float, noise_multiplier: Array | float) -> Mechanism:
+def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
     r"""The Gaussian mechanism on a sum of clipped updates.
 
     M(x_1, ..., x_m) = sum_i clip(x_i) + N(0, (z C)^2 I), with C = ``clip_norm`` and
@@ -53,7 +88,8 @@ def gaussian(*, clip_norm: Array | float, noise_multiplier: Array | float) -> Me
         only; equal keys give equal noise; z = 0 adds nothing (and epsilon is inf).
 
     Args:
-        clip_norm: C > 0, see :func:`clip_by_global_norm`; may be traced.
+        clip_norm: C > 0, see :func:`clip_by_global_norm`; may be traced.  Or a :class:`Bound` in the L2
+            norm, whose radius is C.
         noise_multiplier: z >= 0; may be traced.
 
     Returns:
@@ -62,14 +98,15 @@ def gaussian(*, clip_norm: Array | float, noise_multiplier: Array | float) -> Me
     Raises:
         TypeError: not a real number.
         ValueError: ``clip_norm`` is not positive, ``noise_multiplier`` is negative, or one of them
-            is not finite.
+            is not finite; a bound in another norm.
 
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> mechanism = gaussian(clip_norm=2.0, noise_multiplier=0.5)
         >>> mechanism.sensitivity("replace_one")
         4.0
-        >>> noise = mechanism.noise(jax.random.key(0), jnp.zeros(10_000))
+        >>> nothing = Contribution(jnp.zeros(10_000), jnp.int32(0), jnp.int32(0), jnp.zeros(()))
+        >>> noise, _, _ = mechanism.release(jax.random.key(0), nothing, ())
         >>> print(f"{jnp.std(noise):.1f}")  # z C = 1
         1.0
 
@@ -79,50 +116,71 @@ def gaussian(*, clip_norm: Array | float, noise_multiplier: Array | float) -> Me
         ICLR 2018 (arXiv:1710.06963).
         Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS 2012.
     """
-    _validate.number("clip_norm", clip_norm, above=0)
+    bound = as_bound(clip_norm)
     _validate.number("noise_multiplier", noise_multiplier, at_least=0)
 
-    def noise(key: Key, total: Tree) -> Tree:
-        _validate.key("key", key)
-        require_floating("total", total)
-        std = jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(clip_norm, jnp.float32)
-
-        def add(i: int, x: Array) -> Array:
-            draw = std * _random.normal(jax.random.fold_in(key, i), x.shape)
-            return x + draw.astype(x.dtype)
-
-        leaves, treedef = jax.tree.flatten(total)
-        return treedef.unflatten([add(i, leaf) for i, leaf in enumerate(leaves)])
-
-    def sensitivity(relation: Relation) -> Array | float:
-        require_relation(relation)
-        return clip_norm if relation == "add_or_remove_one" else 2 * clip_norm
-
-    def event(moves: float) -> Any:
-        import dp_accounting
-
-        if not _validate.concrete(noise_multiplier):
-            raise TypeError(
-                "noise_multiplier is traced here and privacy is accounted on the host: call epsilon "
-                "outside jit and vmap, with a mechanism of Python numbers"
-            )
-        return dp_accounting.GaussianDpEvent(float(noise_multiplier) / moves)
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        std = deviation(noise_multiplier, bound.radius)
+        return add_noise(key, total.update, std), state, {"noise_std": std}
 
     return Mechanism(
-        clip=lambda update: clip_by_global_norm(update, clip_norm),
-        noise=noise,
-        clip_norm=clip_norm,
+        init=lambda message_like: (),
+        clip=lambda update, weight, state: bound.clip(update, weight),
+        release=release,
         noise_multiplier=noise_multiplier,
-        sensitivity=sensitivity,
-        event=event,
+        sensitivity=bound.sensitivity,
+        event=lambda moves: gaussian_event(noise_multiplier, moves),
     )
 
 
-def require_relation(relation: Any) -> None:
-    """Raises unless ``relation`` is one of :data:`Relation`.
+def as_bound(clip_norm: Array | float | Bound) -> Bound:
+    """A number as :func:`by_global_norm`; a bound as it is, if Gaussian noise covers it.
 
     Raises:
-        ValueError: naming those that are.
+        ValueError: a bound in another norm than L2.
     """
-    if relation not in get_args(Relation):
-        raise ValueError(f"relation must be one of {get_args(Relation)}, got {relation!r}")
+    bound = clip_norm if isinstance(clip_norm, Bound) else by_global_norm(clip_norm)
+    if bound.norm != "l2":
+        raise ValueError(
+            f"Gaussian noise is calibrated to an L2 norm, and clip_norm bounds the {bound.norm} norm; "
+            "pass a number or privacy.by_global_norm"
+        )
+    return bound
+
+
+def deviation(noise_multiplier: Array | float, radius: Array | float) -> Array:
+    """The standard deviation z C, in float32."""
+    return jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(radius, jnp.float32)
+
+
+def add_noise(key: Key, total: Tree, std: Array) -> Tree:
+    """``total`` plus independent normal noise of deviation ``std``: leaf i's from ``fold_in(key, i)``.
+
+    Raises:
+        TypeError: a leaf is not floating, or the key is none.
+    """
+    _validate.key("key", key)
+    require_floating("total", total)
+
+    def add(i: int, x: Array) -> Array:
+        draw = std * _random.normal(jax.random.fold_in(key, i), x.shape)
+        return x + draw.astype(x.dtype)
+
+    leaves, treedef = jax.tree.flatten(total)
+    return treedef.unflatten([add(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:
+    """The Gaussian event of one release.
+
+    Raises:
+        TypeError: ``noise_multiplier`` is traced.
+    """
+    import dp_accounting
+
+    if not _validate.concrete(noise_multiplier):
+        raise TypeError(
+            "noise_multiplier is traced here and privacy is accounted on the host: call epsilon "
+            "outside jit and vmap, with a mechanism of Python numbers"
+        )
+    return dp_accounting.GaussianDpEvent(float(noise_multiplier) / moves)

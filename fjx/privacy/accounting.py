@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from fjx import _validate
-from fjx.privacy._mechanisms import Mechanism, Relation, gaussian, require_relation
+from fjx.privacy._clip import Relation, require_relation
+from fjx.privacy._mechanisms import Mechanism, gaussian
 from fjx.samplers._types import Cyclic, FixedSize, Full, Poisson, Sampler
 
 Method = Literal["pld", "rdp"]

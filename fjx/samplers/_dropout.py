@@ -37,7 +37,7 @@ def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
         >>> from fjx import samplers
         >>> sampler = dropout(samplers.full(), 0.5)
         >>> sampler.sample(jax.random.key(0), 0, 6).taking_part.tolist()
-        [True, False, True, True, True, True]
+        [True, True, True, True, False, True]
     """
     _validate.number("rate", rate, at_least=0, at_most=1)
 
@@ -45,6 +45,7 @@ def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
         _validate.key("key", key)
         key_sample, key_drop = jax.random.split(key)
         chosen = sampler.sample(key_sample, round, num_clients)
+        key_drop = jax.random.fold_in(key_drop, round)
         drops = jax.vmap(lambda id: jax.random.bernoulli(jax.random.fold_in(key_drop, id), rate))
         stays = ~drops(chosen.ids) | (chosen.ids == num_clients)
         return chosen._replace(taking_part=chosen.taking_part & stays)

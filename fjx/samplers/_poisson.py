@@ -75,7 +75,7 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
         _validate.key("key", key)
         slots = jnp.arange(capacity(num_clients), dtype=jnp.int32)
-        key_draw, key_keep = jax.random.split(key)
+        key_draw, key_keep = jax.random.split(jax.random.fold_in(key, round))
         draw = _balls if realised < _RARE else _coins
         candidates, chosen = draw(key_draw, num_clients, realised)
         drawn = jnp.cumsum(chosen, dtype=jnp.int32)

@@ -22,11 +22,13 @@ class Sample(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Who takes part in a round: a pure function of a key and the round's number.
+    """Who takes part in a round: a pure function of the run's key and the round's number.
 
     Attributes:
-        sample: ``(key, round, num_clients) -> Sample``; ``key`` is a key of this round, ``round``
-            (``i32[]``) may be traced, ``num_clients`` is a Python int.
+        sample: ``(key, round, num_clients) -> Sample``; ``key`` is the same in every round of a run, so
+            that rounds can agree (on which block a client is in, say), and what a round draws for
+            itself comes from ``fold_in(key, round)``; ``round`` (``i32[]``) may be traced,
+            ``num_clients`` is a Python int.
         capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
         subsampling: what ran, for the accountant: :class:`Poisson`, :class:`FixedSize`,
             :class:`Cyclic` or :class:`Full`.  A sampler that is none of these (availability, say)

@@ -1,5 +1,6 @@
 """Fixed-size cohorts, without replacement."""
 
+import jax
 import jax.numpy as jnp
 
 from fjx import _validate
@@ -50,6 +51,7 @@ def uniform(size: int) -> Sampler:
 
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
         _validate.key("key", key)
+        key = jax.random.fold_in(key, round)
         ids = permute(key, jnp.arange(capacity(num_clients), dtype=jnp.int32), num_clients)
         return Sample(ids, jnp.ones(ids.shape, bool), jnp.zeros((), jnp.int32))
 

@@ -18,7 +18,7 @@ from fjx._executors import chunked, lanes, sharded, vectorized
 from fjx.data import FederatedData, on_device, take_clients
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, place
-from fjx.simulation._program import initial_state, require_parts, round_keys
+from fjx.simulation._program import initial_state, require_parts, sampling_key
 from fjx.simulation._table import gather
 
 _SECONDS = 0.15  # a trial round is cut down to about this
@@ -135,8 +135,7 @@ def _trial(
     key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, sampler: Sampler
 ) -> tuple[Any, Cohort]:
     """A state and a cohort to time rounds on."""
-    key_sample, _ = round_keys(key, jnp.int32(0))
-    ids = sampler.sample(key_sample, jnp.int32(0), dataset.num_clients).ids
+    ids = sampler.sample(sampling_key(key), jnp.int32(0), dataset.num_clients).ids
     if dataset.hosted:  # only the cohort's examples come to the device
         real = [int(i) for i in np.asarray(ids) if i < dataset.num_clients]
         dataset = on_device(take_clients(dataset, real or [0]))

@@ -159,10 +159,14 @@ def as_operand(evaluate: Evaluate | None) -> Tree:
     return jax.tree_util.Partial(evaluate)
 
 
-def round_keys(key: Key, round: Array) -> tuple[Key, Key]:
-    """What the sampler of a round draws from, and what everything else does."""
-    key_sample, key_round = jax.random.split(jax.random.fold_in(key, round))
-    return key_sample, key_round
+def sampling_key(key: Key) -> Key:
+    """What the sampler draws from, in every round of a run."""
+    return jax.random.fold_in(key, 2**32 - 1)  # the number of no round
+
+
+def round_key(key: Key, round: Array) -> Key:
+    """What everything else in a round draws from."""
+    return jax.random.fold_in(key, round)
 
 
 def round_of(
@@ -195,10 +199,10 @@ def rounds_of(
     def one_round(
         dataset: FederatedData, key: Key, state: SimulationState
     ) -> tuple[SimulationState, Metrics]:
-        key_sample, key_round = round_keys(key, state.round)
-        sample = sampler.sample(key_sample, state.round, dataset.num_clients)
+        sample = sampler.sample(sampling_key(key), state.round, dataset.num_clients)
         cohort = dataset.cohort(sample.ids, sample.taking_part)
         rows = gather(state.clients, cohort.ids)
+        key_round = round_key(key, state.round)
         state, rows, metrics = play(key_round, state, rows, cohort, sample.truncated)
         return state._replace(clients=scatter(state.clients, cohort.ids, rows)), metrics
 

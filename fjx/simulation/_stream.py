@@ -28,8 +28,9 @@ from fjx.simulation._program import (
     Run,
     SimulationState,
     as_operand,
-    round_keys,
+    round_key,
     round_of,
+    sampling_key,
 )
 from fjx.simulation._table import HostTable, gather, is_hosted, refresh, scatter
 
@@ -204,12 +205,12 @@ def _step(algorithm: Algorithm, executor: Executor | None) -> Callable[..., Any]
         key: Key, state: SimulationState, inputs: _Inputs, previous: Tree
     ) -> tuple[SimulationState, Tree, Metrics]:
         cohort = inputs.cohort
-        _, key_round = round_keys(key, state.round)
         if inputs.rows is None:
             rows = gather(state.clients, cohort.ids)
         else:
             assert inputs.fresh is not None
             rows = refresh(inputs.rows, previous, jnp.asarray(inputs.fresh))
+        key_round = round_key(key, state.round)
         state, rows, metrics = play(key_round, state, rows, cohort, inputs.truncated)
         if inputs.rows is None:
             return state._replace(clients=scatter(state.clients, cohort.ids, rows)), None, metrics
@@ -226,8 +227,7 @@ def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]
     """``(key, round) -> draws`` of that round and the next ones, ``[_DRAWN, ...]``."""
 
     def draw(key: Key, round: Array) -> _Draw:
-        key_sample, _ = round_keys(key, round)
-        sample = sampler.sample(key_sample, round, num_clients)
+        sample = sampler.sample(sampling_key(key), round, num_clients)
         impossible = impossible_ids(jnp, sample.ids, num_clients)
         ids = jnp.where(impossible, num_clients, sample.ids).astype(jnp.int32)
         rejected = jnp.sum(impossible, dtype=jnp.int32)

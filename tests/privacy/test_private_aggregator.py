@@ -14,8 +14,11 @@ QUIET = private(privacy.gaussian(clip_norm=CLIP_NORM, noise_multiplier=0.0), den
 NOISY = private(privacy.gaussian(clip_norm=CLIP_NORM, noise_multiplier=2.0), denominator=10)
 
 
+PUBLIC = Public((), None, None, None)
+
+
 def total_of(aggregator, messages, weights):
-    shares = jax.vmap(lambda x, w: aggregator.contribute(None, x, w, None))(messages, weights)
+    shares = jax.vmap(lambda x, w: aggregator.contribute(None, x, w, PUBLIC))(messages, weights)
     return jax.tree.map(lambda share: share.sum(0), shares)
 
 
@@ -77,12 +80,12 @@ def test_weights_count_as_zero_or_one():
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_who_does_not_take_part_contributes_exactly_nothing(weight):
     message = {"w": jnp.array([1.0, float("nan")]), "b": jnp.ones((), jnp.bfloat16)}
-    share = QUIET.contribute(None, message, jnp.asarray(weight), None)
+    share = QUIET.contribute(None, message, jnp.asarray(weight), PUBLIC)
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(share))
 
 
 def test_a_message_that_is_not_finite_contributes_exactly_nothing():
-    share = QUIET.contribute(None, jnp.array([1.0, float("inf")]), jnp.asarray(1.0), None)
+    share = QUIET.contribute(None, jnp.array([1.0, float("inf")]), jnp.asarray(1.0), PUBLIC)
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(share))
 
 

@@ -15,8 +15,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     message = (sum_i 1[w_i > 0] clip(x_i) + noise) / ``denominator``.
 
     Every client counts alike, because a weight would multiply the sensitivity, unless the mechanism's
-    bound has weights clamped (:func:`fjx.privacy.weighted`).  The denominator is a public number such as the *expected* cohort, never the realised
-    one, which depends on who came.  Its choice does not change epsilon.
+    bound clamps weights.  The denominator is a public number such as the *expected* cohort, never the
+    realised one, which depends on who came.  Its choice does not change epsilon.
 
     The metrics ``unnoised_clipped`` and ``unnoised_norm`` are computed from the clients' updates
     *without noise*: they are for the eyes of whoever may see the updates, epsilon does not cover

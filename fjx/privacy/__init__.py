@@ -18,6 +18,7 @@ from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
+from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
 from fjx.privacy.accounting import Epsilon as Epsilon
 from fjx.privacy.accounting import Method as Method
@@ -34,6 +35,7 @@ __all__ = [
     "Norm",
     "Participation",
     "Relation",
+    "RenyiCurve",
     "by_global_norm",
     "calibrate",
     "clip_by_global_norm",

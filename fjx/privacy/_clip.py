@@ -43,8 +43,8 @@ class Bound(NamedTuple):
     """What one client may add to a sum: how it is enforced, and how far it then moves the sum.
 
     Attributes:
-        clip: ``(update, weight) -> Clipped``, what one client contributes; no axis of clients.  ``weight``
-            is positive; most bounds count every client alike and do not look at it.
+        clip: ``(update, weight) -> Clipped``, what one client contributes; no axis of clients.  The
+            weight is positive; most bounds count every client alike and do not look at it.
         norm: in which norm the sum is bounded: ``"l2"``, ``"l1"`` or ``"linf"``.
         radius: C: what one client contributes has at most this norm, whatever it sends.  A sum of such
             contributions moves by at most C if a client comes or goes, by 2 C if its data are replaced.

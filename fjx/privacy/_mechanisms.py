@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fjx import _random, _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
@@ -41,6 +42,18 @@ class Participation(NamedTuple):
     most: int
 
 
+class RenyiCurve(NamedTuple):
+    """Renyi differential privacy of one release, where dp-accounting has no event for it.
+
+    Attributes:
+        rdp: ``(orders) -> rdp``, NumPy arrays of floats; inf at orders for which nothing is known.
+        words: the mechanism and its settings, for messages.
+    """
+
+    rdp: Callable[[np.ndarray], np.ndarray]
+    words: str
+
+
 class Mechanism(NamedTuple):
     """A sum of bounded updates plus noise, described by the object that adds the noise.
 
@@ -55,8 +68,8 @@ class Mechanism(NamedTuple):
             the sum; may be traced.
         sensitivity: ``(relation) -> float``, how far the sum moves between neighbours: C if a client
             comes or goes, 2 C if its data are replaced.
-        event: ``(moves) -> DpEvent`` of dp-accounting, one release of a sum that moves by at most
-            ``moves`` times what a client may contribute.  How many that is depends on the relation *and*
+        event: ``(moves) -> DpEvent`` of dp-accounting (or a :class:`RenyiCurve`), one release of a sum
+            that moves by at most ``moves`` times what a client may contribute.  How many that is depends on the relation *and*
             on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
         correlation: None where the noise of a round is independent of that of others, and each round is
             a release.  Else ``(Participation) -> float``: the whole run is *one* release, of a sequence

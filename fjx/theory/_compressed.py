@@ -1,33 +1,9 @@
-"""Step sizes and rates that theory proves, as functions of what a problem and a codec are.
-
-Every function takes the constants of :class:`fjx.data.Problem` and of a :class:`fjx.Contract`, and
-returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the theorem's
-Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all clients.
-"""
+"""Gradient descent with compressed gradients, and with compressed differences of gradients."""
 
 import math
-from typing import NamedTuple
 
 from fjx import _validate
-
-__all__ = ["Theory", "compressed_gd", "dasha", "diana", "ef21", "ef_bv", "marina", "scaffnew"]
-
-
-class Theory(NamedTuple):
-    """What a theorem says.
-
-    Attributes:
-        step_size: gamma, of the server.
-        rate: the factor of the Lyapunov function in a round; below one.
-        memory: lambda, a, or whatever the algorithm's second parameter is; None if it has none.
-        noise: the Lyapunov function's limit is at most ``noise`` times the mean of
-            ||grad f_i(x*)||^2; zero where the method converges.
-    """
-
-    step_size: float
-    rate: float
-    memory: float | None = None
-    noise: float = 0.0
+from fjx.theory._theory import Theory, positive
 
 
 def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
@@ -58,7 +34,7 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
         Gorbunov, Hanzely, Richtarik, *A Unified Theory of SGD: Variance Reduction, Sampling,
         Quantization and Coordinate Descent*, AISTATS 2020 (arXiv:1905.11261), theorem 4.1.
     """
-    _positive(L=L, L_max=L_max, mu=mu)
+    positive(L=L, L_max=L_max, mu=mu)
     _validate.number("omega", omega, at_least=0)
     gamma = 1 / (L + 2 * omega * L_max / n)
     return Theory(gamma, 1 - gamma * mu, noise=2 * gamma * omega / (n * mu))
@@ -91,7 +67,7 @@ def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
     References:
         Richtarik, Sokolov, Fatkhullin, NeurIPS 2021 (arXiv:2106.05203), theorem 2.
     """
-    _positive(L=L, L_tilde=L_tilde, mu=mu)
+    positive(L=L, L_tilde=L_tilde, mu=mu)
     _validate.number("delta", delta, above=0, at_most=1)
     theta = 1 - math.sqrt(1 - delta)
     beta = (1 - delta) / theta
@@ -126,7 +102,7 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
         Mishchenko, Gorbunov, Takac, Richtarik, 2019 (arXiv:1901.09269); Horvath, Kovalev, Mishchenko,
         Stich, Richtarik, 2019 (arXiv:1904.05115).
     """
-    _positive(L_max=L_max, mu=mu)
+    positive(L_max=L_max, mu=mu)
     _validate.number("omega", omega, at_least=0)
     a = 1 / (1 + omega)
     gamma = 1 / (L_max * (1 + 6 * omega / n))
@@ -161,7 +137,7 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
     References:
         Condat, Yi, Richtarik, NeurIPS 2022 (arXiv:2205.04180), theorem 1.
     """
-    _positive(L=L, L_tilde=L_tilde, mu=mu, omega=omega)
+    positive(L=L, L_tilde=L_tilde, mu=mu, omega=omega)
     lam, nu = 1 / (1 + omega), n / (n + omega)
     r, r_mean = 1 - lam, 1 - nu
     s = math.sqrt((1 + r) / (2 * r)) - 1
@@ -196,7 +172,7 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
     References:
         Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), theorem 2.2.
     """
-    _positive(L=L, L_hat=L_hat, mu=mu)
+    positive(L=L, L_hat=L_hat, mu=mu)
     _validate.number("omega", omega, at_least=0)
     _validate.number("p", p, above=0, at_most=1)
     gamma = min(1 / (L + L_hat * math.sqrt(2 * (1 - p) * omega / (p * n))), p / (2 * mu))
@@ -230,7 +206,7 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
     References:
         Tyurin, Richtarik, ICLR 2023 (arXiv:2202.01268), theorem for the Polyak-Lojasiewicz condition.
     """
-    _positive(L=L, L_hat=L_hat, mu=mu)
+    positive(L=L, L_hat=L_hat, mu=mu)
     _validate.number("omega", omega, at_least=0)
     a = 1 / (2 * omega + 1)
     gamma = min(1 / (L + L_hat * math.sqrt(40 * omega * (2 * omega + 1) / n)), a / (4 * mu))
@@ -261,10 +237,5 @@ def scaffnew(*, L_max: float, mu: float) -> Theory:
     References:
         Mishchenko, Malinovsky, Stich, Richtarik, ICML 2022 (arXiv:2202.09357), theorem 3.6.
     """
-    _positive(L_max=L_max, mu=mu)
+    positive(L_max=L_max, mu=mu)
     return Theory(1 / L_max, 1 - mu / L_max, memory=math.sqrt(mu / L_max))
-
-
-def _positive(**numbers: float) -> None:
-    for name, value in numbers.items():
-        _validate.number(name, value, above=0)

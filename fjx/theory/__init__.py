@@ -1,0 +1,17 @@
+"""Step sizes and rates that theory proves, as functions of what a problem and a codec are.
+
+Every function takes the constants of :class:`fjx.data.Problem` and of a :class:`fjx.Contract`, and
+returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the theorem's
+Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all clients.
+"""
+
+from fjx.theory._compressed import compressed_gd as compressed_gd
+from fjx.theory._compressed import dasha as dasha
+from fjx.theory._compressed import diana as diana
+from fjx.theory._compressed import ef21 as ef21
+from fjx.theory._compressed import ef_bv as ef_bv
+from fjx.theory._compressed import marina as marina
+from fjx.theory._compressed import scaffnew as scaffnew
+from fjx.theory._theory import Theory as Theory
+
+__all__ = ["Theory", "compressed_gd", "dasha", "diana", "ef21", "ef_bv", "marina", "scaffnew"]

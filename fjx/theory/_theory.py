@@ -1,0 +1,27 @@
+"""What a theorem says of an algorithm, as numbers."""
+
+from typing import NamedTuple
+
+from fjx import _validate
+
+
+class Theory(NamedTuple):
+    """What a theorem says.
+
+    Attributes:
+        step_size: gamma, of the server.
+        rate: the factor of the Lyapunov function in a round; below one.
+        memory: lambda, a, or whatever the algorithm's second parameter is; None if it has none.
+        noise: the Lyapunov function's limit is at most ``noise`` times the mean of
+            ||grad f_i(x*)||^2; zero where the method converges.
+    """
+
+    step_size: float
+    rate: float
+    memory: float | None = None
+    noise: float = 0.0
+
+
+def positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        _validate.number(name, value, above=0)

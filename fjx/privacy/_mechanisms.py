@@ -69,8 +69,8 @@ class Mechanism(NamedTuple):
         sensitivity: ``(relation) -> float``, how far the sum moves between neighbours: C if a client
             comes or goes, 2 C if its data are replaced.
         event: ``(moves) -> DpEvent`` of dp-accounting (or a :class:`RenyiCurve`), one release of a sum
-            that moves by at most ``moves`` times what a client may contribute.  How many that is depends on the relation *and*
-            on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
+            that moves by at most ``moves`` times what a client may contribute.  How many that is depends
+            on the relation *and* on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
         correlation: None where the noise of a round is independent of that of others, and each round is
             a release.  Else ``(Participation) -> float``: the whole run is *one* release, of a sequence
             that a client moves by at most so many times what it may contribute to a round.

@@ -246,7 +246,7 @@ def test_scan_over_rounds_is_a_loop(name):
     state = case(name).fresh
     table = simulation.make_table(case(name).algorithm.init_client(case(name).params), N)
     for t in range(3):
-        _, key = jax.random.split(jax.random.fold_in(root, t))
+        key = jax.random.fold_in(root, t)
         state, table, metrics = case(name).round(key, state, table, cohort_of(ids[t], DROPPED))
         assert_close({k: history.rounds[k][t] for k in metrics}, dict(metrics), tolerance=1e-5)
     assert_close((scanned.algorithm, scanned.clients), (state, table), tolerance=1e-5)

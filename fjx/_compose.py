@@ -308,17 +308,18 @@ def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
 def _tally(counts: Array, nonfinite: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
     """What is summed over clients to make a round's metrics."""
     examples = jnp.where(counts, size, 0).astype(jnp.float32)
+    sums = {name: _tree.scale(examples, value) for name, value in metrics.items()}
     return {
         "participants": counts.astype(jnp.int32),
         "nonfinite": nonfinite.astype(jnp.int32),
         "examples": examples,
-        "sums": {k: jnp.where(counts, examples * v, 0.0) for k, v in metrics.items()},
+        "sums": _tree.where(counts, sums, _tree.zeros_like(sums)),
     }
 
 
 def _averages(tally: dict[str, Any]) -> Metrics:
     examples = jnp.maximum(tally["examples"], 1.0)
-    means = {name: total / examples for name, total in tally["sums"].items()}
+    means = {name: total / examples.astype(total.dtype) for name, total in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
     if "sent" in tally:
         counts["uplink_bytes"] = _whole(*tally["sent"])

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._hadamard import rotate, unrotate
 from fjx._permutation import permute
@@ -68,7 +68,7 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
         size = together(vector.size)
         padded = jnp.pad(vector, (0, -vector.size % size))
         inside = public._replace(key=rest, state=public.state[0])
-        return rotate(key, padded, rounds=rounds, block=size), inside
+        return rotate(key, padded.astype(jnp.float32), rounds=rounds, block=size), inside
 
     def init(vector_like: TreeLike) -> Tree:
         size = vector_like.size
@@ -147,13 +147,15 @@ def shared_rand_k(ratio: float) -> Aggregator:
         return vector[places(vector.size, public)]
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return weight * encode(key, vector, public), weight
+        return _tree.scale(weight, encode(key, vector, public)), weight
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, weight = total
         size = public.state.shape[1]
-        scale = size / max(summed.size, 1) / jnp.where(weight > 0, weight, 1.0)
-        back = jnp.zeros(size).at[places(size, public)].set(scale * summed, unique_indices=True)
+        weight = jnp.where(weight > 0, weight, 1.0).astype(summed.dtype)
+        values = size / max(summed.size, 1) / weight * summed
+        nothing = jnp.zeros(size, summed.dtype)
+        back = nothing.at[places(size, public)].set(values, unique_indices=True)
         return back, public.state, {}
 
     return as_vector(Aggregator(init, contribute, finish, SUM, encode))
@@ -228,13 +230,13 @@ def perm_k(clients: int) -> Aggregator:
         spread = vector
         if vector.size:
             coordinates, factor = part(vector.size, public)
-            sent = jnp.where(counts, factor * encode(key, vector, public), 0.0)
+            sent = jnp.where(counts, factor.astype(vector.dtype) * encode(key, vector, public), 0.0)
             spread = jnp.zeros_like(vector).at[coordinates].add(sent, mode="drop")
         return spread, counts.astype(jnp.int32), surplus
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, count, surplus = total
-        mean = summed * (1 / jnp.maximum(count, 1).astype(jnp.float32))
+        mean = _tree.divide(summed, jnp.maximum(count, 1))
         return mean, public.state, {"surplus": surplus}
 
     return as_vector(Aggregator(init, contribute, finish, SUM, encode))

@@ -53,6 +53,7 @@ def sketched(*, rows: int, columns: int) -> Aggregator:
         return jnp.zeros((0, vector_like.size))  # the size, as the shape of nothing
 
     def encode(key: Key, vector: Array, public: Public) -> Array:
+        vector = vector.astype(jnp.float32)
         return sketch(jax.random.fold_in(public.key, 0), vector, rows=rows, columns=columns)
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
@@ -140,11 +141,12 @@ def fetch_sgd(
         return seed, jax.random.wrap_key_data(seed, impl="threefry2x32")
 
     def init(vector_like: TreeLike) -> FetchState:
-        nothing = jnp.zeros((rows, columns))
+        nothing = jnp.zeros((rows, columns), jnp.float32)
         seed = jnp.zeros(2, jnp.uint32)
         return FetchState(seed, jnp.int32(0), nothing, nothing, jnp.zeros((0, vector_like.size)))
 
     def encode(key: Key, vector: Array, public: Public) -> Array:
+        vector = vector.astype(jnp.float32)
         return sketch(hashes(public)[1], vector, rows=rows, columns=columns)
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
@@ -157,7 +159,7 @@ def fetch_sgd(
         error = state.error + moving
         found = estimate(hash_key, error, size)
         places = largest_magnitudes(found, share_of(ratio, size))
-        delta = jnp.zeros(size).at[places].set(found[places], unique_indices=True)
+        delta = jnp.zeros(size, found.dtype).at[places].set(found[places], unique_indices=True)
         error = error - sketch(hash_key, delta, rows=rows, columns=columns)
         return delta, FetchState(seed, state.rounds + 1, moving, error, state.size), {}
 

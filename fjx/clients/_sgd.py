@@ -132,8 +132,12 @@ def trainer(
         key: Key, model: Tree, examples: Examples, drift: Tree | None, done: _Training
     ) -> tuple[Tree, Metrics]:
         examples_seen = jnp.maximum(done.sums["examples"], 1.0)
-        means = {k: total / examples_seen for k, total in done.sums.items() if k != "examples"}
-        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(jnp.float32)}
+        means = {
+            name: total / examples_seen.astype(total.dtype)
+            for name, total in done.sums.items()
+            if name != "examples"
+        }
+        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(float)}
 
     return Steps(begin, step, end)
 

@@ -62,7 +62,7 @@ def power_sgd(rank: int) -> Compressor:
 
     def init(message_like: TreeLike) -> Tree:
         leaves = filter(thin, jax.tree.leaves(message_like))
-        return tuple(jnp.zeros((math.prod(leaf.shape[1:]), rank)) for leaf in leaves)
+        return tuple(jnp.zeros((math.prod(leaf.shape[1:]), rank), jnp.float32) for leaf in leaves)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         leaves, treedef = jax.tree.flatten(message)
@@ -96,7 +96,7 @@ def power_sgd(rank: int) -> Compressor:
 
 def _started(q: Array) -> Array:
     """Q, with columns of a fixed random matrix in place of those that are zero or broken."""
-    fresh = jax.random.normal(jax.random.key(0), q.shape)
+    fresh = jax.random.normal(jax.random.key(0), q.shape, q.dtype)
     power = jnp.sum(q**2, axis=0)
     return jnp.where(((power > 0) & jnp.isfinite(power))[None], q, fresh)
 

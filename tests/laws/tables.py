@@ -142,7 +142,7 @@ def squared_error(model, batch, key):
 
 def centred_error(model, batch, mask, key):
     """The error with features centred by the batch's mean; the state is its running mean."""
-    count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+    count = jnp.maximum(jnp.sum(mask, dtype=batch["x"].dtype), 1.0)
     mean = jnp.sum(jnp.where(mask[:, None], batch["x"], 0.0), axis=0) / count
     error = (batch["x"] - mean[None]) @ model.params["w"] + model.params["b"] - batch["y"]
     state = {"mean": 0.9 * model.state["mean"] + 0.1 * mean, "batches": model.state["batches"] + 1}

@@ -121,7 +121,7 @@ def normalized(clip_norm: Array | float) -> Bound:
     update and clip_norm         result
     ===========================  ===============================================================
     norm 0                       zeros, not clipped
-    all entries below 2^-126     zeros, not clipped: XLA takes subnormal numbers for zeros
+    all entries below 2^-126     unchanged, not clipped: XLA takes subnormal numbers for zeros
     norm tiny (1e-30)            of norm C, clipped
     finite, but its norm is inf  of norm C, clipped; ``norm`` says inf
     any entry inf or NaN         zeros, not clipped, not finite
@@ -130,7 +130,7 @@ def normalized(clip_norm: Array | float) -> Bound:
     ===========================  ===============================================================
 
     Guarantees: the true norm of what a client contributes is at most C, after rounding, and at least
-        C (1 - 2e-5) in float32, or zero; multiplying an update by a power of two does not change a bit
+        C (1 - 2e-5) in float32 but for the first two rows; multiplying an update by a power of two does not change a bit
         of the result.  The sum moves by C if a client comes or goes, by 2 C if one is replaced.
 
     Args:

@@ -73,10 +73,9 @@ def scale_to(x: Array, measured: Measured, limit: Array) -> Array:
     return narrow(x.astype(jnp.float32) / measured.divisor * scale, x.dtype)
 
 
-def joint(norm: Norm, values: Sequence[Array | float]) -> Array:
-    """The norm of parts whose norms are ``values``: ``f32[]``, rounded up."""
-    measured = measure([jnp.stack([jnp.asarray(v, jnp.float32) for v in values])], norm)
-    return measured.norm * (1 + 2 * measured.slack)
+def joint(norm: Norm, values: Sequence[Array | float]) -> Measured:
+    """The norm of parts whose norms are ``values``."""
+    return measure([jnp.stack([jnp.asarray(value, jnp.float32) for value in values])], norm)
 
 
 def narrow(x: Array, dtype: jnp.dtype) -> Array:

@@ -84,7 +84,7 @@ def grouped(bounds: Tree) -> Bound:
         zeroed = [result.zeroed for result in results if result.zeroed is not None]
         return Clipped(
             _tree.where(finite, whole, _tree.zeros_like(whole)),
-            norm=jnp.where(finite, joint(norm, [result.norm for result in results]), jnp.nan),
+            norm=jnp.where(finite, joint(norm, [result.norm for result in results]).norm, jnp.nan),
             clipped=finite & jnp.any(jnp.stack([result.clipped for result in results])),
             finite=finite,
             zeroed=finite & jnp.any(jnp.stack(zeroed)) if zeroed else None,
@@ -218,7 +218,8 @@ def weighted(bound: Bound, *, most: Array | float) -> Bound:
 def _joint_radius(norm: Norm, radii: list[Array | float]) -> Array | float:
     """The norm of the vector of radii: on the host where all are known, else rounded up."""
     if not all(map(_validate.concrete, radii)):
-        return joint(norm, radii)
+        measured = joint(norm, radii)
+        return measured.norm * (1 + 2 * measured.slack)
     known = [float(radius) for radius in radii]
     return {"l2": math.hypot(*known), "l1": math.fsum(known), "linf": max(known)}[norm]
 

@@ -121,6 +121,8 @@ def adaptive_gaussian(
     def bound_at(clip_norm: Array | float) -> Bound:
         return as_bound(bound(clip_norm))
 
+    bound_at(initial_clip)  # for its checks
+
     def init(message_like: TreeLike) -> AdaptiveState:
         return AdaptiveState(jnp.asarray(initial_clip, jnp.float32))
 

@@ -9,6 +9,11 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy._adaptive import AdaptiveState as AdaptiveState
+from fjx.privacy._adaptive import adaptive_gaussian as adaptive_gaussian
+from fjx.privacy._bounds import by_l1_norm as by_l1_norm
+from fjx.privacy._bounds import by_linf_norm as by_linf_norm
+from fjx.privacy._bounds import normalized as normalized
 from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
 from fjx.privacy._clip import Norm as Norm
@@ -20,12 +25,16 @@ from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
+from fjx.privacy._wrappers import grouped as grouped
+from fjx.privacy._wrappers import weighted as weighted
+from fjx.privacy._wrappers import zeroed as zeroed
 from fjx.privacy.accounting import Epsilon as Epsilon
 from fjx.privacy.accounting import Method as Method
 from fjx.privacy.accounting import calibrate as calibrate
 from fjx.privacy.accounting import epsilon as epsilon
 
 __all__ = [
+    "AdaptiveState",
     "Bound",
     "Clipped",
     "Contribution",
@@ -36,9 +45,16 @@ __all__ = [
     "Participation",
     "Relation",
     "RenyiCurve",
+    "adaptive_gaussian",
     "by_global_norm",
+    "by_l1_norm",
+    "by_linf_norm",
     "calibrate",
     "clip_by_global_norm",
     "epsilon",
     "gaussian",
+    "grouped",
+    "normalized",
+    "weighted",
+    "zeroed",
 ]

@@ -20,12 +20,14 @@ class Contribution(NamedTuple):
         clients: ``i32[]``, one.
         clipped: ``i32[]``, whether the message was scaled down.
         norm: ``f32[]``, its norm before.
+        zeroed: ``i32[]``, whether zeros took its place; None where the bound never does that.
     """
 
     update: Tree
     clients: Array
     clipped: Array
     norm: Array
+    zeroed: Array | None = None
 
 
 class Participation(NamedTuple):

@@ -66,7 +66,9 @@ def owners_mean(*, clients: int, owners: int) -> Aggregator:
                     f"{leaf.dtype}; aggregate it by aggregators.per_field"
                 )
         if owners * sum(math.prod(leaf.shape) for _, leaf in leaves) >= 2**32:
-            raise ValueError(f"owners_mean deals fewer than 2^32 parts; owners={owners} is too many")
+            raise ValueError(
+                f"owners_mean deals fewer than 2^32 parts; owners={owners} is too many"
+            )
         return ()
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:

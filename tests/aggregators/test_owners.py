@@ -1,5 +1,6 @@
 """The mean over s owners of each coordinate: who owns what, and what becomes of it."""
 
+import functools
 import itertools
 
 import jax
@@ -12,7 +13,7 @@ from fjx import aggregators, wire
 from fjx.aggregators._owners import owned
 
 TREE = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(()), "c": jnp.zeros((0, 2)), "d": jnp.zeros(7)}
-SIZES = [(3, 2), (5, 2), (7, 7), (4, 1), (64, 2), (20, 3)]  # c and s, with more clients than parts
+SIZES = [(5, 2), (4, 4), (64, 1)]  # c and s, with more clients than parts
 
 
 def public(key, rank, c):
@@ -27,9 +28,10 @@ def masks(key, like, c, s, ranks=None):
         held = owned(like, public(key, rank, c), clients=c, owners=s)
         return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(held)])
 
-    return np.asarray(jax.vmap(one)(ranks))
+    return np.asarray(jax.jit(jax.vmap(one))(ranks))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def aggregate(a, key, messages, weights, c):
     def one(rank, message, weight):
         return a.contribute(None, message, weight, public(key, rank, c))
@@ -81,11 +83,11 @@ def test_what_is_sent_are_the_coordinates_owned(c, s):
                "d": parts[3]}  # fmt: skip
     message = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), message)
     held = masks(key, message, c, s)
-    for rank in range(c):
-        sent = np.asarray(a.encode(None, message, public(key, jnp.int32(rank), c)))
+    encode = jax.jit(jax.vmap(lambda rank: a.encode(None, message, public(key, rank, c))))
+    for mine, sent in zip(held, np.asarray(encode(jnp.arange(c))), strict=True):
         assert wire.bits(sent) == 32 * -(-20 * s // c)
-        np.testing.assert_array_equal(sent[: held[rank].sum()], vector[held[rank]])
-        assert not sent[held[rank].sum() :].any()
+        np.testing.assert_array_equal(sent[: mine.sum()], vector[mine])
+        assert not sent[mine.sum() :].any()
 
 
 def test_the_mean_is_over_the_owners_who_came():

@@ -112,7 +112,8 @@ def compose(
     """A federated algorithm from its five parts.
 
     A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode``
-    -> ``contribute``] for each client -> sum or stack -> ``finish`` -> server update.
+    -> ``contribute`` -> ``settle``] for each client -> sum or stack -> ``finish`` -> ``hear`` for each
+    client -> server update.
 
     Guarantees: what a client draws depends on the round key and its id alone, so permuting, padding
         or chunking a cohort changes nothing but the order of floating sums; a client of weight zero,
@@ -248,9 +249,10 @@ def compose(
                 payload = aggregator.encode(jax.random.clone(key_contribute), received, public())
             if is_ragged(payload):
                 tally["sent"] = _halves(slot.weight > 0, payload)
+            left = row, counts
             if aggregator.combine is STACK:
-                return tally, (contribution, row)
-            return (contribution, tally), row
+                return tally, (contribution, left)
+            return (contribution, tally), left
 
         run_client = Steps.of(client.update).around(inputs, deliver)
         slots = _Slot(
@@ -262,13 +264,25 @@ def compose(
             rows,
         )
         if aggregator.combine is STACK:
-            tally, (total, rows) = execute(run_client, shared, slots, cohort.examples.size)
+            tally, (total, left) = execute(run_client, shared, slots, cohort.examples.size)
         else:
-            (total, tally), rows = execute(run_client, shared, slots, cohort.examples.size)
+            (total, tally), left = execute(run_client, shared, slots, cohort.examples.size)
+
+        def public(rank: Array | None) -> Public:
+            return Public(state.aggregator, jax.random.clone(key_public), rank, invited)
 
         message, aggregator_state, aggregator_metrics = aggregator.finish(
-            key_finish, total, Public(state.aggregator, jax.random.clone(key_public), None, invited)
+            key_finish, total, public(None)
         )
+
+        def hear(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
+            assert client.hear is not None
+            memory = client.hear(message, row.client, public(rank))
+            return _tree.where(counts, row._replace(client=memory), row)
+
+        rows, counts = left
+        if client.hear is not None:
+            rows = jax.vmap(hear)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
         metrics = _validate.disjoint(
@@ -277,21 +291,26 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        coder = aggregator.encode
+        coder, key = aggregator.encode, jax.eval_shape(jax.random.key, 0)
+
+        def encode(key: Key, message: Tree) -> Tree:
+            assert coder is not None
+            return coder(key, message, _alone(key, aggregator, message))
+
+        def meet(key: Key, message: Tree) -> Tree:
+            public = _alone(key, aggregator, message)
+            total = aggregator.contribute(key, message, jnp.float32(1), public)
+            if aggregator.combine is STACK:
+                total = jax.tree.map(lambda x: x[None], total)
+            return aggregator.finish(key, total, public._replace(rank=None))[0]
+
         if coder is None:
             sent = payload_like(uplink, client.message(params))
         else:
-
-            def encode(key: Key, message: Tree, rank: Array) -> Tree:
-                public = Public(aggregator.init(message), jax.random.clone(key), rank, rank)
-                return coder(key, message, public)
-
-            key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
-            sent = jax.eval_shape(encode, key, received_like(params), rank)
-        return Traffic(
-            uplink=wire.bits(sent),
-            downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
-        )
+            sent = jax.eval_shape(encode, key, received_like(params))
+        broadcast = payload_like(downlink, _broadcast_like(server, params))
+        heard = () if client.hear is None else jax.eval_shape(meet, key, received_like(params))
+        return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
     return Algorithm(init, init_client, run_round, traffic, aggregator)
 
@@ -299,6 +318,11 @@ def compose(
 def _client_keys(shared: _Shared, slot: _Slot) -> Array:
     """A client's keys, by its id: for training, for its codec, for its contribution."""
     return jax.random.split(jax.random.fold_in(shared.key_clients, slot.id), 3)
+
+
+def _alone(key: Key, aggregator: Aggregator, message: Tree) -> Public:
+    """What the only client of a round knows."""
+    return Public(aggregator.init(message), jax.random.clone(key), jnp.int32(0), jnp.int32(1))
 
 
 def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:

@@ -21,14 +21,19 @@ from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
+from fjx.algorithms._fedcom import fedcom as fedcom
+from fjx.algorithms._fedcom import fedcomgate as fedcomgate
+from fjx.algorithms._fedcom import fedpaq as fedpaq
+from fjx.algorithms._fedcomloc import fedcomloc as fedcomloc
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
 from fjx.algorithms._private import dp_fedavg as dp_fedavg
 from fjx.algorithms._scaffnew import ScaffnewServerState as ScaffnewServerState
-from fjx.algorithms._scaffnew import ScaffnewState as ScaffnewState
 from fjx.algorithms._scaffnew import scaffnew as scaffnew
 from fjx.algorithms._scaffold import scaffold as scaffold
+from fjx.algorithms._tamuna import compressed_scaffnew as compressed_scaffnew
+from fjx.algorithms._tamuna import tamuna as tamuna
 
 __all__ = [
     "DashaState",
@@ -37,8 +42,8 @@ __all__ = [
     "MarinaServerState",
     "MarinaState",
     "ScaffnewServerState",
-    "ScaffnewState",
     "compressed_gd",
+    "compressed_scaffnew",
     "dasha",
     "diana",
     "difference",
@@ -52,6 +57,10 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
+    "fedcom",
+    "fedcomgate",
+    "fedcomloc",
+    "fedpaq",
     "fedprox",
     "fedsgd",
     "fedyogi",
@@ -60,4 +69,5 @@ __all__ = [
     "scaffnew",
     "scaffold",
     "sign_sgd",
+    "tamuna",
 ]

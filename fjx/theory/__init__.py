@@ -11,7 +11,20 @@ from fjx.theory._compressed import diana as diana
 from fjx.theory._compressed import ef21 as ef21
 from fjx.theory._compressed import ef_bv as ef_bv
 from fjx.theory._compressed import marina as marina
-from fjx.theory._compressed import scaffnew as scaffnew
+from fjx.theory._local import compressed_scaffnew as compressed_scaffnew
+from fjx.theory._local import scaffnew as scaffnew
+from fjx.theory._local import tamuna as tamuna
 from fjx.theory._theory import Theory as Theory
 
-__all__ = ["Theory", "compressed_gd", "dasha", "diana", "ef21", "ef_bv", "marina", "scaffnew"]
+__all__ = [
+    "Theory",
+    "compressed_gd",
+    "compressed_scaffnew",
+    "dasha",
+    "diana",
+    "ef21",
+    "ef_bv",
+    "marina",
+    "scaffnew",
+    "tamuna",
+]

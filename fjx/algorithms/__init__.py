@@ -21,6 +21,7 @@ from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
+from fjx.algorithms._ftrl import dp_ftrl as dp_ftrl
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
@@ -44,6 +45,7 @@ __all__ = [
     "difference",
     "double_squeeze",
     "dp_fedavg",
+    "dp_ftrl",
     "ef14",
     "ef21",
     "ef21_sgdm",

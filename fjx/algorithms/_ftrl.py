@@ -24,18 +24,16 @@ def dp_ftrl(
     momentum: float | Array = 0.0,
     **codecs: Unpack[Codecs],
 ) -> Algorithm:
-    """DP-FTRL: with S_t = sum_{s<=t} sum_k clip(Delta_k^s), N = A C^-1 Z and m the cohort,
+    """DP-FTRL: v_t = beta v_{t-1} + (S_t + z C_clip N_t) / m; w_{t+1} = w_0 + eta v_t.
 
-    v_t = beta v_{t-1} + (S_t + z C_clip N_t) / m;  w_{t+1} = w_0 + eta v_t.
-
-    The differences of both lines are what runs: the server adds, with momentum beta, the round's sum and
-    its noise, z C_clip (N_t - N_{t-1}).  :func:`fjx.privacy.epsilon` of
-    ``privacy.correlated(strategy, clip_norm=, noise_multiplier=)`` and a sampler whose cohorts separate a
-    client's rounds covers the model, and not the un-noised metrics of a round.
+    S_t adds up the clipped updates of rounds 1 to t, N = A C^-1 Z is the noise on it, m the cohort.  The
+    differences of both lines are what runs: the server adds, with momentum beta, the round's sum and
+    noise.  :func:`fjx.privacy.epsilon` of ``privacy.correlated(strategy, clip_norm=,
+    noise_multiplier=)`` and the sampler covers the model, and not the un-noised metrics of a round.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        strategy: C: ``privacy.tree`` as in the paper, ``privacy.toeplitz``, ``privacy.buffered_toeplitz``.
+        strategy: C: ``privacy.tree`` as in the paper, ``toeplitz``, ``buffered_toeplitz``.
         clip_norm, noise_multiplier: C_clip, of each client's whole message, and z.
         cohort: m, the number of clients of a round; public, and not the number that came.
         client_lr, batch_size, epochs: of the clients' SGD.

@@ -69,7 +69,7 @@ def correlated(
     trusted.  Clients' code can reach it in a simulation; a deployment must not send it to them.
 
     Guarantees: the noise is linear in the fresh normal numbers, which are those of :func:`gaussian`
-        for the same key; so with C = I the release is that of :func:`gaussian`, bit for bit; the
+        for the same key; so with C = I the noise is that of :func:`gaussian`, bit for bit; the
         state has a constant size and no key in it; noise is added once, also when nobody came.
 
     Args:
@@ -79,8 +79,8 @@ def correlated(
             ``event(moves * correlation(participation))``; may be traced.
 
     Returns:
-        A :class:`Mechanism` with a ``correlation``.  Its metric ``noise_std`` is that of the round's noise
-        on a coordinate of the sum, z C_clip ||(C^-1)_t||.
+        A :class:`Mechanism` with a ``correlation``.  Its metric ``noise_std`` is that of the round's
+        noise on a coordinate of the sum, z C_clip ||(C^-1)_t||.
 
     Raises:
         TypeError: ``strategy`` is no :class:`Strategy`; a number is none.

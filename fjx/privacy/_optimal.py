@@ -62,8 +62,8 @@ def optimal_coefficients(bands: int, participation: Participation) -> np.ndarray
 def optimal_buffers(buffers: int, participation: Participation) -> tuple[np.ndarray, np.ndarray]:
     r"""The scales and decays of d buffers that minimise :func:`prefix_error`.
 
-    The square root's coefficients are moments, c_k = int_0^1 u^k du / (pi sqrt(u (1 - u))); L-BFGS starts
-    from a sum over d nodes u whose memories 1 / (1 - u) are spread geometrically between 2 and T.
+    The square root's coefficients are moments, c_k = int_0^1 u^k du / (pi sqrt(u (1 - u))); L-BFGS
+    starts from a sum over d nodes u whose memories 1 / (1 - u) are spread geometrically between 2 and T.
 
     Guarantees: omega > 0 and 0 < theta < 1; as descent is local, nothing is promised of the error.  More
         buffers than the run needs coincide.

@@ -25,6 +25,7 @@ from fjx.algorithms._fedcom import fedcom as fedcom
 from fjx.algorithms._fedcom import fedcomgate as fedcomgate
 from fjx.algorithms._fedcom import fedpaq as fedpaq
 from fjx.algorithms._fedcomloc import fedcomloc as fedcomloc
+from fjx.algorithms._ftrl import dp_ftrl as dp_ftrl
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
@@ -49,6 +50,7 @@ __all__ = [
     "difference",
     "double_squeeze",
     "dp_fedavg",
+    "dp_ftrl",
     "ef14",
     "ef21",
     "ef21_sgdm",

@@ -20,11 +20,24 @@ from fjx.privacy._clip import Norm as Norm
 from fjx.privacy._clip import Relation as Relation
 from fjx.privacy._clip import by_global_norm as by_global_norm
 from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
+from fjx.privacy._correlated import Strategy as Strategy
+from fjx.privacy._correlated import correlated as correlated
+from fjx.privacy._correlated import noise_matrix as noise_matrix
+from fjx.privacy._correlated import prefix_error as prefix_error
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
+from fjx.privacy._optimal import optimal_buffers as optimal_buffers
+from fjx.privacy._optimal import optimal_coefficients as optimal_coefficients
+from fjx.privacy._toeplitz import ToeplitzState as ToeplitzState
+from fjx.privacy._toeplitz import buffered_toeplitz as buffered_toeplitz
+from fjx.privacy._toeplitz import square_root_coefficients as square_root_coefficients
+from fjx.privacy._toeplitz import toeplitz as toeplitz
+from fjx.privacy._tree import TreeState as TreeState
+from fjx.privacy._tree import honaker_tree as honaker_tree
+from fjx.privacy._tree import tree as tree
 from fjx.privacy._wrappers import grouped as grouped
 from fjx.privacy._wrappers import weighted as weighted
 from fjx.privacy._wrappers import zeroed as zeroed
@@ -45,16 +58,29 @@ __all__ = [
     "Participation",
     "Relation",
     "RenyiCurve",
+    "Strategy",
+    "ToeplitzState",
+    "TreeState",
     "adaptive_gaussian",
+    "buffered_toeplitz",
     "by_global_norm",
     "by_l1_norm",
     "by_linf_norm",
     "calibrate",
     "clip_by_global_norm",
+    "correlated",
     "epsilon",
     "gaussian",
     "grouped",
+    "honaker_tree",
+    "noise_matrix",
     "normalized",
+    "optimal_buffers",
+    "optimal_coefficients",
+    "prefix_error",
+    "square_root_coefficients",
+    "toeplitz",
+    "tree",
     "weighted",
     "zeroed",
 ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data
+from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data, privacy
 
 c = compressors
 
@@ -170,6 +170,18 @@ ALGORITHMS = {
     "dp_fedavg": (
         algorithms.dp_fedavg(
             squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort=4, **_local
+        ),
+        weights(),
+    ),
+    "dp_ftrl": (
+        algorithms.dp_ftrl(
+            squared_error,
+            strategy=privacy.honaker_tree(4),
+            clip_norm=0.3,
+            noise_multiplier=0.1,
+            cohort=4,
+            momentum=0.9,
+            **_local,
         ),
         weights(),
     ),

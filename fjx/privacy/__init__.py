@@ -9,6 +9,12 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy._calibrate import calibrate as calibrate
+from fjx.privacy._calibrate import calibrate_rate as calibrate_rate
+from fjx.privacy._calibrate import calibrate_rounds as calibrate_rounds
+from fjx.privacy._claim import Epsilon as Epsilon
+from fjx.privacy._claim import Method as Method
+from fjx.privacy._claim import Unit as Unit
 from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
 from fjx.privacy._clip import Norm as Norm
@@ -20,25 +26,31 @@ from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
-from fjx.privacy.accounting import Epsilon as Epsilon
-from fjx.privacy.accounting import Method as Method
-from fjx.privacy.accounting import calibrate as calibrate
+from fjx.privacy._releases import Accountable as Accountable
+from fjx.privacy._releases import participation as participation
+from fjx.privacy.accounting import Ledger as Ledger
 from fjx.privacy.accounting import epsilon as epsilon
 
 __all__ = [
+    "Accountable",
     "Bound",
     "Clipped",
     "Contribution",
     "Epsilon",
+    "Ledger",
     "Mechanism",
     "Method",
     "Norm",
     "Participation",
     "Relation",
     "RenyiCurve",
+    "Unit",
     "by_global_norm",
     "calibrate",
+    "calibrate_rate",
+    "calibrate_rounds",
     "clip_by_global_norm",
     "epsilon",
     "gaussian",
+    "participation",
 ]

@@ -14,20 +14,24 @@ from fjx.samplers._cyclic import full as full
 from fjx.samplers._dropout import dropout as dropout
 from fjx.samplers._poisson import poisson as poisson
 from fjx.samplers._types import Cyclic as Cyclic
+from fjx.samplers._types import CyclicPoisson as CyclicPoisson
 from fjx.samplers._types import FixedSize as FixedSize
 from fjx.samplers._types import Full as Full
 from fjx.samplers._types import Poisson as Poisson
 from fjx.samplers._types import Sample as Sample
 from fjx.samplers._types import Sampler as Sampler
+from fjx.samplers._types import Scheduled as Scheduled
 from fjx.samplers._uniform import uniform as uniform
 
 __all__ = [
     "Cyclic",
+    "CyclicPoisson",
     "FixedSize",
     "Full",
     "Poisson",
     "Sample",
     "Sampler",
+    "Scheduled",
     "cyclic",
     "dropout",
     "full",

@@ -26,8 +26,14 @@ from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
+from fjx.privacy._plan import Plan as Plan
+from fjx.privacy._plan import plan as plan
 from fjx.privacy._releases import Accountable as Accountable
 from fjx.privacy._releases import participation as participation
+from fjx.privacy._report import Report as Report
+from fjx.privacy._report import report as report
+from fjx.privacy._rescaled import Rescaled as Rescaled
+from fjx.privacy._rescaled import rescaled as rescaled
 from fjx.privacy.accounting import Ledger as Ledger
 from fjx.privacy.accounting import epsilon as epsilon
 
@@ -42,8 +48,11 @@ __all__ = [
     "Method",
     "Norm",
     "Participation",
+    "Plan",
     "Relation",
     "RenyiCurve",
+    "Report",
+    "Rescaled",
     "Unit",
     "by_global_norm",
     "calibrate",
@@ -53,4 +62,7 @@ __all__ = [
     "epsilon",
     "gaussian",
     "participation",
+    "plan",
+    "report",
+    "rescaled",
 ]

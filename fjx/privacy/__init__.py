@@ -14,6 +14,12 @@ from fjx.privacy._adaptive import adaptive_gaussian as adaptive_gaussian
 from fjx.privacy._bounds import by_l1_norm as by_l1_norm
 from fjx.privacy._bounds import by_linf_norm as by_linf_norm
 from fjx.privacy._bounds import normalized as normalized
+from fjx.privacy._calibrate import calibrate as calibrate
+from fjx.privacy._calibrate import calibrate_rate as calibrate_rate
+from fjx.privacy._calibrate import calibrate_rounds as calibrate_rounds
+from fjx.privacy._claim import Epsilon as Epsilon
+from fjx.privacy._claim import Method as Method
+from fjx.privacy._claim import Unit as Unit
 from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
 from fjx.privacy._clip import Norm as Norm
@@ -31,6 +37,14 @@ from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
 from fjx.privacy._optimal import optimal_buffers as optimal_buffers
 from fjx.privacy._optimal import optimal_coefficients as optimal_coefficients
+from fjx.privacy._plan import Plan as Plan
+from fjx.privacy._plan import plan as plan
+from fjx.privacy._releases import Accountable as Accountable
+from fjx.privacy._releases import participation as participation
+from fjx.privacy._report import Report as Report
+from fjx.privacy._report import report as report
+from fjx.privacy._rescaled import Rescaled as Rescaled
+from fjx.privacy._rescaled import rescaled as rescaled
 from fjx.privacy._toeplitz import ToeplitzState as ToeplitzState
 from fjx.privacy._toeplitz import buffered_toeplitz as buffered_toeplitz
 from fjx.privacy._toeplitz import square_root_coefficients as square_root_coefficients
@@ -41,32 +55,38 @@ from fjx.privacy._tree import tree as tree
 from fjx.privacy._wrappers import grouped as grouped
 from fjx.privacy._wrappers import weighted as weighted
 from fjx.privacy._wrappers import zeroed as zeroed
-from fjx.privacy.accounting import Epsilon as Epsilon
-from fjx.privacy.accounting import Method as Method
-from fjx.privacy.accounting import calibrate as calibrate
+from fjx.privacy.accounting import Ledger as Ledger
 from fjx.privacy.accounting import epsilon as epsilon
 
 __all__ = [
+    "Accountable",
     "AdaptiveState",
     "Bound",
     "Clipped",
     "Contribution",
     "Epsilon",
+    "Ledger",
     "Mechanism",
     "Method",
     "Norm",
     "Participation",
+    "Plan",
     "Relation",
     "RenyiCurve",
+    "Report",
+    "Rescaled",
     "Strategy",
     "ToeplitzState",
     "TreeState",
+    "Unit",
     "adaptive_gaussian",
     "buffered_toeplitz",
     "by_global_norm",
     "by_l1_norm",
     "by_linf_norm",
     "calibrate",
+    "calibrate_rate",
+    "calibrate_rounds",
     "clip_by_global_norm",
     "correlated",
     "epsilon",
@@ -77,7 +97,11 @@ __all__ = [
     "normalized",
     "optimal_buffers",
     "optimal_coefficients",
+    "participation",
+    "plan",
     "prefix_error",
+    "report",
+    "rescaled",
     "square_root_coefficients",
     "toeplitz",
     "tree",

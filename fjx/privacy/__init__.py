@@ -9,6 +9,7 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy import auditing as auditing
 from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
 from fjx.privacy._clip import Norm as Norm
@@ -36,6 +37,7 @@ __all__ = [
     "Participation",
     "Relation",
     "RenyiCurve",
+    "auditing",
     "by_global_norm",
     "calibrate",
     "clip_by_global_norm",

@@ -16,6 +16,7 @@ from fjx.privacy._clip import Norm as Norm
 from fjx.privacy._clip import Relation as Relation
 from fjx.privacy._clip import by_global_norm as by_global_norm
 from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
+from fjx.privacy._examples import examples_epsilon as examples_epsilon
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
@@ -42,5 +43,6 @@ __all__ = [
     "calibrate",
     "clip_by_global_norm",
     "epsilon",
+    "examples_epsilon",
     "gaussian",
 ]

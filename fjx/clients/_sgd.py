@@ -124,7 +124,7 @@ def trainer(
         seen, model, gradient = observe(now.model, examples, t, now.order, now.key_loss)
         if now.drift is not None:
             gradient = _tree.add(gradient, now.drift)
-        model, optimizer_state = _descend(optimizer, gradient, now.optimizer, model)
+        model, optimizer_state = descend(optimizer, gradient, now.optimizer, model)
         sums = jax.tree.map(jnp.add, now.sums, seen)
         return now._replace(model=model, optimizer=optimizer_state, sums=sums)
 
@@ -180,7 +180,7 @@ def _params(model: Tree) -> Tree:
     return model.params if isinstance(model, Stateful) else model
 
 
-def _descend(
+def descend(
     optimizer: optax.GradientTransformation, gradient: Tree, state: Any, model: Tree
 ) -> tuple[Tree, Any]:
     """One optimiser step on the floating parameters."""

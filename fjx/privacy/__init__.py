@@ -9,6 +9,7 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy import auditing as auditing
 from fjx.privacy._adaptive import AdaptiveState as AdaptiveState
 from fjx.privacy._adaptive import adaptive_gaussian as adaptive_gaussian
 from fjx.privacy._bounds import by_l1_norm as by_l1_norm
@@ -30,6 +31,7 @@ from fjx.privacy._correlated import Strategy as Strategy
 from fjx.privacy._correlated import correlated as correlated
 from fjx.privacy._correlated import noise_matrix as noise_matrix
 from fjx.privacy._correlated import prefix_error as prefix_error
+from fjx.privacy._examples import examples_epsilon as examples_epsilon
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
@@ -80,6 +82,7 @@ __all__ = [
     "TreeState",
     "Unit",
     "adaptive_gaussian",
+    "auditing",
     "buffered_toeplitz",
     "by_global_norm",
     "by_l1_norm",
@@ -90,6 +93,7 @@ __all__ = [
     "clip_by_global_norm",
     "correlated",
     "epsilon",
+    "examples_epsilon",
     "gaussian",
     "grouped",
     "honaker_tree",

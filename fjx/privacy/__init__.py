@@ -15,6 +15,10 @@ from fjx.privacy._clip import Norm as Norm
 from fjx.privacy._clip import Relation as Relation
 from fjx.privacy._clip import by_global_norm as by_global_norm
 from fjx.privacy._clip import clip_by_global_norm as clip_by_global_norm
+from fjx.privacy._distributed import DistributedMechanism as DistributedMechanism
+from fjx.privacy._distributed import Encoded as Encoded
+from fjx.privacy._distributed import distributed_gaussian as distributed_gaussian
+from fjx.privacy._distributed import distributed_skellam as distributed_skellam
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
@@ -29,6 +33,8 @@ __all__ = [
     "Bound",
     "Clipped",
     "Contribution",
+    "DistributedMechanism",
+    "Encoded",
     "Epsilon",
     "Mechanism",
     "Method",
@@ -39,6 +45,8 @@ __all__ = [
     "by_global_norm",
     "calibrate",
     "clip_by_global_norm",
+    "distributed_gaussian",
+    "distributed_skellam",
     "epsilon",
     "gaussian",
 ]

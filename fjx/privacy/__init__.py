@@ -19,6 +19,11 @@ from fjx.privacy._distributed import DistributedMechanism as DistributedMechanis
 from fjx.privacy._distributed import Encoded as Encoded
 from fjx.privacy._distributed import distributed_gaussian as distributed_gaussian
 from fjx.privacy._distributed import distributed_skellam as distributed_skellam
+from fjx.privacy._local import LocalMechanism as LocalMechanism
+from fjx.privacy._local import local_gaussian as local_gaussian
+from fjx.privacy._local import local_laplace as local_laplace
+from fjx.privacy._local import priv_unit as priv_unit
+from fjx.privacy._local import randomized_response as randomized_response
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
@@ -36,6 +41,7 @@ __all__ = [
     "DistributedMechanism",
     "Encoded",
     "Epsilon",
+    "LocalMechanism",
     "Mechanism",
     "Method",
     "Norm",
@@ -49,4 +55,8 @@ __all__ = [
     "distributed_skellam",
     "epsilon",
     "gaussian",
+    "local_gaussian",
+    "local_laplace",
+    "priv_unit",
+    "randomized_response",
 ]

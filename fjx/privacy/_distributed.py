@@ -350,13 +350,13 @@ def _room(
 
 def _conditional_round(key: Key, steps: Array, limit: float, radius: float) -> Array:
     """Each coordinate rounded at random, all of them again until their norm is within the limit."""
-    if limit >= radius + math.sqrt(max(steps.size, 1)):
+    if not steps.size or limit >= radius + math.sqrt(steps.size):
         return exact_stochastic_round(key, steps)
-    limit = limit * (1 - _rounding_error([max(steps.size, 1)]))
+    limit = limit * (1 - _rounding_error([steps.size]))
 
     def attempt(number: Array) -> tuple[Array, Array, Array]:
         rounded = exact_stochastic_round(jax.random.fold_in(key, number), steps)
-        norm = radius * jnp.sqrt(_sum(jnp.square(rounded / radius))) if steps.size else 0.0
+        norm = radius * jnp.sqrt(_sum(jnp.square(rounded / radius)))
         return number + 1, rounded, norm <= limit
 
     def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

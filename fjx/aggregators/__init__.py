@@ -1,5 +1,6 @@
 """How the messages of a cohort become one."""
 
+from fjx.aggregators._distributed import distributed as distributed
 from fjx.aggregators._holders import holders_mean as holders_mean
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
 from fjx.aggregators._integers import integer_sum as integer_sum
@@ -28,6 +29,7 @@ __all__ = [
     "as_vector",
     "coded",
     "correlated_quantization",
+    "distributed",
     "fetch_sgd",
     "holders_mean",
     "integer_sum",

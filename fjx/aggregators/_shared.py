@@ -8,7 +8,7 @@ from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLi
 from fjx._hadamard import rotate, unrotate
 from fjx._permutation import permute
 from fjx._select import share_of
-from fjx.aggregators._mean import require_aggregator
+from fjx.aggregators._mean import mean, require_aggregator
 from fjx.aggregators._vectors import as_vector
 from fjx.wire._payload import padded_size
 
@@ -98,24 +98,27 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
     return as_vector(Aggregator(init, contribute, finish, aggregator.combine, encode))
 
 
-def shared_rand_k(ratio: float) -> Aggregator:
-    """The weighted mean of k = ceil(ratio d) coordinates that are the same for all, scaled by d/k.
+def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggregator:
+    """The aggregate of k = ceil(ratio d) coordinates that are the same for all, scaled by d/k.
 
     Which ones follows from the round's public key: no position and no seed is sent, k numbers are
     summed, and they are put in their places once.
 
     Guarantees: unbiased; E||result - mean||^2 = (d/k - 1) ||mean||^2, exactly, where a mask for each
         client would leave 1/n of (d/k - 1) mean ||x_i||^2: no gain from many clients, but linear, so
-        that k numbers may be summed in secret; bits: 32 k.
+        that k numbers may be summed in secret; bits: 32 k.  With another aggregator d/k times what it
+        makes of the k coordinates, and its bits; what it bounds, no scaling can enlarge.
 
     Args:
         ratio: of the coordinates of the whole message, in (0, 1].
+        aggregator: linear, of vectors of k coordinates; their weighted :func:`mean` by default.
 
     Returns:
-        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
+        An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: ``ratio`` is not a Python number; from ``init``, a leaf is not floating.
+        TypeError: ``ratio`` is not a Python number, ``aggregator`` something else; from ``init``, a leaf
+            is not floating.
         ValueError: ``ratio`` is out of range.
 
     Examples:
@@ -124,7 +127,7 @@ def shared_rand_k(ratio: float) -> Aggregator:
         >>> a = aggregators.shared_rand_k(0.25)
         >>> public = fjx.Public(a.init(jnp.ones(8)), jax.random.key(0), None, jnp.int32(2))
         >>> share = jax.vmap(lambda x: a.contribute(None, x, jnp.float32(1), public))(jnp.ones((2, 8)))
-        >>> share[0].shape
+        >>> jax.tree.leaves(share)[0].shape
         (2, 2)
         >>> total = jax.tree.map(lambda s: s.sum(0), share)
         >>> sorted(a.finish(None, total, public)[0].tolist())
@@ -135,30 +138,38 @@ def shared_rand_k(ratio: float) -> Aggregator:
         Communication Efficiency*, 2016 (arXiv:1610.05492), whose random masks are a client's own.
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
+    inner = mean() if aggregator is None else aggregator
+    require_aggregator("shared_rand_k", inner)
 
     def places(size: int, public: Public) -> Array:
         k = share_of(ratio, size)
         return permute(jax.random.fold_in(public.key, 0), jnp.arange(k, dtype=jnp.int32), size)
 
-    def init(vector_like: TreeLike) -> Tree:
-        return jnp.zeros((0, vector_like.size))  # the size, as the shape of nothing
+    def inside(public: Public) -> Public:
+        return public._replace(key=jax.random.fold_in(public.key, 1), state=public.state[0])
 
-    def encode(key: Key, vector: Array, public: Public) -> Array:
-        return vector[places(vector.size, public)]
+    def init(vector_like: TreeLike) -> Tree:
+        size = vector_like.size
+        kept = jax.ShapeDtypeStruct((share_of(ratio, size),), jnp.float32)
+        return inner.init(kept), jnp.zeros((0, size))  # the size, as the shape of nothing
+
+    def encode(key: Key, vector: Array, public: Public) -> Tree:
+        kept = vector[places(vector.size, public)]
+        return kept if inner.encode is None else inner.encode(key, kept, inside(public))
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return _tree.scale(weight, encode(key, vector, public)), weight
+        kept = vector[places(vector.size, public)]
+        return inner.contribute(key, kept, weight, inside(public))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        summed, weight = total
-        size = public.state.shape[1]
-        weight = jnp.where(weight > 0, weight, 1.0).astype(summed.dtype)
-        values = size / max(summed.size, 1) / weight * summed
-        nothing = jnp.zeros(size, summed.dtype)
+        result, state, metrics = inner.finish(key, total, inside(public))
+        size = public.state[1].shape[1]
+        values = size / max(result.size, 1) * result
+        nothing = jnp.zeros(size, result.dtype)
         back = nothing.at[places(size, public)].set(values, unique_indices=True)
-        return back, public.state, {}
+        return back, (state, public.state[1]), metrics
 
-    return as_vector(Aggregator(init, contribute, finish, SUM, encode))
+    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode))
 
 
 def perm_k(clients: int) -> Aggregator:

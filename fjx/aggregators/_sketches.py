@@ -9,28 +9,31 @@ from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._select import largest_magnitudes, share_of
 from fjx._sketch import estimate, sketch
+from fjx.aggregators._mean import mean, require_aggregator
 from fjx.aggregators._vectors import as_vector
 
 
-def sketched(*, rows: int, columns: int) -> Aggregator:
-    """The weighted mean, estimated from the sum of the clients' count-sketches.
+def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -> Aggregator:
+    """The weighted mean, estimated from the aggregate of the clients' count-sketches.
 
     Hashes follow from the round's public key: sketches are added as they are, and the coordinates are
     estimated once, by :func:`fjx.compressors.count_sketch`'s median over the rows.
 
     Guarantees: linear, so that rows * columns numbers may be summed in secret; with one row unbiased,
         E||result - mean||^2 <= (d - 1) / columns ||mean||^2, whatever the number of clients; the mean
-        itself, to rounding, of messages of at most ``columns`` coordinates; bits: 32 rows * columns.
+        itself, to rounding, of messages of at most ``columns`` coordinates; bits: 32 rows * columns, or
+        those of ``aggregator``.
 
     Args:
         rows: at least 1; medians want an odd number.
         columns: at least 1.
+        aggregator: linear, of vectors of rows * columns numbers; their weighted :func:`mean` by default.
 
     Returns:
-        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
+        An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: an argument is not an integer; from ``init``, a leaf is not floating.
+        TypeError: an argument is of another kind; from ``init``, a leaf is not floating.
         ValueError: one is out of range.
 
     Examples:
@@ -40,30 +43,43 @@ def sketched(*, rows: int, columns: int) -> Aggregator:
         >>> x = jnp.zeros(100).at[42].set(7.0)
         >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
         >>> share = a.contribute(None, x, jnp.float32(2), public)
-        >>> share[0].shape, float(a.finish(None, share, public)[0][42])
-        ((3, 16), 7.0)
+        >>> jax.tree.leaves(share)[0].shape, float(a.finish(None, share, public)[0][42])
+        ((48,), 7.0)
 
     References:
         Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora, *Communication-Efficient Distributed SGD with
         Sketching*, NeurIPS 2019 (arXiv:1903.04488).
     """
     rows, columns = _dimensions(rows, columns)
+    inner = mean() if aggregator is None else aggregator
+    require_aggregator("sketched", inner)
+
+    def inside(public: Public) -> Public:
+        return public._replace(key=jax.random.fold_in(public.key, 1), state=public.state[0])
+
+    def table(vector: Array, public: Public) -> Array:
+        key = jax.random.fold_in(public.key, 0)
+        wide = vector.astype(jnp.float32)
+        return sketch(key, wide, rows=rows, columns=columns).reshape(-1)
 
     def init(vector_like: TreeLike) -> Tree:
-        return jnp.zeros((0, vector_like.size))  # the size, as the shape of nothing
+        numbers = jax.ShapeDtypeStruct((rows * columns,), jnp.float32)
+        return inner.init(numbers), jnp.zeros((0, vector_like.size))  # the size, as a shape
 
-    def encode(key: Key, vector: Array, public: Public) -> Array:
-        vector = vector.astype(jnp.float32)
-        return sketch(jax.random.fold_in(public.key, 0), vector, rows=rows, columns=columns)
+    def encode(key: Key, vector: Array, public: Public) -> Tree:
+        sent = table(vector, public)
+        return sent if inner.encode is None else inner.encode(key, sent, inside(public))
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return weight * encode(key, vector, public), weight
+        return inner.contribute(key, table(vector, public), weight, inside(public))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        size = public.state.shape[1]
-        return estimate(jax.random.fold_in(public.key, 0), _mean(total), size), public.state, {}
+        result, state, metrics = inner.finish(key, total, inside(public))
+        key_hashes, size = jax.random.fold_in(public.key, 0), public.state[1].shape[1]
+        found = estimate(key_hashes, result.reshape(rows, columns), size)
+        return found, (state, public.state[1]), metrics
 
-    return as_vector(Aggregator(init, contribute, finish, SUM, encode))
+    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode))
 
 
 class FetchState(NamedTuple):

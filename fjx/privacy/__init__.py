@@ -31,7 +31,16 @@ from fjx.privacy._correlated import Strategy as Strategy
 from fjx.privacy._correlated import correlated as correlated
 from fjx.privacy._correlated import noise_matrix as noise_matrix
 from fjx.privacy._correlated import prefix_error as prefix_error
+from fjx.privacy._distributed import DistributedMechanism as DistributedMechanism
+from fjx.privacy._distributed import Encoded as Encoded
+from fjx.privacy._distributed import distributed_gaussian as distributed_gaussian
+from fjx.privacy._distributed import distributed_skellam as distributed_skellam
 from fjx.privacy._examples import examples_epsilon as examples_epsilon
+from fjx.privacy._local import LocalMechanism as LocalMechanism
+from fjx.privacy._local import local_gaussian as local_gaussian
+from fjx.privacy._local import local_laplace as local_laplace
+from fjx.privacy._local import priv_unit as priv_unit
+from fjx.privacy._local import randomized_response as randomized_response
 from fjx.privacy._mechanisms import Contribution as Contribution
 from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
@@ -66,8 +75,11 @@ __all__ = [
     "Bound",
     "Clipped",
     "Contribution",
+    "DistributedMechanism",
+    "Encoded",
     "Epsilon",
     "Ledger",
+    "LocalMechanism",
     "Mechanism",
     "Method",
     "Norm",
@@ -92,11 +104,15 @@ __all__ = [
     "calibrate_rounds",
     "clip_by_global_norm",
     "correlated",
+    "distributed_gaussian",
+    "distributed_skellam",
     "epsilon",
     "examples_epsilon",
     "gaussian",
     "grouped",
     "honaker_tree",
+    "local_gaussian",
+    "local_laplace",
     "noise_matrix",
     "normalized",
     "optimal_buffers",
@@ -104,6 +120,8 @@ __all__ = [
     "participation",
     "plan",
     "prefix_error",
+    "priv_unit",
+    "randomized_response",
     "report",
     "rescaled",
     "square_root_coefficients",

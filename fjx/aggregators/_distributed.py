@@ -1,0 +1,130 @@
+"""Sums to which every client adds its own share of the noise."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fjx import _tree, _validate
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx.aggregators._vectors import as_vector
+from fjx.privacy import DistributedMechanism
+from fjx.wire import Codes
+
+
+class _Share(NamedTuple):
+    """What one client adds: its codes, and counts."""
+
+    codes: Array
+    clients: Array
+    clipped: Array
+    norm: Array
+    saturated: Array
+    surplus: Array
+
+
+def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> Aggregator:
+    r"""The sum of integers mod 2^b that carry their own noise, over a fixed number.
+
+    message = gamma (sum_i c_i mod 2^b around zero) / ``denominator``, with c_i the clipped, rounded and
+    noised message of client i.  Within :func:`rotated` messages are flat and lose nothing to the range::
+
+        aggregators.rotated(aggregators.distributed(mechanism, denominator=100))
+        aggregators.rotated(aggregators.shared_rand_k(0.1, aggregators.distributed(...)))
+
+    Messages are clipped *here*, after what is around: no rotation, mask or sketch can enlarge what a
+    client adds.
+
+    Simulation only: what a secure sum would compute is computed in the open, and nothing is secured.
+
+    The metrics ``unnoised_clipped``, ``unnoised_norm`` and ``unnoised_saturated`` are computed from the
+    clients' messages without noise: epsilon does not cover publishing them.
+
+    Guarantees: what is added are integers, exact mod 2^b for any wrap, order and number; a client of
+        weight zero, or whose message is not finite, contributes exactly zero, noise included, and counts
+        as dropped; those of rank ``mechanism.clients`` and above are left out, and counted in
+        ``surplus``; from fewer than ``mechanism.least`` clients, whose noise would not be enough,
+        nothing is released: the message is zero, and ``aborted`` is 1; bits: d * b.
+
+    Args:
+        mechanism: such as :func:`fjx.privacy.distributed_gaussian`.
+        denominator: positive, public; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  Its metric ``noise_std``
+        is that of each coordinate of the result.
+
+    Raises:
+        TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not floating.
+        ValueError: ``denominator`` is not positive; from ``init``, there are more coordinates than the
+            mechanism was made for.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators, privacy, wire
+        >>> mechanism = privacy.distributed_gaussian(clip_norm=4.0, noise_multiplier=0.0,
+        ...     granularity=0.5, bits=8, clients=2, dimension=2)
+        >>> a = aggregators.distributed(mechanism, denominator=2)
+        >>> x = jnp.array([1.5, -2.0])
+        >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(2))
+        >>> share = a.contribute(jax.random.key(1), x, jnp.float32(1), public)
+        >>> share.codes.tolist(), wire.bits(a.encode(jax.random.key(1), x, public))
+        ([3, 252], 16)
+        >>> total = jax.tree.map(lambda s: 2 * s, share)
+        >>> a.finish(None, total, public)[0].tolist()
+        [1.5, -2.0]
+
+    References:
+        Kairouz, Liu, Steinke, ICML 2021 (arXiv:2102.06387), algorithms 1 and 2; Agarwal, Kairouz, Liu,
+        NeurIPS 2021 (arXiv:2110.04995).
+    """
+    if not isinstance(mechanism, DistributedMechanism):
+        raise TypeError(
+            "distributed needs a fjx.privacy.DistributedMechanism such as "
+            f"privacy.distributed_gaussian(...), got {mechanism!r}"
+        )
+    _validate.number("denominator", denominator, above=0)
+
+    def init(vector_like: TreeLike) -> Tree:
+        if vector_like.size > mechanism.dimension:
+            raise ValueError(
+                f"the mechanism is accounted for {mechanism.dimension} coordinates and the message has "
+                f"{vector_like.size}, padded; make it with dimension={vector_like.size}"
+            )
+        return ()
+
+    def encode(key: Key, vector: Array, public: Public) -> Codes:
+        narrow = (
+            jnp.uint8 if mechanism.bits <= 8 else jnp.uint16 if mechanism.bits <= 16 else jnp.uint32
+        )
+        return Codes(mechanism.encode(key, vector).codes.astype(narrow), mechanism.bits)
+
+    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> _Share:
+        own = mechanism.encode(key, vector)
+        comes, fits = (weight > 0) & own.finite, public.rank < mechanism.clients
+        share = _Share(
+            codes=own.codes,
+            clients=jnp.ones((), jnp.int32),
+            clipped=own.clipped.astype(jnp.int32),
+            norm=own.norm,
+            saturated=own.saturated,
+            surplus=jnp.zeros((), jnp.int32),
+        )
+        share = _tree.where(comes & fits, share, _tree.zeros_like(share))
+        return share._replace(surplus=(comes & ~fits).astype(jnp.int32))
+
+    def finish(key: Key, total: _Share, public: Public) -> tuple[Tree, Tree, Metrics]:
+        factor = 1 / jnp.asarray(denominator, jnp.float32)
+        enough = total.clients >= mechanism.least
+        message = jnp.where(enough, mechanism.decode(total.codes) * factor, 0.0)
+        present = total.clients.astype(jnp.float32)
+        metrics = {
+            "unnoised_clipped": total.clipped.astype(jnp.float32) / jnp.maximum(present, 1),
+            "unnoised_norm": total.norm / jnp.maximum(present, 1),
+            "unnoised_saturated": total.saturated,
+            "surplus": total.surplus,
+            "aborted": (~enough).astype(jnp.int32),
+            "noise_std": jnp.sqrt(present * mechanism.variance) * factor,
+        }
+        return message, public.state, metrics
+
+    return as_vector(Aggregator(init, contribute, finish, SUM, encode))

@@ -1,0 +1,86 @@
+"""Renyi differential privacy of sums of integers, where dp-accounting has no event for the noise.
+
+In all of this a vector of integers moves between neighbours by at most D2 in the L2 norm and by D1 in
+the L1 norm, D1 <= min(sqrt(d) D2, D2^2), because an integer is at most its square.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Curve = Callable[[np.ndarray], np.ndarray]
+
+
+def rounded_norm(norm: float, *, dimension: int, beta: float) -> float:
+    """The L2 norm that conditional rounding keeps to: of a vector of norm c, rounded to integers.
+
+    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))).  The first always holds; the
+    second holds with probability at least 1 - beta, so that it costs 1 / (1 - beta) tries on average.
+
+    References:
+        Kairouz, Liu, Steinke, ICML 2021 (arXiv:2102.06387), theorem 1.
+    """
+    certain = norm + math.sqrt(dimension)
+    if beta == 0:
+        return certain
+    likely = norm + math.sqrt(dimension) / 2
+    square = norm**2 + dimension / 4 + math.sqrt(2 * math.log(1 / beta)) * likely
+    return min(certain, math.sqrt(square))
+
+
+def rounded_sum(norm: float, dimension: int) -> float:
+    """The L1 norm of integers of a given L2 norm."""
+    return norm * min(math.sqrt(dimension), norm)
+
+
+def discrete_gaussians(l2: float, l1: float, *, sd: float, shares: int, dimension: int) -> Curve:
+    """The sum of n discrete Gaussians of parameter s each, which is not quite one of n s^2.
+
+    With D2 and D1 in units of sqrt(n) s and tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)), at
+    order a it is
+
+    min(a D2^2 / 2 + tau d, a / 2 (D2^2 + 2 D1 tau + tau^2 d), a / 2 (D2 + sqrt(d) tau)^2).
+
+    References:
+        Kairouz, Liu, Steinke, ICML 2021 (arXiv:2102.06387), theorem 1.
+    """
+    total = math.sqrt(shares) * sd
+    l2, l1, tau = l2 / total, l1 / total, _distance(sd, shares)
+    per_order = min(
+        l2**2 + 2 * l1 * tau + tau**2 * dimension, (l2 + math.sqrt(dimension) * tau) ** 2
+    )
+
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        orders = np.asarray(orders, float)
+        bounds = np.minimum(orders / 2 * l2**2 + tau * dimension, orders / 2 * per_order)
+        return np.where(orders >= 2, bounds, np.inf)
+
+    return rdp
+
+
+@functools.cache
+def _distance(sd: float, shares: int) -> float:
+    """tau, how far the sum is from a discrete Gaussian."""
+    k = np.arange(1, shares)
+    return float(10 * np.sum(np.exp(-2 * (math.pi * sd) ** 2 * (k / (k + 1)))))
+
+
+def skellam(l2: float, l1: float, *, variance: float) -> Curve:
+    """Skellam noise of variance v on integers, however many shares it is the sum of.
+
+    a D2^2 / (2 v) + min(((2 a - 1) D2^2 + 6 D1) / (4 v^2), 3 D1 / (2 v)) at integer orders a.
+
+    References:
+        Agarwal, Kairouz, Liu, NeurIPS 2021 (arXiv:2110.04995), theorem 3.5.
+    """
+
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        orders = np.asarray(orders, float)
+        quadratic = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * variance**2)
+        excess = np.minimum(quadratic, 3 * l1 / (2 * variance))
+        known = (orders >= 2) & (orders == np.floor(orders))
+        return np.where(known, orders * l2**2 / (2 * variance) + excess, np.inf)
+
+    return rdp

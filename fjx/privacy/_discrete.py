@@ -1,0 +1,184 @@
+"""Integer noise, from 64 random bits a draw and integer arithmetic on 32.
+
+A distribution on few integers is drawn by the alias method: its probabilities, as integers that add up
+to 2^64, fill 2^k columns of 2^(64-k) each, with at most two values in a column.  The first k random bits
+choose a column, the others one of its two values.  No logarithm of a float is involved, whose rounding
+an adversary could see, and no loop that some client of a cohort is last to leave.
+"""
+
+import decimal
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _random
+from fjx._base import Array, Key
+
+LARGEST = 3000.0
+"""The largest standard deviation of a draw: its table has 2^16 columns."""
+
+
+class IntegerNoise(NamedTuple):
+    """Independent integers around zero.
+
+    Attributes:
+        sample: ``(key, shape) -> i32[shape]``, within total variation 2^-48 a draw.
+        variance: of one draw, exactly.
+        tail: ``(shares, probability) -> t``: the sum of so many draws exceeds t, in absolute value, with
+            no more than this probability.
+    """
+
+    sample: Callable[[Key, tuple[int, ...]], Array]
+    variance: float
+    tail: Callable[[int, float], float]
+
+
+def discrete_gaussian(sd: float) -> IntegerNoise:
+    """P(k) proportional to exp(-k^2 / (2 s^2)).
+
+    Its variance is at most s^2, and less by 2e-7 only already at s = 1.  It is subgaussian with s^2, and
+    so are sums (Canonne, Kamath, Steinke, NeurIPS 2020, arXiv:2004.00010).
+    """
+    weights = _gaussian_weights(sd)
+
+    def tail(shares: int, probability: float) -> float:
+        return sd * math.sqrt(2 * shares * math.log(2 / probability))
+
+    return IntegerNoise(functools.partial(_draw, _table(weights)), _variance(weights), tail)
+
+
+def skellam(sd: float) -> IntegerNoise:
+    """The difference of two Poisson variables of mean s^2 / 2: P(k) = exp(-s^2) I_k(s^2).
+
+    Its variance is s^2 and its kurtosis 3 + 1 / s^2; a sum of such variables is one again.
+    ``jax.random.poisson`` would not do for it: it compares float32 logarithms of densities, whose
+    rounding for means of a million is as large as what they are compared with.
+    """
+    weights = _skellam_weights(sd**2)
+
+    def tail(shares: int, probability: float) -> float:
+        return _skellam_tail(shares * sd**2, probability)
+
+    return IntegerNoise(functools.partial(_draw, _table(weights)), _variance(weights), tail)
+
+
+# --------------------------------------------------------------------------------------------------
+# Probabilities, to more digits than 64 bits hold
+# --------------------------------------------------------------------------------------------------
+
+_DIGITS = decimal.Context(prec=50)
+Weights = tuple[int, ...]
+"""2^64 P(0), 2^64 P(1), ..., rounded; both signs and zero together have 2^64."""
+
+
+@functools.cache
+def _gaussian_weights(sd: float) -> Weights:
+    with decimal.localcontext(_DIGITS):
+        # From k to k + 1 the density falls by q^(2k+1), q = exp(-1 / (2 s^2)).
+        q = (-1 / (2 * decimal.Decimal(sd) ** 2)).exp()
+        density, step, densities = decimal.Decimal(1), q, []
+        for _ in range(_reach(sd)):
+            densities.append(density)
+            density, step = density * step, step * q * q
+        return _rounded(densities)
+
+
+@functools.cache
+def _skellam_weights(variance: float) -> Weights:
+    with decimal.localcontext(_DIGITS):
+        # I_{k-1} = I_{k+1} + (2 k / x) I_k, stable downwards (Miller), whatever it starts from.
+        x = decimal.Decimal(variance)
+        above, here, densities = decimal.Decimal(0), decimal.Decimal(1), []
+        for k in range(_reach(math.sqrt(variance)), 0, -1):
+            above, here = here, above + 2 * k * here / x
+            densities.append(here)
+        return _rounded(densities[::-1])
+
+
+def _reach(sd: float) -> int:
+    """Beyond this many integers either distribution has less than 2^-90."""
+    return math.ceil(12 * sd) + 40
+
+
+def _rounded(densities: list[decimal.Decimal]) -> Weights:
+    scale = 2**64 / (densities[0] + 2 * sum(densities[1:]))
+    positive = [int((density * scale).to_integral_value()) for density in densities[1:]]
+    while positive and positive[-1] == 0:
+        positive.pop()
+    return (2**64 - 2 * sum(positive), *positive)
+
+
+def _variance(weights: Weights) -> float:
+    return float(2 * sum(k * k * w for k, w in enumerate(weights)) / 2**64)
+
+
+def _skellam_tail(variance: float, probability: float) -> float:
+    """Chernoff: P[X >= t] <= exp(v (sqrt(1 + u^2) - 1 - u asinh u)), u = t / v."""
+
+    def exponent(t: float) -> float:
+        u = t / variance
+        return variance * (math.sqrt(1 + u * u) - 1 - u * math.asinh(u))
+
+    low, high = 0.0, 1.0
+    while exponent(high) > math.log(probability / 2):
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if exponent(middle) > math.log(probability / 2) else (low, middle)
+        )
+    return high
+
+
+# --------------------------------------------------------------------------------------------------
+# The alias method
+# --------------------------------------------------------------------------------------------------
+
+
+class _Table(NamedTuple):
+    """2^k columns: below its threshold a column stands for itself, else for its alias.
+
+    Attributes:
+        columns: ``u32[2^k, 3]``: the threshold's high and low word, and the alias.
+        zero: which column stands for zero.
+    """
+
+    columns: np.ndarray
+    zero: int
+
+
+def _table(weights: Weights) -> _Table:
+    """Vose's construction, on integers and so exact."""
+    left = [*weights[:0:-1], *weights]
+    width = max(1, (len(left) - 1).bit_length())
+    left += [0] * (2**width - len(left))
+    full = 2 ** (64 - width)
+    alias = list(range(len(left)))
+    short = [i for i, weight in enumerate(left) if weight < full]
+    long = [i for i, weight in enumerate(left) if weight > full]
+    threshold = list(left)
+    while short:
+        lacking, giving = short.pop(), long[-1]
+        threshold[lacking], alias[lacking] = left[lacking], giving
+        left[giving] -= full - left[lacking]
+        if left[giving] <= full:
+            long.pop()
+            if left[giving] < full:
+                short.append(giving)
+            threshold[giving] = left[giving]
+    words = [(min(t, full) >> 32, min(t, full) & 0xFFFFFFFF) for t in threshold]
+    columns = [(*word, other) for word, other in zip(words, alias, strict=True)]
+    return _Table(np.array(columns, np.uint32), len(weights) - 1)
+
+
+def _draw(table: _Table, key: Key, shape: tuple[int, ...]) -> Array:
+    rest = 32 - (len(table.columns) - 1).bit_length()
+    high, low = jnp.split(_random.bits(key, (2 * math.prod(shape),)), 2)
+    column, high = high >> rest, high & jnp.uint32(2**rest - 1)
+    threshold_high, threshold_low, alias = jnp.moveaxis(jnp.asarray(table.columns)[column], -1, 0)
+    own = (high < threshold_high) | ((high == threshold_high) & (low < threshold_low))
+    return (jnp.where(own, column, alias).astype(jnp.int32) - table.zero).reshape(shape)

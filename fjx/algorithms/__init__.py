@@ -21,10 +21,23 @@ from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
+from fjx.algorithms._fedlin import FedLinState as FedLinState
+from fjx.algorithms._fedlin import fedlin as fedlin
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
+from fjx.algorithms._phases import Phase as Phase
+from fjx.algorithms._phases import PhasesState as PhasesState
+from fjx.algorithms._phases import two_phases as two_phases
+from fjx.algorithms._power_sgd import PowerSgdState as PowerSgdState
+from fjx.algorithms._power_sgd import power_sgd as power_sgd
 from fjx.algorithms._private import dp_fedavg as dp_fedavg
+from fjx.algorithms._replicated import Replicas as Replicas
+from fjx.algorithms._replicated import ReplicatedAggregate as ReplicatedAggregate
+from fjx.algorithms._replicated import ReplicatedServer as ReplicatedServer
+from fjx.algorithms._replicated import artemis as artemis
+from fjx.algorithms._replicated import ef21_bc as ef21_bc
+from fjx.algorithms._replicated import replicated as replicated
 from fjx.algorithms._scaffnew import ScaffnewServerState as ScaffnewServerState
 from fjx.algorithms._scaffnew import ScaffnewState as ScaffnewState
 from fjx.algorithms._scaffnew import scaffnew as scaffnew
@@ -33,11 +46,19 @@ from fjx.algorithms._scaffold import scaffold as scaffold
 __all__ = [
     "DashaState",
     "DifferenceState",
+    "FedLinState",
     "Link",
     "MarinaServerState",
     "MarinaState",
+    "Phase",
+    "PhasesState",
+    "PowerSgdState",
+    "Replicas",
+    "ReplicatedAggregate",
+    "ReplicatedServer",
     "ScaffnewServerState",
     "ScaffnewState",
+    "artemis",
     "compressed_gd",
     "dasha",
     "diana",
@@ -46,18 +67,23 @@ __all__ = [
     "dp_fedavg",
     "ef14",
     "ef21",
+    "ef21_bc",
     "ef21_sgdm",
     "ef_bv",
     "fedadagrad",
     "fedadam",
     "fedavg",
     "fedavgm",
+    "fedlin",
     "fedprox",
     "fedsgd",
     "fedyogi",
     "marina",
     "mcm",
+    "power_sgd",
+    "replicated",
     "scaffnew",
     "scaffold",
     "sign_sgd",
+    "two_phases",
 ]

@@ -3,6 +3,11 @@
 from fjx.algorithms._adaptive import fedadagrad as fedadagrad
 from fjx.algorithms._adaptive import fedadam as fedadam
 from fjx.algorithms._adaptive import fedyogi as fedyogi
+from fjx.algorithms._choco import ChocoRow as ChocoRow
+from fjx.algorithms._choco import ChocoState as ChocoState
+from fjx.algorithms._choco import choco as choco
+from fjx.algorithms._choco import choco_gossip as choco_gossip
+from fjx.algorithms._choco import choco_sgd as choco_sgd
 from fjx.algorithms._compressed import compressed_gd as compressed_gd
 from fjx.algorithms._compressed import double_squeeze as double_squeeze
 from fjx.algorithms._compressed import ef14 as ef14
@@ -23,9 +28,13 @@ from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
 from fjx.algorithms._fedlin import FedLinState as FedLinState
 from fjx.algorithms._fedlin import fedlin as fedlin
+from fjx.algorithms._fetch_sgd import fetch_sgd as fetch_sgd
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
+from fjx.algorithms._marina import pp_marina as pp_marina
+from fjx.algorithms._onebit_adam import OneBitAdamState as OneBitAdamState
+from fjx.algorithms._onebit_adam import onebit_adam as onebit_adam
 from fjx.algorithms._phases import Phase as Phase
 from fjx.algorithms._phases import PhasesState as PhasesState
 from fjx.algorithms._phases import two_phases as two_phases
@@ -44,12 +53,15 @@ from fjx.algorithms._scaffnew import scaffnew as scaffnew
 from fjx.algorithms._scaffold import scaffold as scaffold
 
 __all__ = [
+    "ChocoRow",
+    "ChocoState",
     "DashaState",
     "DifferenceState",
     "FedLinState",
     "Link",
     "MarinaServerState",
     "MarinaState",
+    "OneBitAdamState",
     "Phase",
     "PhasesState",
     "PowerSgdState",
@@ -59,6 +71,9 @@ __all__ = [
     "ScaffnewServerState",
     "ScaffnewState",
     "artemis",
+    "choco",
+    "choco_gossip",
+    "choco_sgd",
     "compressed_gd",
     "dasha",
     "diana",
@@ -78,9 +93,12 @@ __all__ = [
     "fedprox",
     "fedsgd",
     "fedyogi",
+    "fetch_sgd",
     "marina",
     "mcm",
+    "onebit_adam",
     "power_sgd",
+    "pp_marina",
     "replicated",
     "scaffnew",
     "scaffold",

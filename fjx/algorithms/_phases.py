@@ -1,5 +1,6 @@
-"""Steps of two rounds, for methods whose clients must hear something before they can send the rest."""
+"""Rounds of two kinds: halves of one step, or what comes before and what after."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,25 +33,32 @@ from fjx._compose import compose
 from fjx.aggregators import mean, uniform
 from fjx.algorithms._replicated import as_float32, replicated
 from fjx.compressors import identity
-from fjx.wire import Chosen
+from fjx.wire import Chosen, Known
 
 FIRST, SECOND = "first", "second"
 
 
 class Phase(NamedTuple):
-    """Half of a step.
+    """What happens in a round of one kind.
 
     Attributes:
         client: what clients do; both phases share the client's state.
         message: the template of what they send.
         server: ``(state, mean) -> state``, what the mean of the messages does to the server.
         uplink: codec of the messages; its state rests during the other phase.
+        downlink: codec of their mean.
     """
 
     client: ClientStep
     message: MessageLike
     server: ServerStep
     uplink: Compressor = identity()
+    downlink: Compressor = identity()
+
+
+def alternately(rounds: Array) -> Array:
+    """The schedule of a step with two uplinks: 0, 1, 0, 1, ..."""
+    return rounds % 2
 
 
 class PhasesState(NamedTuple):
@@ -58,11 +66,11 @@ class PhasesState(NamedTuple):
 
     Attributes:
         inner: what both phases move.
-        phase: ``u8[]``, 0 or 1, the phase of the coming round.
+        rounds: ``i32[]``, how many there were.
     """
 
     inner: Any
-    phase: Array
+    rounds: Array
 
     @property
     def params(self) -> Tree:
@@ -71,29 +79,37 @@ class PhasesState(NamedTuple):
 
 
 def two_phases(
-    first: Phase, second: Phase, *, client: ClientInit, server: ServerInit, broadcast: Broadcast
+    first: Phase,
+    second: Phase,
+    *,
+    client: ClientInit,
+    server: ServerInit,
+    broadcast: Broadcast,
+    schedule: Callable[[Array], Array] = alternately,
 ) -> Algorithm:
-    """An algorithm whose step has two uplinks: its rounds alternate between two phases.
+    """An algorithm whose rounds are of two kinds: by default halves of a step that has two uplinks.
 
-    Two rounds of fjx are one step of the method.  What clients and server do, and what is sent, is that
-    of the phase, which travels with the broadcast.  Clients are :func:`replicated`: down travels the
-    mean of what was sent up in the round before.
+    What clients and server do, and what is sent, is that of the phase, which follows from the number of
+    the round.  Clients are :func:`replicated`: down travels the mean of what was sent up in the round
+    before.
 
-    Guarantees: what does not travel in a phase costs nothing; bits up: those of the phase's codec, and a
-        byte that says which phase it is; down: those of the mean of the other phase, and a byte.  A
-        metric that only one phase reports is NaN in the other.  Traffic is that of the dearer phase:
-        what was sent up is measured, the downlink of a run is billed at the dearer price.
+    Guarantees: what does not travel in a phase costs nothing; bits up: those of the phase's codec; down:
+        those of the mean of the round before; everybody counts rounds, so that the phase is free.  A
+        metric that only one phase reports is NaN in the other.  Traffic is that of the dearer phase; a
+        run is billed what was sent.
 
     Args:
-        first: as ``phase`` 0; the run begins with it.
-        second: as ``phase`` 1.
+        first: of phase 0.
+        second: of phase 1.
         client: ``(params) -> state`` of a client.
         server: ``(params) -> state`` of the server, with a field ``params``.
         broadcast: ``(state) -> tree`` that clients of both phases are given.
+        schedule: ``(rounds) -> phase`` of the round after so many others, ``i32[]``, 0 or 1.
 
     Returns:
-        An :class:`fjx.Algorithm` of uniform means.  A client that is absent in one phase of a step may
-        take part in the other; what a phase needs of its state is for its author to say.
+        An :class:`fjx.Algorithm` of uniform means.  Its metric ``phase`` is that of the round.  A client
+        that is absent in one phase of a step may take part in the other; what a phase needs of its state
+        is for its author to say.
 
     Examples:
         A step that first asks how large gradients are:
@@ -116,7 +132,7 @@ def two_phases(
         ...     client=lambda params: (), server=lambda params: State(params, jnp.ones(())),
         ...     broadcast=lambda state: state)
         >>> algorithm.traffic(jnp.zeros(()))
-        Traffic(uplink=40, downlink=40)
+        Traffic(uplink=32, downlink=32)
     """
 
     def message(params: Tree) -> TreeLike:
@@ -152,17 +168,20 @@ def two_phases(
             lambda: first.server(state.inner, heard[FIRST]),
             lambda: second.server(state.inner, heard[SECOND]),
         )
-        return PhasesState(inner, 1 - heard["phase"])
+        return PhasesState(inner, state.rounds + 1)
+
+    def phase_of(rounds: Array) -> Array:
+        return schedule(rounds).astype(jnp.uint8)
 
     return compose(
         client=ClientUpdate(client, update, message),
         uplink=_either(first.uplink, second.uplink),
         **replicated(
-            _either(identity(), identity()),
-            aggregator=_means(),
+            _either(first.downlink, second.downlink),
+            aggregator=_means(phase_of),
             server=ServerUpdate(
-                lambda params: PhasesState(server(params), jnp.uint8(0)),
-                lambda state: (state.phase, broadcast(state.inner)),
+                lambda params: PhasesState(server(params), jnp.int32(0)),
+                lambda state: (phase_of(state.rounds), broadcast(state.inner)),
                 step,
             ),
             aggregate_like=mean_like,
@@ -185,20 +204,20 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
             payload, after = codec.encode(own, message[name], state[name])
             parts.append(_tree.where(now, payload, _tree.zeros_like(payload)))
             states[name] = _tree.where(now, after, state[name])
-        return Chosen(message["phase"], tuple(parts)), states
+        return Chosen(Known(message["phase"]), tuple(parts)), states
 
     def decode(payload: Chosen) -> Tree:
-        message = {"phase": payload.which}
+        message = {"phase": payload.number}
         for number, (name, codec) in enumerate(codecs.items()):
             part = codec.decode(payload.parts[number])
-            message[name] = _tree.where(payload.which == number, part, _tree.zeros_like(part))
+            message[name] = _tree.where(payload.number == number, part, _tree.zeros_like(part))
         return message
 
     return Compressor(init, encode, decode, lambda message_like: Contract())
 
 
-def _means() -> Aggregator:
-    """The uniform mean of both parts, and the phase, which alternates whoever comes."""
+def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
+    """The uniform means of both parts, and the phase, which does not depend on who comes."""
     inner = uniform(mean())
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
@@ -206,11 +225,11 @@ def _means() -> Aggregator:
         return inner.contribute(key, parts, weight, public)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        phase = public.state
+        phase = phase_of(public.state)
         parts, _, _ = inner.finish(key, total, public)
-        return {"phase": phase, **parts}, 1 - phase, {"phase": phase}
+        return {"phase": phase, **parts}, public.state + 1, {"phase": phase}
 
-    return Aggregator(lambda message_like: jnp.uint8(0), contribute, finish, SUM)
+    return Aggregator(lambda message_like: jnp.int32(0), contribute, finish, SUM)
 
 
 def _clones(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

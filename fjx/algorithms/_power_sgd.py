@@ -56,7 +56,7 @@ def power_sgd(
         rounding, also where it is absent in one of the phases or both.  With everybody there it moves
         as the paper's does: there M_i - P Q^T is owed, which has the same mean, and means decide.  Bits
         up and down: 32 r n for a matrix of n x m in the first round, 32 r m and vectors whole in the
-        second, and a byte.
+        second.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -79,7 +79,7 @@ def power_sgd(
         ...     lambda w, x, key: jnp.mean(w["matrix"]) * x.mean(), rank=1, learning_rate=0.1,
         ...     batch_size=10)
         >>> algorithm.traffic({"matrix": jnp.zeros((10, 20)), "bias": jnp.zeros(5)})
-        Traffic(uplink=808, downlink=808)
+        Traffic(uplink=800, downlink=800)
 
     References:
         Vogels, Karimireddy, Jaggi, *PowerSGD: Practical Low-Rank Gradient Compression for Distributed

@@ -2,7 +2,10 @@
 
 import math
 
+import numpy as np
+
 from fjx import _validate
+from fjx.theory._compressed import marina
 from fjx.theory._theory import Theory, positive
 
 
@@ -88,6 +91,77 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
     a = 1 / (1 + omega)
     gamma = 1 / ((1 + server_omega) * L_max * (1 + 6 * omega / n))
     return Theory(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
+
+
+def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
+    """CHOCO-Gossip: sum ||x_i - mean||^2 + sum ||x_i - z_i||^2, z_i as of the next message.
+
+    With rho the spectral gap of W, beta = ||I - W||_2 and delta of the codec,
+    gamma = rho^2 delta / (16 rho + rho^2 + 4 beta^2 + 2 rho beta^2 - 8 rho delta), and the rate
+    1 - rho^2 delta / 82.
+
+    Args:
+        mixing: W, symmetric with rows that sum to one.
+        delta: of the codec.
+
+    Returns:
+        A :class:`Theory`, whose step is the ``step_size`` of :func:`fjx.algorithms.choco_gossip`.
+
+    Raises:
+        ValueError: ``delta`` is out of range, or W does not mix.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fjx import theory
+        >>> theory.choco_gossip(mixing=np.full((4, 4), 0.25), delta=1.0).rate == 1 - 1 / 82
+        True
+
+    References:
+        Koloskova, Stich, Jaggi, ICML 2019 (arXiv:1902.00340), theorem 2.
+    """
+    _validate.number("delta", delta, above=0, at_most=1)
+    values = np.linalg.eigvalsh(np.asarray(mixing, np.float64))
+    rho = float(1 - np.sort(np.abs(values))[-2]) if len(values) > 1 else 1.0
+    beta = float(np.abs(1 - values).max())
+    if rho < 1e-9:
+        raise ValueError("mixing must join all nodes, with some weight of each on itself")
+    below = 16 * rho + rho**2 + 4 * beta**2 + 2 * rho * beta**2 - 8 * rho * delta
+    return Theory(rho**2 * delta / below, 1 - rho**2 * delta / 82)
+
+
+def pp_marina(
+    *, L: float, L_hat: float, mu: float, omega: float, participants: int, p: float
+) -> Theory:
+    """PP-MARINA with unbiased codecs: f - f*, up to the first estimate's error.
+
+    gamma = min(1 / (L + L_hat sqrt(2 (1 - p) (1 + omega) / (p r))), p / (2 mu)), and the rate
+    1 - gamma mu: that of :func:`marina` with (1 + omega) / r, the variance of r clients drawn from all
+    and of their codecs, in the place of omega / n.
+
+    Args:
+        L: smoothness of f.
+        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: the constant of Polyak and Lojasiewicz of f.
+        omega: of the codec, the clients' being independent.
+        participants: r.
+        p: of a whole gradient of all.
+
+    Returns:
+        A :class:`Theory`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.pp_marina(L=1.0, L_hat=1.0, mu=0.1, omega=3.0, participants=2, p=1.0)
+        Theory(step_size=1.0, rate=0.9, memory=None, noise=0.0)
+
+    References:
+        Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), theorem on PP-MARINA.
+    """
+    _validate.number("participants", participants, at_least=1)
+    return marina(L=L, L_hat=L_hat, mu=mu, omega=1 + omega, n=participants, p=p)
 
 
 def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:

@@ -134,7 +134,9 @@ def compose(
         cohort, ``participants``: those that contributed, ``nonfinite``: those whose message was not
         finite, ``rejected``: slots with an impossible id), the client's metrics averaged over the
         participants' examples, the aggregator's, and, where the length of a payload depends on the
-        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more.
+        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more; of a
+        broadcast whose length does, ``downlink_bytes``: what the cohort, of less than 2^16 clients, was
+        sent.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -248,7 +250,7 @@ def compose(
             if aggregator.encode is not None:
                 payload = aggregator.encode(jax.random.clone(key_contribute), received, public())
             if is_ragged(payload):
-                tally["sent"] = _halves(slot.weight > 0, payload)
+                tally["sent"] = bytes_sent(payload, slot.weight > 0)
             left = row, counts
             if aggregator.combine is STACK:
                 return tally, (contribution, left)
@@ -285,6 +287,8 @@ def compose(
             rows = jax.vmap(hear)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
+        if is_ragged(sent):
+            counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(sent, invited))
         metrics = _validate.disjoint(
             _validate.disjoint(counted, _averages(tally)), aggregator_metrics
         )
@@ -346,18 +350,20 @@ def _averages(tally: dict[str, Any]) -> Metrics:
     means = {name: total / examples.astype(total.dtype) for name, total in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
     if "sent" in tally:
-        counts["uplink_bytes"] = _whole(*tally["sent"])
+        counts["uplink_bytes"] = bytes_of_a_cohort(*tally["sent"])
     return _validate.disjoint(counts, means)
 
 
-def _halves(sends: Array, payload: Tree) -> tuple[Array, Array]:
-    """The bytes of a payload in two numbers of 16 bits, so that a cohort's sums do not overflow."""
-    size = jnp.where(sends, wire.measured_bits(payload) // 8, 0)
-    return size & 0xFFFF, size >> 16
+def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
+    """The bytes of a payload, sent so many times (less than 2^16), in two numbers of 16 bits and more,
+    so that a cohort's sums do not overflow.
+    """
+    size, times = wire.measured_bits(payload) // 8, times.astype(jnp.uint32)
+    return (size & 0xFFFF) * times, (size >> 16) * times
 
 
-def _whole(low: Array, high: Array) -> Array:
-    """The sum of :func:`_halves`, or 2^32 - 1 where it is more."""
+def bytes_of_a_cohort(low: Array, high: Array) -> Array:
+    """The sum of :func:`bytes_sent`, or 2^32 - 1 where it is more."""
     high = high + (low >> 16)
     whole = high << 16 | low & 0xFFFF
     return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))

@@ -223,7 +223,8 @@ def simulate(
             delivered=np.asarray(
                 history.rounds["participants"] + history.rounds["nonfinite"], np.int64
             ),
-            measured=_measured(history),
+            measured=_measured(history, "uplink_bytes"),
+            heard=_measured(history, "downlink_bytes"),
         ),
         seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
@@ -244,9 +245,9 @@ def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
     )
 
 
-def _measured(history: History) -> np.ndarray | None:
+def _measured(history: History, metric: str) -> np.ndarray | None:
     """Bits sent in each round, where they depend on the data."""
-    sent = history.rounds.get("uplink_bytes")
+    sent = history.rounds.get(metric)
     return None if sent is None else 8 * np.asarray(sent, np.int64)
 
 

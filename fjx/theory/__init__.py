@@ -5,6 +5,11 @@ returns a :class:`Theory`: the largest step size of its theorem, and the factor 
 Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all clients.
 """
 
+from fjx.theory._bidirectional import artemis as artemis
+from fjx.theory._bidirectional import choco_gossip as choco_gossip
+from fjx.theory._bidirectional import ef21_bc as ef21_bc
+from fjx.theory._bidirectional import fedlin as fedlin
+from fjx.theory._bidirectional import pp_marina as pp_marina
 from fjx.theory._compressed import compressed_gd as compressed_gd
 from fjx.theory._compressed import dasha as dasha
 from fjx.theory._compressed import diana as diana
@@ -18,13 +23,18 @@ from fjx.theory._theory import Theory as Theory
 
 __all__ = [
     "Theory",
+    "artemis",
+    "choco_gossip",
     "compressed_gd",
     "compressed_scaffnew",
     "dasha",
     "diana",
     "ef21",
+    "ef21_bc",
     "ef_bv",
+    "fedlin",
     "marina",
+    "pp_marina",
     "scaffnew",
     "tamuna",
 ]

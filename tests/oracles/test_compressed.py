@@ -280,7 +280,7 @@ def test_marina_bills_whole_gradients_with_their_probability():
     for t in range(60):
         state, rows, metrics = step(jax.random.key(t), state, rows, cohort)
         sent.append(int(metrics["uplink_bytes"]) // N)
-    small, whole = 1 + K * 4 + 8, 1 + D * 4
+    small, whole = K * 4 + 8, D * 4
     assert sent[0] == whole
     assert set(sent) == {small, whole}
     share = np.mean(np.array(sent[1:]) == whole)

@@ -1,9 +1,10 @@
 """The privacy of single examples, where clients train with DP-SGD."""
 
 from fjx import _validate
+from fjx.privacy._claim import Epsilon, Method
 from fjx.privacy._clip import Relation
 from fjx.privacy._mechanisms import Mechanism
-from fjx.privacy.accounting import Epsilon, Method, epsilon
+from fjx.privacy.accounting import epsilon
 from fjx.samplers import poisson
 
 _SIZES = "A weight that is the number of a client's examples is not covered"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data
+from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data, privacy
 
 c = compressors
 
@@ -109,6 +109,9 @@ AGGREGATORS = {
     "median": aggregators.median(),
     "per_field": aggregators.per_field(
         a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())
+    ),
+    "private": aggregators.private(
+        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort=4), denominator=4
     ),
 }
 """Every public aggregator; the message of the laws is a dict of the fields a and b."""

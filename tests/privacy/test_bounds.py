@@ -11,7 +11,7 @@ import pytest
 from fjx import privacy
 
 INF, NAN = float("inf"), float("nan")
-DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+DTYPES = [jnp.float32, jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)]
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
 
 

@@ -47,7 +47,7 @@ BOUNDS = {
         privacy.adaptive_gaussian(initial_clip=0.7, noise_multiplier=0.0, cohort=20)
     ),
 }
-FAST = ("global norm", "l1", "adaptive", "all together")
+FAST = ("l1", "all together")
 ROWS = [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in BOUNDS]
 
 

@@ -130,7 +130,7 @@ def normalized(clip_norm: Array | float) -> Bound:
     ===========================  ===============================================================
 
     Guarantees: the true norm of what a client contributes is at most C, after rounding, and at least
-        C (1 - 2e-5) in float32 but for the first two rows; multiplying an update by a power of two
+        C (1 - 4e-5) in float32 but for the first two rows; multiplying an update by a power of two
         does not change a bit of the result.  The sum moves by C if a client comes or goes, by 2 C if
         one is replaced.
 

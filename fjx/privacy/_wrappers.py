@@ -112,7 +112,7 @@ def zeroed(bound: Bound, *, above: Array | float) -> Bound:
     ============================  ==============================================================
 
     Guarantees: what a client contributes is in the radius of ``bound``, and the sum moves as far as with
-        that.  The norm is compared as computed, which is within 2e-5 of the true one.
+        that.  The norm is compared as computed, which is within 4e-5 of the true one.
 
     Args:
         bound: of the updates that are let in.

@@ -110,6 +110,9 @@ AGGREGATORS = {
     "per_field": aggregators.per_field(
         a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())
     ),
+    "private": aggregators.private(
+        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort=4), denominator=4
+    ),
 }
 """Every public aggregator; the message of the laws is a dict of the fields a and b."""
 

@@ -12,7 +12,7 @@ from dp_accounting.rdp import RdpAccountant
 from scipy import stats
 
 import fjx
-from fjx import privacy, samplers
+from fjx import clients, privacy, samplers
 from fjx.aggregators import private
 from fjx.privacy._adaptive import LEAST, MOST, split_noise
 
@@ -198,11 +198,9 @@ def test_an_empty_round_is_a_round():
     state, metrics = one_round(mechanism, jnp.ones((2, 3)), jnp.zeros(2))
     assert float(metrics["noised_unclipped"]) != 0.5
     assert float(state.clip_norm) != 1.0
-    noised, _, _ = mechanism.release(
-        jax.random.key(0),
-        privacy.Contribution(jnp.zeros(3), jnp.int32(0), jnp.int32(0), jnp.zeros(())),
-        mechanism.init(None),
-    )
+    # And the sum is noised, too.
+    nothing = privacy.Contribution(jnp.zeros(3), jnp.int32(0), jnp.int32(0), jnp.zeros(()))
+    noised, _, _ = jitted(mechanism.release)(jax.random.key(0), nothing, mechanism.init(None))
     assert (noised != 0).all()
 
 
@@ -213,29 +211,48 @@ def test_metrics_that_are_public_and_those_that_are_not():
     assert set(metrics) - public == {"unnoised_clipped", "unnoised_norm"}
 
 
-@pytest.mark.parametrize("learning_rate", [0.2, 1e6])
-def test_it_stays_positive_and_finite_under_any_history(learning_rate):
+def test_it_stays_positive_and_finite_under_any_history():
     """Cohorts far larger than announced pull to either end, where noise and clipping still work."""
-    mechanism = adaptive(learning_rate=learning_rate, cohort=1.0, noise_multiplier=0.01)
 
-    @jitted
-    def run(clipped):
+    def run(learning_rate, clipped):
+        mechanism = adaptive(learning_rate=learning_rate, cohort=1.0, noise_multiplier=0.01)
+
         def step(state, t):
             total = privacy.Contribution(jnp.zeros(4), jnp.int32(2000), clipped, jnp.zeros(()))
-            noised, state, metrics = mechanism.release(
-                jax.random.fold_in(jax.random.key(0), t), total, state
-            )
-            return state, (state.clip_norm, noised, metrics["noise_std"])
+            key = jax.random.fold_in(jax.random.key(0), t)
+            noised, after, metrics = mechanism.release(key, total, state)
+            return after, (state.clip_norm, noised, metrics["noise_std"])
 
         return jax.lax.scan(step, mechanism.init(None), jnp.arange(50))[1]
 
-    for clipped, end in ((0, LEAST), (2000, MOST)):
-        norms, noise, std = run(jnp.int32(clipped))
-        assert norms[-1] == end
-        assert jnp.isfinite(noise).all()
-        assert (std > 0).all()
-        np.testing.assert_allclose(std[1:] / norms[:-1], std[0] / 0.1, rtol=1e-6)
-        assert (noise != 0).all()
+    rates, clipped = jnp.array([0.2, 0.2, 1e6, 1e6]), jnp.array([0, 2000, 0, 2000])
+    norms, noise, std = map(np.asarray, jitted(jax.vmap(run))(rates, clipped))
+    np.testing.assert_array_equal(norms[:, -1], np.float32([LEAST, MOST, LEAST, MOST]))
+    np.testing.assert_allclose(std / norms, 0.01, rtol=0.02)
+    assert np.isfinite(noise).all()
+    assert (noise != 0).all()
+
+
+def test_a_run_carries_the_clip_norm_from_round_to_round():
+    """All of three clients are clipped, and the count says so: 1/2 - 3/2/3 = 0."""
+    mechanism = adaptive(noise_multiplier=0.0, count_noise=0.0, cohort=3)
+    algorithm = fjx.compose(
+        client=clients.gradient(lambda w, x, key: -1e3 * jnp.mean(x @ w), batch_size=1),
+        aggregator=private(mechanism, denominator=3),
+    )
+    result = fjx.simulate(
+        jax.random.key(0),
+        algorithm,
+        jnp.zeros(2),
+        fjx.data.from_clients([np.ones((1, 2), np.float32)] * 3),
+        sampler=samplers.full(),
+        rounds=5,
+        executor=fjx.simulation.chunked(2),
+    )
+    norms = 0.1 * np.exp(0.1 * np.arange(6))
+    np.testing.assert_allclose(result.history.rounds["clip_norm"], norms[:5], rtol=1e-5)
+    assert float(result.state.algorithm.aggregator.clip_norm) == pytest.approx(norms[5], rel=1e-5)
+    assert np.linalg.norm(result.params) == pytest.approx(norms[:5].sum(), rel=1e-4)
 
 
 def test_other_bounds_follow():

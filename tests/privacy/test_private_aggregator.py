@@ -128,6 +128,17 @@ def test_metrics_that_are_not_private_say_so():
     assert float(metrics["unnoised_clipped"]) == 0
 
 
+def test_outliers_are_counted_where_the_bound_has_a_threshold():
+    bound = privacy.zeroed(privacy.by_global_norm(CLIP_NORM), above=6.0)
+    mechanism = privacy.gaussian(clip_norm=bound, noise_multiplier=0.0)
+    messages = jnp.array([[0.3, 0.4], [3.0, 4.0], [6.0, 8.0], [1e9, 0.0], [jnp.nan, 0.0]])
+    weights = jnp.array([1.0, 2.0, 1.0, 0.0, 1.0])
+    message, _, metrics = aggregate(private(mechanism, 1), jax.random.key(0), messages, weights)
+    np.testing.assert_allclose(message, [0.3 + 0.6 * 0.7, 0.4 + 0.8 * 0.7], rtol=1e-5)
+    assert float(metrics["unnoised_zeroed"]) == pytest.approx(1 / 3)
+    assert float(metrics["unnoised_clipped"]) == pytest.approx(2 / 3)
+
+
 def test_sums_are_float32_and_combine_by_addition():
     assert NOISY.combine is SUM
     messages = {"w": jnp.ones((3, 2), jnp.bfloat16)}

@@ -160,9 +160,9 @@ def test_basis_noise_gives_the_matrix_itself(name):
 def test_the_state_is_arrays_of_a_constant_size_and_no_key(name):
     strategy, _ = STRATEGIES[name]
     like = {"a": jax.ShapeDtypeStruct((3,), jnp.bfloat16), "b": jax.ShapeDtypeStruct((0,), "f4")}
-    state = strategy.init(like)
-    fresh = jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), like)
-    after = strategy.step(fresh, state)[1]
+    state = jax.eval_shape(lambda: strategy.init(like))
+    fresh = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, "f4"), like)
+    after = jax.eval_shape(strategy.step, fresh, state)[1]
     shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
     assert shapes == [(x.shape, x.dtype) for x in jax.tree.leaves(after)]
     assert {dtype for _, dtype in shapes} == {jnp.dtype("float32"), jnp.dtype("int32")}
@@ -214,33 +214,21 @@ IDENTITIES = {
 }
 
 
-@pytest.mark.parametrize("name", IDENTITIES)
-def test_without_correlation_it_is_the_gaussian_mechanism_bit_for_bit(name):
-    """Operation by operation: a compiler may fuse the addition of either, and round once less."""
-    settings = {"clip_norm": 0.7, "noise_multiplier": 1.3}
-    total = {
-        "w": jax.random.normal(jax.random.key(0), (50, 3)),
-        "b": jnp.ones((), jnp.bfloat16),
-        "none": jnp.ones((0,)),
-    }
-    alone = privacy.gaussian(**settings)
-    correlated = privacy.correlated(IDENTITIES[name], **settings)
-    state = correlated.init(total)
-    for t in range(4):
-        key = jax.random.key(t)
-        expected, _, metrics = alone.release(key, of(total), ())
-        noised, state, own = correlated.release(jax.random.clone(key), of(total), state)
-        jax.tree.map(np.testing.assert_array_equal, (noised, own), (expected, dict(metrics)))
-        assert 0.7 < float(jnp.std(noised["w"] - total["w"])) < 1.1
+@functools.partial(jit, static_argnums=0)
+def noise_of(mechanisms, key):
+    """Each mechanism's noise of three rounds; in one program, because compiling takes the time."""
+    totals = {"w": jnp.zeros((3, 20, 2)), "b": jnp.zeros(3, jnp.bfloat16), "none": jnp.ones((3, 0))}
+    return [run(mechanism, jax.random.clone(key), totals) for mechanism in mechanisms]
 
 
-def test_without_correlation_the_compiled_noise_is_that_of_the_gaussian_mechanism():
+def test_without_correlation_it_is_the_noise_of_the_gaussian_mechanism_bit_for_bit():
     settings = {"clip_norm": 0.7, "noise_multiplier": 1.3}
-    alone, correlated = (
-        jit(lambda m=m: run(m, jax.random.key(1), jnp.zeros((3, 40))))()
-        for m in (privacy.gaussian(**settings), privacy.correlated(privacy.tree(1), **settings))
-    )
-    np.testing.assert_array_equal(correlated[0], alone[0])
+    correlated = [privacy.correlated(strategy, **settings) for strategy in IDENTITIES.values()]
+    expected, *others = noise_of((privacy.gaussian(**settings), *correlated), jax.random.key(1))
+    assert 0.8 < float(jnp.std(expected[0]["w"])) < 1.1
+    for name, noise in zip(IDENTITIES, others, strict=True):
+        equal = functools.partial(np.testing.assert_array_equal, err_msg=name)
+        jax.tree.map(equal, noise, expected)
 
 
 SEEDS, WIDTH = 200, 100  # independent copies of every round's noise: 20 000
@@ -270,7 +258,8 @@ def test_noise_does_not_depend_on_data():
     # Sums of a few bits, so that adding and subtracting them rounds the noise and nothing else.
     totals = jnp.round(8 * jax.random.normal(jax.random.key(0), (9, 100)))
     key = jax.random.key(1)
-    noise = [jit(lambda x: run(mechanism, key, x)[0])(x) - x for x in (totals, -3 * totals)]
+    release = jit(lambda x: run(mechanism, key, x)[0])
+    noise = [release(x) - x for x in (totals, -3 * totals)]
     np.testing.assert_allclose(*noise, atol=2e-5)
 
 
@@ -407,7 +396,7 @@ def test_a_buffered_strategy_has_the_sensitivity_of_its_coefficients():
 def test_no_pattern_moves_a_tree_by_more_than_its_sensitivity(honaker):
     """Exact where a client is at most once in each node, and where it is in every round."""
     make = privacy.honaker_tree if honaker else privacy.tree
-    for rounds, restart in itertools.product((1, 5, 8, 11), (1, 3, 4, 16)):
+    for rounds, restart in itertools.product((1, 6, 9), (1, 3, 4, 16)):
         matrix = node_matrix(restart, rounds)
         if not honaker:  # right siblings are never read
             keys = list(nodes(restart, rounds))
@@ -513,8 +502,8 @@ def test_optimal_coefficients_are_stationary_and_better_than_the_square_root():
 
 
 def test_buffers_come_near_the_best_toeplitz_matrix():
-    participation = once(256)
-    best = privacy.toeplitz(privacy.optimal_coefficients(256, participation))
+    participation = once(128)
+    best = privacy.toeplitz(privacy.optimal_coefficients(128, participation))
     limit = privacy.prefix_error(best, participation)
     errors = [
         privacy.prefix_error(
@@ -524,7 +513,7 @@ def test_buffers_come_near_the_best_toeplitz_matrix():
     ]
     assert errors[0] > errors[1] > errors[2] > limit
     assert errors[2] < 1.001 * limit
-    root = privacy.toeplitz(privacy.square_root_coefficients(256))
+    root = privacy.toeplitz(privacy.square_root_coefficients(128))
     assert errors[1] < privacy.prefix_error(root, participation)
 
 

@@ -14,11 +14,11 @@ from fjx.privacy._mechanisms import (
     Contribution,
     Mechanism,
     Participation,
-    add_scaled,
+    add,
     as_bound,
     deviation,
+    draw_noise,
     gaussian_event,
-    standard_normal,
 )
 
 
@@ -113,9 +113,8 @@ def correlated(
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
         require_floating("total", total.update)
         std = deviation(noise_multiplier, bound.radius)
-        noise, state = strategy.step(standard_normal(key, total.update), state)
-        noised = add_scaled(total.update, std, noise)
-        return noised, state, {"noise_std": std * strategy.deviation(state)}
+        noise, state = strategy.step(draw_noise(key, total.update, std), state)
+        return add(total.update, noise), state, {"noise_std": std * strategy.deviation(state)}
 
     return Mechanism(
         init=strategy.init,

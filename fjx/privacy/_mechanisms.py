@@ -169,31 +169,33 @@ def deviation(noise_multiplier: Array | float, radius: Array | float) -> Array:
 
 
 def add_noise(key: Key, total: Tree, std: Array) -> Tree:
-    """``total`` plus independent normal noise of deviation ``std``, see :func:`standard_normal`.
+    """``total`` plus independent normal noise of deviation ``std``, see :func:`draw_noise`.
 
     Raises:
         TypeError: a leaf is not floating, or the key is none.
     """
     require_floating("total", total)
-    return add_scaled(total, std, standard_normal(key, total))
+    return add(total, draw_noise(key, total, std))
 
 
-def standard_normal(key: Key, like: TreeLike) -> Tree:
-    """Normal numbers in float32, in the shapes of ``like``: leaf i's from ``fold_in(key, i)``.
+def draw_noise(key: Key, like: TreeLike, std: Array) -> Tree:
+    """Normal noise in float32, in the shapes of ``like``: leaf i's from ``fold_in(key, i)``.
 
     Raises:
         TypeError: the key is none.
     """
     _validate.key("key", key)
+
+    def draw(i: int, shape: tuple[int, ...]) -> Array:
+        return std * _random.normal(jax.random.fold_in(key, i), shape)
+
     leaves, treedef = jax.tree.flatten(like)
-    return treedef.unflatten(
-        [_random.normal(jax.random.fold_in(key, i), leaf.shape) for i, leaf in enumerate(leaves)]
-    )
+    return treedef.unflatten([draw(i, leaf.shape) for i, leaf in enumerate(leaves)])
 
 
-def add_scaled(total: Tree, std: Array, noise: Tree) -> Tree:
-    """``total + std noise``, leaf by leaf, in the dtype of ``total``."""
-    return jax.tree.map(lambda x, draw: x + (std * draw).astype(x.dtype), total, noise)
+def add(total: Tree, noise: Tree) -> Tree:
+    """``total + noise``, leaf by leaf, in the dtype of ``total``."""
+    return jax.tree.map(lambda x, draw: x + draw.astype(x.dtype), total, noise)
 
 
 def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from fjx import Examples, aggregators, algorithms, clients, data, samplers, simulation
+from fjx import Examples, aggregators, algorithms, clients, data, privacy, samplers, simulation
 from fjx._permutation import permute_by, reshuffle, shuffle
 
 SIZES, D, ROUNDS, EPOCHS, LR = (3, 5, 1, 7, 2), 4, 20, 3, 0.05
@@ -190,6 +190,25 @@ def oracle_dp_fedavg(clip_norm, denominator):
     return every_cohort(step)
 
 
+def oracle_dp_ftrl(noise, clip_norm, denominator, server_lr, momentum):
+    """Kairouz et al. 2021, DP-FTRLM: v_t = gamma v_{t-1} + s_t, w_{t+1} = w_0 + eta v_t.
+
+    s_t is the noised sum of all rounds so far; ``noise[t]`` is the noise on it.
+    """
+    total, v = np.zeros(D), np.zeros(D)
+    rounds = iter(noise)
+
+    def step(cohort, w):
+        nonlocal total, v
+        for i in cohort:
+            update = local_epochs(i, w) - w
+            total = total + update * min(1.0, clip_norm / np.linalg.norm(update))
+        v = momentum * v + (total + next(rounds)) / denominator
+        return server_lr * v
+
+    return every_cohort(step)
+
+
 def test_the_schedule_has_what_makes_rounds_hard():
     assert min(map(len, COHORTS)) >= 1  # the oracles' means need somebody
     assert (IDS == CLIENTS).any()
@@ -253,6 +272,22 @@ def test_a_recipe_is_its_algorithm_box(name):
     expected = oracle()
     assert np.ptp(expected, axis=0).min() > 0.05  # something happened, in every coordinate
     np.testing.assert_allclose(models, expected, atol=1e-5)
+
+
+def test_dp_ftrl_is_follow_the_regularized_leader_on_noised_running_sums():
+    private = {
+        "strategy": privacy.honaker_tree(8),
+        "clip_norm": 0.2,
+        "noise_multiplier": 0.3,
+        "cohort": 3,
+    }
+    # Clients without a gradient send zeros: the model is the noise on the running sums over 3.
+    still = algorithms.dp_ftrl(lambda w, batch, key: 0.0 * jnp.sum(w), **private, **local)
+    noise = 3 * run(still)[0].astype(np.float64)
+    assert np.std(np.diff(noise, axis=0)) > 0.03
+    algorithm = algorithms.dp_ftrl(loss_fn, **private, **local, server_lr=0.8, momentum=0.7)
+    expected = oracle_dp_ftrl(noise, 0.2, 3, 0.8, 0.7)
+    np.testing.assert_allclose(run(algorithm)[0], expected, atol=5e-5)
 
 
 def test_dp_fedavg_clipped_some_and_not_all():

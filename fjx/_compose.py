@@ -277,23 +277,29 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        coder = aggregator.encode
-        if coder is None:
+        if aggregator.encode is None:
             sent = payload_like(uplink, client.message(params))
         else:
-
-            def encode(key: Key, message: Tree, rank: Array) -> Tree:
-                public = Public(aggregator.init(message), jax.random.clone(key), rank, rank)
-                return coder(key, message, public)
-
-            key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
-            sent = jax.eval_shape(encode, key, received_like(params), rank)
+            sent = sent_like(aggregator, received_like(params))
         return Traffic(
             uplink=wire.bits(sent),
             downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
         )
 
     return Algorithm(init, init_client, run_round, traffic, aggregator)
+
+
+def sent_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:
+    """What is on the wire of an aggregator that says so itself."""
+    coder = aggregator.encode
+    assert coder is not None
+
+    def encode(key: Key, message: Tree, rank: Array) -> Tree:
+        public = Public(aggregator.init(message), jax.random.clone(key), rank, rank)
+        return coder(key, message, public)
+
+    key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.eval_shape(encode, key, message_like, rank)
 
 
 def _client_keys(shared: _Shared, slot: _Slot) -> Array:

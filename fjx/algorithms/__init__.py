@@ -21,6 +21,8 @@ from fjx.algorithms._fedavg import fedavg as fedavg
 from fjx.algorithms._fedavg import fedavgm as fedavgm
 from fjx.algorithms._fedavg import fedprox as fedprox
 from fjx.algorithms._fedavg import fedsgd as fedsgd
+from fjx.algorithms._lazy import ClagState as ClagState
+from fjx.algorithms._lazy import clag as clag
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
@@ -31,6 +33,7 @@ from fjx.algorithms._scaffnew import scaffnew as scaffnew
 from fjx.algorithms._scaffold import scaffold as scaffold
 
 __all__ = [
+    "ClagState",
     "DashaState",
     "DifferenceState",
     "Link",
@@ -38,6 +41,7 @@ __all__ = [
     "MarinaState",
     "ScaffnewServerState",
     "ScaffnewState",
+    "clag",
     "compressed_gd",
     "dasha",
     "diana",

@@ -12,6 +12,17 @@ from fjx.theory._compressed import ef21 as ef21
 from fjx.theory._compressed import ef_bv as ef_bv
 from fjx.theory._compressed import marina as marina
 from fjx.theory._compressed import scaffnew as scaffnew
+from fjx.theory._lazy import clag as clag
 from fjx.theory._theory import Theory as Theory
 
-__all__ = ["Theory", "compressed_gd", "dasha", "diana", "ef21", "ef_bv", "marina", "scaffnew"]
+__all__ = [
+    "Theory",
+    "clag",
+    "compressed_gd",
+    "dasha",
+    "diana",
+    "ef21",
+    "ef_bv",
+    "marina",
+    "scaffnew",
+]

@@ -154,9 +154,8 @@ def test_rows_of_clients_that_do_not_count_stay_to_the_bit_and_others_move(name)
     np.testing.assert_array_equal(same, ~MOVED)
 
 
-@pytest.mark.parametrize(
-    "name", [m if m == "ef21" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
-)
+@pytest.mark.slow
+@every
 def test_the_memories_of_a_resumed_run_are_those_of_one_without_interruption(name, tmp_path):
     """And still each other's mean: 3 rounds, a checkpoint, 3 more, of random halves who may drop out."""
     sampler = samplers.dropout(samplers.uniform(4), 0.3)

@@ -1,4 +1,4 @@
-"""Methods that send now and then: bits in expectation beside those that were sent, and curves of both."""
+"""Methods that send now and then: bits in expectation beside what was sent, and curves of both."""
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +101,14 @@ def test_a_plot_shows_medians_and_ranges_in_a_panel_for_each_cost():
         "no steps": simulation.Curve(1.0 / ten, ten, 32 * ten),
     }
     figure = simulation.plot(curves, score="gap", log=True)
-    bits, rounds, steps = figure.axes
+    bits, rounds, _ = figure.axes
     assert [axis.get_xlabel() for axis in figure.axes] == ["bits", "rounds", "steps"]
     assert [len(axis.lines) for axis in figure.axes] == [2, 2, 1]
     np.testing.assert_array_equal(bits.lines[0].get_xdata(), 320 * ten)
     np.testing.assert_allclose(bits.lines[0].get_ydata(), 2.0 / ten)
     outline = rounds.collections[0].get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose([outline.min(), outline.max()], [0.1, 9.0])
-    assert bits.get_yscale() == "log" and bits.get_ylabel() == "gap"
+    assert (bits.get_yscale(), bits.get_ylabel()) == ("log", "gap")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
     with pytest.raises(ValueError, match="against"):
         simulation.plot(curves, against=("dollars",))

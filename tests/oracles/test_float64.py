@@ -175,6 +175,49 @@ def test_double_squeeze_with_both_residuals_is_gradient_descent_to_rounding():
     np.testing.assert_allclose(moved, -gamma * gradients(w[1:]).mean(1), atol=1e-14)
 
 
+ZETA = 10.0
+CLAG = theory.clag(L=PROBLEM.L, L_tilde=PROBLEM.L_tilde, mu=PROBLEM.mu, delta=DELTA, zeta=ZETA)
+
+
+def clag_box(gamma, zeta, rounds):
+    """CLAG with top-k, as its paper has it: the models, and who sent in each round."""
+    x, h, last, xs, who = np.zeros(D), np.zeros((N, D)), np.zeros((N, D)), [np.zeros(D)], []
+    for _ in range(rounds):
+        now = gradients(x)
+        change = now - h
+        sends = (change**2).sum(1) > zeta * ((now - last) ** 2).sum(1)
+        kept = np.argsort(-np.abs(change), axis=1)[:, :K]
+        m = np.zeros((N, D))
+        np.put_along_axis(m, kept, np.take_along_axis(change, kept, 1), 1)
+        h, last = h + m * sends[:, None], now
+        x = x - gamma * h.mean(0)
+        xs.append(x)
+        who.append(sends)
+    return np.array(xs), np.array(who)
+
+
+def test_clag_is_the_box_of_its_paper_and_contracts_in_every_round():
+    """Psi of EF21 by 1 - gamma mu, surely, with many clients silent; with zeta = 0 it is EF21."""
+
+    def make(seed):
+        lazy = seed > 0
+        return recipe(
+            "clag", TOP, num_clients=N, zeta=jnp.where(lazy, ZETA, 0.0),
+            learning_rate=jnp.where(lazy, CLAG.step_size, EF21.step_size),
+        )(seed)  # fmt: skip
+
+    (plain, xs), row = run(make, 1500, seeds=2, watch=uplink)
+    np.testing.assert_allclose(plain[:300], ef21()[0][:300], atol=1e-12)
+    box, sends = clag_box(CLAG.step_size, ZETA, 300)
+    np.testing.assert_allclose(xs[:301], box, atol=1e-12)
+    assert 0.2 < sends.mean() < 0.8
+    error = np.square(-row.memory[1] - gradients(xs[:-1])).sum(-1).mean(-1)
+    psi = gap(xs[:-1]) + CLAG.step_size / (1 - np.sqrt(1 - DELTA)) * error
+    above = psi[:-1] > 1e-24 * psi[0]
+    assert np.max((psi[1:] / psi[:-1])[above]) <= CLAG.rate
+    assert np.sqrt(distance(xs[-1])) < 1e-9
+
+
 # ----------------------------------------------------------------------------- unbiased codecs
 
 
@@ -267,8 +310,8 @@ def test_marina_with_a_permutation_on_equal_hessians_is_gradient_descent_to_roun
     same = dataclasses.replace(
         PROBLEM.dataset,
         arrays={
-            "A": jnp.asarray(np.broadcast_to(A.mean(0), A.shape)),
-            "b": PROBLEM.dataset.arrays["b"],
+            "A": np.broadcast_to(A.mean(0), A.shape).copy(),
+            "b": B,
         },
     )
     make = recipe("marina", aggregators.perm_k(N), p=0.05, learning_rate=0.05)

@@ -75,5 +75,5 @@ for name, task in tasks.items():
         last = np.maximum((v.bits[..., None] <= np.array(BUDGETS)).sum(1) - 1, 0)
         reached.append(np.take_along_axis(v.score, last, 1).mean(0))
         print(f"{method:32}" + "".join(f"{x:12.2g}" for x in reached[-1]))
-    print("first:", *(list(METHODS)[i] for i in np.argmin(reached, axis=0)), sep="; ")
+    print("first: " + "; ".join(list(METHODS)[i] for i in np.argmin(reached, axis=0)))
     simulation.plot(curves, against=("bits", "rounds"), score=name, log=True).savefig(f"{name}.png")

@@ -46,7 +46,13 @@ def test_a_round_keeps_the_dtypes_of_its_state(name):
     assert metrics["loss"].dtype == jnp.float64
 
 
-@pytest.mark.parametrize("name", tables.COMPRESSORS)
+FAST = ("top_k", "rand_k", "bernoulli", "quantize_8", "natural", "error_feedback")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in tables.COMPRESSORS],
+)
 def test_a_codec_keeps_dtypes_and_prices(name):
     """What it decodes is like the message; float32 costs as many bits with x64 on as without."""
     codec = tables.COMPRESSORS[name]

@@ -286,6 +286,34 @@ def test_means_over_seeds_obey_the_theorem_to_the_end(name):
 
 
 @pytest.mark.slow
+def test_marina_needs_fewer_bits_than_diana_where_omega_is_small_and_more_where_it_is_large():
+    """To 1e-9 of the first gap, in the mean over seeds, by theory's steps: omega = 1/4, and 4."""
+
+    def bits(xs, each):
+        return each * np.argmax(gap(xs).mean(0) < 1e-9 * gap(np.zeros(D)))
+
+    def spent(kept, diana, marina):
+        small = 32 * kept + 64
+        whole = 8 + (kept * 32 * D + (D - kept) * small) / D  # with probability p = k / d
+        return bits(diana, small), bits(marina, whole)
+
+    omega, most = 1 / 4, compressors.rand_k(16 / D)
+    near = theory.diana(L_max=PROBLEM.L_max, mu=PROBLEM.mu, omega=omega, n=N)
+    step = theory.marina(
+        L=PROBLEM.L, L_hat=PROBLEM.L_hat, mu=PROBLEM.mu, omega=omega, n=N, p=16 / D
+    ).step_size
+    diana, _ = run(
+        recipe("diana", most, num_clients=N, learning_rate=near.step_size, lam=near.memory),
+        80, seeds=SEEDS,
+    )  # fmt: skip
+    marina, _ = run(recipe("marina", most, learning_rate=step, p=16 / D), 80, seeds=SEEDS)
+    by_diana, by_marina = spent(16, diana, marina)
+    assert 0 < by_marina < 0.8 * by_diana
+    by_diana, by_marina = spent(K, over_seeds("diana")[0], over_seeds("marina")[0])
+    assert 0 < by_diana < 0.9 * by_marina
+
+
+@pytest.mark.slow
 def test_mcm_converges_with_both_directions_compressed():
     make = recipe("mcm", RAND, num_clients=N, learning_rate=DIANA.step_size / 4, lam=DIANA.memory)
     xs, _ = run(make, 2500)

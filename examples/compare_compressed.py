@@ -1,9 +1,11 @@
 """Compressed methods against each other: who gets farthest on how many bits of uplink.
 
-On quadratics, logistic regression and digits; all step sizes and seeds of a method are one program.
+The best of the steps counts: theory's or 1/64, times 1, 2, ..., 256.  Phones come in tens of 16 windows.
 """
 
 import argparse
+import inspect
+import os
 from functools import partial
 
 import jax
@@ -12,68 +14,66 @@ import numpy as np
 
 from fjx import algorithms as a
 from fjx import compressors as c
-from fjx import data, models, wire
+from fjx import data, models, samplers, simulation, theory, wire
 
-STEPS, SEEDS, BUDGETS = 2.0 ** jnp.arange(-6, 3), jnp.arange(2), (1, 3, 10, 30)
-CLIENTS, RATIO = 10, 0.1
-TOP, RAND = c.top_k(RATIO), c.rand_k(RATIO)
-every = {"num_clients": CLIENTS}
-METHODS = {
-    "gradient descent": partial(a.compressed_gd, codec=c.identity()),
-    "rand-k": partial(a.compressed_gd, codec=RAND),
-    "1 bit, rotated": partial(a.compressed_gd, codec=c.flatten(c.drive())),
-    "top-k, EF14": partial(a.ef14, codec=TOP),
-    "top-k, DoubleSqueeze": partial(a.double_squeeze, codec=TOP),
-    "top-k, EF21": partial(a.ef21, codec=TOP, **every),
-    "top-k, EF21 and EF21-P": partial(a.ef21, codec=TOP, downlink=c.tracked(TOP), **every),
-    "rand-k, DIANA": partial(a.diana, codec=RAND, lam=RATIO, **every),
-    "4 bits, DIANA": partial(a.diana, codec=c.quantize(bits=4), lam=0.5, **every),
-    "rand-k, EF-BV": partial(a.ef_bv, codec=RAND, lam=RATIO, nu=RATIO * 5, **every),
-    "rand-k, MARINA": partial(a.marina, differences=RAND, p=RATIO),
-    "rand-k, DASHA": partial(a.dasha, codec=RAND, momentum=RATIO / (2 - RATIO), **every),
-    "Scaffnew": partial(a.scaffnew, p=0.2),
+SEEDS, BUDGETS, R = jnp.arange(2), (1, 3, 10, 30), 0.1
+TOP, RAND, OMEGA = {"codec": c.top_k(R)}, {"codec": c.rand_k(R)}, {"omega": 1 / R - 1, "n": 10}
+METHODS = {  # a recipe, its options, and what its theorem, if it has one, is told besides the problem
+    "gradient descent": (a.compressed_gd, {"codec": c.identity()}, {"omega": 0.0, "n": 10}),
+    "rand-k": (a.compressed_gd, RAND, OMEGA),
+    "top-k, EF14": (a.ef14, TOP, {}),
+    "top-k, DoubleSqueeze": (a.double_squeeze, TOP, {}),
+    "top-k, EF21": (a.ef21, TOP, {"delta": R}),
+    "top-k, EF21 and EF21-P": (a.ef21, {**TOP, "downlink": c.tracked(c.top_k(R))}, {"delta": R}),
+    "rand-k, DIANA": (a.diana, {**RAND, "lam": R}, OMEGA),
+    "4 bits, DIANA": (a.diana, {"codec": c.quantize(bits=4), "lam": 0.5}, {**OMEGA, "omega": 1.0}),
+    "rand-k, EF-BV": (a.ef_bv, {**RAND, "lam": R, "nu": 5 * R}, OMEGA),
+    "rand-k, MARINA": (a.marina, {"differences": c.rand_k(R), "p": R}, {**OMEGA, "p": R}),
+    "rand-k, DASHA": (a.dasha, {**RAND, "momentum": R / (2 - R)}, OMEGA),
+    "Scaffnew": (a.scaffnew, {"p": 0.2}, {}),
 }
 
 
-def race(method, loss, dataset, params, objective, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a client has sent, in whole gradients, and the objective: ``[steps, seeds, rounds]``."""
-    cohort = dataset.cohort(jnp.arange(CLIENTS))
+def race(recipe, options, told, problem, loss, d, params):  # bits in whole gradients
+    first = 1 / 64
+    if problem and (theorem := getattr(theory, recipe.__name__, None)):
+        known = {k: getattr(problem, k, None) for k in inspect.signature(theorem).parameters}
+        first = theorem(**known | told).step_size
+    n = {"num_clients": d.num_clients} if "num_clients" in str(inspect.signature(recipe)) else {}
+    recipe = partial(recipe, loss, batch_size=64, **options, **n)
 
-    def run(step_size, seed):
-        algorithm = method(loss, learning_rate=step_size, batch_size=256)
-        rows = jax.vmap(lambda _: algorithm.init_client(params))(cohort.ids)
-        fixed = jnp.uint32(CLIENTS * algorithm.traffic(params).uplink // 8)
+    def play(times, seed):
+        program = simulation.program(
+            recipe(learning_rate=first * times), d, sampler=samplers.uniform(10),
+            evaluate=lambda x: {"loss": jax.tree.leaves(loss(x, d.arrays, key))[0]})  # fmt: skip
+        return program.run(jax.random.key(seed), program.init(params), rounds)[1]
 
-        def one(carry, t):
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), t)
-            state, rows, metrics = algorithm.round(key, *carry, cohort)
-            return (state, rows), (metrics.get("uplink_bytes", fixed), objective(state.params))
-
-        return jax.lax.scan(one, (algorithm.init(params), rows), jnp.arange(rounds))[1]
-
-    runs = jax.vmap(jax.vmap(run, in_axes=(None, 0)), in_axes=(0, None))
-    sent, values = map(np.asarray, jax.jit(runs)(STEPS, SEEDS))
-    return 8 * np.cumsum(sent, axis=-1, dtype=float) / CLIENTS / wire.bits(params), values
+    seen = jax.jit(jax.vmap(jax.vmap(play, (None, 0)), (0, None)))(2.0 ** jnp.arange(9), SEEDS)
+    v = simulation.curve(seen, recipe(learning_rate=1.0).traffic(params), "loss")
+    best = np.nan_to_num(v.score[..., -1].mean(1), nan=np.inf).argmin()
+    gap = np.maximum(v.score[best] - getattr(problem, "minimum", 0.0), 1e-6)  # below is rounding
+    return simulation.Curve(gap, v.rounds[best], v.bits[best] / 10 / wire.bits(params))
 
 
+tasks, key, file = {}, jax.random.key(0), os.environ.get("FJX_DATA", ".") + "/phone_har.npz"
+for p in (data.quadratic_problem(key), data.logistic_problem(key)):
+    tasks["logistic" if tasks else "quadratics"] = p, p.loss, p.dataset, jnp.zeros(20)
+mlp, cnn = models.mlp(features=64, hidden=(32,), classes=10), models.sensor_cnn()
+tasks["digits"] = None, mlp.loss, data.digits(num_clients=10), mlp.init(key)
+if os.path.exists(file):
+    x = data.from_npz(file, client="subject", fields=("x", "y"))[0].arrays
+    parts = list(np.arange(len(x["y"]) // 16 * 16).reshape(-1, 16))
+    tasks["phones"] = None, cnn.loss, data.split(x, parts), cnn.init(key)
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=300)
 rounds = parser.parse_args().rounds
-mlp, digits = models.mlp(features=64, hidden=(32,), classes=10), data.digits(num_clients=CLIENTS)
-mean_loss = partial(lambda m, d, w: m.loss(w, d.arrays, jax.random.key(0))[0], mlp, digits)
-tasks = {"digits": (mlp.loss, digits, mlp.init(jax.random.key(0)), mean_loss)}
-for name, make in (("quadratics", data.quadratic_problem), ("logistic", data.logistic_problem)):
-    problem = make(jax.random.key(0), num_clients=CLIENTS)
-    gap = partial(lambda p, x: p.loss(x, p.dataset.arrays, None) - p.minimum, problem)
-    tasks[name] = problem.loss, problem.dataset, jnp.zeros(20), gap
 for name, task in tasks.items():
     print(f"\n{name + ', after gradients of':32}" + "".join(f"{b:>12}" for b in BUDGETS))
-    reached = {}
-    for method, recipe in METHODS.items():
-        sent, values = race(recipe, *task, rounds)
-        within = np.maximum((sent[..., None] <= np.array(BUDGETS)).sum(-2) - 1, 0)
-        each = np.nan_to_num(np.take_along_axis(values, within, -1).mean(1), nan=np.inf)
-        reached[method] = best = np.maximum(each.min(0), 1e-6)  # below is rounding
-        print(f"{method:32}" + "".join(f"{v:12.2g}" for v in best))
-    first = [list(METHODS)[i] for i in np.argmin(list(reached.values()), axis=0)]
-    print("first: " + "; ".join(map("{}: {}".format, BUDGETS, first)))
+    curves, reached = {}, []
+    for method, row in METHODS.items():
+        curves[method] = v = race(*row, *task)
+        last = np.maximum((v.bits[..., None] <= np.array(BUDGETS)).sum(1) - 1, 0)
+        reached.append(np.take_along_axis(v.score, last, 1).mean(0))
+        print(f"{method:32}" + "".join(f"{x:12.2g}" for x in reached[-1]))
+    print("first: " + "; ".join(list(METHODS)[i] for i in np.argmin(reached, axis=0)))
+    simulation.plot(curves, against=("bits", "rounds"), score=name, log=True).savefig(f"{name}.png")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Key = jax.Array
@@ -427,6 +428,8 @@ class Algorithm(NamedTuple):
         traffic: ``(params) -> Traffic``, from shapes alone.
         aggregator: how the clients' messages meet, for whoever has to know what ran (a
             :class:`fjx.privacy.Plan`); None of an algorithm that was not composed.
+        expected: ``(params, rounds) -> f64[rounds]``, the bits that a client's message has in each round
+            in expectation, of an algorithm that knows with which probability it sends what; else None.
     """
 
     init: Callable[[Tree], Any]
@@ -434,3 +437,4 @@ class Algorithm(NamedTuple):
     round: Round
     traffic: Callable[[Tree], Traffic]
     aggregator: Aggregator | None = None
+    expected: Callable[[TreeLike, int], np.ndarray | None] | None = None

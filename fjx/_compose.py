@@ -295,12 +295,6 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        coder, key = aggregator.encode, jax.eval_shape(jax.random.key, 0)
-
-        def encode(key: Key, message: Tree) -> Tree:
-            assert coder is not None
-            return coder(key, message, _alone(key, aggregator, message))
-
         def meet(key: Key, message: Tree) -> Tree:
             public = _alone(key, aggregator, message)
             total = aggregator.contribute(key, message, jnp.float32(1), public)
@@ -308,15 +302,30 @@ def compose(
                 total = jax.tree.map(lambda x: x[None], total)
             return aggregator.finish(key, total, public._replace(rank=None))[0]
 
-        if coder is None:
+        if aggregator.encode is None:
             sent = payload_like(uplink, client.message(params))
         else:
-            sent = jax.eval_shape(encode, key, received_like(params))
-        broadcast = payload_like(downlink, _broadcast_like(server, params))
-        heard = () if client.hear is None else jax.eval_shape(meet, key, received_like(params))
+            sent = sent_like(aggregator, received_like(params))
+        broadcast, heard = payload_like(downlink, _broadcast_like(server, params)), ()
+        if client.hear is not None:
+            heard = jax.eval_shape(meet, _KEY_LIKE, received_like(params))
         return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
     return Algorithm(init, init_client, run_round, traffic, aggregator)
+
+
+_KEY_LIKE = jax.eval_shape(jax.random.key, 0)
+
+
+def sent_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:
+    """What is on the wire of an aggregator that says so itself."""
+    coder = aggregator.encode
+    assert coder is not None
+
+    def encode(key: Key, message: Tree) -> Tree:
+        return coder(key, message, _alone(key, aggregator, message))
+
+    return jax.eval_shape(encode, _KEY_LIKE, message_like)
 
 
 def _client_keys(shared: _Shared, slot: _Slot) -> Array:

@@ -34,6 +34,8 @@ from fjx.algorithms._fedlin import FedLinState as FedLinState
 from fjx.algorithms._fedlin import fedlin as fedlin
 from fjx.algorithms._fetch_sgd import fetch_sgd as fetch_sgd
 from fjx.algorithms._ftrl import dp_ftrl as dp_ftrl
+from fjx.algorithms._lazy import ClagState as ClagState
+from fjx.algorithms._lazy import clag as clag
 from fjx.algorithms._marina import MarinaServerState as MarinaServerState
 from fjx.algorithms._marina import MarinaState as MarinaState
 from fjx.algorithms._marina import marina as marina
@@ -61,6 +63,7 @@ from fjx.algorithms._tamuna import tamuna as tamuna
 __all__ = [
     "ChocoRow",
     "ChocoState",
+    "ClagState",
     "DashaState",
     "DifferenceState",
     "FedLinState",
@@ -79,6 +82,7 @@ __all__ = [
     "choco",
     "choco_gossip",
     "choco_sgd",
+    "clag",
     "compressed_gd",
     "compressed_scaffnew",
     "dasha",

@@ -1,11 +1,13 @@
 """MARINA: compressed gradient differences of all or some clients, now and then whole gradients."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fjx import _random, _tree, _validate, clients, servers
+from fjx import _random, _tree, _validate, clients, servers, wire
 from fjx._base import (
     SUM,
     Aggregator,
@@ -21,13 +23,14 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx._compose import compose
+from fjx._compose import compose, sent_like
 from fjx._permutation import permute
 from fjx.aggregators import coded, mean, uniform
 from fjx.aggregators._mean import require_aggregator
 from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
 from fjx.wire import Chosen, Known
+from fjx.wire._bits import is_ragged
 
 
 def marina(
@@ -77,12 +80,13 @@ def marina(
     if isinstance(differences, Compressor):
         differences = coded(differences, uniform(mean()))
     require_aggregator("marina", differences)
-    return compose(
+    algorithm = compose(
         client=_two_gradients(loss_fn, batch_size),
         aggregator=_now_and_then(differences, p),
         server=_both_models(servers.from_optax(server_sgd(learning_rate))),
         downlink=downlink,
     )
+    return algorithm._replace(expected=_expected(differences, p))
 
 
 def pp_marina(
@@ -184,6 +188,24 @@ def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
         return {"now": _tree.like(params), "before": _tree.like(params)}
 
     return ClientUpdate(inner.init, update, message)
+
+
+def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np.ndarray | None]:
+    """Bits of a client's message: whole in the first round, and then with probability p.
+
+    None where those of a difference depend on the data.
+    """
+
+    def expected(params: TreeLike, rounds: int) -> np.ndarray | None:
+        whole, small = _tree.like(params), _tree.like(params)
+        if differences.encode is not None:
+            small = sent_like(differences, small)
+        if is_ragged(small):
+            return None
+        whole, small = (8 + wire.bits(part) for part in (whole, small))
+        return np.concatenate([[whole], np.full(rounds - 1, p * whole + (1 - p) * small)])
+
+    return expected
 
 
 class MarinaServerState(NamedTuple):

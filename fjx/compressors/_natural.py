@@ -48,7 +48,8 @@ def natural() -> Compressor:
         # Of 2^23 numbers, mantissa many carry into the exponent.  For the barrier see _quantize.
         uniform = jax.lax.optimization_barrier(_random.bits(key, x.shape) >> 9)
         codes = (bits + uniform) >> 23
-        usable = jnp.all(jnp.abs(x32) <= 2.0 ** (math.frexp(float(jnp.finfo(x.dtype).max))[1] - 1))
+        top = min(math.frexp(float(jnp.finfo(x.dtype).max))[1] - 1, 127)
+        usable = jnp.all(jnp.abs(x32) <= 2.0**top)
         return Natural(jnp.where(usable, codes, 255).astype(jnp.uint16), x.dtype.name)
 
     def decode(payload: Natural) -> Array:

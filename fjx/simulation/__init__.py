@@ -5,6 +5,9 @@ from fjx._executors import lanes as lanes
 from fjx._executors import sharded as sharded
 from fjx._executors import vectorized as vectorized
 from fjx.simulation._compile import cache_compilations as cache_compilations
+from fjx.simulation._curves import Curve as Curve
+from fjx.simulation._curves import curve as curve
+from fjx.simulation._curves import plot as plot
 from fjx.simulation._devices import use_cpu_devices as use_cpu_devices
 from fjx.simulation._evaluate import Score as Score
 from fjx.simulation._evaluate import evaluation as evaluation
@@ -31,6 +34,7 @@ from fjx.simulation._table import scatter as scatter
 
 __all__ = [
     "Choice",
+    "Curve",
     "Evaluate",
     "History",
     "Ledger",
@@ -42,6 +46,7 @@ __all__ = [
     "SimulationState",
     "cache_compilations",
     "chunked",
+    "curve",
     "evaluation",
     "fastest",
     "gather",
@@ -51,6 +56,7 @@ __all__ = [
     "mapped_table",
     "memory",
     "per_client",
+    "plot",
     "program",
     "scatter",
     "sharded",

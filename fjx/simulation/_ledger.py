@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fjx._base import Traffic
+from fjx._base import Metrics, Traffic
 
 
 class Ledger(NamedTuple):
@@ -19,6 +19,8 @@ class Ledger(NamedTuple):
             the data; else None.
         heard: ``i64[rounds]``, bits that were sent to clients, where the length of a broadcast depends
             on the data; else None.
+        expected: ``f64[rounds]``, bits of one client's message in expectation, where they depend on
+            chance in a way that the algorithm knows (:attr:`fjx.Algorithm.expected`); else None.
     """
 
     traffic: Traffic
@@ -26,11 +28,39 @@ class Ledger(NamedTuple):
     delivered: np.ndarray
     measured: np.ndarray | None = None
     heard: np.ndarray | None = None
+    expected: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, traffic: Traffic, rounds: Metrics, expected: np.ndarray | None = None) -> "Ledger":
+        """From the metrics of rounds; leading axes, of seeds say, stay in front of that of rounds."""
+
+        def bits(metric: str) -> np.ndarray | None:
+            sent = rounds.get(metric)
+            return None if sent is None else 8 * np.asarray(sent, np.int64)
+
+        return cls(
+            traffic,
+            invited=np.asarray(rounds["invited"], np.int64),
+            delivered=np.asarray(rounds["participants"] + rounds["nonfinite"], np.int64),
+            measured=bits("uplink_bytes"),
+            heard=bits("downlink_bytes"),
+            expected=expected,
+        )
 
     @property
     def uplink(self) -> int:
         """Bits from clients to the server in all."""
         return int(self._sent.sum())
+
+    @property
+    def expected_uplink(self) -> float | None:
+        """Bits from clients to the server in expectation, given who sent; None if nobody can tell.
+
+        Where messages have one length it is ``uplink``.
+        """
+        if self.measured is None:
+            return float(self.uplink)
+        return None if self.expected is None else float((self.expected * self.delivered).sum())
 
     @property
     def downlink(self) -> int:
@@ -40,7 +70,7 @@ class Ledger(NamedTuple):
     @property
     def cumulative_uplink(self) -> np.ndarray:
         """Bits sent by clients up to and including each round: ``i64[rounds]``."""
-        return np.cumsum(self._sent)
+        return np.cumsum(self._sent, axis=-1)
 
     @property
     def _sent(self) -> np.ndarray:
@@ -49,7 +79,7 @@ class Ledger(NamedTuple):
     @property
     def cumulative_downlink(self) -> np.ndarray:
         """Bits sent to clients up to and including each round: ``i64[rounds]``."""
-        return np.cumsum(self._heard)
+        return np.cumsum(self._heard, axis=-1)
 
     @property
     def _heard(self) -> np.ndarray:

@@ -213,19 +213,12 @@ def simulate(
 
     history = _join(blocks)
     bad = np.flatnonzero(_diverged(history))
+    expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)
     return Result(
         params=state.params,
         state=state,
         history=history,
-        ledger=Ledger(
-            traffic,
-            invited=np.asarray(history.rounds["invited"], np.int64),
-            delivered=np.asarray(
-                history.rounds["participants"] + history.rounds["nonfinite"], np.int64
-            ),
-            measured=_measured(history, "uplink_bytes"),
-            heard=_measured(history, "downlink_bytes"),
-        ),
+        ledger=Ledger.of(traffic, history.rounds, expected),
         seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
@@ -243,12 +236,6 @@ def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
         "The run ended by itself, and when may tell of the data: what holds in any case is the planned "
         f"epsilon = {rounded_up(plan.claim)} of {plan.rounds} rounds"
     )
-
-
-def _measured(history: History, metric: str) -> np.ndarray | None:
-    """Bits sent in each round, where they depend on the data."""
-    sent = history.rounds.get(metric)
-    return None if sent is None else 8 * np.asarray(sent, np.int64)
 
 
 def _require_history(coming: History, blocks: list[History]) -> None:

@@ -16,6 +16,7 @@ from fjx.theory._compressed import diana as diana
 from fjx.theory._compressed import ef21 as ef21
 from fjx.theory._compressed import ef_bv as ef_bv
 from fjx.theory._compressed import marina as marina
+from fjx.theory._lazy import clag as clag
 from fjx.theory._local import compressed_scaffnew as compressed_scaffnew
 from fjx.theory._local import scaffnew as scaffnew
 from fjx.theory._local import tamuna as tamuna
@@ -25,6 +26,7 @@ __all__ = [
     "Theory",
     "artemis",
     "choco_gossip",
+    "clag",
     "compressed_gd",
     "compressed_scaffnew",
     "dasha",

@@ -77,6 +77,35 @@ def test_signs_never_leave_a_line_that_misses_the_optimum_and_feedback_does():
     assert values[-100:].mean() < 10 * gamma
 
 
+def test_signs_of_skewed_noise_climb_and_what_is_fed_back_descends():
+    """Gradients are 4 once in four and else -1: E g = 1/4, E sgn g = -1/2.
+
+    Plain signs raise w by gamma / 2 a round; with feedback all that is not sent is a bounded residual,
+    and w falls by gamma / 4.  (Scaled signs of one coordinate are the identity.)  6 standard errors.
+    """
+    rounds, gamma = 4000, 1e-3
+    dataset = data.from_clients([{"g": np.array([4, -1, -1, -1], np.float32)}])
+
+    def loss_fn(w, batch, key):
+        return w * jnp.mean(batch["g"])
+
+    sign = fjx.Compressor(
+        init=lambda like: (),
+        encode=lambda key, x, state: (jnp.where(x < 0, -1.0, 1.0), state),
+        decode=lambda payload: payload,
+        contract=lambda like: fjx.Contract(),
+    )
+    one = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=1)
+    for uplink, drift, spread in (
+        (sign, 1 / 2, np.sqrt(3) / 2),
+        (compressors.error_feedback(sign), -1 / 4, np.sqrt(75) / 4),
+    ):
+        algorithm = fjx.compose(client=one, uplink=uplink, server=optax.sgd(gamma))
+        w = run(algorithm, dataset, jnp.zeros(()), rounds)[-1]
+        assert abs(w - gamma * drift * rounds) < 6 * gamma * spread * np.sqrt(rounds)
+        assert np.sign(w) == np.sign(drift)
+
+
 def test_a_vote_follows_the_majority_and_not_the_mean():
     """Two clients pull by 1, one by -10: the mean goes down, the vote up."""
     pulls = [1.0, 1.0, -10.0]

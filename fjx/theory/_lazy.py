@@ -1,0 +1,44 @@
+"""Lazy aggregation."""
+
+import math
+
+from fjx import _validate
+from fjx.theory._theory import Theory, positive
+
+
+def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> Theory:
+    """CLAG with contractive codecs: f - f* + (gamma / theta) mean ||h_i - grad f_i||^2.
+
+    With theta = 1 - sqrt(1 - delta) and B = max((1 - delta) / theta, zeta):
+    gamma = min(1 / (L + L_tilde sqrt(2 B / theta)), theta / (2 mu)), and the rate 1 - gamma mu, in every
+    round and surely where the codec is deterministic.  With delta = 1 it is LAG, with zeta = 0 EF21.
+
+    Args:
+        L: smoothness of f.
+        L_tilde: root of the mean of the squares of the clients' L_i.
+        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
+        delta: of the codec.
+        zeta: of the trigger.
+
+    Returns:
+        A :class:`Theory`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> constants = {"L": 1.0, "L_tilde": 1.0, "mu": 0.1, "delta": 0.5}
+        >>> theory.clag(**constants, zeta=0.0) == theory.ef21(**constants)
+        True
+
+    References:
+        Richtarik, Sokolov, Fatkhullin, Gasanov, Li, Gorbunov, ICML 2022 (arXiv:2202.00998).
+    """
+    positive(L=L, L_tilde=L_tilde, mu=mu)
+    _validate.number("delta", delta, above=0, at_most=1)
+    _validate.number("zeta", zeta, at_least=0)
+    theta = 1 - math.sqrt(1 - delta)
+    b = max((1 - delta) / theta, zeta)
+    gamma = min(1 / (L + L_tilde * math.sqrt(2 * b / theta)), theta / (2 * mu))
+    return Theory(gamma, 1 - gamma * mu)

@@ -11,7 +11,7 @@ import pytest
 import fjx
 from fjx import ClientUpdate, Compressor, Steps, aggregators, clients, data, simulation
 
-N = 5
+N, SLOTS = 5, 7
 DATASET = data.from_clients([np.full(i + 1, i, np.float32) for i in range(N)])
 
 FRESH = {
@@ -73,20 +73,28 @@ def marked(count):
     return jax.tree.map(lambda x: x - 7, rows)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def round_of(ids, comes, algorithm=ALGORITHM, executor=None, dataset=DATASET):
+@functools.partial(
+    jax.jit,
+    static_argnums=(2, 3),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+def round_of(ids, comes, algorithm, executor, dataset):
+    state, rows = algorithm.init(jnp.zeros(2)), marked(SLOTS)
     cohort = dataset.cohort(ids, comes)
-    state, rows = algorithm.init(jnp.zeros(2)), marked(len(ids))
     state, rows, metrics = algorithm.round(
         jax.random.key(5), state, rows, cohort, executor=executor
     )
     return rows.client, state.params, metrics
 
 
-def run(ids, comes=None, *more, dataset=DATASET):
-    comes = [True] * len(ids) if comes is None else comes
-    ids = jnp.asarray(ids, jnp.int32)
-    return round_of(ids, jnp.asarray(comes), *more, dataset=dataset)
+def run(ids, comes=None, *, algorithm=ALGORITHM, executor=None, dataset=DATASET):
+    """The rows of the slots given, the model, the metrics; there is always padding behind."""
+    ids = np.asarray(ids, np.int32)
+    behind = SLOTS - len(ids)
+    comes = np.ones(len(ids), bool) if comes is None else np.asarray(comes)
+    slots = np.pad(ids, (0, behind), constant_values=N), np.pad(comes, (0, behind))
+    rows, params, metrics = round_of(*slots, algorithm, executor, dataset)
+    return jax.tree.map(lambda x: x[: len(ids)], rows), params, metrics
 
 
 def test_a_client_sees_what_the_server_decodes_and_then_what_became_of_it():
@@ -149,13 +157,13 @@ EXECUTORS = {
 def test_every_executor_leaves_the_same(name):
     cohort = [4, N, 1, 3, 0], [True, True, False, True, True]
     expected = run(*cohort)
-    actual = run(*cohort, ALGORITHM, EXECUTORS[name])
+    actual = run(*cohort, executor=EXECUTORS[name])
     chex.assert_trees_all_close(actual, expected, atol=1e-6)
 
 
 def test_what_is_stacked_is_heard_too():
     algorithm = fjx.compose(client=CLIENT, uplink=THIRDS, aggregator=aggregators.median())
-    rows, _, _ = run([2, 0, 4], None, algorithm)
+    rows, _, _ = run([2, 0, 4], algorithm=algorithm)
     np.testing.assert_allclose(rows["mean"], np.tile(np.median(rows["received"], 0), (3, 1)))
     assert algorithm.traffic(jnp.zeros(2)) == (64, 128)
 

@@ -143,7 +143,7 @@ def fedcomgate(seed, codec, **more):
 
 @pytest.mark.parametrize(
     ("c", "s"),
-    [pytest.param(N, N, id="scaffnew"), slow(N, 3, id="all"), pytest.param(5, 2, id="some")],
+    [slow(N, N, id="scaffnew"), slow(N, 3, id="all"), pytest.param(5, 2, id="some")],
 )
 def test_tamuna_is_the_box_of_its_paper(c, s):
     """25 rounds of cohorts of c, of whom a fifth drop out, against NumPy: models and all h_i."""
@@ -229,6 +229,7 @@ def test_fedcom_with_one_step_is_sgd_and_with_more_it_rests_where_local_descent_
     assert distance(rest) > 1e-3
 
 
+@pytest.mark.slow
 def test_fedpaq_moves_as_far_as_local_descent_in_the_mean():
     """The quantiser is unbiased: the mean over 400 seeds of a first round, to 6 standard errors."""
 
@@ -248,6 +249,7 @@ def test_fedpaq_moves_as_far_as_local_descent_in_the_mean():
 # -------------------------------------------------------------------------------- identities
 
 
+@pytest.mark.slow
 def test_s_equal_to_n_is_scaffnew_bit_for_bit():
     plan = all_of_them(15, 0.7)
     for x, y in zip(history(functools.partial(tamuna, owners=N), plan), history(scaffnew, plan),
@@ -289,7 +291,7 @@ def halves_and_worse(rounds, size):
         slow(tamuna, N, id="compressed_scaffnew"),
         pytest.param(functools.partial(tamuna, clients=6, owners=3), 6, id="tamuna"),
         slow(functools.partial(fedcomloc, uplink=TOP), N, id="fedcomloc"),
-        pytest.param(
+        slow(
             functools.partial(fedcomgate, codec=compressors.rand_k(0.5), steps=3, server_lr=0.5),
             N,
             id="fedcomgate",
@@ -355,8 +357,9 @@ ON_DIGITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*map(slow, ("scaffnew", "fedcomgate", "fedpaq")), "tamuna",
-                                  "fedcomloc"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["tamuna", *map(slow, ("scaffnew", "fedcomgate", "fedpaq", "fedcomloc"))]
+)
 def test_the_loss_of_a_network_falls(name):
     """15 rounds of random cohorts of six of the ten clients: on held-out digits, by a third."""
     keys = jax.random.split(jax.random.key(1))

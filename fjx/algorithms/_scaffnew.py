@@ -43,7 +43,8 @@ def scaffnew(
 
     Guarantees: with full gradients of all clients it converges to the optimum however much they differ,
         in sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; the sum of the
-        h_i of all clients stays zero, whoever comes.
+        h_i of all clients stays zero, whoever comes; downlink: the model when a round begins, and the
+        average when it ends, which are billed both, and are one where everybody always comes.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.

@@ -37,7 +37,7 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
 
     Raises:
         TypeError: ``client`` is not a ClientUpdate, or ``rate`` not a number.
-        ValueError: ``rate`` is out of range.
+        ValueError: ``rate`` is out of range, or ``client`` has a ``settle`` or a ``hear``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -57,6 +57,10 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
     """
     if not isinstance(client, ClientUpdate):
         raise TypeError(f"averaged needs a fjx.ClientUpdate, got {client!r}")
+    if client.settle is not None or client.hear is not None:
+        raise ValueError(
+            "averaged sends another message than its client's: give it a client without settle or hear"
+        )
     _validate.number("rate", rate, above=0, at_most=1)
 
     def init(params: Tree) -> AveragedState:

@@ -170,6 +170,12 @@ ALGORITHMS = {
         algorithms.scaffold(squared_error, num_clients=len(SIZES), **_local),
         weights(),
     ),
+    "fedcomgate": (
+        algorithms.fedcomgate(
+            squared_error, c.quantize(bits=8), client_lr=0.05, steps=3, batch_size=2
+        ),
+        weights(),
+    ),
     "dp_fedavg": (
         algorithms.dp_fedavg(
             squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort=4, **_local

@@ -106,12 +106,16 @@ def test_a_round_moves_the_model_and_counts(name):
 
 @every
 def test_permuting_the_cohort_changes_nothing(name):
-    """Clients' rows to the bit: a client's arithmetic does not depend on its slot."""
+    """Clients' rows to the bit: a client's arithmetic does not depend on its slot.
+
+    But for what it hears, which is a floating sum in the order of the slots.
+    """
     expected = case(name)(cohort_of(range(N), DROPPED))
     for order in ([5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]):
         actual = case(name)(cohort_of(order, DROPPED))
         assert_close(actual, expected)
-        chex.assert_trees_all_equal(actual[1], expected[1])
+        if name != "fedcomgate":
+            chex.assert_trees_all_equal(actual[1], expected[1])
 
 
 PADDED = [N, 0, 1, 2, 3, N, 4, 5, N]

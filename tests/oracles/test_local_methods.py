@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import aggregators, algorithms, compressors, data, simulation, theory
+from fjx import aggregators, algorithms, compressors, data, samplers, simulation, theory
 from fjx.aggregators._owners import owned
 from fjx.algorithms._scaffnew import steps_of
 
@@ -25,6 +25,7 @@ K, P, GAMMA = 4, 0.3, 0.05
 TOP = compressors.top_k(K / D)
 MU = float(PROBLEM.mu_clients.min())
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -92,19 +93,26 @@ def top(x):
     return out
 
 
-def coin(t, p=P, seed=0):
-    return int(steps_of(seed, jnp.int32(t), p))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def coins(rounds, p=P, seed=0):
+    """``i32[rounds]``: the local steps of each round."""
+    return jax.vmap(lambda t: steps_of(seed, t, p))(jnp.arange(rounds))
 
 
-def masks(t, invited, clients, owners, seed=0):
-    """``bool[m, d]`` of the clients invited, ranked by their ids."""
-    key = jax.random.split(round_key(seed, t), 4)[1]
-    public = fjx.Public((), key, None, jnp.int32(len(invited)))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def masks(ids, clients, owners, seed=0):
+    """``bool[rounds, m, d]`` of the clients invited, ranked by their ids."""
 
-    def one(rank):
-        return owned(jnp.zeros(D), public._replace(rank=rank), clients=clients, owners=owners)
+    def of_round(t, invited):
+        key = jax.random.split(round_key(seed, t), 4)[1]
 
-    return np.asarray(jax.vmap(one)(jnp.searchsorted(jnp.sort(invited), invited)))
+        def one(rank):
+            public = fjx.Public((), key, rank, jnp.int32(len(invited)))
+            return owned(jnp.zeros(D), public, clients=clients, owners=owners)
+
+        return jax.vmap(one)(jnp.searchsorted(jnp.sort(invited), invited))
+
+    return jax.vmap(of_round)(jnp.arange(len(ids)), ids)
 
 
 def scaffnew(seed, **more):
@@ -133,18 +141,22 @@ def fedcomgate(seed, codec, **more):
 # ------------------------------------------------------------------------------------- boxes
 
 
-@pytest.mark.parametrize(("c", "s"), [(N, N), (N, 3), (5, 2)], ids=["scaffnew", "all", "some"])
+@pytest.mark.parametrize(
+    ("c", "s"),
+    [slow(N, N, id="scaffnew"), slow(N, 3, id="all"), pytest.param(5, 2, id="some")],
+)
 def test_tamuna_is_the_box_of_its_paper(c, s):
     """25 rounds of cohorts of c, of whom a fifth drop out, against NumPy: models and all h_i."""
     plan, eta = some_of_them(25, c, 0.8), P * N * (s - 1) / (s * (N - 1))
     recipe = scaffnew if c == s else functools.partial(tamuna, clients=c, owners=s)
     xs, hs = history(recipe, plan)
     x, h = np.zeros(D), np.zeros((N, D))
+    shared, steps = np.asarray(masks(plan.ids, c, s)), np.asarray(coins(25))
     for t, (ids, comes) in enumerate(zip(*plan, strict=True)):
-        q = masks(t, ids, c, s) & comes[:, None]
+        q = shared[t] & comes[:, None]
         ends = np.tile(x, (c, 1))
         for slot, i in enumerate(ids):
-            for _ in range(coin(t)):
+            for _ in range(steps[t]):
                 ends[slot] -= GAMMA * (gradient(i, ends[slot]) - h[i])
         came = q.sum(0)
         x = np.where(came > 0, (q * ends).sum(0) / np.maximum(came, 1), x)
@@ -176,18 +188,20 @@ def test_fedcomgate_is_the_box_of_its_paper():
         np.testing.assert_allclose(deltas[0, t + 1], delta, atol=1e-3)
 
 
-@pytest.mark.parametrize("slots", [("uplink",), ("local",), ("uplink", "local", "downlink")])
+@pytest.mark.parametrize(
+    "slots", [slow(("uplink",)), slow(("local",)), ("uplink", "local", "downlink")]
+)
 def test_fedcomloc_is_the_box_of_its_paper(slots):
     """With Top-k in each of the slots: 25 rounds of random halves of the clients against NumPy."""
     plan = all_of_them(25, 0.5)
     xs, hs = history(functools.partial(fedcomloc, **dict.fromkeys(slots, TOP)), plan)
     up, at, down = (top if name in slots else np.copy for name in ("uplink", "local", "downlink"))
-    x, h = np.zeros(D), np.zeros((N, D))
+    x, h, steps = np.zeros(D), np.zeros((N, D)), np.asarray(coins(25))
     for t, comes in enumerate(plan.comes):
         first, sent = down(x), {}
         for i in np.flatnonzero(comes):
             end = first.copy()
-            for _ in range(coin(t)):
+            for _ in range(steps[t]):
                 end = end - GAMMA * (gradient(i, at(end)) - h[i])
             sent[i] = up(end)
         mean = np.mean(list(sent.values()), axis=0)
@@ -215,6 +229,7 @@ def test_fedcom_with_one_step_is_sgd_and_with_more_it_rests_where_local_descent_
     assert distance(rest) > 1e-3
 
 
+@pytest.mark.slow
 def test_fedpaq_moves_as_far_as_local_descent_in_the_mean():
     """The quantiser is unbiased: the mean over 400 seeds of a first round, to 6 standard errors."""
 
@@ -234,6 +249,7 @@ def test_fedpaq_moves_as_far_as_local_descent_in_the_mean():
 # -------------------------------------------------------------------------------- identities
 
 
+@pytest.mark.slow
 def test_s_equal_to_n_is_scaffnew_bit_for_bit():
     plan = all_of_them(15, 0.7)
     for x, y in zip(history(functools.partial(tamuna, owners=N), plan), history(scaffnew, plan),
@@ -247,13 +263,14 @@ def test_fedcomloc_without_compression_is_scaffnew_bit_for_bit():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_fedcomgate_is_scaffnew_whose_rounds_have_all_the_same_length():
-    """p = 1 makes every round one step: with tau = 1 and no codec both are one algorithm."""
+    """With p = 1 every round is one step: with tau = 1 and no codec both are one algorithm."""
     plan = all_of_them(15, 0.7)
     one = functools.partial(fedcomgate, codec=compressors.identity(), steps=1)
     other = functools.partial(scaffnew, p=1.0, learning_rate=0.02)
     for x, y in zip(history(one, plan), history(other, plan), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-6)
+        np.testing.assert_allclose(x, y, atol=2e-5)
 
 
 # -------------------------------------------------------------------------------- invariants
@@ -270,13 +287,16 @@ def halves_and_worse(rounds, size):
 @pytest.mark.parametrize(
     ("recipe", "size"),
     [
-        (scaffnew, N),
-        (tamuna, N),
-        (functools.partial(tamuna, clients=6, owners=3), 6),
-        (functools.partial(fedcomloc, uplink=TOP), N),
-        (functools.partial(fedcomgate, codec=compressors.rand_k(0.5), steps=3, server_lr=0.5), N),
+        slow(scaffnew, N, id="scaffnew"),
+        slow(tamuna, N, id="compressed_scaffnew"),
+        pytest.param(functools.partial(tamuna, clients=6, owners=3), 6, id="tamuna"),
+        slow(functools.partial(fedcomloc, uplink=TOP), N, id="fedcomloc"),
+        slow(
+            functools.partial(fedcomgate, codec=compressors.rand_k(0.5), steps=3, server_lr=0.5),
+            N,
+            id="fedcomgate",
+        ),
     ],
-    ids=["scaffnew", "compressed_scaffnew", "tamuna", "fedcomloc", "fedcomgate"],
 )
 def test_the_corrections_of_all_clients_sum_to_zero_whoever_comes(recipe, size):
     """60 rounds, 4 seeds of coins, masks and codecs; who is idle keeps its correction to the bit."""
@@ -291,6 +311,7 @@ def test_the_corrections_of_all_clients_sum_to_zero_whoever_comes(recipe, size):
     np.testing.assert_allclose(hs[:, 10], hs[:, 5], atol=1e-5)  # its message was the mean
 
 
+@pytest.mark.slow
 def test_it_converges_to_the_optimum_however_much_clients_differ_and_whoever_comes():
     """A random half of the clients of each round: 1e-8 of the first distance, and FedCOM stays off."""
     codec = compressors.qsgd(levels=8)
@@ -308,10 +329,59 @@ def test_it_converges_to_the_optimum_however_much_clients_differ_and_whoever_com
     assert distance(xs[0, -1]) > 1e-4 * distance(xs[0, 0])
 
 
+# -------------------------------------------------------------------------- a model that is not convex
+
+DIGITS = data.digits(num_clients=N)
+
+
+def classify(params, batch, key):
+    """The cross entropy of a network of one hidden layer."""
+    hidden = jnp.tanh(batch["x"] @ params["in"])
+    logits = jax.nn.log_softmax(hidden @ params["out"])
+    return -jnp.mean(jnp.take_along_axis(logits, batch["y"][:, None], axis=1))
+
+
+WHOLE = {"p": 0.3, "learning_rate": 0.3, "batch_size": 256}
+BATCHES = {"client_lr": 0.3, "steps": 4, "batch_size": 16}
+CODEC = compressors.qsgd(levels=16)
+ON_DIGITS = {
+    "scaffnew": algorithms.scaffnew(classify, **WHOLE),
+    "tamuna": algorithms.tamuna(
+        classify, num_clients=N, clients_per_round=6, owners=3, **WHOLE
+    ),
+    "fedcomloc": algorithms.fedcomloc(
+        classify, p=0.3, learning_rate=0.3, batch_size=16, uplink=compressors.top_k(0.3)
+    ),
+    "fedcomgate": algorithms.fedcomgate(classify, CODEC, **BATCHES),
+    "fedpaq": algorithms.fedpaq(classify, CODEC, **BATCHES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["tamuna", *map(slow, ("scaffnew", "fedcomgate", "fedpaq", "fedcomloc"))]
+)
+def test_the_loss_of_a_network_falls(name):
+    """15 rounds of random cohorts of six of the ten clients: on held-out digits, by a third."""
+    keys = jax.random.split(jax.random.key(1))
+    params = {
+        "in": jax.random.normal(keys[0], (64, 16)) / 8,
+        "out": jax.random.normal(keys[1], (16, 10)) / 4,
+    }
+    run = simulation.program(
+        ON_DIGITS[name], DIGITS, sampler=samplers.uniform(6), evaluate_every=15
+    )
+    state, _ = jit(lambda key: run.run(key, run.init(params), 15))(jax.random.key(2))
+    test = jax.tree.map(jnp.asarray, DIGITS.test)
+    before, after = (
+        float(classify(x, test, jax.random.key(0))) for x in (params, state.algorithm.params)
+    )
+    assert after < 0.67 * before
+
+
 # ---------------------------------------------------------------------------------- theorems
 
 
-@pytest.mark.parametrize(("c", "s"), [(N, 2), (N, 4), (5, 2)])
+@pytest.mark.parametrize(("c", "s"), [slow(N, 2), slow(N, 4), (5, 2)])
 def test_tamuna_obeys_its_theorem(c, s):
     """rate^-t Psi_t is a supermartingale: after T steps its mean over 40 seeds is at most Psi_0."""
     bound = theory.tamuna(L_max=PROBLEM.L_max, mu=MU, n=N, owners=s)
@@ -324,9 +394,7 @@ def test_tamuna_obeys_its_theorem(c, s):
     seeds, rounds = 40, 120
     xs, hs = history(recipe, some_of_them(rounds, c), seeds=seeds)
     psi = N * distance(xs) + weight * np.square(hs - optimal).sum((2, 3))
-    steps = jax.vmap(jax.vmap(steps_of, (None, 0, None)), (0, None, None))(
-        jnp.arange(seeds), jnp.arange(rounds), bound.memory
-    )
+    steps = jax.vmap(lambda seed: coins(rounds, bound.memory, seed))(jnp.arange(seeds))
     total = np.concatenate([np.zeros((seeds, 1)), np.cumsum(np.asarray(steps), axis=1)], axis=1)
     for t in (1, 5, 30, 60, rounds):
         assert (psi[:, t] * bound.rate ** -total[:, t]).mean() <= psi[0, 0] * (1 + 1e-6)

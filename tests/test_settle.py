@@ -1,0 +1,179 @@
+"""What clients remember of a round: of their own message by ``settle``, of the cohort's by ``hear``."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fjx
+from fjx import ClientUpdate, Compressor, Steps, aggregators, clients, data, simulation
+
+N, SLOTS = 5, 7
+DATASET = data.from_clients([np.full(i + 1, i, np.float32) for i in range(N)])
+
+FRESH = {
+    "own": jnp.zeros(2),
+    "received": jnp.zeros(2),
+    "settled": {"rank": jnp.int32(-1), "size": jnp.int32(-1), "shared": jnp.float32(0)},
+    "heard": {"rank": jnp.int32(-1), "size": jnp.int32(-1), "shared": jnp.float32(0)},
+    "mean": jnp.zeros(2),
+}
+
+
+def known(public):
+    return {"rank": public.rank, "size": public.size, "shared": jax.random.normal(public.key)}
+
+
+def begin(key, broadcast, state, examples):
+    return examples.size, (key, jnp.zeros(2))
+
+
+def step(key, broadcast, state, examples, t, carry):
+    batch, mask = examples.batch(t, 1)
+    return carry[0], carry[1] + jnp.concatenate([batch, mask.astype(jnp.float32)])
+
+
+def end(key, broadcast, state, examples, carry):
+    message = carry[1] + jax.random.normal(jax.random.fold_in(carry[0], 9))
+    return message, {**state, "own": message}, {}
+
+
+def settle(received, state, public):
+    return {**state, "received": received, "settled": known(public)}
+
+
+def hear(aggregate, state, public):
+    return {**state, "mean": aggregate + 0 * state["received"], "heard": known(public)}
+
+
+CLIENT = ClientUpdate(
+    lambda params: FRESH,
+    Steps(begin, step, end),
+    lambda params: jax.ShapeDtypeStruct((2,), jnp.float32),
+    settle,
+    hear,
+)
+THIRDS = Compressor(  # loses something, so that what is decoded is not what was sent
+    lambda like: (),
+    lambda key, message, state: (jnp.round(3 * message), state),
+    lambda payload: payload / 3,
+    lambda like: None,
+)
+ALGORITHM = fjx.compose(
+    client=CLIENT, uplink=THIRDS, aggregator=aggregators.uniform(aggregators.mean())
+)
+
+
+def marked(count):
+    """Rows that nothing in a round could have written."""
+    rows = simulation.make_table(ALGORITHM.init_client(jnp.zeros(2)), count)
+    return jax.tree.map(lambda x: x - 7, rows)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnums=(2, 3),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+def round_of(ids, comes, algorithm, executor, dataset):
+    state, rows = algorithm.init(jnp.zeros(2)), marked(SLOTS)
+    cohort = dataset.cohort(ids, comes)
+    state, rows, metrics = algorithm.round(
+        jax.random.key(5), state, rows, cohort, executor=executor
+    )
+    return rows.client, state.params, metrics
+
+
+def run(ids, comes=None, *, algorithm=ALGORITHM, executor=None, dataset=DATASET):
+    """The rows of the slots given, the model, the metrics; there is always padding behind."""
+    ids = np.asarray(ids, np.int32)
+    behind = SLOTS - len(ids)
+    comes = np.ones(len(ids), bool) if comes is None else np.asarray(comes)
+    slots = np.pad(ids, (0, behind), constant_values=N), np.pad(comes, (0, behind))
+    rows, params, metrics = round_of(*slots, algorithm, executor, dataset)
+    return jax.tree.map(lambda x: x[: len(ids)], rows), params, metrics
+
+
+def test_a_client_sees_what_the_server_decodes_and_then_what_became_of_it():
+    rows, params, _ = run(range(N))
+    np.testing.assert_allclose(rows["received"], np.round(3 * rows["own"]) / 3, atol=1e-6)
+    assert (rows["received"] != rows["own"]).all()
+    np.testing.assert_allclose(rows["mean"], np.tile(rows["received"].mean(0), (N, 1)), atol=1e-6)
+    np.testing.assert_allclose(params, rows["mean"][0], atol=1e-6)
+
+
+def test_all_know_the_same_but_for_their_rank_before_and_after():
+    rows, _, _ = run(range(N))
+    chex.assert_trees_all_equal(rows["settled"], rows["heard"])
+    assert len(np.unique(rows["settled"]["shared"])) == 1
+    assert rows["settled"]["size"].tolist() == [N] * N
+
+
+@pytest.mark.parametrize("when", ["settled", "heard"])
+def test_ranks_go_by_id_under_permutation_and_padding(when):
+    """Who drops out counts, padding does not; padding writes nowhere."""
+    rows, _, _ = run([4, N, 1, 3, N], [True, True, False, True, True])
+    assert rows[when]["rank"].tolist() == [2, -8, -8, 1, -8]
+    assert rows[when]["size"].tolist() == [3, -8, -8, 3, -8]
+    rows, _, _ = run([3, 0, 4, 2, 1])
+    assert rows[when]["rank"].tolist() == [3, 0, 4, 2, 1]
+
+
+def test_permutation_and_padding_change_nothing_else():
+    straight, _, _ = run(range(N))
+    ids = np.array([3, N, 0, 4, 2, 1])
+    mixed, _, _ = run(ids)
+    order = np.argsort(ids)[:N]
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[order], mixed), straight, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_who_drops_out_or_is_not_finite_keeps_its_row_bit_for_bit(value):
+    """Client 2's message is not finite, or what is decoded of it; client 3 does not come."""
+    values = [np.full(i + 1, value if i == 2 else i, np.float32) for i in range(N)]
+    rows, _, metrics = run(range(N), np.arange(N) != 3, dataset=data.from_clients(values))
+    before, absent = marked(N).client, np.array([2, 3])
+    chex.assert_trees_all_equal(*(jax.tree.map(lambda x: x[absent], t) for t in (rows, before)))
+    assert int(metrics["nonfinite"]) == 1
+    present = np.array([0, 1, 4])
+    assert rows["heard"]["rank"][present].tolist() == [0, 1, 4]
+    np.testing.assert_allclose(
+        rows["mean"][present], np.tile(rows["received"][present].mean(0), (3, 1)), atol=1e-6
+    )
+
+
+EXECUTORS = {
+    "one": simulation.chunked(1),
+    "chunks": simulation.chunked(3),
+    "lanes": simulation.lanes(2),
+    "devices": simulation.sharded(jax.make_mesh((2,), ("clients",)), simulation.chunked(2)),
+}
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_every_executor_leaves_the_same(name):
+    cohort = [4, N, 1, 3, 0], [True, True, False, True, True]
+    expected = run(*cohort)
+    actual = run(*cohort, executor=EXECUTORS[name])
+    chex.assert_trees_all_close(actual, expected, atol=1e-6)
+
+
+def test_what_is_stacked_is_heard_too():
+    algorithm = fjx.compose(client=CLIENT, uplink=THIRDS, aggregator=aggregators.median())
+    rows, _, _ = run([2, 0, 4], algorithm=algorithm)
+    np.testing.assert_allclose(rows["mean"], np.tile(np.median(rows["received"], 0), (3, 1)))
+    assert algorithm.traffic(jnp.zeros(2)) == (64, 128)
+
+
+def test_what_is_heard_is_billed():
+    assert ALGORITHM.traffic(jnp.zeros(2)) == (64, 128)
+    deaf = fjx.compose(client=CLIENT._replace(hear=None), uplink=THIRDS)
+    assert deaf.traffic(jnp.zeros(2)) == (64, 64)
+
+
+def test_a_wrapper_that_would_forget_refuses():
+    with pytest.raises(ValueError, match="settle"):
+        clients.averaged(CLIENT, rate=0.5)

@@ -40,7 +40,7 @@ def dp_sgd(
     expected of a typical client: the size of the sample, and of the client, would give examples away.
 
     Arrays need a fixed number of slots, ``capacity``.  If more are drawn, the first are kept and the
-    others counted in ``unnoised_truncated_examples``; what the accountant pays is the probability of that.
+    others counted in ``unnoised_truncated_examples``; the accountant pays for the probability of that.
 
     The metrics are computed from examples *without noise*, as their names say: epsilon does not cover
     publishing them.  Neither does it cover a weight that is the number of a client's examples, such as

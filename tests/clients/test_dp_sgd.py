@@ -311,7 +311,7 @@ SPENT = {"rate": 0.1, "steps": 4, "capacity": 40, "num_examples": 100, "delta": 
 def test_the_epsilon_of_an_example_is_that_of_so_many_releases():
     claim = privacy.examples_epsilon(MECHANISM, participations=25, **SPENT)
     plain = privacy.epsilon(MECHANISM, samplers.poisson(0.1), rounds=100, delta=1e-5)
-    assert claim == pytest.approx(plain, abs=1e-6)
+    assert claim == pytest.approx(plain, abs=1e-5)
     assert (claim.unit, claim.rounds, plain.unit) == ("example", 25, "client")
     assert "example-level" in str(claim)
     assert "Poisson rate 0.1 in each of 4 steps, 25 rounds" in str(claim)
@@ -328,10 +328,10 @@ def test_the_epsilon_of_an_example_is_that_of_so_many_releases():
 def test_samples_that_do_not_fit_are_paid_for_or_refused():
     how = {**SPENT, "participations": 25, "method": "rdp"}
     exact = privacy.examples_epsilon(MECHANISM, **{**how, "capacity": 100})
-    # P[Binomial(99, 0.1) >= 29] = 1.7e-8 in each of a hundred releases: a sixth of delta.
+    # P[Binomial(99, 0.1) >= 29] = 7.4e-8 in each of a hundred releases: three quarters of delta.
     tight = privacy.examples_epsilon(MECHANISM, **{**how, "capacity": 29})
     paid = 100 * stats.binom.sf(28, 99, 0.1)
-    assert 0.1e-5 < paid < 0.5e-5
+    assert 0.7e-5 < paid < 0.8e-5
     spent = privacy.epsilon(
         MECHANISM, samplers.poisson(0.1), rounds=100, delta=1e-5 - paid, method="rdp"
     )

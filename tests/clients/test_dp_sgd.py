@@ -9,7 +9,6 @@ import optax
 import pytest
 from scipy import stats
 
-import fjx
 from fjx import (
     Examples,
     Stateful,
@@ -351,16 +350,23 @@ def test_both_levels_in_one_run():
         batch_size=2, capacity=6,
     )  # fmt: skip
     algorithm = compose(client=client, aggregator=aggregators.private(sums, denominator=2))
-    sampler = samplers.poisson(0.6)
-    result = fjx.simulate(
-        jax.random.key(0), algorithm, jnp.zeros(3), dataset, sampler=sampler, rounds=3,
-        executor=simulation.lanes(2),
-    )  # fmt: skip
-    assert np.abs(result.params).min() > 0
-    rounds = result.history.rounds
+    start = algorithm.init(jnp.zeros(3))
+    rows = simulation.make_table(algorithm.init_client(start.params), 3)
+    cohort = dataset.cohort(jnp.arange(3))
+    states = [
+        jit(functools.partial(algorithm.round, executor=executor))(
+            jax.random.key(0), start, rows, cohort
+        )
+        for executor in (simulation.vectorized(), simulation.lanes(2))
+    ]
+    np.testing.assert_allclose(states[0][0].params, states[1][0].params, rtol=1e-5)
+    assert np.abs(states[0][0].params).min() > 0
+    metrics = states[0][2]
     assert {"unnoised_loss", "unnoised_clipped_examples", "unnoised_clipped", "noise_std"} <= set(
-        rounds
+        metrics
     )
+    assert float(metrics["steps"]) == 2
+    sampler = samplers.poisson(0.6)
     example = privacy.examples_epsilon(
         MECHANISM, rate=0.5, steps=2, participations=3, capacity=6, num_examples=6, delta=1e-3
     )

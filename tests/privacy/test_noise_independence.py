@@ -45,7 +45,7 @@ def run(key, scales, sampler):
     return jax.lax.scan(one, state, None, ROUNDS)[1]
 
 
-FULL, RARE = samplers.full(), samplers.poisson(2.0**-20)
+FULL, RARE = samplers.full(), samplers.poisson(1 / 64)
 
 
 def steps_of(seed, scale, sampler=FULL):
@@ -86,11 +86,11 @@ def test_noise_does_not_depend_on_what_clients_send(scale):
 
 def test_rounds_without_anybody_are_noised_and_counted():
     noise, participants = steps_of(2, 1e4, RARE)
-    assert (participants == 0).all()
-    check_law(noise)
+    empty = noise[participants == 0]
+    assert len(empty) >= 8  # 11 are expected
+    check_law(empty)
     # They are paid for like the others.
-    how = {"delta": 1e-5, "method": "rdp"}
-    epsilons = [privacy.epsilon(MECHANISM, RARE, rounds=t, **how) for t in (1, 1000)]
+    epsilons = [privacy.epsilon(MECHANISM, RARE, rounds=t, delta=1e-5) for t in (100, 1000)]
     assert 0 < epsilons[0] < epsilons[1]
 
 

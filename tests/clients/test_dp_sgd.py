@@ -353,15 +353,8 @@ def test_both_levels_in_one_run():
     start = algorithm.init(jnp.zeros(3))
     rows = simulation.make_table(algorithm.init_client(start.params), 3)
     cohort = dataset.cohort(jnp.arange(3))
-    states = [
-        jit(functools.partial(algorithm.round, executor=executor))(
-            jax.random.key(0), start, rows, cohort
-        )
-        for executor in (simulation.vectorized(), simulation.lanes(2))
-    ]
-    np.testing.assert_allclose(states[0][0].params, states[1][0].params, rtol=1e-5)
-    assert np.abs(states[0][0].params).min() > 0
-    metrics = states[0][2]
+    state, _, metrics = jit(algorithm.round)(jax.random.key(0), start, rows, cohort)
+    assert np.abs(state.params).min() > 0
     assert {"unnoised_loss", "unnoised_clipped_examples", "unnoised_clipped", "noise_std"} <= set(
         metrics
     )

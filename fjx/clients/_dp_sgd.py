@@ -14,6 +14,7 @@ from fjx.privacy import Bound, Contribution, gaussian
 
 _COINS = 256  # tossed at a time
 _WORD = 2**32
+_COUNTS = ("unnoised_nonfinite_examples", "unnoised_truncated_examples")
 
 
 def dp_sgd(
@@ -39,7 +40,7 @@ def dp_sgd(
     expected of a typical client: the size of the sample, and of the client, would give examples away.
 
     Arrays need a fixed number of slots, ``capacity``.  If more are drawn, the first are kept and the
-    others counted in ``unnoised_truncated``; what the accountant pays is the probability of that.
+    others counted in ``unnoised_truncated_examples``; the accountant pays for the probability of that.
 
     The metrics are computed from examples *without noise*, as their names say: epsilon does not cover
     publishing them.  Neither does it cover a weight that is the number of a client's examples, such as
@@ -62,8 +63,8 @@ def dp_sgd(
     Returns:
         A :class:`fjx.ClientUpdate` without state.  Its metrics are ``steps`` and, over all steps,
         ``unnoised_loss`` and ``unnoised_*`` for what ``loss_fn`` reports (averages over the examples
-        drawn), ``unnoised_clipped`` (the fraction of them that was), and the counts
-        ``unnoised_nonfinite`` and ``unnoised_truncated``.
+        drawn), ``unnoised_clipped_examples`` (the fraction of them that was), and the counts
+        ``unnoised_nonfinite_examples`` and ``unnoised_truncated_examples``.
 
     Raises:
         TypeError: ``loss_fn`` is not a function, or a :class:`fjx.clients.Loss`, which may mix examples;
@@ -78,7 +79,7 @@ def dp_sgd(
         ...     clip_norm=1.0, noise_multiplier=0.0, rate=1.0, steps=1, batch_size=2, capacity=2)
         >>> examples = Examples(jnp.array([0.5, 9.0]), jnp.int32(0), jnp.int32(2))
         >>> message, _, metrics = client.update(jax.random.key(0), jnp.array(0.0), (), examples)
-        >>> print(message.round(4), metrics["unnoised_clipped"])
+        >>> print(message.round(4), metrics["unnoised_clipped_examples"])
         0.75 0.5
 
     References:
@@ -114,9 +115,9 @@ def dp_sgd(
         )
         seen = {
             **{f"unnoised_{name}": x for name, x in {**metrics, "loss": value}.items()},
-            "unnoised_clipped": share.clipped.astype(jnp.float32),
+            "unnoised_clipped_examples": share.clipped.astype(jnp.float32),
         }
-        lost = {"unnoised_nonfinite": (~finite).astype(jnp.float32)}
+        lost = {"unnoised_nonfinite_examples": (~finite).astype(jnp.float32)}
         kept = _tree.where(finite, (share, seen), _tree.zeros_like((share, seen)))
         return kept[0], {**kept[1], **lost}
 
@@ -131,7 +132,7 @@ def dp_sgd(
         each = jax.random.split(jax.random.fold_in(keys.loss, t), capacity)
         shares = jax.vmap(one, (None, 0, 0))(model, examples.take(positions), each)
         total, sums = jax.tree.map(lambda x: _masked_sum(real, x), shares)
-        sums["unnoised_truncated"] = jnp.maximum(drawn - capacity, 0).astype(jnp.float32)
+        sums["unnoised_truncated_examples"] = jnp.maximum(drawn - capacity, 0).astype(jnp.float32)
         return total, {**sums, "drawn": total.clients.astype(jnp.float32)}
 
     def begin(key: Key, model: Tree, state: Tree, examples: Examples) -> tuple[Array, _Training]:
@@ -162,12 +163,9 @@ def dp_sgd(
     ) -> tuple[Tree, Tree, Metrics]:
         sums = dict(done.sums)
         drawn = jnp.maximum(sums.pop("drawn"), 1.0)
-        counts = {name: sums.pop(f"unnoised_{name}") for name in ("nonfinite", "truncated")}
-        metrics = {
-            **{name: x / drawn for name, x in sums.items()},
-            **{f"unnoised_{name}": x for name, x in counts.items()},
-            "steps": jnp.asarray(steps).astype(jnp.float32),
-        }
+        counts = {name: sums.pop(name) for name in _COUNTS}
+        means = {name: x / drawn for name, x in sums.items()}
+        metrics = {**means, **counts, "steps": jnp.asarray(steps).astype(jnp.float32)}
         return _tree.subtract(done.model, model), state, metrics
 
     return ClientUpdate(lambda params: (), Steps(begin, step, end), _tree.like)

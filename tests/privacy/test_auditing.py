@@ -97,6 +97,14 @@ def test_clopper_pearson_of_a_fixed_threshold(right, epsilon):
     assert bound == pytest.approx(math.log((true.low - 1e-5) / false.high), abs=1e-9)
 
 
+def test_clopper_pearson_pays_for_trying_several_thresholds():
+    # Six ranks up to 1024 on either side, two limits each; no score of 1024 is on the wrong side.
+    level = 0.05 / 12 / 2
+    missed = 1 - level ** (1 / 1024)
+    bound = auditing.clopper_pearson(np.ones(1024), np.zeros(1024), delta=1e-3)
+    assert bound == pytest.approx(math.log((1 - missed - 1e-3) / missed), abs=1e-9)
+
+
 def gaussians(seed, spread, count=1000):
     rng = np.random.default_rng(seed)
     return rng.normal(1, spread, count), rng.normal(0, spread, count)

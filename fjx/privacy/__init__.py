@@ -7,6 +7,13 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     sampler = samplers.poisson(0.01)
     aggregator = aggregators.private(mechanism, denominator=0.01 * num_clients)
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
+
+A plan makes all of them from one description, and a run is then held to it::
+
+    plan = privacy.plan(
+        num_clients=num_clients, cohort=100, rounds=500, delta=1e-6, epsilon=2.0, clip_norm=1.0)
+    result = fjx.simulate(..., sampler=plan.sampler, rounds=500, plan=plan)
+    print(result.privacy)
 """
 
 from fjx.privacy._calibrate import calibrate as calibrate
@@ -26,8 +33,14 @@ from fjx.privacy._mechanisms import Mechanism as Mechanism
 from fjx.privacy._mechanisms import Participation as Participation
 from fjx.privacy._mechanisms import RenyiCurve as RenyiCurve
 from fjx.privacy._mechanisms import gaussian as gaussian
+from fjx.privacy._plan import Plan as Plan
+from fjx.privacy._plan import plan as plan
 from fjx.privacy._releases import Accountable as Accountable
 from fjx.privacy._releases import participation as participation
+from fjx.privacy._report import Report as Report
+from fjx.privacy._report import report as report
+from fjx.privacy._rescaled import Rescaled as Rescaled
+from fjx.privacy._rescaled import rescaled as rescaled
 from fjx.privacy.accounting import Ledger as Ledger
 from fjx.privacy.accounting import epsilon as epsilon
 
@@ -42,8 +55,11 @@ __all__ = [
     "Method",
     "Norm",
     "Participation",
+    "Plan",
     "Relation",
     "RenyiCurve",
+    "Report",
+    "Rescaled",
     "Unit",
     "by_global_norm",
     "calibrate",
@@ -53,4 +69,7 @@ __all__ = [
     "epsilon",
     "gaussian",
     "participation",
+    "plan",
+    "report",
+    "rescaled",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from fjx.privacy._clip import Relation
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Release, Run
-from fjx.privacy._renyi import known, neighbours, refusal_of_fixed_size, unsampled
-from fjx.samplers._types import FixedSize, Poisson
+from fjx.privacy._renyi import known, neighbours, refusal_of_bins, refusal_of_fixed_size, unsampled
+from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 _GRID = 1e-4  # of the privacy loss, absolute for epsilon below 10 ..
 _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
@@ -86,6 +86,8 @@ def event_of(release: Release, relation: Relation) -> Any:
             return event
         case FixedSize():
             raise ValueError(refusal_of_fixed_size("pld", relation))
+        case BallsInBins():
+            raise ValueError(refusal_of_bins("pld", relation, event))
         case Poisson(rate, cap=None):
             return dp_accounting.PoissonSampledDpEvent(rate, event)
         case Poisson(rate, cap):

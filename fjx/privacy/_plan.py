@@ -14,7 +14,15 @@ from fjx.privacy._report import Report
 from fjx.privacy._report import report as report_of
 from fjx.privacy.accounting import epsilon as epsilon_of
 from fjx.samplers import poisson
-from fjx.samplers._types import Cyclic, CyclicPoisson, FixedSize, Full, Poisson, Sampler
+from fjx.samplers._types import (
+    BallsInBins,
+    Cyclic,
+    CyclicPoisson,
+    FixedSize,
+    Full,
+    Poisson,
+    Sampler,
+)
 
 METRICS = "Covers the models of all rounds, and not the metrics of a round, which are without noise"
 
@@ -80,9 +88,11 @@ class Plan(NamedTuple):
                 "compose with aggregator=plan.aggregator.  If another goes around it, make the plan "
                 "with plan(..., aggregator=lambda mechanism, denominator: ...)"
             )
-        if sampler.subsampling != self.sampler.subsampling:
+        drawn, planned = sampler.subsampling, self.sampler.subsampling
+        # As tuples, Cyclic(3) and FixedSize(3) are equal.
+        if type(drawn) is not type(planned) or drawn != planned:
             raise ValueError(
-                f"the sampler is {sampler.subsampling}, and {self.sampler.subsampling} was planned: "
+                f"the sampler is {drawn}, and {planned} was planned: "
                 "pass sampler=plan.sampler, or plan with this one"
             )
         if num_clients != self.num_clients:
@@ -228,18 +238,19 @@ def _drawn(
             expected = size
         case Poisson(rate):
             expected = rate * num_clients
-        case Cyclic(period):
+        case Cyclic(period) | BallsInBins(period):
             expected = num_clients / period
         case CyclicPoisson(period, rate):
             expected = rate * num_clients / period
         case _:
             expected = None
-    if cohort is None and expected is None:
+    cohort = expected if cohort is None else cohort
+    if cohort is None:
         raise ValueError(
             "cohort is needed, the number of clients that a round is expected to have: "
             f"{sampler.subsampling} does not say it"
         )
-    return sampler, float(expected if cohort is None else cohort)  # type: ignore[arg-type]
+    return sampler, float(cohort)
 
 
 def _relation(relation: Relation | None, unit: Unit) -> Relation | None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from fjx import _validate
 from fjx.privacy._mechanisms import Participation
 from fjx.samplers._types import (
+    BallsInBins,
     Cyclic,
     CyclicPoisson,
     FixedSize,
@@ -15,6 +16,8 @@ from fjx.samplers._types import (
     Sampler,
     Scheduled,
 )
+
+Chance = Poisson | FixedSize | BallsInBins
 
 
 @runtime_checkable
@@ -41,13 +44,14 @@ class Release(NamedTuple):
     Attributes:
         once: the event of a sum that moves by what a client may contribute: it comes or goes.
         twice: the event of a sum that moves by twice as much: its data are replaced.
-        amplified_by: the chance in which a client hides (``Poisson`` or ``FixedSize``), or None.
+        amplified_by: the chance in which a client hides (``Poisson``, ``FixedSize`` or
+            ``BallsInBins``), or None.
         num_clients: how many there are, if it is known.
     """
 
     once: Any
     twice: Any
-    amplified_by: Poisson | FixedSize | None
+    amplified_by: Chance | None
     num_clients: int | None
 
 
@@ -100,7 +104,7 @@ def participation(sampler: Sampler, *, rounds: int) -> Participation:
     match sampler.subsampling:
         case Full() | Poisson() | FixedSize():
             separation, most = 1, rounds
-        case Cyclic(period) | CyclicPoisson(period):
+        case Cyclic(period) | CyclicPoisson(period) | BallsInBins(period):
             separation, most = period, rounds
         case Scheduled(_, separation, most_of):
             most = most_of(rounds)
@@ -136,16 +140,14 @@ def run_of(
     subsampling = sampler.subsampling
     words = words_of(subsampling, num_clients)
 
-    def released(
-        count: int, moves: float, amplified_by: Poisson | FixedSize | None, words: str
-    ) -> Run:
+    def released(count: int, moves: float, amplified_by: Chance | None, words: str) -> Run:
         once, twice = (mechanism.event(moves * times) for times in (1.0, 2.0))
         release = Release(once, twice, amplified_by, num_clients)
         slack = count * getattr(amplified_by, "overflow", 0.0)
         return Run(release, count, often.rounds, slack, words, amplified_by is None)
 
     if mechanism.correlation is not None and often.most > 0:
-        chance = isinstance(subsampling, Poisson | FixedSize | CyclicPoisson)
+        chance = isinstance(subsampling, Chance | CyclicPoisson)
         words = f"{words}, not amplified" if chance else words
         return released(1, float(mechanism.correlation(often)), None, words)
     match subsampling:
@@ -153,6 +155,10 @@ def run_of(
             return released(often.most, 1.0, subsampling, words)
         case CyclicPoisson(_, rate, overflow):
             return released(often.most, 1.0, Poisson(rate, None, overflow), words)
+        case BallsInBins() if often.most > 0:
+            # All rounds of a bin are one release; who else is in it has to fit in every round.
+            run = released(1, often.most**0.5, subsampling, words)
+            return run._replace(slack=often.rounds * subsampling.overflow)
     return released(often.most, 1.0, None, words)
 
 
@@ -172,6 +178,8 @@ def words_of(subsampling: Any, num_clients: int | None) -> str:
             return f"Poisson rate {rate:.4g}{of} truncated to {cap}"
         case CyclicPoisson(period, rate):
             return f"Poisson rate {rate:.4g} in one of {period} blocks by turns"
+        case BallsInBins(bins):
+            return f"one random bin of {bins}, by turns"
     return f"{subsampling.words}, not amplified"
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fjx.privacy._bins import bins_curve
 from fjx.privacy._clip import Relation
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Release, Run
-from fjx.samplers._types import FixedSize, Poisson
+from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 Curve = Callable[[np.ndarray], np.ndarray]
 """``(orders) -> rdp``."""
@@ -50,6 +51,8 @@ def curve_of(release: Release, relation: Relation) -> Curve:
             return plain
         case FixedSize(size):
             return _without_replacement(event, size, release.num_clients, relation, plain)
+        case BallsInBins(bins):
+            return _in_bins(event, bins, relation, plain)
         case Poisson(_, cap) if cap is not None:
             raise ValueError(
                 "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
@@ -149,6 +152,27 @@ def _without_replacement(
         )
     # The bound for sampling can exceed that without, which holds for every sampling.
     return lambda orders: np.fmin(_accountant(orders, relation).compose(sampled).rdp, plain(orders))
+
+
+def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
+    import dp_accounting
+
+    if relation != "add_or_remove_one" or not isinstance(event, dp_accounting.GaussianDpEvent):
+        raise ValueError(refusal_of_bins("rdp", relation, event))
+    if not event.noise_multiplier:
+        return plain
+    bound = bins_curve(bins, 1 / event.noise_multiplier)
+    # A mixture is no farther away than the farther of its parts.
+    return lambda orders: np.fmin(bound(orders), plain(orders))
+
+
+def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
+    """What to say where balls in bins meet another method, relation or noise."""
+    return (
+        "balls in bins can be accounted for Gaussian noise, with method='rdp' and "
+        f"relation='add_or_remove_one' only, got {words_of_event(event)}, {method!r} and {relation!r}; "
+        "pass these, or sample with samplers.cyclic"
+    )
 
 
 def refusal_of_fixed_size(method: str, relation: Relation) -> str:

@@ -118,10 +118,11 @@ def report(
         method:     RDP
         <BLANKLINE>
          rounds  epsilon
-             20    1.662
-             40    2.447
+             20    1.661
+             40    2.420
         <BLANKLINE>
-        - An absent client counts as one whose update is zero...
+        - An absent client counts as one whose update is zero.
+        - Covers the models of all rounds, and not what is without noise: ...
     """
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     points = _validate.static_integer("points", points, at_least=1)

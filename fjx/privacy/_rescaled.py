@@ -73,7 +73,7 @@ def rescaled(
         >>> both.simulation.noise_multiplier
         0.02
         >>> print(both.epsilon(samplers.poisson(0.005), rounds=10, delta=1e-7, method="rdp"))
-        epsilon = 0.5967 at delta = 1e-07
+        epsilon = 0.2797 at delta = 1e-07
         (client-level, add-or-remove-one, Poisson rate 0.005, 10 rounds, RDP). This is the epsilon of a
         deployment with cohorts of 5000 clients, and not of the simulation, whose cohorts of 50 had 0.01
         of its noise

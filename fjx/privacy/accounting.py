@@ -132,6 +132,8 @@ def epsilon(
     ``cyclic_poisson(p, q)``   ceil(rounds / p) rounds of ``poisson(q)``
     ``uniform(m)``             sampling without replacement; replace-one and RDP only,
                                ``num_clients`` required.
+    ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each; Gaussian
+                               noise, add-or-remove-one and RDP only.
     ``full()``                 ``rounds`` releases, not amplified
     ``cyclic(p)``              ceil(rounds / p) releases, not amplified
     any other                  as many releases as it lets one client take part
@@ -207,6 +209,8 @@ def epsilon(
         Zhu, Wang, *Poisson Subsampled Renyi Differential Privacy*, ICML 2019.
         Wang, Balle, Kasiviswanathan, *Subsampled Renyi Differential Privacy and Analytical Moments
         Accountant*, AISTATS 2019 (arXiv:1808.00087).
+        Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202), for
+        balls in bins.
         Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
         Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks.
     """

@@ -18,6 +18,7 @@ from fjx.samplers._scheduled import available as available
 from fjx.samplers._scheduled import balls_in_bins as balls_in_bins
 from fjx.samplers._scheduled import min_separation as min_separation
 from fjx.samplers._scheduled import random_check_in as random_check_in
+from fjx.samplers._types import BallsInBins as BallsInBins
 from fjx.samplers._types import Cyclic as Cyclic
 from fjx.samplers._types import CyclicPoisson as CyclicPoisson
 from fjx.samplers._types import FixedSize as FixedSize
@@ -29,6 +30,7 @@ from fjx.samplers._types import Scheduled as Scheduled
 from fjx.samplers._uniform import uniform as uniform
 
 __all__ = [
+    "BallsInBins",
     "Cyclic",
     "CyclicPoisson",
     "FixedSize",

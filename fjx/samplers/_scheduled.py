@@ -1,6 +1,7 @@
-"""Cohorts that bound how often a client takes part: drawn at random, for balance and not for privacy."""
+"""Cohorts that bound how often a client takes part."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,8 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key
-from fjx.samplers._slots import into_slots, numbers, slots_for
-from fjx.samplers._types import Sample, Sampler, Scheduled
+from fjx.samplers._slots import OVERFLOW, into_slots, numbers, slots_for
+from fjx.samplers._types import BallsInBins, Sample, Sampler, Scheduled
 
 Choose = Callable[[Key, Array, int], Array]
 """``(key of the run, round, num_clients) -> bool[num_clients]``, who comes."""
@@ -28,8 +29,8 @@ def balls_in_bins(bins: int) -> Sampler:
         bins: the period, at least 1.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``.  The amplification that is known of
-        it needs Monte Carlo and is not claimed.
+        A :class:`~fjx.samplers.Sampler`, described as ``BallsInBins(bins, overflow)``: with noise that
+        is independent between rounds privacy is amplified, see :func:`fjx.privacy.epsilon`.
 
     Raises:
         TypeError: ``bins`` is not a Python integer.
@@ -51,11 +52,8 @@ def balls_in_bins(bins: int) -> Sampler:
     def choose(key: Key, round: Array, num_clients: int) -> Array:
         return numbers(key, num_clients, bins) == round % bins
 
-    words = f"a random one of {bins} rounds, the same in every turn"
     return _sampler(
-        choose,
-        lambda num_clients: slots_for(num_clients, 1 / bins),
-        Scheduled(words, bins, lambda rounds: -(-rounds // bins)),
+        choose, lambda num_clients: slots_for(num_clients, 1 / bins), BallsInBins(bins, OVERFLOW)
     )
 
 
@@ -82,11 +80,12 @@ def min_separation(separation: int, *, period: int) -> Sampler:
         ValueError: ``separation`` is below 1 or above ``period``.
 
     Examples:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import privacy
         >>> sampler = min_separation(3, period=5)
-        >>> [t for t in range(20) if 0 in sampler.sample(jax.random.key(0), t, 4).ids.tolist()]
-        [1, 4, 11, 15]
+        >>> ids = jax.vmap(lambda t: sampler.sample(jax.random.key(0), t, 4).ids)(jnp.arange(20))
+        >>> jnp.flatnonzero((ids == 0).any(1)).tolist()  # the rounds of client 0
+        [6, 10, 16, 19]
         >>> privacy.participation(sampler, rounds=20)
         Participation(rounds=20, separation=3, most=5)
 
@@ -112,11 +111,15 @@ def min_separation(separation: int, *, period: int) -> Sampler:
         return time % period == own
 
     words = f"once in {period} rounds, {separation} rounds or more apart"
-    # T rounds touch (T + L - 2) // L + 1 turns of a clock, at most.
+
+    def most(rounds: int) -> int:
+        # k rounds of a client span at least (k - 1) L - (L - b) + 1.
+        return (rounds - 1 + period - separation) // period + 1 if rounds else 0
+
     return _sampler(
         choose,
         lambda num_clients: slots_for(num_clients, 1 / period),
-        Scheduled(words, separation, lambda rounds: -(-(rounds - 1) // period) + (rounds > 0)),
+        Scheduled(words, separation, most),
     )
 
 
@@ -146,7 +149,7 @@ def random_check_in(size: int, *, window: int) -> Sampler:
         >>> sampler = random_check_in(2, window=5)
         >>> sample = sampler.sample(jax.random.key(0), 0, 20)
         >>> sample.ids.tolist(), int(sample.truncated)
-        ([7, 0], 3)
+        ([5, 6], 1)
 
     References:
         Balle, Kairouz, McMahan, Thakkar, Thakurta, *Privacy Amplification via Random Check-Ins*, NeurIPS
@@ -235,7 +238,7 @@ def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: i
     return sampler._replace(sample=sample)
 
 
-def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Scheduled) -> Sampler:
+def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Any) -> Sampler:
     """A sampler of those whom ``choose`` chooses."""
 
     def capacity(num_clients: int) -> int:

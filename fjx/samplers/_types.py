@@ -30,10 +30,10 @@ class Sampler(NamedTuple):
             itself comes from ``fold_in(key, round)``; ``round`` (``i32[]``) may be traced,
             ``num_clients`` is a Python int.
         capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
-        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`CyclicPoisson` or
-            :class:`FixedSize`, in whose chance a client hides; :class:`Full`, :class:`Cyclic` or
-            :class:`Scheduled`, which only bound how often it takes part.  Of anything else
-            :func:`fjx.privacy.epsilon` refuses to account.
+        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`CyclicPoisson`,
+            :class:`BallsInBins` or :class:`FixedSize`, in whose chance a client hides;
+            :class:`Full`, :class:`Cyclic` or :class:`Scheduled`, which only bound how often it takes
+            part.  Of anything else :func:`fjx.privacy.epsilon` refuses to account.
     """
 
     sample: Callable[[Key, Array | int, int], Sample]
@@ -79,6 +79,18 @@ class CyclicPoisson(NamedTuple):
 
     period: int
     rate: float
+    overflow: float
+
+
+class BallsInBins(NamedTuple):
+    """Each client in one random bin, and the bins by turns: a client hides in not telling which.
+
+    Attributes:
+        bins: how many there are.
+        overflow: as that of :class:`Poisson`.
+    """
+
+    bins: int
     overflow: float
 
 

@@ -26,9 +26,7 @@ SAMPLERS = {
     "full": samplers.full(),
     "cyclic": samplers.cyclic(3),
     "cyclic poisson": samplers.cyclic_poisson(3, rate=0.4),
-    "balls in bins": samplers.balls_in_bins(4),
     "min separation": samplers.min_separation(3, period=5),
-    "check-in": samplers.random_check_in(2, window=4),
     "available": samplers.available(
         lambda key, round, n: jax.random.bernoulli(jax.random.fold_in(key, round), 0.5, (n,)),
         3,
@@ -39,12 +37,14 @@ SAMPLERS = {
 NUM_CLIENTS = 10
 DRAWS = 20_000
 
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 
 @functools.cache
 def draws(name: str) -> samplers.Sample:
     """Many rounds of one sampler on ten clients, as NumPy arrays ``[draws, ...]``."""
     sampler = SAMPLERS[name]
-    run = jax.jit(jax.vmap(lambda round: sampler.sample(jax.random.key(7), round, NUM_CLIENTS)))
+    run = quick(jax.vmap(lambda round: sampler.sample(jax.random.key(7), round, NUM_CLIENTS)))
     return jax.tree.map(np.asarray, run(jnp.arange(DRAWS)))
 
 

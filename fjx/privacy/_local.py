@@ -41,9 +41,9 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     r"""PrivUnit: a random direction that leans towards that of the message.
 
     With u = x / ||x||, or its opposite with probability (1 - ||x|| / C) / 2, so that E[C u] = clip(x),
-    it sends V, uniform on the cap {v: <v, u> >= t} of the sphere with probability p, else uniform on what
-    the cap leaves.  With q the cap's share of the sphere, p = e^epsilon q / (1 - q + e^epsilon q); of
-    all heights t that one is taken for which m = <E[V], u> is largest.  V decodes to C V / m.
+    it sends V, uniform on the cap {v: <v, u> >= t} of the sphere with probability p, else uniform on
+    what the cap leaves.  With q the cap's share of the sphere, p = e^epsilon q / (1 - q + e^epsilon q);
+    of all heights t that one is taken for which m = <E[V], u> is largest.  V decodes to C V / m.
 
     Guarantees: epsilon-differentially private in real arithmetic, with densities that differ by
         e^epsilon exactly; unbiased of messages of norm up to C, E||C V / m - x||^2 = C^2 / m^2 - ||x||^2
@@ -108,16 +108,16 @@ def randomized_response(
 ) -> LocalMechanism:
     r"""k-ary randomised response: each coordinate as one of k levels, and sometimes as any of them.
 
-    Cut to [low, high], x is rounded at random to one of the two levels beside it.  With probability 1 - p
-    that level is sent, else one of all k, uniformly.  Level v decodes to (v - p c) / (1 - p), c being the
-    centre of the range.
+    Cut to [low, high], x is rounded at random to one of the two levels beside it.  With probability
+    1 - p that level is sent, else one of all k, uniformly.  Level v decodes to (v - p c) / (1 - p), c
+    being the centre of the range.
 
     Guarantees: each coordinate has its share of epsilon, e = ln((1 - p + p/k) / (p/k)), and so
         p = k / (exp(e) + k - 1); unbiased of x within the range, with the variance, for x rounded to V,
 
         ((1 - p) E[V^2] + p mean(v^2) - ((1 - p) x + p c)^2) / (1 - p)^2,
 
-        exactly; what is not finite counts as the centre; bits: d ceil(log2 k).  A coin's chances are
+        exactly; what is not finite counts as the centre; bits: d ceil(log2 k), in whole bytes.  A coin's chances are
         multiples of 2^-23; p is rounded up to one.
 
     Args:
@@ -140,7 +140,7 @@ def randomized_response(
         >>> mechanism = privacy.randomized_response(2, epsilon=math.log(3), low=0.0, high=1.0)
         >>> payload, _ = mechanism.codec.encode(jax.random.key(0), jnp.array(1.0), ())
         >>> wire.bits(payload), float(mechanism.codec.decode(payload)) in (-0.5, 1.5)
-        (1, True)
+        (8, True)
 
     References:
         Warner, *Randomized Response: A Survey Technique for Eliminating Evasive Answer Bias*, JASA 1965;
@@ -291,7 +291,7 @@ def _of_vectors(encode: Callable[[Key, Array], Any], decode: Callable[[Any], Arr
 
 
 def _within_l1(vector: Array, clip_norm: float) -> Array:
-    """Scales by min(1, C / ||x||_1), to a norm of at most C however it is rounded; zeros if x is not finite."""
+    """Scales by min(1, C / ||x||_1), to at most C however floats round; zeros if x is not finite."""
     if not vector.size:
         return vector
     finite = jnp.all(jnp.isfinite(vector))

@@ -9,6 +9,7 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
+from fjx.privacy._binomial import poisson_binomial as poisson_binomial
 from fjx.privacy._clip import Bound as Bound
 from fjx.privacy._clip import Clipped as Clipped
 from fjx.privacy._clip import Norm as Norm
@@ -57,6 +58,7 @@ __all__ = [
     "gaussian",
     "local_gaussian",
     "local_laplace",
+    "poisson_binomial",
     "priv_unit",
     "randomized_response",
 ]

@@ -117,8 +117,8 @@ def randomized_response(
 
         ((1 - p) E[V^2] + p mean(v^2) - ((1 - p) x + p c)^2) / (1 - p)^2,
 
-        exactly; what is not finite counts as the centre; bits: d ceil(log2 k), in whole bytes.  A coin's chances are
-        multiples of 2^-23; p is rounded up to one.
+        exactly; what is not finite counts as the centre; bits: d ceil(log2 k), in whole bytes.  A coin's
+        chances are multiples of 2^-23; p is rounded up to one.
 
     Args:
         levels: k, 2 to 256; two have the least variance unless epsilon is large.

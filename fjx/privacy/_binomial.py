@@ -60,7 +60,7 @@ def poisson_binomial(
         11
         >>> keys = jax.random.split(jax.random.key(0), 100)
         >>> x = jnp.array([1.0, 0.5, 0.0, -1.0])
-        >>> codes = jax.vmap(lambda key: mechanism.encode(key, x).codes)(keys)
+        >>> codes = jax.jit(jax.vmap(lambda key: mechanism.encode(key, x).codes))(keys)
         >>> mean = mechanism.decode(codes.sum(0, dtype=jnp.uint32), jnp.int32(100)) / 100
         >>> bool(jnp.all(jnp.abs(mean - x) < 3 * jnp.sqrt(mechanism.variance / 100)))
         True

@@ -136,7 +136,7 @@ def distributed_gaussian(
         ...     bits=16, clients=100, dimension=1024)
         >>> x = jnp.full(1024, 1 / 32)
         >>> keys = jax.random.split(jax.random.key(0), 100)
-        >>> codes = jax.vmap(lambda key: mechanism.encode(key, x).codes)(keys)
+        >>> codes = jax.jit(jax.vmap(lambda key: mechanism.encode(key, x).codes))(keys)
         >>> total = mechanism.decode(codes.sum(0, dtype=jnp.uint32), jnp.int32(100))
         >>> print(f"{jnp.mean(total):.1f} +- {jnp.std(total):.1f}")
         3.1 +- 1.0

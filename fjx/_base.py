@@ -266,17 +266,28 @@ class Settle(Protocol):
         """
 
 
+class Hear(Protocol):
+    def __call__(self, aggregate: Tree, state: Tree, public: Public, /) -> Tree:
+        """On a client that took part, once the messages have met: the state that it keeps.
+
+        ``aggregate`` is the aggregate message, ``state`` what ``settle``, or else ``update``, left.
+        """
+
+
 class ClientUpdate(NamedTuple):
     """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too.
 
     Where what a client remembers depends on what its codec made of the message, or on its place in the
-    cohort, ``settle`` says how; else it is None.
+    cohort, ``settle`` says how; where it depends on what became of the cohort's messages, ``hear``
+    does.  Else they are None.  What is heard goes to those who took part, at the end of the round: it
+    is traffic of its own, because a client need not be there when the next round begins.
     """
 
     init: ClientInit
     update: ClientStep
     message: MessageLike
     settle: Settle | None = None
+    hear: Hear | None = None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -395,7 +406,12 @@ class Round(Protocol):
 
 
 class Traffic(NamedTuple):
-    """What one client moves in one round, in bits, measured on payloads."""
+    """What one client moves in one round, in bits, measured on payloads.
+
+    Attributes:
+        uplink: its message.
+        downlink: the broadcast, and the aggregate message where clients hear it.
+    """
 
     uplink: int
     downlink: int

@@ -112,7 +112,8 @@ def compose(
     """A federated algorithm from its five parts.
 
     A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode``
-    -> ``contribute``] for each client -> sum or stack -> ``finish`` -> server update.
+    -> ``contribute`` -> ``settle``] for each client -> sum or stack -> ``finish`` -> ``hear`` for each
+    client -> server update.
 
     Guarantees: what a client draws depends on the round key and its id alone, so permuting, padding
         or chunking a cohort changes nothing but the order of floating sums; a client of weight zero,
@@ -133,7 +134,9 @@ def compose(
         cohort, ``participants``: those that contributed, ``nonfinite``: those whose message was not
         finite, ``rejected``: slots with an impossible id), the client's metrics averaged over the
         participants' examples, the aggregator's, and, where the length of a payload depends on the
-        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more.
+        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more; of a
+        broadcast whose length does, ``downlink_bytes``: what the cohort, of less than 2^16 clients, was
+        sent.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -247,10 +250,11 @@ def compose(
             if aggregator.encode is not None:
                 payload = aggregator.encode(jax.random.clone(key_contribute), received, public())
             if is_ragged(payload):
-                tally["sent"] = _halves(slot.weight > 0, payload)
+                tally["sent"] = bytes_sent(payload, slot.weight > 0)
+            left = row, counts
             if aggregator.combine is STACK:
-                return tally, (contribution, row)
-            return (contribution, tally), row
+                return tally, (contribution, left)
+            return (contribution, tally), left
 
         run_client = Steps.of(client.update).around(inputs, deliver)
         slots = _Slot(
@@ -262,36 +266,55 @@ def compose(
             rows,
         )
         if aggregator.combine is STACK:
-            tally, (total, rows) = execute(run_client, shared, slots, cohort.examples.size)
+            tally, (total, left) = execute(run_client, shared, slots, cohort.examples.size)
         else:
-            (total, tally), rows = execute(run_client, shared, slots, cohort.examples.size)
+            (total, tally), left = execute(run_client, shared, slots, cohort.examples.size)
+
+        def public(rank: Array | None) -> Public:
+            return Public(state.aggregator, jax.random.clone(key_public), rank, invited)
 
         message, aggregator_state, aggregator_metrics = aggregator.finish(
-            key_finish, total, Public(state.aggregator, jax.random.clone(key_public), None, invited)
+            key_finish, total, public(None)
         )
+
+        def hear(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
+            assert client.hear is not None
+            memory = client.hear(message, row.client, public(rank))
+            return _tree.where(counts, row._replace(client=memory), row)
+
+        rows, counts = left
+        if client.hear is not None:
+            rows = jax.vmap(hear)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
+        if is_ragged(sent):
+            counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(sent, invited))
         metrics = _validate.disjoint(
             _validate.disjoint(counted, _averages(tally)), aggregator_metrics
         )
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        coder = aggregator.encode
+        coder, key = aggregator.encode, jax.eval_shape(jax.random.key, 0)
+
+        def encode(key: Key, message: Tree) -> Tree:
+            assert coder is not None
+            return coder(key, message, _alone(key, aggregator, message))
+
+        def meet(key: Key, message: Tree) -> Tree:
+            public = _alone(key, aggregator, message)
+            total = aggregator.contribute(key, message, jnp.float32(1), public)
+            if aggregator.combine is STACK:
+                total = jax.tree.map(lambda x: x[None], total)
+            return aggregator.finish(key, total, public._replace(rank=None))[0]
+
         if coder is None:
             sent = payload_like(uplink, client.message(params))
         else:
-
-            def encode(key: Key, message: Tree, rank: Array) -> Tree:
-                public = Public(aggregator.init(message), jax.random.clone(key), rank, rank)
-                return coder(key, message, public)
-
-            key, rank = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
-            sent = jax.eval_shape(encode, key, received_like(params), rank)
-        return Traffic(
-            uplink=wire.bits(sent),
-            downlink=wire.bits(payload_like(downlink, _broadcast_like(server, params))),
-        )
+            sent = jax.eval_shape(encode, key, received_like(params))
+        broadcast = payload_like(downlink, _broadcast_like(server, params))
+        heard = () if client.hear is None else jax.eval_shape(meet, key, received_like(params))
+        return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
     return Algorithm(init, init_client, run_round, traffic, aggregator)
 
@@ -301,6 +324,11 @@ def _client_keys(shared: _Shared, slot: _Slot) -> Array:
     return jax.random.split(jax.random.fold_in(shared.key_clients, slot.id), 3)
 
 
+def _alone(key: Key, aggregator: Aggregator, message: Tree) -> Public:
+    """What the only client of a round knows."""
+    return Public(aggregator.init(message), jax.random.clone(key), jnp.int32(0), jnp.int32(1))
+
+
 def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
     return jax.eval_shape(lambda p: server.broadcast(server.init(p)), params)
 
@@ -308,31 +336,34 @@ def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
 def _tally(counts: Array, nonfinite: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
     """What is summed over clients to make a round's metrics."""
     examples = jnp.where(counts, size, 0).astype(jnp.float32)
+    sums = {name: _tree.scale(examples, value) for name, value in metrics.items()}
     return {
         "participants": counts.astype(jnp.int32),
         "nonfinite": nonfinite.astype(jnp.int32),
         "examples": examples,
-        "sums": {k: jnp.where(counts, examples * v, 0.0) for k, v in metrics.items()},
+        "sums": _tree.where(counts, sums, _tree.zeros_like(sums)),
     }
 
 
 def _averages(tally: dict[str, Any]) -> Metrics:
     examples = jnp.maximum(tally["examples"], 1.0)
-    means = {name: total / examples for name, total in tally["sums"].items()}
+    means = {name: total / examples.astype(total.dtype) for name, total in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
     if "sent" in tally:
-        counts["uplink_bytes"] = _whole(*tally["sent"])
+        counts["uplink_bytes"] = bytes_of_a_cohort(*tally["sent"])
     return _validate.disjoint(counts, means)
 
 
-def _halves(sends: Array, payload: Tree) -> tuple[Array, Array]:
-    """The bytes of a payload in two numbers of 16 bits, so that a cohort's sums do not overflow."""
-    size = jnp.where(sends, wire.measured_bits(payload) // 8, 0)
-    return size & 0xFFFF, size >> 16
+def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
+    """The bytes of a payload, sent so many times (less than 2^16), in two numbers of 16 bits and more,
+    so that a cohort's sums do not overflow.
+    """
+    size, times = wire.measured_bits(payload) // 8, times.astype(jnp.uint32)
+    return (size & 0xFFFF) * times, (size >> 16) * times
 
 
-def _whole(low: Array, high: Array) -> Array:
-    """The sum of :func:`_halves`, or 2^32 - 1 where it is more."""
+def bytes_of_a_cohort(low: Array, high: Array) -> Array:
+    """The sum of :func:`bytes_sent`, or 2^32 - 1 where it is more."""
     high = high + (low >> 16)
     whole = high << 16 | low & 0xFFFF
     return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))

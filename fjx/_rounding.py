@@ -27,7 +27,8 @@ def in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
     top = largest(x)
     usable = (top >= 2.0**-126) & (top <= 2.0**125)
     _, exponent = jnp.frexp(jnp.where(usable, top, 1.0))
-    return jnp.where(usable, x * jnp.ldexp(1.0, -exponent), 0.0), exponent, ~(top <= 2.0**125)
+    unit = jnp.where(usable, x * jnp.ldexp(jnp.ones_like(top), -exponent), 0.0)
+    return unit, exponent, ~(top <= 2.0**125)
 
 
 def in_units(x: Array, unit: Array) -> tuple[Array, Array]:

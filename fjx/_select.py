@@ -34,7 +34,7 @@ def largest_magnitudes(x: Array, k: int) -> Array:
         ``i32[k]``, distinct, in no promised order.  Of equal magnitudes those with the lowest
         positions are taken; NaN counts as largest.
     """
-    if x.size < _SHORT:
+    if x.size < _SHORT or x.dtype == jnp.float64:
         magnitudes = jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
         return jax.lax.top_k(magnitudes, k)[1].astype(jnp.int32)
     ranks = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32) & 0x7FFFFFFF

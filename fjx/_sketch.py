@@ -30,7 +30,7 @@ def sketch(key: Key, x: Array, *, rows: int, columns: int) -> Array:
             values, negative, shift = block
             return total + jnp.roll(jnp.where(negative, -values, values), shift), None
 
-        return jax.lax.scan(add, jnp.zeros(columns), (blocks, signs, shifts))[0]
+        return jax.lax.scan(add, jnp.zeros(columns, x.dtype), (blocks, signs, shifts))[0]
 
     return jax.lax.map(one, jnp.arange(rows))
 

@@ -30,9 +30,29 @@ def subtract(a: Tree, b: Tree) -> Tree:
     return jax.tree.map(lambda x, y: x - to_dtype(y, x.dtype), a, b)
 
 
+def wide(x: Array) -> Array:
+    """``x`` in float32, or in float64 if that is what it is: what sums over clients are made of."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
 def scale(factor: Array, tree: Tree) -> Tree:
-    """``factor * tree`` in float32, whatever the dtype of a leaf: what sums over clients are made of."""
-    return jax.tree.map(lambda x: factor.astype(jnp.float32) * x.astype(jnp.float32), tree)
+    """``factor * tree``, each leaf as :func:`wide` has it."""
+
+    def product(x: Array) -> Array:
+        x = wide(x)
+        return factor.astype(x.dtype) * x
+
+    return jax.tree.map(product, tree)
+
+
+def divide(tree: Tree, number: Array) -> Tree:
+    """``tree / number``, by one reciprocal in the precision in which :func:`wide` has a leaf."""
+
+    def quotient(x: Array) -> Array:
+        x = wide(x)
+        return 1 / number.astype(x.dtype) * x
+
+    return jax.tree.map(quotient, tree)
 
 
 def zeros_like(tree: TreeLike) -> Tree:

@@ -15,8 +15,9 @@ import fjx
 
 def packages() -> list[str]:
     """``fjx`` and every public package in it."""
-    folder = Path(fjx.__file__).parent
-    return ["fjx", *sorted(f"fjx.{path.parent.name}" for path in folder.glob("[!_]*/__init__.py"))]
+    root = Path(fjx.__file__).parents[1]
+    folders = [path.parent.relative_to(root) for path in root.glob("fjx/[!_]*/**/__init__.py")]
+    return ["fjx", *sorted(".".join(folder.parts) for folder in folders)]
 
 
 def symbols() -> dict[str, Any]:

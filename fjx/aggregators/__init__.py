@@ -8,6 +8,7 @@ from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import total as total
 from fjx.aggregators._mean import uniform as uniform
+from fjx.aggregators._owners import owners_mean as owners_mean
 from fjx.aggregators._private import private as private
 from fjx.aggregators._robust import median as median
 from fjx.aggregators._shared import perm_k as perm_k
@@ -34,6 +35,7 @@ __all__ = [
     "integer_sum",
     "mean",
     "median",
+    "owners_mean",
     "per_field",
     "perm_k",
     "private",

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx._ravel import ravel
 from fjx.wire import Held
 
 
@@ -60,7 +61,7 @@ def holders_mean() -> Aggregator:
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         def mean(summed: Array, weight: Array) -> Array:
-            return summed * (1 / jnp.where(weight > 0, weight, 1.0))
+            return _tree.divide(summed, jnp.where(weight > 0, weight, 1.0))
 
         return jax.tree.map(mean, *total), public.state, {}
 
@@ -71,7 +72,7 @@ def holders_mean() -> Aggregator:
         floats = [(x, held) for x, held in leaves if _tree.is_float(x)]
         if not floats:
             return Held(jnp.int32(0), jnp.zeros(0), message["choice"])
-        values = jnp.concatenate([x.astype(jnp.float32).reshape(-1) for x, _ in floats])
+        values = _tree.wide(ravel([x for x, _ in floats])[0])
         held = jnp.concatenate([held.reshape(-1) for _, held in floats])
         places = jnp.where(held, jnp.cumsum(held) - 1, held.size)
         packed = jnp.zeros_like(values).at[places].set(values, mode="drop", unique_indices=False)

@@ -62,7 +62,7 @@ def integer_sum(step: float, *, bits: int, clients: int) -> Aggregator:
         )
 
     def codes(key: Key, vector: Array) -> tuple[Array, Array]:
-        ratio = vector / np.float32(step)
+        ratio = vector.astype(jnp.float32) / np.float32(step)
         fits = jnp.all(jnp.abs(ratio) <= top)
         rounded = stochastic_round(key, jnp.where(fits, ratio, 0.0))
         return rounded.astype(jnp.int32), fits
@@ -141,7 +141,7 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
     step = np.float32((high - low) / (levels - 1))
 
     def codes(key: Key, vector: Array, public: Public) -> Array:
-        ratio = (jnp.clip(vector, low, high) - np.float32(low)) / step
+        ratio = (jnp.clip(vector.astype(jnp.float32), low, high) - np.float32(low)) / step
         level = jnp.minimum(jnp.floor(ratio), levels - 2)
         order = shuffle(jax.random.fold_in(public.key, 0))
 

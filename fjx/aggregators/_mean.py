@@ -13,7 +13,7 @@ def mean() -> Aggregator:
     The weights are the cohort's: numbers of examples unless the dataset was given others
     (:meth:`fjx.data.FederatedData.with_weights`).  For equal weights use ``uniform(mean())``.
 
-    Guarantees: exact to float32 summation order; zero if nobody takes part.
+    Guarantees: exact to summation order, in float32 or, of float64, in that; zero if nobody takes part.
 
     Returns:
         An :class:`fjx.Aggregator` that sums.
@@ -38,7 +38,7 @@ def mean() -> Aggregator:
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, weight = total
-        return _tree.scale(1 / jnp.where(weight > 0, weight, 1.0), summed), public.state, {}
+        return _tree.divide(summed, jnp.where(weight > 0, weight, 1.0)), public.state, {}
 
     return Aggregator(lambda message_like: (), contribute, finish, SUM)
 

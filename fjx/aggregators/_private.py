@@ -18,12 +18,25 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     bound clamps weights.  The denominator is a public number such as the *expected* cohort, never the
     realised one, which depends on who came.  Its choice does not change epsilon.
 
-    The metrics ``unnoised_clipped`` and ``unnoised_norm`` are computed from the clients' updates
-    *without noise*: they are for the eyes of whoever may see the updates, epsilon does not cover
-    publishing them.  Neither does it cover the number of participants.
+    The metrics that begin with ``unnoised_`` are computed from the clients' updates *without noise*:
+    they are for the eyes of whoever may see the updates, epsilon does not cover publishing them.
+    Neither does it cover the number of participants.
 
-    Under :func:`fjx.aggregators.per_field` each private field is a release of its own: k of them in
-    T rounds are to be accounted as k T rounds.
+    *Codecs and memories.*  Clipping sees what was decoded, and noise follows the sum at once: nothing
+    stands between them.  So no codec enlarges the sensitivity (rand_k's factor d/k comes before the
+    clip), and neither does what a client remembers: an error-feedback residual, a momentum, the memory
+    of a difference codec or its control variate may grow as it likes, one round's contribution is
+    clipped.  ``rotated(private(...))`` clips rotated messages, which have the same L2 norm.
+
+    What the *server* remembers must be made of noised sums only.  Momentum and Adam on the aggregate
+    are; the mean of memories in :func:`fjx.algorithms.difference` and SCAFFOLD's server control, as the
+    recipes keep them, are sums of raw messages: with these, a private aggregator elsewhere gives no
+    privacy.  SCAFFOLD can be composed of ``per_field(params=private(...), control=private(...))``.
+
+    *Several fields.*  Under :func:`fjx.aggregators.per_field` each private field is a release of its
+    own.  They are of the same cohort, hence of one draw of the sampler: account k fields of multipliers
+    z_1, ..., z_k as one ``gaussian`` of multiplier (z_1^-2 + ... + z_k^-2)^(-1/2) in each round.
+    Under sampling, k times as many rounds would claim too small an epsilon.
 
     Guarantees: one client more or less moves the sum before noise by at most the mechanism's clip
         norm, whatever it sends, up to the rounding of the sum (relative to the sum, not to the
@@ -37,8 +50,9 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     Returns:
         An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are
         ``unnoised_clipped`` (the fraction of participants that was scaled down), ``unnoised_norm``
-        (their mean norm before), ``noise_std`` (of each coordinate of the result; public), and those
-        of the mechanism.
+        (their mean norm before), where the bound has a threshold ``unnoised_zeroed`` (the fraction
+        beyond it), ``noise_std`` (of each coordinate of the result; public), and those of the
+        mechanism.
 
     Raises:
         TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not
@@ -80,6 +94,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             clients=jnp.ones((), jnp.int32),
             clipped=result.clipped.astype(jnp.int32),
             norm=result.norm,
+            zeroed=None if result.zeroed is None else result.zeroed.astype(jnp.int32),
         )
         return _tree.where(taking_part, share, _tree.zeros_like(share))
 
@@ -93,6 +108,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             "unnoised_norm": total.norm / clients,
             "noise_std": own["noise_std"] * factor,
         }
+        if total.zeroed is not None:
+            metrics["unnoised_zeroed"] = total.zeroed.astype(jnp.float32) / clients
         return _tree.scale(factor, noisy), state, metrics
 
     return Aggregator(init, contribute, finish, SUM)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from fjx import _tree
 from fjx._base import STACK, Aggregator, Array, Key, Metrics, Public, Tree
 
 
@@ -39,11 +40,11 @@ def median() -> Aggregator:
         low, high = jnp.maximum(count - 1, 0) // 2, count // 2
 
         def middle(x: Array) -> Array:
-            x32 = x.astype(jnp.float32)
+            x = _tree.wide(x)
             if x.shape[0] == 0:
-                return jnp.zeros(x.shape[1:])
+                return jnp.zeros(x.shape[1:], x.dtype)
             mask = present.reshape(-1, *[1] * (x.ndim - 1))
-            ranked = jnp.sort(jnp.where(mask, x32, jnp.inf), axis=0)
+            ranked = jnp.sort(jnp.where(mask, x, jnp.inf), axis=0)
             # Halved before they are added: the sum of two large floats overflows.
             return jnp.where(count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._hadamard import rotate, unrotate
 from fjx._permutation import permute
@@ -68,7 +68,7 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
         size = together(vector.size)
         padded = jnp.pad(vector, (0, -vector.size % size))
         inside = public._replace(key=rest, state=public.state[0])
-        return rotate(key, padded, rounds=rounds, block=size), inside
+        return rotate(key, padded.astype(jnp.float32), rounds=rounds, block=size), inside
 
     def init(vector_like: TreeLike) -> Tree:
         size = vector_like.size
@@ -164,8 +164,9 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         result, state, metrics = inner.finish(key, total, inside(public))
         size = public.state[1].shape[1]
-        scaled = size / max(result.size, 1) * result
-        back = jnp.zeros(size).at[places(size, public)].set(scaled, unique_indices=True)
+        values = size / max(result.size, 1) * result
+        nothing = jnp.zeros(size, result.dtype)
+        back = nothing.at[places(size, public)].set(values, unique_indices=True)
         return back, (state, public.state[1]), metrics
 
     return as_vector(Aggregator(init, contribute, finish, inner.combine, encode))
@@ -240,13 +241,13 @@ def perm_k(clients: int) -> Aggregator:
         spread = vector
         if vector.size:
             coordinates, factor = part(vector.size, public)
-            sent = jnp.where(counts, factor * encode(key, vector, public), 0.0)
+            sent = jnp.where(counts, factor.astype(vector.dtype) * encode(key, vector, public), 0.0)
             spread = jnp.zeros_like(vector).at[coordinates].add(sent, mode="drop")
         return spread, counts.astype(jnp.int32), surplus
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, count, surplus = total
-        mean = summed * (1 / jnp.maximum(count, 1).astype(jnp.float32))
+        mean = _tree.divide(summed, jnp.maximum(count, 1))
         return mean, public.state, {"surplus": surplus}
 
     return as_vector(Aggregator(init, contribute, finish, SUM, encode))

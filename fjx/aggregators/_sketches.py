@@ -59,13 +59,12 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
 
     def table(vector: Array, public: Public) -> Array:
         key = jax.random.fold_in(public.key, 0)
-        return sketch(key, vector, rows=rows, columns=columns).reshape(-1)
+        wide = vector.astype(jnp.float32)
+        return sketch(key, wide, rows=rows, columns=columns).reshape(-1)
 
     def init(vector_like: TreeLike) -> Tree:
         numbers = jax.ShapeDtypeStruct((rows * columns,), jnp.float32)
-        return inner.init(numbers), jnp.zeros(
-            (0, vector_like.size)
-        )  # the size, as the shape of nothing
+        return inner.init(numbers), jnp.zeros((0, vector_like.size))  # the size, as a shape
 
     def encode(key: Key, vector: Array, public: Public) -> Tree:
         sent = table(vector, public)
@@ -158,11 +157,12 @@ def fetch_sgd(
         return seed, jax.random.wrap_key_data(seed, impl="threefry2x32")
 
     def init(vector_like: TreeLike) -> FetchState:
-        nothing = jnp.zeros((rows, columns))
+        nothing = jnp.zeros((rows, columns), jnp.float32)
         seed = jnp.zeros(2, jnp.uint32)
         return FetchState(seed, jnp.int32(0), nothing, nothing, jnp.zeros((0, vector_like.size)))
 
     def encode(key: Key, vector: Array, public: Public) -> Array:
+        vector = vector.astype(jnp.float32)
         return sketch(hashes(public)[1], vector, rows=rows, columns=columns)
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
@@ -175,7 +175,7 @@ def fetch_sgd(
         error = state.error + moving
         found = estimate(hash_key, error, size)
         places = largest_magnitudes(found, share_of(ratio, size))
-        delta = jnp.zeros(size).at[places].set(found[places], unique_indices=True)
+        delta = jnp.zeros(size, found.dtype).at[places].set(found[places], unique_indices=True)
         error = error - sketch(hash_key, delta, rows=rows, columns=columns)
         return delta, FetchState(seed, state.rounds + 1, moving, error, state.size), {}
 

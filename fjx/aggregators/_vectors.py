@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Aggregator, Array, Compressor, Key, Metrics, Public, Tree, TreeLike
@@ -28,7 +27,9 @@ class VectorState:
 
 
 def as_vector(aggregator: Aggregator) -> Aggregator:
-    """Gives an aggregator each message as one vector of float32, and its result the message's shape.
+    """Gives an aggregator each message as one vector, and its result the message's shape.
+
+    The vector is of float32, or of float64 where a leaf is.
 
     Args:
         aggregator: of vectors.
@@ -52,7 +53,7 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
     require_aggregator("as_vector", aggregator)
 
     def vector(message: Tree) -> Array:
-        return ravel(message)[0].astype(jnp.float32)
+        return _tree.wide(ravel(message)[0])
 
     def inside(public: Public) -> Public:
         return public._replace(state=public.state.inner)
@@ -75,7 +76,7 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
         result, inner, metrics = aggregator.finish(key, total, inside(public))
         structure = public.state.structure
         nothing = structure.treedef.unflatten([None] * structure.treedef.num_leaves)
-        shapes = tuple((shape, "float32") for shape, _ in structure.floats)
+        shapes = tuple((shape, result.dtype.name) for shape, _ in structure.floats)
         message = unravel(result, nothing, structure._replace(floats=shapes))
         return message, VectorState(inner, structure), metrics
 

@@ -126,7 +126,7 @@ def accumulated(
         return _tree.scale(weight > 0, message)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        mean = _tree.scale(jnp.float32(1 / num_clients), total)
+        mean = _tree.scale(jnp.asarray(1 / num_clients), total)
         aggregate, memory = (
             _tree.add(public.state, _tree.scale(jnp.asarray(factor), mean)) for factor in (nu, lam)
         )

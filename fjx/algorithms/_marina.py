@@ -1,4 +1,4 @@
-"""MARINA: compressed gradient differences, and now and then a whole gradient."""
+"""MARINA: compressed gradient differences of all or some clients, now and then whole gradients."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,12 @@ from fjx._base import (
     TreeLike,
 )
 from fjx._compose import compose
+from fjx._permutation import permute
 from fjx.aggregators import coded, mean, uniform
 from fjx.aggregators._mean import require_aggregator
 from fjx.algorithms._sgd import server_sgd
 from fjx.clients import LossFn
-from fjx.wire import Chosen
+from fjx.wire import Chosen, Known
 
 
 def marina(
@@ -45,7 +46,7 @@ def marina(
     so that clients remember nothing; both gradients are taken on the same examples with the same key.
 
     Guarantees: with full gradients of all clients it converges to the optimum at a constant step; bits
-        up: those of the model with probability p, else those of the codec, and a byte that says which.
+        up: those of the model with probability p, else those of the codec; the coin is free.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -82,6 +83,90 @@ def marina(
         server=_both_models(servers.from_optax(server_sgd(learning_rate))),
         downlink=downlink,
     )
+
+
+def pp_marina(
+    loss_fn: LossFn,
+    differences: Compressor | Aggregator,
+    *,
+    participants: int,
+    p: float,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""PP-MARINA: :func:`marina` in whose compressed rounds a few clients are drawn and others rest.
+
+    g = mean grad f_i(x^+) of the whole cohort with probability p, and else, with S a set of r clients of
+    the cohort, g = g + (1 / r) sum_S C(grad f_i(x^+) - grad f_i(x)).  Who is in S follows from the
+    round's key and a client's rank in the cohort, so that all know it.
+
+    Guarantees: with full gradients it converges to the optimum at a constant step, as long as everybody
+        comes to the whole rounds; bits up: those of the model with probability p, else those of the
+        codec from clients of S, and nothing from others.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        differences: C, unbiased with an omega, without a state; or how clients agree on it.
+        participants: r, at least 1; drawn without replacement, where the paper draws with, at no less
+            variance.
+        p: in (0, 1].
+        learning_rate: gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
+        batch_size: examples at a time; bounds memory, changes nothing else.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).
+
+    Raises:
+        TypeError: ``differences`` is something else, or ``participants`` not an integer.
+        ValueError: a number is out of range; from ``init``, the codec has a state.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.pp_marina(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1), participants=5, p=0.05,
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), algorithm 4.
+    """
+    if isinstance(differences, Compressor):
+        differences = coded(differences, uniform(mean()))
+    require_aggregator("pp_marina", differences)
+    return marina(
+        loss_fn, _drawn(differences, participants), p=p, learning_rate=learning_rate,
+        batch_size=batch_size, downlink=downlink,
+    )  # fmt: skip
+
+
+def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
+    """Leaves out all but some clients of the cohort, drawn by rank from the round's key."""
+    participants = _validate.static_integer("participants", participants, at_least=1)
+
+    def inside(public: Public) -> Public:
+        return public._replace(key=jax.random.fold_in(public.key, 1))
+
+    def is_in(public: Public) -> Array:
+        key = jax.random.fold_in(public.key, 0)
+        return permute(key, public.rank, public.size) < participants
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        drawn = is_in(public)
+        kept = _tree.where(drawn, message, _tree.zeros_like(message))
+        return aggregator.contribute(key, kept, jnp.where(drawn, weight, 0.0), inside(public))
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return aggregator.finish(key, total, inside(public))
+
+    def encode(key: Key, message: Tree, public: Public) -> Chosen:
+        coder = aggregator.encode
+        sent = message if coder is None else coder(key, message, inside(public))
+        drawn = is_in(public)
+        sent = _tree.where(drawn, sent, _tree.zeros_like(sent))
+        return Chosen(Known(drawn.astype(jnp.uint8)), ((), sent))
+
+    return Aggregator(aggregator.init, contribute, finish, aggregator.combine, encode)
 
 
 def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
@@ -189,6 +274,6 @@ def _now_and_then(differences: Aggregator, p: float) -> Aggregator:
         whole, now, change = parts(message, public)
         coder = differences.encode
         small = change if coder is None else coder(key, change, inside(public))
-        return Chosen(whole.astype(jnp.uint8), (small, now))
+        return Chosen(Known(whole.astype(jnp.uint8)), (small, now))
 
     return Aggregator(init, contribute, finish, SUM, encode)

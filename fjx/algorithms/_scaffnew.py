@@ -1,41 +1,20 @@
 """Scaffnew: local steps whose drift is corrected, and communication now and then."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
-from fjx._base import (
-    Algorithm,
-    Array,
-    ClientUpdate,
-    Compressor,
-    Examples,
-    Key,
-    Metrics,
-    ServerUpdate,
-    Tree,
-)
+from fjx._base import Algorithm, Array, ClientUpdate, Compressor, ServerUpdate, Tree
 from fjx._compose import compose
 from fjx.aggregators import mean, uniform
+from fjx.algorithms._corrected import corrected
 from fjx.clients import LossFn
 
 
-class ScaffnewState(NamedTuple):
-    """The client's state of :func:`scaffnew`.
-
-    Attributes:
-        control: h_i, near the gradient of f_i at the optimum; the clients' sum to zero.
-        point: where its last local steps ended.
-    """
-
-    control: Tree
-    point: Tree
-
-
 class ScaffnewServerState(NamedTuple):
-    """The server's state of :func:`scaffnew`.
+    """The server's state of :func:`scaffnew` and its kin.
 
     Attributes:
         params: the model.
@@ -62,9 +41,9 @@ def scaffnew(
     what lies between two averages: its number of steps is geometric, and follows from ``seed`` and
     the number of the round, so that all clients and their server know it.
 
-    Guarantees: with full gradients it converges to the optimum however much clients differ, in
-        sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; all clients take
-        part in every round: one that misses the model after its own steps spoils the sum of the h_i.
+    Guarantees: with full gradients of all clients it converges to the optimum however much they differ,
+        in sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; the sum of the
+        h_i of all clients stays zero, whoever comes.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -75,10 +54,11 @@ def scaffnew(
         downlink: codec of the broadcast.
 
     Returns:
-        An :class:`fjx.Algorithm`.
+        An :class:`fjx.Algorithm`, whose clients' state is h_i.
 
     Raises:
         ValueError: a number is out of range.
+        TypeError: (from ``init_client``) the model holds more than floating parameters.
 
     Examples:
         >>> from fjx import algorithms
@@ -89,38 +69,30 @@ def scaffnew(
         Mishchenko, Malinovsky, Stich, Richtarik, *ProxSkip: Yes! Local Gradient Steps Provably Lead to
         Communication Acceleration! Finally!*, ICML 2022 (arXiv:2202.09357), algorithm 2.
     """
-    _validate.number("p", p, above=0, at_most=1)
-    _validate.number("learning_rate", learning_rate, above=0)
-    full = clients.gradient(loss_fn, batch_size=batch_size)
-
-    def init(params: Tree) -> ScaffnewState:
-        return ScaffnewState(_tree.zeros_like(params), params)
-
-    def update(
-        key: Key, broadcast: Tree, state: ScaffnewState, examples: Examples
-    ) -> tuple[Tree, ScaffnewState, Metrics]:
-        x, rounds = broadcast["params"], broadcast["rounds"]
-        pull = _tree.scale(jnp.asarray(p / learning_rate), _tree.subtract(x, state.point))
-        control = _tree.add(state.control, pull)
-
-        def step(t: Array, carry: tuple[Tree, Metrics]) -> tuple[Tree, Metrics]:
-            x, _ = carry
-            descent, _, metrics = full.update(jax.random.fold_in(key, t), x, (), examples)
-            moved = _tree.scale(jnp.asarray(learning_rate), _tree.add(descent, control))
-            return _tree.add(x, moved), metrics
-
-        nothing = _tree.zeros_like(
-            jax.eval_shape(lambda: full.update(jax.random.clone(key), x, (), examples)[2])
-        )
-        point, metrics = jax.lax.fori_loop(0, steps_of(seed, rounds, p), step, (x, nothing))
-        return _tree.subtract(point, x), ScaffnewState(control, point), metrics
-
+    gradient = clients.gradient(loss_fn, batch_size=batch_size)
     return compose(
-        client=ClientUpdate(init, update, _tree.like),
+        client=between_coins(gradient, p, learning_rate, seed, gain=p),
         aggregator=uniform(mean()),
-        server=_counting(),
+        server=counting(),
         downlink=downlink,
     )
+
+
+def between_coins(
+    descent: ClientUpdate,
+    p: float | Array,
+    learning_rate: float | Array,
+    seed: int | Array,
+    **more: Any,
+) -> ClientUpdate:
+    """Corrected steps until a coin, the same for all, says that it is time to average."""
+    _validate.number("p", p, above=0, at_most=1)
+    _validate.number("learning_rate", learning_rate, above=0)
+
+    def start(broadcast: Tree) -> tuple[Tree, Array]:
+        return broadcast["params"], steps_of(seed, broadcast["rounds"], p)
+
+    return corrected(descent, learning_rate=learning_rate, start=start, **more)
 
 
 def steps_of(seed: int | Array, rounds: Array, p: float | Array) -> Array:
@@ -129,7 +101,9 @@ def steps_of(seed: int | Array, rounds: Array, p: float | Array) -> Array:
     return jax.random.geometric(key, p, dtype=jnp.int32)
 
 
-def _counting() -> ServerUpdate:
+def counting() -> ServerUpdate:
+    """Adds the aggregate message to the model, and tells clients the number of the round."""
+
     def init(params: Tree) -> ScaffnewServerState:
         return ScaffnewServerState(params, jnp.int32(0))
 

@@ -1,10 +1,15 @@
 """The optimisers that the recipes share."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from fjx import _validate, clients
-from fjx._base import Array, ClientUpdate
+from fjx import _tree, _validate, clients
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree
+from fjx._permutation import shuffle
 from fjx.clients import LossFn
+from fjx.clients._loss import as_loss, value_and_grad
+from fjx.clients._sgd import minibatch
 
 
 def client_sgd(
@@ -28,3 +33,19 @@ def server_sgd(
     if momentum is not None:
         _validate.number("momentum", momentum, at_least=0, below=1)
     return optax.sgd(server_lr, momentum=momentum)
+
+
+def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
+    """Sends the negative gradient of one random batch, of all examples where it holds as many."""
+    loss = as_loss(loss_fn)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
+
+    def update(
+        key: Key, model: Tree, state: Tree, examples: Examples
+    ) -> tuple[Tree, Tree, Metrics]:
+        key_batch, key_loss = jax.random.split(key)
+        batch, mask = minibatch(shuffle(key_batch), examples, jnp.int32(0), batch_size)
+        value, metrics, _, gradient = value_and_grad(loss, model, batch, mask, key_loss)
+        return jax.tree.map(lambda g: -g, gradient), state, {**metrics, "loss": value}
+
+    return ClientUpdate(lambda params: (), update, _tree.like)

@@ -2,6 +2,7 @@
 
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged
+from fjx.clients._dp_sgd import dp_sgd as dp_sgd
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
 from fjx.clients._loss import LossFn as LossFn
@@ -28,6 +29,7 @@ __all__ = [
     "Subspace",
     "Units",
     "averaged",
+    "dp_sgd",
     "fixed_mask",
     "gradient",
     "held_coordinates",

@@ -29,7 +29,7 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
     Guarantees: with eta = 1 it is ``client``, bit for bit; v begins at zero.
 
     Args:
-        client: whose messages are averaged, in float32.
+        client: whose messages are averaged, in float32 or wider.
         rate: eta, in (0, 1]; may be traced.
 
     Returns:

@@ -63,7 +63,7 @@ def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
             lambda t, sums: jax.tree.map(jnp.add, sums, observe(t)),
             _tree.zeros_like(jax.eval_shape(observe, 0)),
         )
-        metrics, total = _tree.scale(1 / jnp.maximum(examples.size, 1), sums)
+        metrics, total = _tree.divide(sums, jnp.maximum(examples.size, 1))
         _, others = _tree.split_floats(model)
         descent = jax.tree.map(lambda g: -g, total)
         message = _tree.merge(descent, _tree.zeros_like(others))

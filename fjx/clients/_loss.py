@@ -73,8 +73,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
         count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
 
         def average(x: Array) -> Array:
-            x = x.astype(jnp.float32)
-            return jnp.sum(jnp.where(mask, x, 0.0)) / count
+            return jnp.sum(jnp.where(mask, x, 0.0)) / count.astype(x.dtype)
 
         return average(losses), jax.tree.map(average, metrics), None
 
@@ -176,4 +175,4 @@ def _scalar(what: str, value: Any) -> Array:
     value = jnp.asarray(value)
     if value.shape != ():
         raise TypeError(f"{what} must be a scalar, got {value.dtype}{list(value.shape)}")
-    return value.astype(jnp.float32)
+    return _tree.wide(value)

@@ -124,7 +124,7 @@ def trainer(
         seen, model, gradient = observe(now.model, examples, t, now.order, now.key_loss)
         if now.drift is not None:
             gradient = _tree.add(gradient, now.drift)
-        model, optimizer_state = _descend(optimizer, gradient, now.optimizer, model)
+        model, optimizer_state = descend(optimizer, gradient, now.optimizer, model)
         sums = jax.tree.map(jnp.add, now.sums, seen)
         return now._replace(model=model, optimizer=optimizer_state, sums=sums)
 
@@ -132,8 +132,12 @@ def trainer(
         key: Key, model: Tree, examples: Examples, drift: Tree | None, done: _Training
     ) -> tuple[Tree, Metrics]:
         examples_seen = jnp.maximum(done.sums["examples"], 1.0)
-        means = {k: total / examples_seen for k, total in done.sums.items() if k != "examples"}
-        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(jnp.float32)}
+        means = {
+            name: total / examples_seen.astype(total.dtype)
+            for name, total in done.sums.items()
+            if name != "examples"
+        }
+        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(float)}
 
     return Steps(begin, step, end)
 
@@ -176,7 +180,7 @@ def _params(model: Tree) -> Tree:
     return model.params if isinstance(model, Stateful) else model
 
 
-def _descend(
+def descend(
     optimizer: optax.GradientTransformation, gradient: Tree, state: Any, model: Tree
 ) -> tuple[Tree, Any]:
     """One optimiser step on the floating parameters."""

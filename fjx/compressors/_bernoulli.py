@@ -4,12 +4,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fjx import _random, _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._lift import lift
 from fjx._rounding import unbiased
+from fjx._tree import wide
 from fjx.wire import Lazy, Thinned
 
 
@@ -55,7 +55,7 @@ def rand_p(p: float) -> Compressor:
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         kept = _kept(seed, impl, x.size, p)
         places = jnp.where(kept, jnp.cumsum(kept) - 1, x.size)
-        scaled = (x.reshape(-1).astype(jnp.float32) * np.float32(1 / p)).astype(x.dtype)
+        scaled = (wide(x.reshape(-1)) * (1 / p)).astype(x.dtype)
         values = jnp.zeros_like(scaled).at[places].set(scaled, mode="drop")
         count = jnp.sum(kept, dtype=jnp.int32)
         return Thinned(count, values, seed, p, x.shape, impl)
@@ -63,7 +63,7 @@ def rand_p(p: float) -> Compressor:
     def decode(payload: Thinned) -> Array:
         kept = _kept(payload.seed, payload.impl, math.prod(payload.shape), payload.p)
         # A forged number of values is not the seed's, and must not be read beyond.
-        kept = kept & (jnp.cumsum(kept) <= payload.count)
+        kept = kept & (jnp.cumsum(kept, dtype=jnp.int32) <= payload.count)
         values = (
             payload.values[jnp.maximum(jnp.cumsum(kept) - 1, 0)] if kept.size else payload.values
         )
@@ -109,7 +109,7 @@ def bernoulli(p: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Lazy:
         sent = _random.uniform(key, ()) < p
-        scaled = (x.astype(jnp.float32) * np.float32(1 / p)).astype(x.dtype)
+        scaled = (wide(x) * (1 / p)).astype(x.dtype)
         return Lazy(sent.astype(jnp.uint8), jnp.where(sent, scaled, jnp.zeros_like(scaled))[None])
 
     def decode(payload: Lazy) -> Array:

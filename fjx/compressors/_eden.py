@@ -252,7 +252,7 @@ def _decoded(payload: LloydMax | MixedLloydMax) -> Array:
             _levels(payload.coarse, payload.bits - 1),
         )
         uncoded = math.prod(payload.shape) - fine.size - coarse.size
-        q = jnp.concatenate([fine, coarse, jnp.zeros(uncoded)]).reshape(payload.shape)
+        q = jnp.concatenate([fine, coarse, jnp.zeros(uncoded, fine.dtype)]).reshape(payload.shape)
     return (q * payload.scale).astype(payload.dtype)
 
 

@@ -275,7 +275,7 @@ def _times(factor: Array | float, residual: Tree) -> Tree:
         return residual
 
     def scale(x: Array) -> Array:
-        return (x.astype(jnp.float32) * factor).astype(x.dtype) if _tree.is_float(x) else x
+        return _tree.scale(jnp.asarray(factor), x).astype(x.dtype) if _tree.is_float(x) else x
 
     return jax.tree.map(scale, residual)
 

@@ -108,7 +108,7 @@ def coefficients(key: Key, x: Array, size: int, iterations: int) -> tuple[Array,
         return (a + clipped, rest - back), None
 
     levels = _SHRINKS ** np.arange(iterations) / math.sqrt(max(size, 1))
-    start = jnp.zeros(size), x
+    start = jnp.zeros(size, x.dtype), x
     (a, rest), _ = jax.lax.scan(clip, start, jnp.asarray(levels, jnp.float32))
     return a + analyse(rest), rest
 

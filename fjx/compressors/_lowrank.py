@@ -53,26 +53,19 @@ def power_sgd(rank: int) -> Compressor:
     """
     rank = _validate.static_integer("rank", rank, at_least=1)
 
-    def thin(leaf: jax.ShapeDtypeStruct) -> bool:
-        """Whether the factors of a leaf cost at most half of it."""
-        if not _tree.is_float(leaf) or len(leaf.shape) < 2:
-            return False
-        n, m = leaf.shape[0], math.prod(leaf.shape[1:])
-        return 2 * rank * (n + m) <= n * m
-
     def init(message_like: TreeLike) -> Tree:
-        leaves = filter(thin, jax.tree.leaves(message_like))
-        return tuple(jnp.zeros((math.prod(leaf.shape[1:]), rank)) for leaf in leaves)
+        leaves = (leaf for leaf in jax.tree.leaves(message_like) if is_approximated(leaf, rank))
+        return tuple(jnp.zeros((math.prod(leaf.shape[1:]), rank), jnp.float32) for leaf in leaves)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         leaves, treedef = jax.tree.flatten(message)
         before, after, sent = iter(state), [], []
         for leaf in leaves:
-            if not thin(leaf):
+            if not is_approximated(leaf, rank):
                 sent.append(leaf)
                 continue
             matrix = leaf.astype(jnp.float32).reshape(leaf.shape[0], -1)
-            left = _orthonormal(matrix @ _started(next(before)))
+            left = orthonormal(matrix @ started(next(before)))
             right = matrix.T @ left
             sent.append(LowRank(left, right, leaf.shape, leaf.dtype.name))
             after.append(right)
@@ -85,7 +78,7 @@ def power_sgd(rank: int) -> Compressor:
         leaves = [leaf for leaf in jax.tree.leaves(message_like) if _tree.is_float(leaf)]
 
         def of(leaf: jax.ShapeDtypeStruct) -> Contract:
-            if not thin(leaf):
+            if not is_approximated(leaf, rank):
                 return EXACT
             return Contract(projection=jnp.finfo(leaf.dtype).bits >= 32)
 
@@ -94,14 +87,22 @@ def power_sgd(rank: int) -> Compressor:
     return Compressor(init, encode, functools.partial(map_nodes, decode, LowRank), contract)
 
 
-def _started(q: Array) -> Array:
+def is_approximated(leaf: jax.ShapeDtypeStruct | Array, rank: int) -> bool:
+    """Whether a leaf is a matrix whose factors cost at most half of it."""
+    if not _tree.is_float(leaf) or len(leaf.shape) < 2:
+        return False
+    n, m = leaf.shape[0], math.prod(leaf.shape[1:])
+    return 2 * rank * (n + m) <= n * m
+
+
+def started(q: Array) -> Array:
     """Q, with columns of a fixed random matrix in place of those that are zero or broken."""
-    fresh = jax.random.normal(jax.random.key(0), q.shape)
+    fresh = jax.random.normal(jax.random.key(0), q.shape, q.dtype)
     power = jnp.sum(q**2, axis=0)
     return jnp.where(((power > 0) & jnp.isfinite(power))[None], q, fresh)
 
 
-def _orthonormal(columns: Array) -> Array:
+def orthonormal(columns: Array) -> Array:
     """Gram and Schmidt's, twice as orthogonal for being done twice; what vanishes stays zero."""
     largest = jnp.max(jnp.abs(columns), axis=0, initial=0.0)
     done: list[Array] = []

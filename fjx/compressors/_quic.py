@@ -93,7 +93,7 @@ def _bounded(bits: int) -> Compressor:
         capacity = min(int(x.size / _BOUND**2) + 1, x.size)
         (indices,) = jnp.nonzero(~inside, size=capacity, fill_value=0)
         count = jnp.minimum(jnp.sum(~inside, dtype=jnp.int32), capacity)
-        sent = jnp.arange(capacity) < count
+        sent = jnp.arange(capacity, dtype=jnp.int32) < count
         values = jnp.where(sent, flat[indices], 0.0).astype(x.dtype)
         indices = jnp.where(sent, indices, 0).astype(jnp.uint32)
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
@@ -105,7 +105,7 @@ def _bounded(bits: int) -> Compressor:
         h, _ = _draw(key, size, table.shared)
         numbers = jnp.asarray(table.numbers, jnp.float32)
         y = numbers[h + payload.codes.astype(jnp.int32) * table.shared] * payload.scale
-        beyond = jnp.arange(payload.indices.size) < payload.count
+        beyond = jnp.arange(payload.indices.size, dtype=jnp.int32) < payload.count
         at = jnp.where(beyond, payload.indices.astype(jnp.int32), size)
         return y.astype(payload.dtype).at[at].set(payload.values, mode="drop")
 

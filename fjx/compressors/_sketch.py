@@ -128,7 +128,7 @@ def random_projection(ratio: float) -> Compressor:
             term = jax.lax.optimization_barrier(row[1] * _direction(key, row[0], size))
             return total + term, None
 
-        total, _ = jax.lax.scan(add, jnp.zeros(size), (jnp.arange(k), payload.values))
+        total, _ = jax.lax.scan(add, jnp.zeros(size, jnp.float32), (jnp.arange(k), payload.values))
         return (total / max(k, 1)).reshape(payload.shape).astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:

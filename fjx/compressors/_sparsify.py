@@ -11,7 +11,7 @@ from fjx._lift import lift, product
 from fjx._permutation import permute
 from fjx._rounding import unbiased
 from fjx._select import largest_magnitudes, share_of
-from fjx._tree import is_float
+from fjx._tree import is_float, wide
 from fjx.compressors._chain import chain
 from fjx.compressors._sign import scaled_sign
 from fjx.wire import Kept, Masked, Sparse
@@ -213,8 +213,8 @@ def rand_k(ratio: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Masked:
         k = share_of(ratio, x.size)
-        values = x.reshape(-1)[_positions(key, k, x.size)].astype(jnp.float32)
-        scale = x.size / k if k else 1.0  # in float32: rounded to bfloat16 it would be a bias
+        values = wide(x.reshape(-1)[_positions(key, k, x.size)])
+        scale = x.size / k if k else 1.0  # of wide values: rounded to bfloat16 it would be a bias
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         return Masked((values * scale).astype(x.dtype), seed, x.shape, impl)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _tree, _validate
+from fjx import _random, _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._chain import payload_like, require_compressor
 from fjx.wire import Chosen, Summed
@@ -263,7 +263,7 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
 
     def encode(key: Key, message: Tree, state: SumState) -> tuple[Chosen, SumState]:
         key_choice, key_encode = (jax.random.fold_in(key, i) for i in range(2))
-        which = jnp.sum(jax.random.uniform(key_choice) >= bounds).astype(jnp.uint8)
+        which = jnp.sum(_random.uniform(key_choice, ()) >= bounds).astype(jnp.uint8)
         nothing = tuple(_tree.zeros_like(payload_like(codec, message)) for codec in codecs)
 
         # As numbers: a key that one branch uses up may not be chosen from by vmap.

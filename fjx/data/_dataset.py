@@ -189,8 +189,8 @@ def from_clients(
 ) -> FederatedData:
     """Packs the examples of each client into one dataset.
 
-    Guarantees: ``from_clients(clients).client(i)`` equals ``clients[i]``; float64 becomes float32 and
-        int64 becomes int32 without a warning, other dtypes stay.
+    Guarantees: ``from_clients(clients).client(i)`` equals ``clients[i]``; without x64, float64
+        becomes float32 and int64 becomes int32 without a warning; other dtypes stay.
 
     Args:
         clients: for each client a pytree of arrays whose leading axis is its examples, possibly
@@ -276,8 +276,13 @@ def pack(
 
 
 def to_device(x: Any) -> Array:
-    """An array as JAX keeps it without x64: 64-bit numbers become 32-bit, without a warning."""
+    """An array as JAX holds it: without x64, 64-bit numbers become 32-bit, without a warning."""
     return jnp.asarray(narrow(x))
+
+
+def kept(dtype: np.dtype) -> np.dtype:
+    """The dtype in which JAX holds numbers of a dtype: with x64 that dtype itself."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def narrow(x: Any) -> np.ndarray:
@@ -285,12 +290,11 @@ def narrow(x: Any) -> np.ndarray:
     x = x if isinstance(x, np.ndarray) else np.asarray(x)
     if x.dtype.kind in "OSUMm":
         raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
-    halves = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
     native = x.dtype.newbyteorder("=")  # memory maps of other machines may not be
-    if native.name not in halves:
+    if kept(native) == native:
         return x.astype(native, copy=False)
     with np.errstate(over="ignore"):
-        y = x.astype(halves[native.name])
+        y = x.astype(kept(native))
     if x.dtype.kind == "f" and not np.array_equal(np.isinf(x), np.isinf(y)):
         raise ValueError(f"floats must fit float32, got up to {np.abs(x).max()}; scale them down")
     if x.dtype.kind in "iu" and not np.array_equal(x, y):

@@ -9,7 +9,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key, Tree
-from fjx.data._dataset import FederatedData, from_clients
+from fjx.data._dataset import FederatedData, from_clients, kept
 from fjx.data._partition import generator
 
 
@@ -139,9 +139,9 @@ def quadratic_problem(
         heterogeneity: spread of the clients' linear terms.
 
     Returns:
-        A :class:`Problem` whose clients hold one example ``{"A": f32[d, d], "b": f32[d]}``, so that
+        A :class:`Problem` whose clients hold one example ``{"A": f[d, d], "b": f[d]}``, so that
         ``local_sgd(..., batch_size=1)`` takes full gradient steps.  Optimum and constants are those
-        of the float32 data, computed in float64.
+        of the data as JAX holds it, computed in float64.
 
     Raises:
         ValueError: a number is out of range.
@@ -157,16 +157,14 @@ def quadratic_problem(
     dim = _validate.static_integer("dim", dim, at_least=1)
     condition = _validate.static_number("condition", condition, at_least=1)
     heterogeneity = _validate.static_number("heterogeneity", heterogeneity, at_least=0)
-    rng = generator(key)
+    rng, real = generator(key), kept(np.dtype(float))
     clients = []
     for _ in range(num_clients):
         q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
         q *= np.sign(np.diag(r))  # makes Q uniform (Haar)
         a = (q * np.exp(rng.uniform(0, np.log(condition), dim))) @ q.T
         b = heterogeneity * rng.standard_normal(dim)
-        clients.append(
-            {"A": ((a + a.T) / 2).astype(np.float32)[None], "b": b.astype(np.float32)[None]}
-        )
+        clients.append({"A": ((a + a.T) / 2).astype(real)[None], "b": b.astype(real)[None]})
 
     def loss(x: Tree, batch: Tree, key: Key) -> Array:
         quadratic = jnp.einsum("i,nij,j->n", x, batch["A"], x) / 2
@@ -254,8 +252,8 @@ def logistic_problem(
         heterogeneity: spread of the clients' inputs and labels; 0 is IID.
 
     Returns:
-        A :class:`Problem` of examples ``{"a": f32[d], "y": f32[]}``.  The optimum is that of the
-        float32 data by Newton's method in float64, to a gradient norm of 1e-12 max(1, L).  The
+        A :class:`Problem` of examples ``{"a": f[d], "y": f[]}``.  The optimum is that of the
+        data as JAX holds it by Newton's method in float64, to a gradient norm of 1e-12 max(1, L).  The
         smoothness constants are the bounds lambda_max(A^T A / m) / 4 + l2, and mu = l2.
 
     Raises:
@@ -275,14 +273,14 @@ def logistic_problem(
     )
     l2 = _validate.static_number("l2", l2, above=0)
     heterogeneity = _validate.static_number("heterogeneity", heterogeneity, at_least=0)
-    rng = generator(key)
+    rng, real = generator(key), kept(np.dtype(float))
     shape = (num_clients, examples_per_client)
     centres = heterogeneity * rng.standard_normal((num_clients, 1, dim))
-    a = ((centres + rng.standard_normal((*shape, dim))) / np.sqrt(dim)).astype(np.float32)
+    a = ((centres + rng.standard_normal((*shape, dim))) / np.sqrt(dim)).astype(real)
     logits = 3 * a @ rng.standard_normal(dim) + heterogeneity * rng.standard_normal(
         (num_clients, 1)
     )
-    y = np.where(rng.random(shape) < _sigmoid(logits), 1, -1).astype(np.float32)
+    y = np.where(rng.random(shape) < _sigmoid(logits), 1, -1).astype(real)
     clients = [{"a": a[i], "y": y[i]} for i in range(num_clients)]
 
     def loss(x: Tree, batch: Tree, key: Key) -> Array:

@@ -1,6 +1,6 @@
 """Bounding what one client can contribute."""
 
-import math
+import operator
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,14 +10,11 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, Tree
+from fjx.privacy._norms import Norm as Norm
+from fjx.privacy._norms import measure, scale_to
 
 Relation = Literal["add_or_remove_one", "replace_one"]
 """What makes two populations neighbours: one client more or less, or one client's data replaced."""
-
-Norm = Literal["l2", "l1", "linf"]
-"""The norms in which a contribution can be bounded."""
-
-_BLOCK = 64  # additions in a row, see _sum
 
 
 class Clipped(NamedTuple):
@@ -28,15 +25,18 @@ class Clipped(NamedTuple):
 
     Attributes:
         update: the bounded update, of the structure, shapes and dtypes of the input.
-        norm: ``f32[]``, the L2 norm of the input; NaN if the input is not finite.
-        clipped: ``bool[]``, whether the update was scaled down.
+        norm: ``f32[]``, the norm of the input, in which it is bounded; NaN if the input is not finite.
+        clipped: ``bool[]``, whether the update was scaled to the bound, or to zero.
         finite: ``bool[]``, whether it had finite entries only; if not, ``update`` is zero.
+        zeroed: ``bool[]``, whether it was replaced by zeros for being too far out, although finite;
+            None where the bound never does that.
     """
 
     update: Tree
     norm: Array
     clipped: Array
     finite: Array
+    zeroed: Array | None = None
 
 
 class Bound(NamedTuple):
@@ -97,17 +97,17 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     depth, so the error of the computed norm has a bound; the result is smaller than C by twice that
     bound (a few parts in 10^6) and leaves of low precision are rounded towards zero.
 
-    ===========================  =====================================================
+    ===========================  =============================================================
     ``update`` and clip_norm     result
-    ===========================  =====================================================
+    ===========================  =============================================================
     norm 0                       zeros, not clipped
     norm tiny (1e-30)            unchanged, not clipped
     finite, but its norm is inf  of norm C, clipped; ``norm`` says inf
     any entry inf or NaN         zeros, not clipped, not finite
-    clip_norm 0                  zeros
+    clip_norm 0, or nearly       zeros: below 2^-102 sqrt(d) for d entries, about 2e-31 sqrt(d)
     clip_norm inf                unchanged; zeros if not finite
     clip_norm traced             as above; zeros if it is negative or NaN
-    ===========================  =====================================================
+    ===========================  =============================================================
 
     Guarantees: the true norm of the result is at most C; an update within C (1 - 2e-5) is returned
         bit for bit; clipping twice changes nothing; the direction is kept, up to rounding.
@@ -140,34 +140,36 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     require_floating("update", update)
     if not (_validate.concrete(clip_norm) and np.array_equal(clip_norm, np.inf)):
         _validate.number("clip_norm", clip_norm, at_least=0)
-    clip_norm = jnp.asarray(clip_norm, jnp.float32)
+    return scaled(update, clip_norm, "l2", operator.gt)
+
+
+def scaled(
+    update: Tree, clip_norm: Array | float, norm: Norm, when: Callable[[Array, Array], Array]
+) -> Clipped:
+    """The update scaled to norm C = ``clip_norm`` if ``when(its norm, C)``, else as it is.
+
+    The limit that ``when`` is given is below C by the error of the norm, and the target of scaling by
+    twice that, so that the true norm of the result is at most C.
+    """
     leaves, treedef = jax.tree.flatten(update)
     wide = [leaf.astype(jnp.float32) for leaf in leaves if leaf.size]
     if not wide:
         return Clipped(update, jnp.zeros(()), jnp.asarray(False), jnp.asarray(True))
 
-    finite = _tree.all_finite(wide)  # a maximum would not do: XLA's may drop a NaN
-    peak = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in wide]))
-    # Of a divisor in these bounds the reciprocal, by which XLA may multiply instead, is normal.
-    divisor = jnp.clip(peak, 2.0**-125, 2.0**125)
-    ratio = jnp.sqrt(_sum(jnp.stack([_sum(jnp.square(x / divisor)) for x in wide])))
-    norm = divisor * ratio
-
-    slack = _rounding_error([x.size for x in wide])
-    limit = clip_norm * (1 - slack)
-    clipped = finite & (norm > limit)
-    scale = limit * (1 - slack) / jnp.where(ratio > 0, ratio, 1)
-    keep = finite & (limit > 0)
+    measured = measure(wide, norm)
+    limit = jnp.asarray(clip_norm, jnp.float32) * (1 - measured.slack)
+    clipped = measured.finite & when(measured.norm, limit)
+    keep = measured.finite & (limit >= measured.least)
 
     def bound(x: Array) -> Array:
-        scaled = _narrow(x.astype(jnp.float32) / divisor * scale, x.dtype)
-        return jnp.where(keep, jnp.where(clipped, scaled, x), jnp.zeros_like(x))
+        kept = jnp.where(clipped, scale_to(x, measured, limit), x)
+        return jnp.where(keep, kept, jnp.zeros_like(x))
 
     return Clipped(
         treedef.unflatten([bound(leaf) for leaf in leaves]),
-        norm=jnp.where(finite, norm, jnp.nan),
+        norm=jnp.where(measured.finite, measured.norm, jnp.nan),
         clipped=clipped,
-        finite=finite,
+        finite=measured.finite,
     )
 
 
@@ -194,39 +196,3 @@ def require_floating(name: str, tree: Tree) -> None:
                 f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}: it "
                 "cannot be bounded and noised together with the others; keep it out of the message"
             )
-
-
-def _sum(x: Array) -> Array:
-    """The sum of all entries in blocks of blocks, so that no chain of additions is long."""
-    x = x.ravel()
-    while x.size > 1:
-        x = jnp.pad(x, (0, -x.size % _BLOCK)).reshape(-1, _BLOCK).sum(axis=1)
-    return x[0]
-
-
-def _rounding_error(sizes: list[int]) -> float:
-    """A bound on the relative error of a norm computed with :func:`_sum`, and of the scaling by it.
-
-    A sum of non-negative numbers, none of which passes through more than k additions, errs by at
-    most k u relatively (Higham, *Accuracy and Stability of Numerical Algorithms*, 4.2), u = 2^-24;
-    the square root halves that.  The single operations (conversion of clip_norm, division, square,
-    root, three products, a quotient) are given 12 u, the approximate reciprocals of accelerators
-    included.
-    """
-
-    def additions(n: int) -> int:
-        return 0 if n == 1 else min(n, _BLOCK) - 1 + additions(math.ceil(n / _BLOCK))
-
-    return (additions(max(sizes)) / 2 + additions(len(sizes)) / 2 + 12) * 2.0**-24
-
-
-def _narrow(x: Array, dtype: jnp.dtype) -> Array:
-    """``x`` (float32) in ``dtype``, rounded towards zero."""
-    if jnp.finfo(dtype).bits >= 32:
-        return x.astype(dtype)
-    # Without the barrier XLA may elide the round trip, excess precision being allowed.
-    rounded = jax.lax.optimization_barrier(x.astype(dtype))
-    outward = jnp.abs(rounded.astype(jnp.float32)) > jnp.abs(x)
-    bits = jax.lax.bitcast_convert_type(rounded, f"uint{jnp.finfo(dtype).bits}")
-    # One less in sign and magnitude is one step towards zero.
-    return jax.lax.bitcast_convert_type(bits - outward.astype(bits.dtype), dtype)

@@ -12,10 +12,11 @@ from fjx import _validate
 from fjx._base import Array, Key
 from fjx._rounding import exact_stochastic_round
 from fjx.privacy import _curves
-from fjx.privacy._clip import Relation, _rounding_error, _sum, clip_by_global_norm, require_relation
+from fjx.privacy._clip import Relation, clip_by_global_norm, require_relation
 from fjx.privacy._curves import Curve
 from fjx.privacy._discrete import LARGEST, IntegerNoise, discrete_gaussian, skellam
 from fjx.privacy._mechanisms import RenyiCurve
+from fjx.privacy._norms import measure
 
 _WRAPS = 1e-6  # the probability, a round, that any coordinate of a sum leaves the integers mod 2^b
 
@@ -363,12 +364,11 @@ def _conditional_round(key: Key, steps: Array, limit: float, radius: float) -> A
     """Each coordinate rounded at random, all of them again until their norm is within the limit."""
     if not steps.size or limit >= radius + math.sqrt(steps.size):
         return exact_stochastic_round(key, steps)
-    limit = limit * (1 - _rounding_error([steps.size]))
 
     def attempt(number: Array) -> tuple[Array, Array, Array]:
         rounded = exact_stochastic_round(jax.random.fold_in(key, number), steps)
-        norm = radius * jnp.sqrt(_sum(jnp.square(rounded / radius)))
-        return number + 1, rounded, norm <= limit
+        measured = measure([rounded], "l2")
+        return number + 1, rounded, measured.norm <= limit * (1 - measured.slack)
 
     def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         return attempt(carry[0])

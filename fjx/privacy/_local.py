@@ -13,7 +13,8 @@ from fjx import _random, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree
 from fjx._ravel import ravel, unravel
 from fjx._rounding import exact_stochastic_round, norm
-from fjx.privacy._clip import _rounding_error, _sum, clip_by_global_norm, require_floating
+from fjx.privacy._bounds import by_l1_norm
+from fjx.privacy._clip import clip_by_global_norm, require_floating
 from fjx.privacy._sphere import along, unit
 from fjx.wire import Cast, Codes, Flat
 
@@ -214,11 +215,11 @@ def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     """
     epsilon = _validate.static_number("epsilon", epsilon, above=0)
     clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
-    scale = np.float32(2 * clip_norm / epsilon)
+    bound, scale = by_l1_norm(clip_norm), np.float32(2 * clip_norm / epsilon)
 
     def encode(key: Key, vector: Array) -> Cast:
         noise = scale * jax.random.laplace(key, vector.shape)
-        return Cast(_within_l1(vector, clip_norm) + noise, None, "float32")
+        return Cast(bound.clip(vector, jnp.ones(())).update + noise, None, "float32")
 
     def event() -> Any:
         import dp_accounting
@@ -288,19 +289,6 @@ def _of_vectors(encode: Callable[[Key, Array], Any], decode: Callable[[Any], Arr
 
     # A message that is too large is cut, so that no error is bounded for all of them.
     return Compressor(lambda like: (), encode_tree, decode_tree, lambda like: Contract())
-
-
-def _within_l1(vector: Array, clip_norm: float) -> Array:
-    """Scales by min(1, C / ||x||_1), to at most C however floats round; zeros if x is not finite."""
-    if not vector.size:
-        return vector
-    finite = jnp.all(jnp.isfinite(vector))
-    peak = jnp.clip(jnp.max(jnp.abs(vector)), 2.0**-125, 2.0**125)
-    ratio = vector / peak
-    total, slack = _sum(jnp.abs(ratio)), 2 * _rounding_error([vector.size])
-    limit = np.float32(clip_norm * (1 - slack))
-    scaled = ratio * (limit * (1 - slack) / jnp.where(total > 0, total, 1.0))
-    return jnp.where(finite, jnp.where(peak * total > limit, scaled, vector), 0.0)
 
 
 @functools.cache

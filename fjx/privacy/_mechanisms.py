@@ -20,12 +20,14 @@ class Contribution(NamedTuple):
         clients: ``i32[]``, one.
         clipped: ``i32[]``, whether the message was scaled down.
         norm: ``f32[]``, its norm before.
+        zeroed: ``i32[]``, whether zeros took its place; None where the bound never does that.
     """
 
     update: Tree
     clients: Array
     clipped: Array
     norm: Array
+    zeroed: Array | None = None
 
 
 class Participation(NamedTuple):
@@ -167,20 +169,31 @@ def deviation(noise_multiplier: Array | float, radius: Array | float) -> Array:
 
 
 def add_noise(key: Key, total: Tree, std: Array) -> Tree:
-    """``total`` plus independent normal noise of deviation ``std``: leaf i's from ``fold_in(key, i)``.
+    """``total`` plus independent normal noise of deviation ``std``, see :func:`standard_normal`.
 
     Raises:
         TypeError: a leaf is not floating, or the key is none.
     """
-    _validate.key("key", key)
     require_floating("total", total)
+    return add_scaled(total, std, standard_normal(key, total))
 
-    def add(i: int, x: Array) -> Array:
-        draw = std * _random.normal(jax.random.fold_in(key, i), x.shape)
-        return x + draw.astype(x.dtype)
 
-    leaves, treedef = jax.tree.flatten(total)
-    return treedef.unflatten([add(i, leaf) for i, leaf in enumerate(leaves)])
+def standard_normal(key: Key, like: TreeLike) -> Tree:
+    """Normal numbers in float32, in the shapes of ``like``: leaf i's from ``fold_in(key, i)``.
+
+    Raises:
+        TypeError: the key is none.
+    """
+    _validate.key("key", key)
+    leaves, treedef = jax.tree.flatten(like)
+    return treedef.unflatten(
+        [_random.normal(jax.random.fold_in(key, i), leaf.shape) for i, leaf in enumerate(leaves)]
+    )
+
+
+def add_scaled(total: Tree, std: Array, noise: Tree) -> Tree:
+    """``total + std noise``, leaf by leaf, in the dtype of ``total``."""
+    return jax.tree.map(lambda x, draw: x + (std * draw).astype(x.dtype), total, noise)
 
 
 def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:

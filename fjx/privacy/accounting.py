@@ -1,79 +1,112 @@
 """Privacy accounting, on the host, for the mechanism and the sampler that were used.
 
-dp-accounting does the arithmetic.  This module decides which of its events describes a round, converts
-between its accountants' conventions, and refuses what cannot be accounted.  A training run is one
-pair {event: count}; nothing is composed round by round.
+dp-accounting does the arithmetic.  This package decides which of its events describes a round
+(``_releases``), converts between its accountants' conventions (``_renyi``, ``_losses``), and refuses
+what cannot be accounted.  A run is a pair {release: count}; nothing is composed round by round.
 """
 
-import contextlib
-import decimal
-import logging
+import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import get_args
 
 from fjx import _validate
+from fjx.privacy._claim import Epsilon, Method, Unit
 from fjx.privacy._clip import Relation, require_relation
-from fjx.privacy._mechanisms import Mechanism, gaussian
-from fjx.samplers._types import Cyclic, FixedSize, Full, Poisson, Sampler
-
-Method = Literal["pld", "rdp"]
-"""Numerical privacy loss distributions (tight), or Renyi differential privacy (a closed form)."""
-
-_GRID = 1e-4  # of the privacy loss, absolute for epsilon below 10 ..
-_RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
-_HOPELESS = 1e8  # above this many rounds / noise_multiplier^2, epsilon is not computed but inf
-_TOLERANCE = 1e-4  # of a calibrated noise multiplier, relative
+from fjx.privacy._losses import pld_epsilon
+from fjx.privacy._releases import Accountable, Run, require_sampler, run_of
+from fjx.privacy._renyi import renyi_epsilon
+from fjx.samplers._types import FixedSize, Sampler
 
 
-class Epsilon(float):
-    """An epsilon that knows what it is a claim about.
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """What was released of one population: an immutable value, to which runs are added.
 
-    It is a float in every respect; ``str`` gives the whole :meth:`statement`.
+    Everything that was trained on the same clients belongs in one ledger: phases with other cohorts,
+    other mechanisms, runs that were thrown away.  Nothing is computed before :meth:`epsilon`.
+
+    Guarantees: the order of runs does not matter; runs of equal releases are one entry; a ledger of one
+        run gives what :func:`fjx.privacy.epsilon` gives.
 
     Attributes:
-        delta: the claim is (epsilon, delta)-differential privacy.
-        unit: whose data are protected: ``"client"``, everything that one client id contributes.
-        relation: which populations are neighbours, a :data:`~fjx.privacy.Relation`.
-        sampling: the sampler, in words.
-        rounds: how many rounds were accounted.
-        method: ``"pld"`` or ``"rdp"``.
-        caveats: what a reader of the number should be told beside it.
+        runs: the entries, each a release and how often it happened.
+
+    Examples:
+        >>> from fjx import privacy, samplers
+        >>> warm = privacy.gaussian(clip_norm=1.0, noise_multiplier=4.0)
+        >>> main = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0)
+        >>> ledger = (
+        ...     privacy.Ledger()
+        ...     .add(warm, samplers.poisson(0.5), rounds=5)
+        ...     .add(main, samplers.poisson(0.1), rounds=50))
+        >>> print(ledger.epsilon(delta=1e-5))
+        epsilon = 2.034 at delta = 1e-05
+        (client-level, add-or-remove-one, Poisson rate 0.5, then Poisson rate 0.1, 55 rounds, PLD)
     """
 
-    delta: float
-    unit: str
-    relation: Relation
-    sampling: str
-    rounds: int
-    method: Method
-    caveats: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
 
-    def __new__(cls, value: float, **claim: Any) -> "Epsilon":
-        self = super().__new__(cls, value)
-        vars(self).update(claim)
-        return self
+    def add(
+        self,
+        mechanism: Accountable,
+        sampler: Sampler,
+        *,
+        rounds: int,
+        num_clients: int | None = None,
+    ) -> "Ledger":
+        """The ledger with one run more; the arguments are those of :func:`fjx.privacy.epsilon`."""
+        require_sampler(sampler)
+        rounds = _validate.static_integer("rounds", rounds, at_least=0)
+        if num_clients is not None:
+            _validate.integer("num_clients", num_clients, at_least=1)
+        new = run_of(mechanism, sampler, rounds, num_clients)
+        runs = list(self.runs)
+        for i, run in enumerate(runs):
+            if (run.release, run.words) == (new.release, new.words):
+                runs[i] = run._replace(
+                    times=run.times + new.times,
+                    rounds=run.rounds + new.rounds,
+                    slack=run.slack + new.slack,
+                )
+                return Ledger(tuple(runs))
+        return Ledger((*runs, new))
 
-    def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, Any]]:
-        return (float(self),), vars(self)
+    def epsilon(
+        self,
+        *,
+        delta: float,
+        method: Method = "pld",
+        relation: Relation | None = None,
+        unit: Unit = "client",
+        grid: float | None = None,
+    ) -> Epsilon:
+        """The epsilon of all runs together; the arguments are those of :func:`fjx.privacy.epsilon`."""
+        _validate.number("delta", delta, above=0, below=1)
+        _require_word("method", method, get_args(Method))
+        _require_word("unit", unit, get_args(Unit))
+        if grid is not None:
+            _validate.number("grid", grid, above=0)
+        if relation is None:
+            fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in self.runs)
+            relation = "replace_one" if fixed else "add_or_remove_one"
+        require_relation(relation)
 
-    def statement(self) -> str:
-        """The claim in words, with epsilon rounded up to four digits."""
-        digits = decimal.Context(prec=4, rounding=decimal.ROUND_CEILING)
-        epsilon = f"{digits.create_decimal_from_float(self):f}" if math.isfinite(self) else "inf"
-        plural = "" if self.rounds == 1 else "s"
-        claim = (
-            f"epsilon = {epsilon} at delta = {self.delta:g} ({self.unit}-level, "
-            f"{self.relation.replace('_', '-')}, {self.sampling}, {self.rounds} round{plural}, "
-            f"{self.method.upper()})"
+        spendable = delta - sum(run.slack for run in self.runs)
+        value, method = _lowest(self.runs, spendable, method, relation, grid)
+        return Epsilon(
+            value,
+            delta=float(delta),
+            unit=unit,
+            relation=relation,
+            sampling=", then ".join(run.words for run in self.runs) or "nothing was released",
+            rounds=sum(run.rounds for run in self.runs),
+            method=method,
+            caveats=tuple(_caveats(self.runs, delta, relation)),
         )
-        return ". ".join([claim, *self.caveats])
-
-    __str__ = statement
 
 
 def epsilon(
-    mechanism: Mechanism,
+    mechanism: Accountable,
     sampler: Sampler,
     *,
     rounds: int,
@@ -81,31 +114,42 @@ def epsilon(
     method: Method = "pld",
     relation: Relation | None = None,
     num_clients: int | None = None,
+    unit: Unit = "client",
+    grid: float | None = None,
 ) -> Epsilon:
     r"""The epsilon of ``rounds`` rounds of ``mechanism`` on the cohorts of ``sampler``.
 
     The unit is the client: everything that one client id contributes to all rounds together.  What
     can be claimed depends on what ran:
 
-    ===================  =====================================================================
-    sampler              accounted as
-    ===================  =====================================================================
-    ``poisson(q)``       the Poisson-subsampled mechanism; add-or-remove-one by default, replace-one
-                         by PLD.  Pays delta for cohorts that do not fit, see below.
-    ``poisson(q, cap)``  the truncated one; PLD, ``num_clients`` required (the client in question
-                         included).
-    ``uniform(m)``       sampling without replacement; replace-one and RDP only, ``num_clients``
-                         required.
-    ``cyclic(p)``        ceil(rounds / p) releases, not amplified
-    ``full()``           ``rounds`` releases, not amplified
-    ===================  =====================================================================
+    =========================  ===============================================================
+    sampler                    accounted as
+    =========================  ===============================================================
+    ``poisson(q)``             the Poisson-subsampled mechanism; add-or-remove-one by default,
+                               replace-one by PLD.  Pays delta for cohorts that do not fit, below.
+    ``poisson(q, cap)``        the truncated one; PLD, ``num_clients`` required (the client in
+                               question included).
+    ``cyclic_poisson(p, q)``   ceil(rounds / p) rounds of ``poisson(q)``
+    ``uniform(m)``             sampling without replacement; replace-one and RDP only,
+                               ``num_clients`` required.
+    ``full()``                 ``rounds`` releases, not amplified
+    ``cyclic(p)``              ceil(rounds / p) releases, not amplified
+    any other                  as many releases as it lets one client take part
+                               (:func:`fjx.privacy.participation`), not amplified
+    =========================  ===============================================================
+
+    *Correlated noise* (``mechanism.correlation``).  The run is one release, of a sequence that a client
+    moves by what its participation allows; no sampling amplifies it.
+
+    *Noise described by a Renyi curve* is accounted by RDP: exactly without sampling, and on Poisson
+    cohorts by the bound for general mechanisms of Zhu and Wang at integer orders.
 
     *Units.*  A client that comes or goes moves the sum by C, one that is replaced by 2 C.  For
     replace-one dp-accounting's PLD doubles the sensitivity itself and its RDP does not; the factor
     is applied here, so ``noise_multiplier`` means the same under each relation and method.
 
-    *Without sampling* "add-or-remove-one" is meant in the zero-out sense: an absent client's update
-    is zero and its id keeps its place.
+    *Without amplification* "add-or-remove-one" is meant in the zero-out sense: an absent client's
+    update is zero and its id keeps its place.
 
     *Cohorts that do not fit* (``poisson`` without a cap).  Fix a client and let G be the event that
     in each of the T rounds at most m - 1 of the other clients are drawn; by the choice of the
@@ -127,10 +171,15 @@ def epsilon(
         sampler: what drew the cohorts.
         rounds: the number of rounds, at least 0, empty cohorts included.
         delta: in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"`` or ``"rdp"``.  Both are upper bounds; PLD is the lower one.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds; where both of the first two
+            apply PLD is the lower one, and ``"best"`` is the lower of those that do.
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for what suits the sampler.
         num_clients: the size of the population, where the sampling depends on it.  Where it does
             not, it serves to check ``delta``.
+        unit: what one id of the sampler stands for: ``"client"``, or ``"example"`` where examples were
+            drawn and bounded one by one.
+        grid: of PLD, a step of the privacy loss; None to choose it.  A coarser one is faster, and
+            still an upper bound.
 
     Returns:
         An :class:`Epsilon`: a float with its :meth:`~Epsilon.statement`.  inf without noise, 0
@@ -142,8 +191,8 @@ def epsilon(
             can.
 
     Examples:
-        >>> from fjx import samplers
-        >>> mechanism = gaussian(clip_norm=1.0, noise_multiplier=2.0)
+        >>> from fjx import privacy, samplers
+        >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0)
         >>> print(epsilon(mechanism, samplers.poisson(0.1), rounds=50, delta=1e-5))
         epsilon = 1.653 at delta = 1e-05
         (client-level, add-or-remove-one, Poisson rate 0.1, 50 rounds, PLD)
@@ -155,250 +204,57 @@ def epsilon(
         Approximations of Privacy Loss Distributions*, PoPETs 2022 (arXiv:2207.04380).
         Mironov, Talwar, Zhang, *Renyi Differential Privacy of the Sampled Gaussian Mechanism*, 2019
         (arXiv:1908.10530).
+        Zhu, Wang, *Poisson Subsampled Renyi Differential Privacy*, ICML 2019.
         Wang, Balle, Kasiviswanathan, *Subsampled Renyi Differential Privacy and Analytical Moments
         Accountant*, AISTATS 2019 (arXiv:1808.00087).
+        Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
+        Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks.
     """
-    _validate.integer("rounds", rounds, at_least=0)
-    _validate.number("delta", delta, above=0, below=1)
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
-    if num_clients is not None:
-        _validate.integer("num_clients", num_clients, at_least=1)
-    _require("mechanism", mechanism, Mechanism)
-    _require("sampler", sampler, Sampler)
-    subsampling = sampler.subsampling
-    if relation is None:
-        relation = "replace_one" if isinstance(subsampling, FixedSize) else "add_or_remove_one"
-    require_relation(relation)
-    rounds = int(rounds)
+    ledger = Ledger().add(mechanism, sampler, rounds=rounds, num_clients=num_clients)
+    return ledger.epsilon(delta=delta, method=method, relation=relation, unit=unit, grid=grid)
 
-    words, count, events = _describe(mechanism, subsampling, rounds, method, relation, num_clients)
-    noise_multiplier = float(mechanism.noise_multiplier)
-    spendable = delta - rounds * getattr(subsampling, "overflow", 0.0)
-    if rounds == 0:
-        value = 0.0
-    elif spendable <= 0 or count > _HOPELESS * noise_multiplier**2:
-        value = math.inf
-    elif method == "rdp":
-        value = min(_rdp(event, count, spendable, relation) for event in events)
-    else:
-        # A start that cannot exhaust the memory; if it is far too coarse, it is corrected.
-        grid = max(100 * _GRID, min(100.0, 1e-6 * count / noise_multiplier**2))
-        value = min(_pld(event, count, spendable, relation, grid) for event in events)
 
+def _lowest(
+    runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
+) -> tuple[float, Method]:
+    """The epsilon of a method, or of the better of the two; and which it was."""
+    refused = []
+    found: list[tuple[float, Method]] = []
+    for each in ("pld", "rdp") if method == "best" else (method,):
+        try:
+            found.append((_by(each, runs, delta, relation, grid), each))
+        except ValueError as error:
+            if method != "best":
+                raise
+            refused.append(str(error))
+    if not found:
+        raise ValueError("neither method applies: " + "; ".join(refused))
+    return min(found)
+
+
+def _by(
+    method: Method, runs: tuple[Run, ...], delta: float, relation: Relation, grid: float | None
+) -> float:
+    if delta <= 0:
+        return math.inf
+    if method == "rdp":
+        return renyi_epsilon(runs, delta, relation)
+    return pld_epsilon(runs, delta, relation, grid)
+
+
+def _caveats(runs: tuple[Run, ...], delta: float, relation: Relation) -> list[str]:
     caveats = []
-    if num_clients is not None and delta >= 1 / num_clients:
+    num_clients = max((run.release.num_clients or 0 for run in runs), default=0)
+    if num_clients and delta >= 1 / num_clients:
         caveats.append(
             f"delta is not below 1 / num_clients = {1 / num_clients:.2g}: such a claim allows one "
             "client's data to be published"
         )
-    if isinstance(subsampling, Cyclic | Full) and relation == "add_or_remove_one":
+    if relation == "add_or_remove_one" and any(run.zero_out for run in runs):
         caveats.append("An absent client counts as one whose update is zero")
-    return Epsilon(
-        value,
-        delta=float(delta),
-        unit="client",
-        relation=relation,
-        sampling=words,
-        rounds=rounds,
-        method=method,
-        caveats=tuple(caveats),
-    )
+    return caveats
 
 
-def calibrate(
-    sampler: Sampler,
-    *,
-    epsilon: float,
-    delta: float,
-    rounds: int,
-    method: Method = "pld",
-    relation: Relation | None = None,
-    num_clients: int | None = None,
-) -> float:
-    """The noise multiplier of the Gaussian mechanism that meets a target epsilon.
-
-    Guarantees: with z the result, :func:`epsilon` of ``gaussian(clip_norm=..., noise_multiplier=z)``
-        and the same arguments is at most the target, and that of z (1 - 1e-3) is above it.
-
-    Args:
-        sampler: what will draw the cohorts.
-        epsilon: the target, positive.
-        delta: as in :func:`epsilon`, and so are the others.
-        rounds: the number of rounds.
-        method: ``"pld"`` or ``"rdp"``.
-        relation: which populations are neighbours.
-        num_clients: the size of the population.
-
-    Returns:
-        z, the standard deviation of the noise on the sum in units of the clip norm.
-
-    Raises:
-        TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`, or no noise is enough because ``delta`` is too small.
-
-    Examples:
-        >>> from fjx import samplers
-        >>> z = calibrate(samplers.poisson(0.01), epsilon=2.0, delta=1e-6, rounds=1000, method="rdp")
-        >>> round(z, 3)
-        1.094
-    """
-    target = epsilon
-    _validate.number("epsilon", target, above=0)
-
-    def excess(log_z: float) -> float:
-        reached = _epsilon(
-            gaussian(clip_norm=1.0, noise_multiplier=math.exp(log_z)),
-            sampler,
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-        )
-        return math.log(min(max(reached / target, 1e-9), 1e9))
-
-    if rounds == 0:
-        excess(0.0)  # for its checks
-        return 0.0
-    low = high = 0.0
-    while excess(high) > 0:
-        low, high = high, high + math.log(4)
-        if high > math.log(1e9):
-            raise ValueError(
-                f"no noise reaches epsilon = {target!r} at delta = {delta!r} in {rounds} rounds; "
-                "allow a larger delta, or fewer rounds"
-            )
-    while excess(low) <= 0:
-        low, high = low - math.log(4), low
-
-    from scipy import optimize
-
-    log_z = optimize.brentq(excess, low, high, xtol=_TOLERANCE)
-    while excess(log_z) > 0:
-        log_z += _TOLERANCE
-    return math.exp(log_z)
-
-
-_epsilon = epsilon  # under a name that calibrate's argument does not hide
-
-
-# --------------------------------------------------------------------------------------------------
-# What a round is
-# --------------------------------------------------------------------------------------------------
-
-
-def _describe(
-    mechanism: Mechanism,
-    subsampling: Any,
-    rounds: int,
-    method: Method,
-    relation: Relation,
-    num_clients: int | None,
-) -> tuple[str, int, list[Any]]:
-    """The sampling in words, how often a client's data are released, and the event of one release.
-
-    If there is more than one event, each is a valid description and the best may be used.
-    """
-    import dp_accounting
-
-    replace = relation == "replace_one"
-    # dp-accounting's PLD doubles the sensitivity under REPLACE_ONE itself, its RDP does not.
-    release = mechanism.event(2.0 if replace and method == "rdp" else 1.0)
-
-    def known_size(sampling: str) -> int:
-        if num_clients is None:
-            raise ValueError(f"num_clients is needed to account for {sampling}: pass num_clients=")
-        return int(num_clients)
-
-    match subsampling:
-        case Full():
-            return "every client in every round", rounds, [release]
-        case Cyclic(period):
-            words = f"every client once in {period} rounds"
-            return words, math.ceil(rounds / period), [release]
-        case FixedSize(size):
-            if method != "rdp" or not replace:
-                raise ValueError(
-                    "cohorts of fixed size can be accounted with method='rdp' and "
-                    f"relation='replace_one' only, got {method!r} and {relation!r}; pass these, or "
-                    "sample with samplers.poisson"
-                )
-            n = known_size("cohorts of fixed size")
-            if size > n:
-                raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
-            # The bound for sampling can exceed that without, which holds for every sampling.
-            sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, release)
-            return f"fixed size {size} of {n}", rounds, [sampled, release]
-        case Poisson(rate, cap=None):
-            if method == "rdp" and replace:
-                raise ValueError(
-                    "Poisson cohorts cannot be accounted by method='rdp' under "
-                    "relation='replace_one'; pass method='pld', or relation='add_or_remove_one'"
-                )
-            sampled = dp_accounting.PoissonSampledDpEvent(rate, release)
-            return f"Poisson rate {rate:.4g}", rounds, [sampled]
-        case Poisson(rate, cap):
-            if method != "pld" or not isinstance(release, dp_accounting.GaussianDpEvent):
-                raise ValueError(
-                    "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
-                    f"only, got {release} and {method!r}; pass these, or sample without a cap"
-                )
-            n = known_size("capped Poisson cohorts")
-            truncated = dp_accounting.TruncatedSubsampledGaussianDpEvent(
-                n, rate, cap, release.noise_multiplier
-            )
-            return f"Poisson rate {rate:.4g} of {n} truncated to {cap}", rounds, [truncated]
-    raise TypeError(
-        f"a sampler with subsampling {subsampling!r} cannot be accounted: only chance that does not "
-        "depend on the clients amplifies privacy.  If a client takes part in no more than k rounds, "
-        "account k rounds of samplers.full()"
-    )
-
-
-# --------------------------------------------------------------------------------------------------
-# dp-accounting: a fresh accountant for every number, because they are mutable
-# --------------------------------------------------------------------------------------------------
-
-
-def _pld(event: Any, count: int, delta: float, relation: Relation, grid: float) -> float:
-    from dp_accounting.pld import PLDAccountant
-
-    # Every grid gives an upper bound.  A coarse one, at a hundredth of the cost, tells which to use.
-    while True:
-        accountant = PLDAccountant(_neighbours(relation), grid)
-        value = float(accountant.compose(event, count).get_epsilon(delta))
-        finer = max(_GRID, _RELATIVE_GRID * value)
-        if finer > grid / 2:
-            return value
-        grid = finer
-
-
-def _rdp(event: Any, count: int, delta: float, relation: Relation) -> float:
-    from dp_accounting.rdp import RdpAccountant
-
-    with _quiet():
-        accountant = RdpAccountant(neighboring_relation=_neighbours(relation))
-        return float(accountant.compose(event, count).get_epsilon(delta))
-
-
-def _neighbours(relation: Relation) -> Any:
-    import dp_accounting
-
-    return dp_accounting.NeighboringRelation[relation.upper()]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without dp-accounting's warnings: an order that is left out makes the bound looser, not wrong."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-def _require(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a fjx {kind.__name__}, got {value!r}")
+def _require_word(name: str, word: object, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise ValueError(f"{name} must be one of {words}, got {word!r}")

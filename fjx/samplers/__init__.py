@@ -10,27 +10,41 @@ round's number, and names its own subsampling, so that privacy is accounted for 
 """
 
 from fjx.samplers._cyclic import cyclic as cyclic
+from fjx.samplers._cyclic import cyclic_poisson as cyclic_poisson
 from fjx.samplers._cyclic import full as full
 from fjx.samplers._dropout import dropout as dropout
 from fjx.samplers._poisson import poisson as poisson
+from fjx.samplers._scheduled import available as available
+from fjx.samplers._scheduled import balls_in_bins as balls_in_bins
+from fjx.samplers._scheduled import min_separation as min_separation
+from fjx.samplers._scheduled import random_check_in as random_check_in
 from fjx.samplers._types import Cyclic as Cyclic
+from fjx.samplers._types import CyclicPoisson as CyclicPoisson
 from fjx.samplers._types import FixedSize as FixedSize
 from fjx.samplers._types import Full as Full
 from fjx.samplers._types import Poisson as Poisson
 from fjx.samplers._types import Sample as Sample
 from fjx.samplers._types import Sampler as Sampler
+from fjx.samplers._types import Scheduled as Scheduled
 from fjx.samplers._uniform import uniform as uniform
 
 __all__ = [
     "Cyclic",
+    "CyclicPoisson",
     "FixedSize",
     "Full",
     "Poisson",
     "Sample",
     "Sampler",
+    "Scheduled",
+    "available",
+    "balls_in_bins",
     "cyclic",
+    "cyclic_poisson",
     "dropout",
     "full",
+    "min_separation",
     "poisson",
+    "random_check_in",
     "uniform",
 ]

@@ -1,10 +1,11 @@
-"""Cohorts without chance: everybody, or disjoint blocks by turns."""
+"""Everybody, or disjoint blocks by turns."""
 
 import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Key
-from fjx.samplers._types import Cyclic, Full, Sample, Sampler
+from fjx.samplers._poisson import poisson
+from fjx.samplers._types import Cyclic, CyclicPoisson, Full, Sample, Sampler
 
 
 def full() -> Sampler:
@@ -52,6 +53,55 @@ def cyclic(num_blocks: int) -> Sampler:
     """
     num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
     return _blocks(num_blocks)
+
+
+def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
+    """Fixed disjoint blocks by turns, of which each client takes part with probability ``rate``.
+
+    Client i is in block i mod ``num_blocks``, and its block's turn is round t = i mod ``num_blocks``;
+    within the turn it is :func:`poisson`, with its capacity for a block.
+
+    Guarantees: two rounds of a client are a multiple of ``num_blocks`` apart; coins are independent.
+
+    Args:
+        num_blocks: the period, at least 1.
+        rate: the probability of taking part in a turn, in [2^-32, 1].
+
+    Returns:
+        A :class:`~fjx.samplers.Sampler`, described as ``CyclicPoisson(period, rate, overflow)``: rounds
+        cost what ``ceil(rounds / num_blocks)`` rounds of ``poisson(rate)`` cost, where noise is
+        independent between rounds.
+
+    Raises:
+        TypeError: not a Python number.
+        ValueError: out of bounds.
+
+    Examples:
+        >>> import jax
+        >>> ids = cyclic_poisson(3, rate=0.5).sample(jax.random.key(0), 1, 9).ids
+        >>> {int(i) % 3 for i in ids if i < 9}
+        {1}
+
+    References:
+        Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
+        Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), whose
+        amplification with independent noise this is.
+    """
+    num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
+    inner = poisson(rate)
+
+    def block(num_clients: int) -> int:
+        return -(-_validate.static_integer("num_clients", num_clients, at_least=1) // num_blocks)
+
+    def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
+        drawn = inner.sample(key, round, block(num_clients))
+        turn = jnp.asarray(round, jnp.int32) % num_blocks
+        ids = jnp.where(drawn.ids < block(num_clients), turn + num_blocks * drawn.ids, num_clients)
+        return drawn._replace(ids=jnp.minimum(ids, num_clients))
+
+    realised, _, overflow = inner.subsampling
+    subsampling = CyclicPoisson(num_blocks, realised, overflow)
+    return Sampler(sample, lambda num_clients: inner.capacity(block(num_clients)), subsampling)
 
 
 def _blocks(period: int) -> Sampler:

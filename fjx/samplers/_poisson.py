@@ -3,7 +3,6 @@
 import decimal
 import functools
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,9 @@ import numpy as np
 
 from fjx import _random, _validate
 from fjx._base import Array, Key
-from fjx._permutation import permute
+from fjx.samplers._slots import OVERFLOW, into_slots, scale, slots_for
 from fjx.samplers._types import Poisson, Sample, Sampler
 
-_OVERFLOW = 2.0**-40
 _WORD = 2**32
 _RARE = 1 / 16  # below it, what is drawn is looked for directly; above it, everybody is asked
 
@@ -70,26 +68,16 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
 
     def capacity(num_clients: int) -> int:
         num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
-        return _capacity(num_clients, realised) if cap is None else cap
+        return slots_for(num_clients, realised) if cap is None else cap
 
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
         _validate.key("key", key)
-        slots = jnp.arange(capacity(num_clients), dtype=jnp.int32)
         key_draw, key_keep = jax.random.split(jax.random.fold_in(key, round))
         draw = _balls if realised < _RARE else _coins
         candidates, chosen = draw(key_draw, num_clients, realised)
-        drawn = jnp.cumsum(chosen, dtype=jnp.int32)
-        # Slot j takes the pi(j)-th of the K drawn clients, pi a random permutation of 0 .. K - 1:
-        # if K exceeds the slots, those that are left out are a uniformly random subset.
-        ranks = permute(key_keep, slots, drawn[-1])
-        ids = candidates.at[jnp.searchsorted(drawn, ranks + 1)].get(mode="clip")
-        return Sample(
-            ids=jnp.where(slots < drawn[-1], ids, num_clients),
-            taking_part=jnp.ones(slots.shape, bool),
-            truncated=jnp.maximum(drawn[-1] - slots.size, 0),
-        )
+        return into_slots(key_keep, candidates, chosen, capacity(num_clients), num_clients)
 
-    overflow = _OVERFLOW if cap is None else 0.0
+    overflow = OVERFLOW if cap is None else 0.0
     return Sampler(sample, capacity, Poisson(realised, cap, overflow))
 
 
@@ -108,23 +96,9 @@ def _balls(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
     count = fewest + jnp.sum((u[0] > high) | ((u[0] == high) & (u[1] >= low)), dtype=jnp.int32)
     words = _random.bits(key_place, (2, fewest + len(high)))
     fallen = jnp.arange(words.shape[1], dtype=jnp.int32) < count
-    places = jnp.sort(jnp.where(fallen, _scale(words[0], words[1], num_clients), num_clients))
+    places = jnp.sort(jnp.where(fallen, scale(words[0], words[1], num_clients), num_clients))
     first = jnp.concatenate([jnp.ones(1, bool), places[1:] != places[:-1]])[: places.size]
     return places, first & (places < num_clients)
-
-
-def _scale(high: Array, low: Array, n: int) -> Array:
-    """``floor(n (2^32 high + low) / 2^64)``, in halves of words, for want of 64 bits."""
-
-    def product(word: Array) -> tuple[Array, Array]:
-        a, b = (word & 0xFFFF, word >> 16), (jnp.uint32(n & 0xFFFF), jnp.uint32(n >> 16))
-        middle = (a[0] * b[0] >> 16) + (a[0] * b[1] & 0xFFFF) + (a[1] * b[0] & 0xFFFF)
-        upper = a[1] * b[1] + (a[0] * b[1] >> 16) + (a[1] * b[0] >> 16) + (middle >> 16)
-        return upper, word * jnp.uint32(n)
-
-    upper, lower = product(high)
-    carry = product(low)[0] > ~lower
-    return (upper + carry.astype(jnp.uint32)).astype(jnp.int32)
 
 
 @functools.lru_cache
@@ -153,30 +127,3 @@ def _counts(num_clients: int, rate: float) -> tuple[int, tuple[np.ndarray, np.nd
         np.array([word >> 32 for word in words], np.uint32),
         np.array([word & (_WORD - 1) for word in words], np.uint32),
     )
-
-
-@functools.lru_cache
-def _capacity(num_clients: int, rate: float) -> int:
-    """The smallest m with P[Binomial(num_clients, rate) >= m] <= 2^-40, at most ``num_clients``."""
-    low, high = math.floor(num_clients * rate), num_clients
-    while high - low > 1:
-        middle = (low + high) // 2
-        # The part in ten thousand is for the rounding errors of lgamma.
-        if _upper_tail(num_clients, rate, middle) <= _OVERFLOW * (1 - 1e-4):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def _upper_tail(n: int, p: float, m: int) -> float:
-    """P[Binomial(n, p) >= m] for n p < m <= n, where the terms decrease."""
-    log_choose = math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1)
-    log_first = log_choose + m * math.log(p) + (n - m) * math.log1p(-p)
-    total = term = 1.0
-    for k in range(m, n):
-        term *= (n - k) / (k + 1) * p / (1 - p)
-        total += term
-        if term < 1e-17 * total:
-            break
-    return math.exp(log_first) * total

@@ -30,9 +30,10 @@ class Sampler(NamedTuple):
             itself comes from ``fold_in(key, round)``; ``round`` (``i32[]``) may be traced,
             ``num_clients`` is a Python int.
         capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
-        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`FixedSize`,
-            :class:`Cyclic` or :class:`Full`.  A sampler that is none of these (availability, say)
-            puts something else here, and :func:`fjx.privacy.epsilon` refuses to amplify by it.
+        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`CyclicPoisson` or
+            :class:`FixedSize`, in whose chance a client hides; :class:`Full`, :class:`Cyclic` or
+            :class:`Scheduled`, which only bound how often it takes part.  Of anything else
+            :func:`fjx.privacy.epsilon` refuses to account.
     """
 
     sample: Callable[[Key, Array | int, int], Sample]
@@ -65,6 +66,36 @@ class Cyclic(NamedTuple):
     """Disjoint blocks by turns: every client once in ``period`` consecutive rounds."""
 
     period: int
+
+
+class CyclicPoisson(NamedTuple):
+    """Disjoint fixed blocks by turns, and in its turn each client independently with ``rate``.
+
+    Attributes:
+        period: the number of blocks.
+        rate: the probability of taking part in a turn, to the last bit.
+        overflow: as that of :class:`Poisson`.
+    """
+
+    period: int
+    rate: float
+    overflow: float
+
+
+class Scheduled(NamedTuple):
+    """Chance or circumstance that bounds how often a client takes part, and that hides nobody.
+
+    It holds whatever is drawn, so a claim based on it needs no chance at all.
+
+    Attributes:
+        words: the sampler, for statements.
+        separation: between two rounds t < t' of one client there are t' - t >= separation.
+        most: ``(rounds) -> int``, the most rounds of a run of so many that one client takes part in.
+    """
+
+    words: str
+    separation: int
+    most: Callable[[int], int]
 
 
 class Full(NamedTuple):

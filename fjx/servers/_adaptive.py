@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import Array, Tree
 
 
@@ -65,15 +65,15 @@ def adaptive(
     _validate.number("tau", tau, above=0)
 
     def init(params: Tree) -> AdaptiveState:
-        # In float32: squares of small updates vanish in narrower floats.
-        m = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+        # In float32 at least: squares of small updates vanish in narrower floats.
+        m = jax.tree.map(lambda p: _tree.wide(jnp.zeros_like(p)), params)
         return AdaptiveState(m, jax.tree.map(lambda p: jnp.full_like(p, tau**2), m))
 
     def update(
         gradient: Tree, state: AdaptiveState, params: Tree | None = None
     ) -> tuple[Tree, AdaptiveState]:
         # The gradient is -Delta, so that adding the returned update ascends Delta.
-        wide = jax.tree.map(lambda g: g.astype(jnp.float32), gradient)
+        wide = jax.tree.map(_tree.wide, gradient)
         m = jax.tree.map(lambda m, g: beta1 * m - (1 - beta1) * g, state.m, wide)
         v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, wide)
 

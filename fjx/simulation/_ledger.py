@@ -17,12 +17,15 @@ class Ledger(NamedTuple):
         delivered: ``i64[rounds]``, clients that sent a message, useful or not.
         measured: ``i64[rounds]``, bits that clients sent, where the length of a payload depends on
             the data; else None.
+        heard: ``i64[rounds]``, bits that were sent to clients, where the length of a broadcast depends
+            on the data; else None.
     """
 
     traffic: Traffic
     invited: np.ndarray
     delivered: np.ndarray
     measured: np.ndarray | None = None
+    heard: np.ndarray | None = None
 
     @property
     def uplink(self) -> int:
@@ -32,7 +35,7 @@ class Ledger(NamedTuple):
     @property
     def downlink(self) -> int:
         """Bits from the server to clients in all."""
-        return self.traffic.downlink * int(self.invited.sum())
+        return int(self._heard.sum())
 
     @property
     def cumulative_uplink(self) -> np.ndarray:
@@ -46,4 +49,8 @@ class Ledger(NamedTuple):
     @property
     def cumulative_downlink(self) -> np.ndarray:
         """Bits sent to clients up to and including each round: ``i64[rounds]``."""
-        return self.traffic.downlink * np.cumsum(self.invited)
+        return np.cumsum(self._heard)
+
+    @property
+    def _heard(self) -> np.ndarray:
+        return self.traffic.downlink * self.invited if self.heard is None else self.heard

@@ -16,6 +16,8 @@ import numpy as np
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Tree
 from fjx.data import FederatedData
+from fjx.privacy import Epsilon, Plan
+from fjx.privacy._claim import rounded_up
 from fjx.samplers import Sampler
 from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler
@@ -60,6 +62,7 @@ class Result(NamedTuple):
         diverged_at: the first round (from 1) after which the model was not finite or in which no
             client's message was; None if there is none.
         choice: what ``executor="auto"`` found; None if it was not asked.
+        privacy: the claim for the rounds that were run, if there was a plan.
     """
 
     params: Tree
@@ -70,6 +73,7 @@ class Result(NamedTuple):
     stopped: str
     diverged_at: int | None
     choice: Choice | None
+    privacy: Epsilon | None = None
 
 
 def simulate(
@@ -87,6 +91,7 @@ def simulate(
     stop: Callable[[Mapping[str, float]], bool] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
+    plan: Plan | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Runs an algorithm for some rounds, in compiled blocks of ``evaluate_every``.
@@ -119,6 +124,8 @@ def simulate(
         stop: given the scores of an evaluation, whether to stop.
         checkpoint: a folder, of this run alone; its newest checkpoint is resumed if there is one.
         on_nonfinite: ``"stop"`` after the block in which the run diverged, or ``"continue"``.
+        plan: from :func:`fjx.privacy.plan`; what differs from it is refused, and the result carries its
+            claim.
         progress: a bar on stderr; None means if stderr is a terminal.
 
     Returns:
@@ -129,6 +136,7 @@ def simulate(
         ValueError: a number or word is out of range; ``evaluate`` returns no scalars, or there is a
             ``stop`` without it; the checkpoint is of a run with another key, or whose state has other
             parts, shapes or dtypes.  That data and hyper-parameters are the same is the caller's.
+            Another aggregator, sampler or population than planned, or more rounds.
         MemoryError: a block of rounds would need more memory than there is; nothing has run.
 
     Examples:
@@ -153,6 +161,8 @@ def simulate(
     if stop is not None and evaluate is None:
         raise ValueError("stop looks at the scores of evaluate, which is None; give both")
     require_parts(algorithm, dataset, sampler)
+    if plan is not None:
+        plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
     slots = sampler.capacity(dataset.num_clients)  # raises if there are too few clients
@@ -213,18 +223,31 @@ def simulate(
             delivered=np.asarray(
                 history.rounds["participants"] + history.rounds["nonfinite"], np.int64
             ),
-            measured=_measured(history),
+            measured=_measured(history, "uplink_bytes"),
+            heard=_measured(history, "downlink_bytes"),
         ),
         seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
         choice=choice,
+        privacy=None if plan is None else _claim(plan, done, stopped),
     )
 
 
-def _measured(history: History) -> np.ndarray | None:
+def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
+    """What a plan claims for the rounds that were run."""
+    claim = plan.epsilon(rounds)
+    if stopped == "finished":
+        return claim
+    return claim.but(
+        "The run ended by itself, and when may tell of the data: what holds in any case is the planned "
+        f"epsilon = {rounded_up(plan.claim)} of {plan.rounds} rounds"
+    )
+
+
+def _measured(history: History, metric: str) -> np.ndarray | None:
     """Bits sent in each round, where they depend on the data."""
-    sent = history.rounds.get("uplink_bytes")
+    sent = history.rounds.get(metric)
     return None if sent is None else 8 * np.asarray(sent, np.int64)
 
 

@@ -211,31 +211,3 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
     a = 1 / (2 * omega + 1)
     gamma = min(1 / (L + L_hat * math.sqrt(40 * omega * (2 * omega + 1) / n)), a / (4 * mu))
     return Theory(gamma, 1 - gamma * mu, memory=a)
-
-
-def scaffnew(*, L_max: float, mu: float) -> Theory:
-    """Scaffnew: sum ||x_i - x*||^2 + (gamma / p)^2 sum ||h_i - grad f_i(x*)||^2, in each local step.
-
-    gamma = 1 / L_max, p = sqrt(mu / L_max), and the rate 1 - min(gamma mu, p^2) in each step, of which a
-    round has 1 / p in the mean.
-
-    Args:
-        L_max: the largest smoothness of an f_i.
-        mu: the least strong convexity of an f_i.
-
-    Returns:
-        A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
-
-    Raises:
-        ValueError: a number is out of range.
-
-    Examples:
-        >>> from fjx import theory
-        >>> theory.scaffnew(L_max=4.0, mu=1.0)
-        Theory(step_size=0.25, rate=0.75, memory=0.5, noise=0.0)
-
-    References:
-        Mishchenko, Malinovsky, Stich, Richtarik, ICML 2022 (arXiv:2202.09357), theorem 3.6.
-    """
-    positive(L_max=L_max, mu=mu)
-    return Theory(1 / L_max, 1 - mu / L_max, memory=math.sqrt(mu / L_max))

@@ -194,9 +194,10 @@ def sections(
             yield Section(leaf, leaf_width(leaf), count, only_if)
             continue
         if isinstance(leaf, Chosen):
-            yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
+            if not isinstance(leaf.which, Known):
+                yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
             for number, part in enumerate(leaf.parts):
-                yield from sections(part, None, (*only_if, (leaf.which, number)), coder)
+                yield from sections(part, None, (*only_if, (leaf.number, number)), coder)
             continue
         if isinstance(leaf, Known):
             continue

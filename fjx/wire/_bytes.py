@@ -27,8 +27,8 @@ from fjx._base import Stateful, Tree, TreeLike
 from fjx.wire._bits import Section, children, leaf_width, sections, write
 from fjx.wire._coders import from_numbers, read_integers
 from fjx.wire._pack import unpack
-from fjx.wire._payload import Payload, Structure
-from fjx.wire._trees import Chosen, without_known
+from fjx.wire._payload import ARRAYS, Payload, Structure
+from fjx.wire._trees import Chosen, is_known, without_known
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -60,8 +60,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
-    payload = without_known(payload)
-    schema = _schema(payload)
+    schema = _schema(without_known(payload))
     body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
 
@@ -99,9 +98,10 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
         data: a whole frame.
         like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
             payload of any other form is refused, and containers that bytes cannot describe (a
-            NamedTuple of yours, an equinox module) are restored.  A server should always give it:
-            the check sum finds accidents, not forgeries, and without ``like`` the shapes are those
-            that the sender claims.
+            NamedTuple of yours, an equinox module) are restored.  Where the receiver knows which of
+            several parts travels (:class:`Chosen` of a :class:`Known`), it must say so here.  A server
+            should always give it: the check sum finds accidents, not forgeries, and without ``like``
+            the shapes are those that the sender claims.
 
     Returns:
         The payload, on the default device.
@@ -120,8 +120,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
-    like = None if like is None else without_known(like)
-    expected = None if like is None else _schema(like)
+    expected = None if like is None else _schema(without_known(like))
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]
     if len(rest) < length or zlib.crc32(rest) != checksum:
@@ -173,8 +172,11 @@ def _form(schema: bytes) -> TreeLike:
 
 def _fill(form: TreeLike, body: memoryview) -> Tree:
     """``form`` with the contents of ``body``, whose length is checked before anything is read."""
-    # New structs, so that a leaf is known by its identity.
-    form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), form)
+    # New structs, so that a leaf is known by its identity; what the receiver knows stays as it is.
+    form = jax.tree.map(
+        lambda leaf: leaf if is_known(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        form, is_leaf=is_known,
+    )  # fmt: skip
     parts = list(sections(form))
     least = sum(section.room for section in parts if not section.varies)
     fixed = not any(section.varies for section in parts)
@@ -187,7 +189,7 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         dtype = np.dtype(leaf.dtype)
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise ValueError(f"it holds {dtype}, which JAX would narrow; set jax_enable_x64")
-        if any(int(read[id(which)]) != number for which, number in section.only_if):
+        if any(_number(which, read) != number for which, number in section.only_if):
             end, value = start, np.zeros(leaf.shape, dtype)
         elif section.count is None:
             value, end = _read(section, body, start, leaf.shape, dtype)
@@ -202,9 +204,22 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         start = end
     if start != len(body):
         raise ValueError(f"its body has {len(body)} bytes, its contents say {start}")
-    payload = jax.tree.unflatten(jax.tree.structure(form), leaves)
+    parts_of, structure = jax.tree.flatten(form, is_leaf=is_known)
+    contents = iter(leaves)
+    payload = structure.unflatten([p if is_known(p) else next(contents) for p in parts_of])
     _check(payload)
-    return payload
+    return without_known(payload)
+
+
+def _number(which: Any, read: dict[int, np.ndarray]) -> int:
+    """Which part travels: as was read, or as the receiver knows."""
+    number = read.get(id(which), which)
+    if not isinstance(number, ARRAYS):
+        raise ValueError(
+            "which part travels is for the receiver to know; give from_bytes a payload like the "
+            "expected one, whose Chosen.which is a Known of its number"
+        )
+    return int(number)
 
 
 def _read(
@@ -227,7 +242,7 @@ def _check(tree: Tree) -> None:
             part.check()
             # Of alternatives those that were not sent are zeros, which need not be sound.
             if isinstance(part, Chosen):
-                _check(part.parts[int(part.which)])
+                _check(part.parts[int(part.number)])
             else:
                 _check([child for _, child in children(part)])
 

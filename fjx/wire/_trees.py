@@ -144,18 +144,24 @@ class Chosen(Payload):
     """One of several payloads; the others are zeros, and do not travel.
 
     Attributes:
-        which: ``u8[]``, the number of the one that counts.
+        which: ``u8[]``, the number of the one that counts; a :class:`Known` of it, which costs nothing,
+            where the receiver knows, say from a coin that all toss alike.
         parts: a payload each.
     """
 
-    which: Array
+    which: Tree
     parts: tuple[Tree, ...]
+
+    @property
+    def number(self) -> Array:
+        """The number itself."""
+        return self.which.value if isinstance(self.which, Known) else self.which
 
     def check(self) -> None:
         """The choice is one of the parts."""
-        require_integers("Chosen.which", self.which, "u")
-        if isinstance(self.which, ARRAYS) and int(self.which) >= len(self.parts):
-            raise ValueError(f"Chosen has {len(self.parts)} parts, got number {int(self.which)}")
+        require_integers("Chosen.which", self.number, "u")
+        if isinstance(self.number, ARRAYS) and int(self.number) >= len(self.parts):
+            raise ValueError(f"Chosen has {len(self.parts)} parts, got number {int(self.number)}")
 
 
 @jax.tree_util.register_dataclass
@@ -188,6 +194,7 @@ class Known(Payload):
 
     Attributes:
         value: any arrays; None where the payload was read from bytes, until the receiver puts its own.
+            What decides what else is there, the receiver gives in the ``like`` of ``from_bytes``.
     """
 
     value: Tree
@@ -196,12 +203,13 @@ class Known(Payload):
         """Nothing was read."""
 
 
+def is_known(part: Tree) -> bool:
+    """Whether a part of a payload is the receiver's own."""
+    return isinstance(part, Known)
+
+
 def without_known(payload: Tree) -> Tree:
     """The payload as bytes have it: every :class:`Known` empty."""
-
-    def is_known(part: Tree) -> bool:
-        return isinstance(part, Known)
-
     return jax.tree.map(
         lambda part: Known(None) if is_known(part) else part, payload, is_leaf=is_known
     )

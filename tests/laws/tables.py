@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data
+from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data, privacy
 
 c = compressors
 
@@ -142,7 +142,7 @@ def squared_error(model, batch, key):
 
 def centred_error(model, batch, mask, key):
     """The error with features centred by the batch's mean; the state is its running mean."""
-    count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+    count = jnp.maximum(jnp.sum(mask, dtype=batch["x"].dtype), 1.0)
     mean = jnp.sum(jnp.where(mask[:, None], batch["x"], 0.0), axis=0) / count
     error = (batch["x"] - mean[None]) @ model.params["w"] + model.params["b"] - batch["y"]
     state = {"mean": 0.9 * model.state["mean"] + 0.1 * mean, "batches": model.state["batches"] + 1}
@@ -170,6 +170,18 @@ ALGORITHMS = {
     "dp_fedavg": (
         algorithms.dp_fedavg(
             squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort=4, **_local
+        ),
+        weights(),
+    ),
+    "dp_ftrl": (
+        algorithms.dp_ftrl(
+            squared_error,
+            strategy=privacy.honaker_tree(4),
+            clip_norm=0.3,
+            noise_multiplier=0.1,
+            cohort=4,
+            momentum=0.9,
+            **_local,
         ),
         weights(),
     ),

@@ -12,11 +12,10 @@ import dp_accounting
 import jax
 import numpy as np
 import pytest
-from dp_accounting.rdp import RdpAccountant
 from scipy import stats
 
 from fjx import privacy, samplers
-from fjx.privacy import accounting
+from fjx.privacy import _renyi
 
 
 def mechanism(noise_multiplier: float) -> privacy.Mechanism:
@@ -109,11 +108,11 @@ def test_renyi_divergences_of_poisson_rounds(order, published):
     log_choose = [math.log(math.comb(order, i)) for i in k]
     terms = log_choose + k * math.log(q) + (order - k) * math.log1p(-q) + (k * k - k) / 2
     closed_form = np.logaddexp.reduce(terms) / (order - 1)
-    _, count, (event,) = accounting._describe(
-        mechanism(1), ideal(q).subsampling, 7, "rdp", "add_or_remove_one", None
+    (run,) = privacy.Ledger().add(mechanism(1), ideal(q), rounds=7).runs
+    curve = _renyi.curve_of(run.release, "add_or_remove_one")
+    assert run.times * curve(np.array([float(order)]))[0] == pytest.approx(
+        7 * closed_form, rel=1e-6
     )
-    accountant = RdpAccountant([order]).compose(event, count)
-    assert accountant.rdp[0] == pytest.approx(7 * closed_form, rel=1e-6)
     assert closed_form == pytest.approx(published, rel=1e-8)
 
 

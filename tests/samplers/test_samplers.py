@@ -15,6 +15,7 @@ from scipy import stats
 from fjx import samplers
 
 poisson = importlib.import_module("fjx.samplers._poisson")
+slots = importlib.import_module("fjx.samplers._slots")
 
 SAMPLERS = {
     "uniform": samplers.uniform(4),
@@ -24,6 +25,15 @@ SAMPLERS = {
     "poisson, capped": samplers.poisson(0.5, cap=4),
     "full": samplers.full(),
     "cyclic": samplers.cyclic(3),
+    "cyclic poisson": samplers.cyclic_poisson(3, rate=0.4),
+    "balls in bins": samplers.balls_in_bins(4),
+    "min separation": samplers.min_separation(3, period=5),
+    "check-in": samplers.random_check_in(2, window=4),
+    "available": samplers.available(
+        lambda key, round, n: jax.random.bernoulli(jax.random.fold_in(key, round), 0.5, (n,)),
+        3,
+        separation=2,
+    ),
     "dropout": samplers.dropout(samplers.poisson(0.5, cap=4), 0.3),
 }
 NUM_CLIENTS = 10
@@ -112,7 +122,7 @@ def test_balls_fall_where_64_bits_say(n):
     words = rng.integers(0, 2**32, (2, 500), np.uint32)
     words[:, :4] = [[0, 0, 2**32 - 1, 2**32 - 1], [0, 2**32 - 1, 0, 2**32 - 1]]
     expected = [n * (int(high) << 32 | int(low)) >> 64 for high, low in words.T]
-    assert poisson._scale(*map(jnp.asarray, words), n).tolist() == expected
+    assert slots.scale(*map(jnp.asarray, words), n).tolist() == expected
 
 
 @pytest.mark.parametrize(("n", "rate"), [(50, 0.05), (1000, 1e-9), (10**7, 1e-4)])

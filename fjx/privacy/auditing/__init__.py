@@ -1,0 +1,31 @@
+"""Lower bounds on epsilon from attacks that were run: what an implementation leaks, whatever it claims.
+
+An upper bound is proved about the algorithm on paper; an audit looks at the program.  Canaries are put
+into the data, a score says how well each can be seen in what was released, and the scores bound epsilon
+from below.  A bound above the claim is a violation; one below it proves nothing::
+
+    canaries = auditing.canaries(key, message_like, count=1000, norm=clip_norm)
+    ...                                    # each takes part if its coin says so
+    scores = auditing.scores(released, canaries)
+    auditing.one_run(scores, took_part, delta=1e-5) > claimed
+"""
+
+from fjx.privacy.auditing._bound import LowerBound as LowerBound
+from fjx.privacy.auditing._canaries import canaries as canaries
+from fjx.privacy.auditing._canaries import scores as scores
+from fjx.privacy.auditing._one_run import one_run as one_run
+from fjx.privacy.auditing._runs import clopper_pearson as clopper_pearson
+from fjx.privacy.auditing._runs import gaussian_dp as gaussian_dp
+from fjx.privacy.auditing._separation import auroc as auroc
+from fjx.privacy.auditing._separation import tpr_at_fpr as tpr_at_fpr
+
+__all__ = [
+    "LowerBound",
+    "auroc",
+    "canaries",
+    "clopper_pearson",
+    "gaussian_dp",
+    "one_run",
+    "scores",
+    "tpr_at_fpr",
+]

@@ -1,0 +1,276 @@
+"""Cohorts that bound how often a client takes part: drawn at random, for balance and not for privacy."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key
+from fjx.samplers._slots import into_slots, numbers, slots_for
+from fjx.samplers._types import Sample, Sampler, Scheduled
+
+Choose = Callable[[Key, Array, int], Array]
+"""``(key of the run, round, num_clients) -> bool[num_clients]``, who comes."""
+
+
+def balls_in_bins(bins: int) -> Sampler:
+    """Each client in one random of ``bins`` rounds, and in the same one of every ``bins`` to come.
+
+    Shuffled blocks, but without a fixed size: a round has Binomial(n, 1 / bins) clients, and capacity is
+    as that of :func:`poisson`.
+
+    Guarantees: two rounds of a client are a multiple of ``bins`` apart; bins of different clients are
+        independent; while nothing is truncated every client takes part once in ``bins`` rounds.
+
+    Args:
+        bins: the period, at least 1.
+
+    Returns:
+        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``.  The amplification that is known of
+        it needs Monte Carlo and is not claimed.
+
+    Raises:
+        TypeError: ``bins`` is not a Python integer.
+        ValueError: ``bins`` is below 1.
+
+    Examples:
+        >>> import jax
+        >>> sampler = balls_in_bins(3)
+        >>> first, again = (sampler.sample(jax.random.key(0), t, 9).ids for t in (1, 4))
+        >>> sorted(first.tolist()) == sorted(again.tolist())
+        True
+
+    References:
+        Chua, Ghazi, Harrison, Leeman, Kamath, Kumar, Manurangsi, Sinha, Zhang, *Balls-and-Bins Sampling
+        for DP-SGD*, AISTATS 2025 (arXiv:2412.16802).
+    """
+    bins = _validate.static_integer("bins", bins, at_least=1)
+
+    def choose(key: Key, round: Array, num_clients: int) -> Array:
+        return numbers(key, num_clients, bins) == round % bins
+
+    words = f"a random one of {bins} rounds, the same in every turn"
+    return _sampler(
+        choose,
+        lambda num_clients: slots_for(num_clients, 1 / bins),
+        Scheduled(words, bins, lambda rounds: -(-rounds // bins)),
+    )
+
+
+def min_separation(separation: int, *, period: int) -> Sampler:
+    """Each client at a random place of each ``period`` rounds, and never twice in ``separation`` rounds.
+
+    A client has a random phase, fixed for the run; by its clock t + phase it takes part once in each
+    L = ``period`` rounds, at a random one of the first L - b + 1 of them, b = ``separation``.  No
+    history is looked at: time and memory are O(n).
+
+    Guarantees: gaps are b to 2 L - b; a client is in a given round with probability 1 / L; clients are
+        independent; capacity is as that of :func:`poisson` of this rate.
+
+    Args:
+        separation: b, at least 1.
+        period: L, at least b.  With L = b a client's rounds are L apart, exactly.
+
+    Returns:
+        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: for mechanisms with correlated
+        noise; privacy is not amplified.
+
+    Raises:
+        TypeError: not Python integers.
+        ValueError: ``separation`` is below 1 or above ``period``.
+
+    Examples:
+        >>> import jax
+        >>> from fjx import privacy
+        >>> sampler = min_separation(3, period=5)
+        >>> [t for t in range(20) if 0 in sampler.sample(jax.random.key(0), t, 4).ids.tolist()]
+        [1, 4, 11, 15]
+        >>> privacy.participation(sampler, rounds=20)
+        Participation(rounds=20, separation=3, most=5)
+
+    References:
+        Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
+        Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), for
+        b-min-separated participation.
+    """
+    separation = _validate.static_integer("separation", separation, at_least=1)
+    period = _validate.static_integer("period", period, at_least=separation)
+
+    def choose(key: Key, round: Array, num_clients: int) -> Array:
+        key_phase, key_place = (jax.random.fold_in(key, i) for i in range(2))
+        time = round + numbers(key_phase, num_clients, period)
+        turn = round // period
+
+        def place(turn: Array) -> Array:
+            return numbers(
+                jax.random.fold_in(key_place, turn), num_clients, period - separation + 1
+            )
+
+        own = jnp.where(time // period == turn, place(turn), place(turn + 1))
+        return time % period == own
+
+    words = f"once in {period} rounds, {separation} rounds or more apart"
+    # T rounds touch (T + L - 2) // L + 1 turns of a clock, at most.
+    return _sampler(
+        choose,
+        lambda num_clients: slots_for(num_clients, 1 / period),
+        Scheduled(words, separation, lambda rounds: -(-(rounds - 1) // period) + (rounds > 0)),
+    )
+
+
+def random_check_in(size: int, *, window: int) -> Sampler:
+    """Each client comes in a random round of each window; the server takes ``size`` of those who came.
+
+    Which ones is uniformly random.  Those turned away are counted in ``truncated``, and come again in
+    the next window.
+
+    Guarantees: a client takes part at most once in each ``window`` rounds from a multiple of it on; no
+        coordination: when a client comes depends on itself alone.
+
+    Args:
+        size: the most clients of a round, at least 1.
+        window: how many rounds a client chooses from, at least 1.
+
+    Returns:
+        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: a release for each window, not
+        amplified.  The amplification of the paper is that of noise which clients add themselves.
+
+    Raises:
+        TypeError: not Python integers.
+        ValueError: below 1.
+
+    Examples:
+        >>> import jax
+        >>> sampler = random_check_in(2, window=5)
+        >>> sample = sampler.sample(jax.random.key(0), 0, 20)
+        >>> sample.ids.tolist(), int(sample.truncated)
+        ([7, 0], 3)
+
+    References:
+        Balle, Kairouz, McMahan, Thakkar, Thakurta, *Privacy Amplification via Random Check-Ins*, NeurIPS
+        2020 (arXiv:2007.06605).
+    """
+    size = _validate.static_integer("size", size, at_least=1)
+    window = _validate.static_integer("window", window, at_least=1)
+
+    def choose(key: Key, round: Array, num_clients: int) -> Array:
+        turn = jax.random.fold_in(key, round // window)
+        return numbers(turn, num_clients, window) == round % window
+
+    words = f"at most {size} of those who come, each in a random round of every {window}"
+    return _sampler(
+        choose, lambda num_clients: size, Scheduled(words, 1, lambda rounds: -(-rounds // window))
+    )
+
+
+def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: int = 1) -> Sampler:
+    """``size`` random ones of the clients that are there.
+
+    Who is there depends on the time of day, on batteries and on habits: it is no chance that privacy
+    could hide in.  That a client was there counts as public, and no epsilon covers it.
+
+    Guarantees: nobody who is not there; all who are if they are at most ``size``; else a uniformly
+        random subset.  With ``separation`` b > 1 a client has a random one of b turns, fixed for the
+        run, and is asked in its turn only: its rounds are multiples of b apart.
+
+    Args:
+        schedule: a trace ``bool[rounds, clients]``, which begins again after its last round; or
+            ``(key of the run, round, num_clients) -> bool[num_clients]``, traced.
+        size: the most clients of a round, at least 1.
+        separation: b, at least 1.
+
+    Returns:
+        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: a client takes part as often as its
+        turns come, or as often as its trace says it is there, if that is less; not amplified.
+
+    Raises:
+        TypeError: not Python integers; a schedule that is neither, or a trace that is not of bools.
+        ValueError: below 1; an empty trace; from sampling, a trace of another population.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from fjx import privacy
+        >>> trace = np.array([[True, True, False], [False, True, True]])
+        >>> sampler = available(trace, 2)
+        >>> [sorted(sampler.sample(jax.random.key(0), t, 3).ids.tolist()) for t in range(3)]
+        [[0, 1], [1, 2], [0, 1]]
+        >>> privacy.participation(sampler, rounds=3)
+        Participation(rounds=3, separation=1, most=3)
+
+    References:
+        Bonawitz et al., *Towards Federated Learning at Scale: System Design*, MLSys 2019
+        (arXiv:1902.01046); Kairouz, McMahan, Song, Thakkar, Thakurta, Xu, *Practical and Private (Deep)
+        Learning Without Sampling or Shuffling*, ICML 2021 (arXiv:2103.00039).
+    """
+    size = _validate.static_integer("size", size, at_least=1)
+    separation = _validate.static_integer("separation", separation, at_least=1)
+    trace = None if callable(schedule) else _trace(schedule)
+    there = schedule if callable(schedule) else _played(_trace(schedule))
+
+    def choose(key: Key, round: Array, num_clients: int) -> Array:
+        key_turn, key_there = (jax.random.fold_in(key, i) for i in range(2))
+        present = there(key_there, round, num_clients)
+        if separation == 1:
+            return present
+        return present & (numbers(key_turn, num_clients, separation) == round % separation)
+
+    def most(rounds: int) -> int:
+        if trace is None:
+            return rounds
+        times, rest = divmod(rounds, len(trace))
+        return int((times * trace.sum(0) + trace[:rest].sum(0)).max(initial=0))
+
+    words = f"at most {size} of those available"
+    if separation > 1:
+        words += f", each in one of {separation} turns"
+    sampler = _sampler(choose, lambda num_clients: size, Scheduled(words, separation, most))
+
+    def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
+        # Who was there and not asked has not been drawn.
+        drawn = sampler.sample(key, round, num_clients)
+        return drawn._replace(truncated=jnp.zeros((), jnp.int32))
+
+    return sampler._replace(sample=sample)
+
+
+def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Scheduled) -> Sampler:
+    """A sampler of those whom ``choose`` chooses."""
+
+    def capacity(num_clients: int) -> int:
+        return slots(_validate.static_integer("num_clients", num_clients, at_least=1))
+
+    def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
+        _validate.key("key", key)
+        key_choose, key_keep = (jax.random.fold_in(key, i) for i in range(2))
+        chosen = choose(key_choose, jnp.asarray(round, jnp.int32), num_clients)
+        everybody = jnp.arange(num_clients, dtype=jnp.int32)
+        key_keep = jax.random.fold_in(key_keep, round)
+        return into_slots(key_keep, everybody, chosen, capacity(num_clients), num_clients)
+
+    return Sampler(sample, capacity, subsampling)
+
+
+def _trace(schedule: Array | np.ndarray) -> np.ndarray:
+    trace = np.asarray(schedule)
+    if trace.ndim != 2 or trace.dtype != bool:
+        raise TypeError(
+            "schedule must be a function or an array bool[rounds, clients], got "
+            f"{trace.dtype}{list(trace.shape)}"
+        )
+    if not trace.size:
+        raise ValueError(f"schedule must have rounds and clients, got shape {trace.shape}")
+    return trace
+
+
+def _played(trace: np.ndarray) -> Choose:
+    def there(key: Key, round: Array, num_clients: int) -> Array:
+        if num_clients != trace.shape[1]:
+            raise ValueError(
+                f"schedule has a column for each of {trace.shape[1]} clients, and there are "
+                f"{num_clients}; give a trace of as many"
+            )
+        return jnp.asarray(trace)[round % len(trace)]
+
+    return there

@@ -1,0 +1,283 @@
+"""Plans: what they build, what they refuse to run, and what a run may then claim."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fjx
+from fjx import aggregators, privacy, samplers
+
+CLIENTS = 40
+DATASET = fjx.data.from_clients([jnp.full((2,), float(i)) for i in range(CLIENTS)])
+GIVEN = {
+    "num_clients": CLIENTS,
+    "rounds": 6,
+    "delta": 1e-4,
+    "cohort": 10,
+    "clip_norm": 0.5,
+    "method": "rdp",
+}
+PLAN = privacy.plan(noise_multiplier=2.0, **GIVEN)
+
+
+def loss_fn(w, x, key):
+    return jnp.mean((w - x) ** 2)
+
+
+def algorithm(aggregator):
+    return fjx.algorithms.fedavg(loss_fn, client_lr=0.1, batch_size=2, aggregator=aggregator)
+
+
+def simulate(plan, aggregator=None, sampler=None, dataset=DATASET, rounds=6, **how):
+    return fjx.simulate(
+        jax.random.key(0),
+        algorithm(plan.aggregator if aggregator is None else aggregator),
+        jnp.zeros(()),
+        dataset,
+        sampler=plan.sampler if sampler is None else sampler,
+        rounds=rounds,
+        plan=plan,
+        **how,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# What is built
+# --------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_meets_its_target_with_the_parts_it_names():
+    plan = privacy.plan(epsilon=1.5, **GIVEN)
+    assert plan.sampler.subsampling.rate == 0.25
+    assert plan.denominator == 10
+    how = {"rounds": 6, "delta": 1e-4, "method": "rdp", "num_clients": CLIENTS}
+    assert plan.claim == privacy.epsilon(plan.mechanism, plan.sampler, **how) <= 1.5
+    less = privacy.gaussian(
+        clip_norm=0.5, noise_multiplier=plan.mechanism.noise_multiplier * (1 - 1e-3)
+    )
+    assert privacy.epsilon(less, plan.sampler, **how) > 1.5
+    assert plan.mechanism.sensitivity("add_or_remove_one") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("sampler", "cohort", "denominator"),
+    [
+        (samplers.full(), None, 40),
+        (samplers.cyclic(3), None, 40 / 3),
+        (samplers.poisson(0.5), None, 20),
+        (samplers.cyclic_poisson(4, rate=0.5), None, 5),
+        (samplers.uniform(7), None, 7),
+        (samplers.poisson(0.5), 9, 9),
+        (samplers.balls_in_bins(4), 10, 10),
+    ],
+)
+def test_the_denominator_is_the_expected_cohort(sampler, cohort, denominator):
+    given = {**GIVEN, "cohort": cohort, "noise_multiplier": 2.0}
+    assert privacy.plan(sampler=sampler, **given).denominator == pytest.approx(denominator)
+
+
+def test_correlated_mechanisms_are_planned_by_their_participation():
+    def make(z):
+        correlated = privacy.gaussian(clip_norm=1.0, noise_multiplier=z)
+        return correlated._replace(correlation=lambda often: often.most**0.5)
+
+    given = {**GIVEN, "clip_norm": None, "sampler": samplers.min_separation(2, period=4)}
+    plan = privacy.plan(mechanism=make, epsilon=3.0, **given)
+    two = privacy.gaussian(clip_norm=1.0, noise_multiplier=plan.mechanism.noise_multiplier)
+    alike = privacy.epsilon(two, samplers.full(), rounds=3, delta=1e-4, method="rdp")
+    assert 2.9 < plan.claim <= 3.0
+    assert plan.claim == pytest.approx(float(alike), rel=1e-9)
+
+
+def test_examples_are_protected_under_replacement():
+    plan = privacy.plan(noise_multiplier=2.0, unit="example", **{**GIVEN, "method": "pld"})
+    assert (plan.relation, plan.claim.unit) == ("replace_one", "example")
+    assert plan.claim > PLAN.claim
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"delta": 1 / CLIENTS}, ValueError, "delta must be below 1 / num_clients = 0.025"),
+        ({"epsilon": 1.0}, ValueError, "give either epsilon or noise_multiplier, got both"),
+        ({"noise_multiplier": None}, ValueError, "epsilon or noise_multiplier, got neither"),
+        ({"clip_norm": None}, ValueError, "give either clip_norm or mechanism, got neither"),
+        ({"cohort": None}, ValueError, "give cohort, the expected number"),
+        ({"cohort": 41}, ValueError, "cohort must be .* at most 40"),
+        ({"rounds": 0}, ValueError, "rounds must be at least 1"),
+        ({"cohort": None, "sampler": samplers.balls_in_bins(3)}, ValueError, "cohort is needed"),
+        ({"sampler": samplers.uniform(5), "method": "pld"}, ValueError, "method='rdp'"),
+        ({"sampler": 0.1}, TypeError, "sampler must be a fjx Sampler"),
+        (
+            {"unit": "example", "relation": "add_or_remove_one"},
+            ValueError,
+            "moves the sum by twice.*relation='replace_one'",
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_refused(changed, error, message):
+    with pytest.raises(error, match=message):
+        privacy.plan(**{**GIVEN, "noise_multiplier": 2.0, **changed})
+
+
+# --------------------------------------------------------------------------------------------------
+# What is refused
+# --------------------------------------------------------------------------------------------------
+
+WEAKER = aggregators.private(privacy.gaussian(clip_norm=0.5, noise_multiplier=0.1), 10)
+
+
+@pytest.mark.parametrize(
+    ("swapped", "message"),
+    [
+        ({"aggregator": WEAKER}, "aggregator is not the plan's.*aggregator=plan.aggregator"),
+        ({"aggregator": aggregators.mean()}, "aggregator is not the plan's"),
+        (
+            {"aggregator": aggregators.rotated(PLAN.aggregator)},
+            r"aggregator=lambda mechanism, denom",
+        ),
+        ({"aggregator": PLAN.aggregator._replace(encode=None)}, "aggregator is not the plan's"),
+        (
+            {"sampler": samplers.full()},
+            r"is Full\(\), and Poisson\(rate=0.25.*sampler=plan.sampler",
+        ),
+        ({"sampler": samplers.poisson(0.26)}, "the sampler is Poisson"),
+        ({"rounds": 7}, "7 rounds are asked for.*and 6 were planned.*rounds=7"),
+        (
+            {"dataset": fjx.data.from_clients([jnp.ones(2)] * 41)},
+            "has 41 clients, and 40 were planned: plan with num_clients=41",
+        ),
+    ],
+)
+def test_a_run_with_swapped_parts_is_refused(swapped, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(PLAN, **swapped)
+
+
+def test_an_algorithm_that_was_not_composed_is_refused():
+    unknown = algorithm(PLAN.aggregator)._replace(aggregator=None)
+    with pytest.raises(ValueError, match="aggregator is not the plan's"):
+        PLAN.check(unknown, PLAN.sampler, num_clients=CLIENTS, rounds=1)
+
+
+def test_what_is_planned_is_accepted():
+    dropping = samplers.dropout(PLAN.sampler, 0.1)
+    PLAN.check(algorithm(PLAN.aggregator), dropping, num_clients=CLIENTS, rounds=6)
+    around = privacy.plan(
+        noise_multiplier=2.0,
+        aggregator=lambda m, d: aggregators.rotated(aggregators.private(m, d)),
+        **GIVEN,
+    )
+    around.check(algorithm(around.aggregator), around.sampler, num_clients=CLIENTS, rounds=6)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is claimed
+# --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def checkpointed(folder):
+    return simulate(PLAN, rounds=2, checkpoint=folder, evaluate_every=2, progress=False)
+
+
+def test_a_result_claims_the_rounds_that_ran(tmp_path):
+    first = checkpointed(tmp_path)
+    assert first.privacy == PLAN.epsilon(2) < PLAN.claim
+    assert first.privacy.rounds == 2
+    with pytest.raises(ValueError, match="those of a checkpoint included, and 6 were planned"):
+        simulate(PLAN, rounds=8, checkpoint=tmp_path, progress=False)
+    last = simulate(PLAN, rounds=6, checkpoint=tmp_path, evaluate_every=2, progress=False)
+    assert last.privacy is PLAN.claim
+    assert "not the metrics of a round, which are without noise" in str(last.privacy)
+
+
+def test_a_run_that_ends_by_itself_says_so():
+    result = simulate(
+        PLAN,
+        evaluate=lambda w: {"w": w},
+        evaluate_every=2,
+        stop=lambda scores: True,
+        progress=False,
+    )
+    assert (result.stopped, result.privacy.rounds) == ("early", 2)
+    assert float(result.privacy) == float(PLAN.epsilon(2))
+    assert "what holds in any case is the planned epsilon" in result.privacy.caveats[-1]
+
+
+def test_without_a_plan_nothing_is_claimed():
+    result = fjx.simulate(
+        jax.random.key(0),
+        algorithm(aggregators.mean()),
+        jnp.zeros(()),
+        DATASET,
+        sampler=samplers.full(),
+        rounds=1,
+        progress=False,
+    )
+    assert result.privacy is None
+
+
+# --------------------------------------------------------------------------------------------------
+# Reports
+# --------------------------------------------------------------------------------------------------
+
+
+def test_a_report_has_a_row_for_each_claim_and_all_that_must_be_told():
+    report = PLAN.report(points=3)
+    assert [claim.rounds for claim in report.claims] == [2, 4, 6]
+    assert list(report.claims) == sorted(report.claims)
+    assert float(report.claims[-1]) == float(PLAN.claim)
+    text = str(report)
+    for told in ("client", "add-or-remove-one", "Poisson rate 0.25", "2 times the sensitivity 0.5"):
+        assert told in text
+    for told in ("0.0001", "RDP", "without noise", "several clients", "ledger", "last bits"):
+        assert told in text
+    for claim in report.claims:
+        assert f"{claim.rounds}  " in text
+    without = privacy.report(PLAN.mechanism, PLAN.sampler, rounds=1, delta=1e-4, method="rdp")
+    assert "num_clients, which was not given" in str(without)
+
+
+def test_a_report_is_drawn():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    report = PLAN.report(points=3)
+    axes = report.plot()
+    (line,) = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), [2, 4, 6])
+    np.testing.assert_array_equal(line.get_ydata(), np.array(report.claims, float))
+    assert "0.0001" in axes.get_ylabel()
+    assert report.plot(axes) is axes
+    pyplot.close("all")
+
+
+# --------------------------------------------------------------------------------------------------
+# A deployment's noise in a simulation
+# --------------------------------------------------------------------------------------------------
+
+
+def test_rescaled_noise_is_that_of_the_deployment_on_the_mean():
+    def make(z):
+        return privacy.gaussian(clip_norm=0.5, noise_multiplier=z)
+
+    both = privacy.rescaled(make, noise_multiplier=3.0, simulated=20, deployed=1000)
+    nothing = privacy.Contribution(jnp.zeros(3), jnp.int32(0), jnp.int32(0), jnp.zeros(()))
+
+    def noise_of_mean(mechanism, cohort):
+        return mechanism.release(jax.random.key(1), nothing, ())[0] / cohort
+
+    small = noise_of_mean(both.simulation, both.simulated)
+    np.testing.assert_allclose(small, noise_of_mean(both.deployment, both.deployed), rtol=1e-6)
+    how = {"rounds": 5, "delta": 1e-6, "method": "rdp"}
+    claim = both.epsilon(samplers.poisson(0.01), **how)
+    assert claim == privacy.epsilon(make(3.0), samplers.poisson(0.01), **how)
+    assert "deployment with cohorts of 1000 clients, and not of the simulation" in str(claim)
+    assert privacy.epsilon(both.simulation, samplers.poisson(0.01), **how) > 100 * claim
+    with pytest.raises(ValueError, match="deployed must be at least 20"):
+        privacy.rescaled(make, noise_multiplier=3.0, simulated=20, deployed=19)

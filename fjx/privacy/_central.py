@@ -29,8 +29,7 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
         only; its standard deviation is sqrt(2) z C; z = 0 adds nothing.
 
     Args:
-        clip_norm: C > 0, of the L1 norm; may be traced.  Or a :class:`Bound` in the L1 norm, whose radius
-            is C.
+        clip_norm: C > 0, of the L1 norm; may be traced.  Or a :class:`Bound` in that norm, of radius C.
         noise_multiplier: z >= 0, the *scale* b in units of C; may be traced.
 
     Returns:

@@ -120,3 +120,40 @@ def poisson_binomial(
     others = (logs((shares - 1) * trials, p) for p in (low, 1 - low))
     bases = [(plus(o, logs(trials, 1 - low)), plus(o, logs(trials, other))) for o in others]
     return np.vectorize(divergence, otypes=[float])
+
+
+def fixed_size_bound(curve: Curve, rate: float) -> Curve:
+    """Any curve under replace-one, on cohorts of a fixed size of which a client is at a given rate.
+
+    With q the rate and e that of the mechanism, at integers a >= 2,
+
+    (a - 1) e'(a) <= log(1 + q^2 C(a, 2) min(4 (exp(e(2)) - 1), 2 exp(e(2)))
+    + 2 sum_{j=3}^a q^j C(a, j) exp((j - 1) e(j))).
+
+    References:
+        Wang, Balle, Kasiviswanathan, AISTATS 2019 (arXiv:1808.00087), theorem 9.
+    """
+
+    def bound(orders: np.ndarray) -> np.ndarray:
+        from scipy import special
+
+        whole = (orders == np.round(orders)) & (orders >= 2)
+        result = np.full(orders.shape, np.inf)
+        if not whole.any():
+            return result
+        every = np.arange(2, int(orders[whole].max()) + 1)
+        each = np.asarray(curve(every.astype(np.float64)), np.float64)
+        weights = math.log(2) + (every - 1) * each
+        with np.errstate(divide="ignore"):
+            weights[0] = min(
+                math.log(2) + each[0], math.log(4) + special.logsumexp([each[0], 0], b=[1, -1])
+            )
+        for i in np.flatnonzero(whole):
+            a = int(orders[i])
+            j = every[: a - 1]
+            log_choose = -np.log(a + 1) - special.betaln(a - j + 1, j + 1)
+            terms = log_choose + j * math.log(rate) + weights[: a - 1]
+            result[i] = special.logsumexp(np.append(terms, 0.0)) / (a - 1)
+        return result
+
+    return bound

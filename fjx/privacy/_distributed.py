@@ -46,7 +46,8 @@ class DistributedMechanism(NamedTuple):
 
     It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
     claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
-    noise only.
+    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts it on cohorts
+    of a fixed size and not on random ones (``poisson``).
 
     Attributes:
         encode: ``(key, vector) -> Encoded``, on the client.

@@ -46,8 +46,8 @@ class DistributedMechanism(NamedTuple):
 
     It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
     claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
-    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts it on cohorts
-    of a fixed size and not on random ones (``poisson``).
+    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts for it on
+    cohorts of a fixed size, and refuses random ones.
 
     Attributes:
         encode: ``(key, vector) -> Encoded``, on the client.

@@ -350,7 +350,7 @@ def test_a_round_of_training_is_the_same_to_the_bit_in_any_chunks():
     dataset = data.from_clients([{"x": jnp.full((2, 3), float(i))} for i in range(5)])
 
     def loss_fn(params, batch, key):
-        return jnp.mean((params["w"] - batch["x"]) ** 2)
+        return jnp.mean((params["w"][None] - batch["x"]) ** 2)
 
     algorithm = compose(
         client=clients.local_sgd(loss_fn, optax.sgd(0.1), epochs=1, batch_size=2),

@@ -25,8 +25,8 @@ class _Share(NamedTuple):
 def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> Aggregator:
     r"""The sum of integers mod 2^b that carry their own noise, over a fixed number.
 
-    message = gamma (sum_i c_i mod 2^b around zero) / ``denominator``, with c_i the clipped, rounded and
-    noised message of client i.  Within :func:`rotated` messages are flat and lose nothing to the range::
+    message = decode(sum_i c_i mod 2^b) / ``denominator``, with c_i the clipped, rounded and noised
+    message of client i.  Within :func:`rotated` messages are flat and lose nothing to the range::
 
         aggregators.rotated(aggregators.distributed(mechanism, denominator=100))
         aggregators.rotated(aggregators.shared_rand_k(0.1, aggregators.distributed(...)))
@@ -66,8 +66,8 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         >>> a = aggregators.distributed(mechanism, denominator=2)
         >>> x = jnp.array([1.5, -2.0])
         >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(2))
-        >>> share = a.contribute(jax.random.key(1), x, jnp.float32(1), public)
-        >>> share.codes.tolist(), wire.bits(a.encode(jax.random.key(1), x, public))
+        >>> share = jax.jit(a.contribute)(jax.random.key(1), x, jnp.float32(1), public)
+        >>> share.codes.tolist(), wire.bits(jax.eval_shape(a.encode, jax.random.key(1), x, public))
         ([3, 252], 16)
         >>> total = jax.tree.map(lambda s: 2 * s, share)
         >>> a.finish(None, total, public)[0].tolist()
@@ -115,7 +115,7 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
     def finish(key: Key, total: _Share, public: Public) -> tuple[Tree, Tree, Metrics]:
         factor = 1 / jnp.asarray(denominator, jnp.float32)
         enough = total.clients >= mechanism.least
-        message = jnp.where(enough, mechanism.decode(total.codes) * factor, 0.0)
+        message = jnp.where(enough, mechanism.decode(total.codes, total.clients) * factor, 0.0)
         present = total.clients.astype(jnp.float32)
         metrics = {
             "unnoised_clipped": total.clipped.astype(jnp.float32) / jnp.maximum(present, 1),

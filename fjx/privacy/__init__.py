@@ -12,12 +12,15 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
 from fjx.privacy import auditing as auditing
 from fjx.privacy._adaptive import AdaptiveState as AdaptiveState
 from fjx.privacy._adaptive import adaptive_gaussian as adaptive_gaussian
+from fjx.privacy._binomial import poisson_binomial as poisson_binomial
 from fjx.privacy._bounds import by_l1_norm as by_l1_norm
 from fjx.privacy._bounds import by_linf_norm as by_linf_norm
 from fjx.privacy._bounds import normalized as normalized
 from fjx.privacy._calibrate import calibrate as calibrate
 from fjx.privacy._calibrate import calibrate_rate as calibrate_rate
 from fjx.privacy._calibrate import calibrate_rounds as calibrate_rounds
+from fjx.privacy._central import discrete_gaussian as discrete_gaussian
+from fjx.privacy._central import laplace as laplace
 from fjx.privacy._claim import Epsilon as Epsilon
 from fjx.privacy._claim import Method as Method
 from fjx.privacy._claim import Unit as Unit
@@ -104,6 +107,7 @@ __all__ = [
     "calibrate_rounds",
     "clip_by_global_norm",
     "correlated",
+    "discrete_gaussian",
     "distributed_gaussian",
     "distributed_skellam",
     "epsilon",
@@ -111,6 +115,7 @@ __all__ = [
     "gaussian",
     "grouped",
     "honaker_tree",
+    "laplace",
     "local_gaussian",
     "local_laplace",
     "noise_matrix",
@@ -119,6 +124,7 @@ __all__ = [
     "optimal_coefficients",
     "participation",
     "plan",
+    "poisson_binomial",
     "prefix_error",
     "priv_unit",
     "randomized_response",

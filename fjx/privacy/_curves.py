@@ -84,3 +84,76 @@ def skellam(l2: float, l1: float, *, variance: float) -> Curve:
         return np.where(known, orders * l2**2 / (2 * variance) + excess, np.inf)
 
     return rdp
+
+
+def poisson_binomial(
+    low: float, other: float, *, trials: int, shares: int, dimension: int
+) -> Curve:
+    """Sums of Binomial(m, p_i), where one client's p moves between 1 - low and ``other``.
+
+    The largest divergence D_a between the two sums, either way around, where all others have p = low or
+    all have 1 - low; times d.  A Bernoulli variable of any p in between is one of the two at random, and
+    divergence is quasi-convex, so that the worst case is some number of trials at each end.  That it is
+    all at one end was found by searching all numbers, for all small n and m.
+
+    References:
+        Chen, Ozgur, Kairouz, ICML 2022 (arXiv:2207.09916), for the reduction to the ends.
+    """
+    from scipy import special, stats
+
+    def logs(count: int, p: float) -> np.ndarray:
+        return stats.binom.logpmf(np.arange(count + 1), count, p)
+
+    def plus(others: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """The logarithm of a convolution, which no probability is too small for."""
+        padded = np.pad(others, len(own) - 1, constant_values=-np.inf)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, len(own))
+        return special.logsumexp(windows + own[::-1], axis=1)
+
+    def divergence(order: float) -> float:
+        if order <= 1:
+            return math.inf
+        pairs = [(p, q) for b in bases for p, q in (b, b[::-1])]
+        sums = [special.logsumexp(order * p + (1 - order) * q) for p, q in pairs]
+        return max(0.0, dimension * max(sums) / (order - 1))
+
+    others = (logs((shares - 1) * trials, p) for p in (low, 1 - low))
+    bases = [(plus(o, logs(trials, 1 - low)), plus(o, logs(trials, other))) for o in others]
+    return np.vectorize(divergence, otypes=[float])
+
+
+def fixed_size_bound(curve: Curve, rate: float) -> Curve:
+    """Any curve under replace-one, on cohorts of a fixed size of which a client is at a given rate.
+
+    With q the rate and e that of the mechanism, at integers a >= 2,
+
+    (a - 1) e'(a) <= log(1 + q^2 C(a, 2) min(4 (exp(e(2)) - 1), 2 exp(e(2)))
+    + 2 sum_{j=3}^a q^j C(a, j) exp((j - 1) e(j))).
+
+    References:
+        Wang, Balle, Kasiviswanathan, AISTATS 2019 (arXiv:1808.00087), theorem 9.
+    """
+
+    def bound(orders: np.ndarray) -> np.ndarray:
+        from scipy import special
+
+        whole = (orders == np.round(orders)) & (orders >= 2)
+        result = np.full(orders.shape, np.inf)
+        if not whole.any():
+            return result
+        every = np.arange(2, int(orders[whole].max()) + 1)
+        each = np.asarray(curve(every.astype(np.float64)), np.float64)
+        weights = math.log(2) + (every - 1) * each
+        with np.errstate(divide="ignore"):
+            weights[0] = min(
+                math.log(2) + each[0], math.log(4) + special.logsumexp([each[0], 0], b=[1, -1])
+            )
+        for i in np.flatnonzero(whole):
+            a = int(orders[i])
+            j = every[: a - 1]
+            log_choose = -np.log(a + 1) - special.betaln(a - j + 1, j + 1)
+            terms = log_choose + j * math.log(rate) + weights[: a - 1]
+            result[i] = special.logsumexp(np.append(terms, 0.0)) / (a - 1)
+        return result
+
+    return bound

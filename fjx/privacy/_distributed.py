@@ -46,16 +46,18 @@ class DistributedMechanism(NamedTuple):
 
     It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
     claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
-    noise only.
+    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts for it on
+    cohorts of a fixed size, and refuses random ones.
 
     Attributes:
         encode: ``(key, vector) -> Encoded``, on the client.
-        decode: ``(sum) -> f32[d]``, of the sum of codes mod 2^b, in the units of messages.
+        decode: ``(sum, clients) -> f32[d]``, of the sum of so many clients' codes mod 2^b, in the units
+            of messages.
         bits: b.
         dimension: d, the most coordinates that a vector may have.
         clients: n, the most clients whose codes are added.
         least: the fewest, below which nothing is released.
-        variance: of the noise of one client, in the units of messages.
+        variance: of the noise of one client, in the units of messages, or the most that it may be.
         noise_multiplier: z, the deviation of the noise that is sure to be there, in units of C.
         sensitivity: ``(relation) -> float``, how far the rounded sum moves between neighbours: a client
             whose message becomes zero, or another one.  It adds its noise in either case.
@@ -64,7 +66,7 @@ class DistributedMechanism(NamedTuple):
     """
 
     encode: Callable[[Key, Array], Encoded]
-    decode: Callable[[Array], Array]
+    decode: Callable[[Array, Array], Array]
     bits: int
     dimension: int
     clients: int
@@ -136,8 +138,8 @@ def distributed_gaussian(
         ...     bits=16, clients=100, dimension=1024)
         >>> x = jnp.full(1024, 1 / 32)
         >>> keys = jax.random.split(jax.random.key(0), 100)
-        >>> codes = jax.vmap(lambda key: mechanism.encode(key, x).codes)(keys)
-        >>> total = mechanism.decode(codes.sum(0, dtype=jnp.uint32))  # sums wrap, and need not be whole
+        >>> codes = jax.jit(jax.vmap(lambda key: mechanism.encode(key, x).codes))(keys)
+        >>> total = mechanism.decode(codes.sum(0, dtype=jnp.uint32), jnp.int32(100))
         >>> print(f"{jnp.mean(total):.1f} +- {jnp.std(total):.1f}")
         3.1 +- 1.0
         >>> round(mechanism.sensitivity("add_or_remove_one"), 2)
@@ -261,12 +263,7 @@ def _distributed(
     dropped = _validate.static_integer("dropped", dropped, at_least=0)
     colluding = _validate.static_integer("colluding", colluding, at_least=0)
     beta = _validate.static_number("beta", beta, at_least=0, below=1)
-    shares = clients - dropped - colluding
-    if shares < 1:
-        raise ValueError(
-            f"of clients = {clients}, {dropped} may be dropped and {colluding} collude, and nobody's "
-            "noise is left; lower one of them"
-        )
+    shares = honest_shares(clients, dropped, colluding)
     radius = clip_norm / gamma
     if radius > 2**22:
         raise ValueError(
@@ -297,7 +294,7 @@ def _distributed(
         saturated = jnp.sum(fitting != steps, dtype=jnp.int32)
         return Encoded(codes, bounded.norm, bounded.clipped, bounded.finite, saturated)
 
-    def decode(total: Array) -> Array:
+    def decode(total: Array, count: Array) -> Array:
         # The highest of b bits is the sign.
         high = jax.lax.bitcast_convert_type(total << (32 - bits), jnp.int32)
         return (high >> (32 - bits)).astype(jnp.float32) * np.float32(gamma)
@@ -327,6 +324,21 @@ def _distributed(
         sensitivity=sensitivity,
         event=event,
     )
+
+
+def honest_shares(clients: int, dropped: int, colluding: int) -> int:
+    """How many clients' noise is sure to be there.
+
+    Raises:
+        ValueError: nobody's is.
+    """
+    shares = clients - dropped - colluding
+    if shares < 1:
+        raise ValueError(
+            f"of clients = {clients}, {dropped} may be dropped and {colluding} collude, and nobody's "
+            "noise is left; lower one of them"
+        )
+    return shares
 
 
 def _room(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fjx import _validate
+from fjx.privacy._distributed import DistributedMechanism
 from fjx.privacy._mechanisms import Participation
 from fjx.samplers._types import (
     BallsInBins,
@@ -134,6 +135,13 @@ def run_of(
         raise TypeError(
             "mechanism must have noise_multiplier, sensitivity, event and correlation, as a "
             f"fjx.privacy.Mechanism has, got {mechanism!r}"
+        )
+    fixed = isinstance(sampler.subsampling, Full | Cyclic | FixedSize | Scheduled)
+    if isinstance(mechanism, DistributedMechanism) and not fixed:
+        raise ValueError(
+            "a client that is not drawn adds no noise, so that noise which clients add cannot be "
+            f"accounted on cohorts of random size, {words_of(sampler.subsampling, num_clients)}; "
+            "sample with samplers.uniform, under relation='replace_one'"
         )
     often = participation(sampler, rounds=rounds)
     num_clients = None if num_clients is None else int(num_clients)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fjx.privacy._bins import bins_curve
 from fjx.privacy._clip import Relation
+from fjx.privacy._curves import fixed_size_bound
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Release, Run
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
@@ -142,10 +143,11 @@ def _without_replacement(
     n = known(num_clients, "cohorts of fixed size")
     if size > n:
         raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
-    sampled = None
-    if not isinstance(event, RenyiCurve):
-        sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, event)
-    if sampled is None or not _supports(sampled, relation):
+    if isinstance(event, RenyiCurve):
+        bound = fixed_size_bound(plain, size / n)
+        return lambda orders: np.fmin(bound(orders), plain(orders))
+    sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, event)
+    if not _supports(sampled, relation):
         raise ValueError(
             "cohorts of fixed size can be accounted for Gaussian noise only, got "
             f"{words_of_event(event)}; sample with samplers.poisson"

@@ -57,31 +57,42 @@ def along(key: Key, caps: Caps) -> Array:
     """``f32[]``: <V, u>, drawn by rejection: a handful of scalars, whatever the dimension."""
     key_coin, key_tries = jax.random.split(key)
     inside = _random.uniform(key_coin, ()) < caps.inside
+    if caps.dimension == 2:  # on a circle, of an angle that is uniform
+        edge, share = np.float32(math.acos(caps.height)), _random.uniform(key_tries, ())
+        return jnp.cos(jnp.where(inside, share * edge, edge + share * (np.float32(math.pi) - edge)))
     k, t = (caps.dimension - 3) / 2, caps.height
-    # Of a concave logarithm of the density the tangent at t is above it: an exponential, cut at 1.
-    rate = 2 * k * t / (1 - t * t)
-    tangent = k > 0 and rate * t >= 1
+    # The tangent of a concave function is above it: (1 - h^2)^k <= (1 - t^2)^k exp(-slope (h - t)).
+    slope = 2 * k * t / (1 - t * t)
+    rate = max(slope, 1e-3)
+    slack = np.float32((rate - slope) * (1 - t))
+    by_tangent = rate * t >= 1 or k <= 4
+
+    def anywhere(key: Key) -> tuple[Array, Array]:
+        """A proposal on [-1, 1], and the logarithm of its chance: (1 - h^2)^k <= exp(-k h^2)."""
+        if k == 0:
+            return 2 * _random.uniform(key, ()) - 1, jnp.zeros(())
+        height = np.float32(1 / math.sqrt(2 * k)) * _random.normal(key, ())
+        square = jnp.minimum(height**2, 1.0)
+        return height, np.float32(k) * (jnp.log1p(-square) + square)
+
+    def above(key: Key) -> tuple[Array, Array]:
+        """A proposal on [t, 1], an exponential that ends there, and the logarithm of its chance."""
+        whole = -math.expm1(-rate * (1 - t))
+        beyond = -jnp.log1p(-np.float32(whole) * _random.uniform(key, ())) / np.float32(rate)
+        square = beyond * (beyond + np.float32(2 * t)) / np.float32(1 - t * t)
+        log_ratio = np.float32(k) * jnp.log1p(-jnp.minimum(square, 1.0)) if k else jnp.zeros(())
+        return np.float32(t) + beyond, log_ratio + np.float32(rate) * beyond - slack
 
     def attempt(number: Array) -> tuple[Array, Array, Array]:
         key_try = jax.random.fold_in(key_tries, number)
-        key_one, key_rest, key_cap, key_accept = jax.random.split(key_try, 4)
-        one = _random.normal(key_one, ())
-        rest = 2 * jax.random.gamma(key_rest, np.float32((caps.dimension - 1) / 2))
-        anywhere = one / jnp.sqrt(one**2 + rest)
-        if not tangent:
-            return number + 1, anywhere, (anywhere >= t) == inside
-        # Distances beyond t; the tail beyond 1 is rejected.
-        beyond = -jnp.log1p(-_random.uniform(key_cap, ())) / np.float32(rate)
-        height = np.float32(t) + beyond
-        square = jnp.minimum((height**2 - np.float32(t * t)) / np.float32(1 - t * t), 1.0)
-        excess = np.float32(k) * jnp.log1p(-square) + np.float32(rate) * beyond
-        accept = jnp.log1p(-_random.uniform(key_accept, ())) < excess
-        return (
-            number + 1,
-            jnp.where(inside, height, anywhere),
-            jnp.where(inside, accept & (height < 1), anywhere < t),
-        )
+        key_anywhere, key_above, key_accept = jax.random.split(key_try, 3)
+        height, chance = anywhere(key_anywhere)
+        fits = (height >= t) == inside
+        if by_tangent:
+            high, high_chance = above(key_above)
+            height, chance = jnp.where(inside, high, height), jnp.where(inside, high_chance, chance)
+            fits = inside | fits
+        return number + 1, height, fits & (jnp.log1p(-_random.uniform(key_accept, ())) < chance)
 
     first = attempt(jnp.int32(0))
-    done = jax.lax.while_loop(lambda carry: ~carry[2], lambda carry: attempt(carry[0]), first)
-    return done[1]
+    return jax.lax.while_loop(lambda carry: ~carry[2], lambda carry: attempt(carry[0]), first)[1]

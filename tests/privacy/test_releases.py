@@ -363,7 +363,7 @@ def test_repeated_randomized_responses_are_counted():
     [
         (DISGUISED, samplers.full(), {}, "a Gaussian in disguise is described by.*method='rdp'"),
         (
-            DISGUISED,
+            RESPONSE,
             samplers.uniform(5),
             {"method": "rdp", "num_clients": 9},
             "Gaussian noise only",

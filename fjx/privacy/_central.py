@@ -1,0 +1,190 @@
+"""Noise of other laws than the normal one on a sum that the server sees: Laplace, and on a grid."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key, Metrics, Tree
+from fjx.privacy._bounds import by_l1_norm
+from fjx.privacy._clip import Bound, Clipped, by_global_norm, clip_by_global_norm, require_floating
+from fjx.privacy._discrete import LARGEST
+from fjx.privacy._discrete import discrete_gaussian as discrete_gaussian_noise
+from fjx.privacy._mechanisms import Contribution, Mechanism, RenyiCurve
+
+
+def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
+    r"""The Laplace mechanism on a sum of updates of bounded L1 norm.
+
+    M(x_1, ..., x_m) = sum_i clip(x_i) + Laplace(b)^d with b = z C.  With delta = 0 one release is
+    1/z-private where one client comes or goes, and 2/z-private where its data are replaced.
+
+    Noise is drawn in float32, whose lattice an adversary who reads all bits may exploit (Mironov 2012);
+    the epsilon is that of the real-valued mechanism.
+
+    Guarantees: leaf i's noise comes from ``fold_in(key, i)``, and depends on key, shapes and dtypes
+        only; its standard deviation is sqrt(2) z C; z = 0 adds nothing.
+
+    Args:
+        clip_norm: C > 0, of the L1 norm; may be traced.  Or a :class:`Bound` in that norm, of radius C.
+        noise_multiplier: z >= 0, the *scale* b in units of C; may be traced.
+
+    Returns:
+        A :class:`Mechanism`.
+
+    Raises:
+        TypeError: not a real number; from ``event``, ``noise_multiplier`` is traced.
+        ValueError: an argument is out of range, or the bound is in another norm.
+
+    Examples:
+        >>> from fjx import privacy, samplers
+        >>> mechanism = privacy.laplace(clip_norm=1.0, noise_multiplier=4.0)
+        >>> mechanism.event(2.0).noise_multiplier  # epsilon is 1/2
+        2.0
+
+    References:
+        Dwork, McSherry, Nissim, Smith, *Calibrating Noise to Sensitivity in Private Data Analysis*, TCC
+        2006.
+    """
+    bound = clip_norm if isinstance(clip_norm, Bound) else by_l1_norm(clip_norm)
+    if bound.norm != "l1":
+        raise ValueError(
+            f"Laplace noise is calibrated to an L1 norm, and clip_norm bounds the {bound.norm} norm; "
+            "pass a number or privacy.by_l1_norm"
+        )
+    _validate.number("noise_multiplier", noise_multiplier, at_least=0)
+
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        _validate.key("key", key)
+        require_floating("total", total.update)
+        scale = jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(bound.radius, jnp.float32)
+
+        def add(i: int, x: Array) -> Array:
+            draw = scale * jax.random.laplace(jax.random.fold_in(key, i), x.shape, jnp.float32)
+            return x + draw.astype(x.dtype)
+
+        leaves, treedef = jax.tree.flatten(total.update)
+        noised = treedef.unflatten([add(i, leaf) for i, leaf in enumerate(leaves)])
+        return noised, state, {"noise_std": math.sqrt(2) * scale}
+
+    def event(moves: float) -> Any:
+        import dp_accounting
+
+        if not _validate.concrete(noise_multiplier):
+            raise TypeError(
+                "noise_multiplier is traced here and privacy is accounted on the host: call epsilon "
+                "outside jit and vmap, with a mechanism of Python numbers"
+            )
+        return dp_accounting.LaplaceDpEvent(float(noise_multiplier) / moves)
+
+    return Mechanism(
+        init=lambda message_like: (),
+        clip=lambda update, weight, state: bound.clip(update, weight),
+        release=release,
+        noise_multiplier=noise_multiplier,
+        sensitivity=bound.sensitivity,
+        event=event,
+    )
+
+
+def discrete_gaussian(
+    *, clip_norm: float, noise_multiplier: float, granularity: float
+) -> Mechanism:
+    r"""The discrete Gaussian mechanism on a grid: no bit of a float says more than it should.
+
+    Every client's update is clipped to C - gamma sqrt(d) / 2 and rounded to the nearest multiple of
+    gamma, so that its norm is at most C; to the sum, an integer in units of gamma, an integer is added
+    that is drawn from the discrete Gaussian of parameter z C / gamma.
+
+    Guarantees: the sum is exact in float32 while it is below 2^24 gamma, and coordinates beyond are
+        counted in the metric ``unnoised_inexact``; then the output is the exact sum plus exact noise,
+        within the total variation 2^-48 for each draw, and its Renyi curve is that of the Gaussian
+        mechanism of multiplier z, a moves^2 / (2 z^2), without the leaks of floating noise.  Rounding to
+        the nearest is not unbiased; it errs by at most gamma / 2 for each client and coordinate.
+
+    Args:
+        clip_norm: C, positive.
+        noise_multiplier: z >= 0.
+        granularity: gamma, a power of two; at least z C / 3000.
+
+    Returns:
+        A :class:`Mechanism`, for :func:`fjx.aggregators.private`.
+
+    Raises:
+        TypeError: an argument is not a Python number: a table is made from them.
+        ValueError: one is out of range; from ``clip``, the message has so many coordinates that
+            rounding leaves nothing of C.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import privacy
+        >>> mechanism = privacy.discrete_gaussian(
+        ...     clip_norm=1.0, noise_multiplier=2.0, granularity=2.0**-8)
+        >>> own = mechanism.clip(jnp.array([3.0, 4.0]), jnp.float32(1), ())
+        >>> (own.update * 2**8).tolist()
+        [153.0, 204.0]
+
+    References:
+        Canonne, Kamath, Steinke, *The Discrete Gaussian for Differential Privacy*, NeurIPS 2020
+        (arXiv:2004.00010).
+        Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS 2012.
+    """
+    clip_norm = _validate.static_number("clip_norm", clip_norm, above=0)
+    z = _validate.static_number("noise_multiplier", noise_multiplier, at_least=0)
+    gamma = _validate.static_number("granularity", granularity, above=2.0**-100, at_most=2.0**100)
+    if math.frexp(gamma)[0] != 0.5:
+        raise ValueError(f"granularity must be a power of two, such as 2**-8, got {granularity!r}")
+    sd = z * clip_norm / gamma
+    if sd > LARGEST:
+        raise ValueError(
+            f"granularity must be at least noise_multiplier * clip_norm / {LARGEST:g}, got "
+            f"{granularity!r}: the noise would be {sd:.4g} steps wide"
+        )
+    noise = discrete_gaussian_noise(sd) if sd > 0 else None
+
+    def clip(update: Tree, weight: Array, state: Tree) -> Clipped:
+        size = sum(leaf.size for leaf in jax.tree.leaves(update))
+        margin = gamma * math.sqrt(size) / 2
+        if margin >= clip_norm:
+            raise ValueError(
+                f"rounding {size} coordinates to multiples of {gamma!r} may add {margin:.4g} to a norm, "
+                f"and clip_norm is {clip_norm!r}; take a finer granularity"
+            )
+        own = clip_by_global_norm(update, (clip_norm - margin) * (1 - 2.0**-22))
+        steps = jax.tree.map(lambda x: np.float32(gamma) * jnp.round(x / gamma), own.update)
+        return own._replace(update=steps)
+
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        _validate.key("key", key)
+        require_floating("total", total.update)
+        leaves, treedef = jax.tree.flatten(total.update)
+        steps = [leaf.astype(jnp.float32) / np.float32(gamma) for leaf in leaves]
+        inexact = sum(jnp.sum(jnp.abs(x) >= 2**24, dtype=jnp.int32) for x in steps)
+
+        def add(i: int, x: Array) -> Array:
+            if noise is None:
+                return x * np.float32(gamma)
+            drawn = noise.sample(jax.random.fold_in(key, i), x.shape)
+            return (x.astype(jnp.int32) + drawn).astype(jnp.float32) * np.float32(gamma)
+
+        noised = treedef.unflatten([add(i, x) for i, x in enumerate(steps)])
+        std = jnp.float32(gamma * math.sqrt(noise.variance) if noise else 0.0)
+        return noised, state, {"noise_std": std, "unnoised_inexact": jnp.asarray(inexact)}
+
+    def event(moves: float) -> RenyiCurve:
+        words = f"discrete Gaussian noise of multiplier {z:.4g}, steps of {gamma:.4g}"
+        if z == 0:
+            return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
+        return RenyiCurve(lambda orders: np.asarray(orders) * moves**2 / (2 * z**2), words)
+
+    return Mechanism(
+        init=lambda message_like: (),
+        clip=clip,
+        release=release,
+        noise_multiplier=z,
+        sensitivity=by_global_norm(clip_norm).sensitivity,
+        event=event,
+    )

@@ -311,12 +311,9 @@ def test_what_the_receiver_knows_to_travel_costs_nothing_else():
     """Of parts chosen by a coin that both ends tossed: no byte says which, and the form must know it."""
 
     def chosen(number):
-        parts = (
-            (),
-            jnp.arange(3.0) * (number == 1),
-            jnp.arange(9, dtype=jnp.uint8) * (number == 2),
-        )
-        return wire.Chosen(wire.Known(jnp.uint8(number)), parts)
+        contents = [jnp.arange(3.0), jnp.arange(9, dtype=jnp.uint8)]
+        parts = [x if number == i else jnp.zeros_like(x) for i, x in enumerate(contents, start=1)]
+        return wire.Chosen(wire.Known(jnp.uint8(number)), ((), *parts))
 
     sizes = [0, 12, 9]
     for number, size in enumerate(sizes):

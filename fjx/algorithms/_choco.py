@@ -141,7 +141,8 @@ def choco(
             tally = {
                 "participants": counts.astype(jnp.int32),
                 "nonfinite": (takes_part & ~counts).astype(jnp.int32),
-                "sums": {k: jnp.where(counts, v, 0.0) for k, v in metrics.items()},
+                "examples": (held := jnp.where(counts, size, 0).astype(jnp.float32)),
+                "sums": {k: jnp.where(counts, held * v, 0.0) for k, v in metrics.items()},
                 "sent": bytes_sent(payload, degree),
             }
             return tally, (counts, after)
@@ -161,7 +162,7 @@ def choco(
         after = after._replace(model=jax.tree.map(gossip, after.model, after.public))
         step = _tree.scale(1 / cohort.population, _tree.subtract(after.model, rows.model))
         mean = _tree.add(state.params, jax.tree.map(lambda x: jnp.sum(x, axis=0), step))
-        participants = jnp.maximum(tally["participants"], 1)
+        examples = jnp.maximum(tally["examples"], 1.0)
         metrics = {
             "invited": jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32),
             "participants": tally["participants"],
@@ -169,7 +170,7 @@ def choco(
             "rejected": cohort.rejected + jnp.sum((cohort.weights > 0) & ~present, dtype=jnp.int32),
             "uplink_bytes": bytes_of_a_cohort(*tally["sent"]),
         }
-        means = {name: total / participants for name, total in tally["sums"].items()}
+        means = {name: total / examples for name, total in tally["sums"].items()}
         return ChocoState(mean), after, _validate.disjoint(metrics, means)
 
     def traffic(params: Tree) -> Traffic:

@@ -31,7 +31,7 @@ def fetch_sgd(
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        ratio: of the coordinates that move, k = ceil(ratio d); k should be a tenth of the columns at most.
+        ratio: of the coordinates that move, k = ceil(ratio d), at most about a tenth of the columns.
         rows: of a sketch, at least 1; medians want an odd number.
         columns: at least 1.
         learning_rate: of the server.

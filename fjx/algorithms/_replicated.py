@@ -107,7 +107,8 @@ def replicated(
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: (when traced) the aggregate message is not like its template.
+        ValueError: (when traced) the aggregate message is not like its template; from the downlink's
+            ``decode``, the payload was read from bytes and has no replica yet.
 
     Examples:
         >>> import jax.numpy as jnp, optax, fjx
@@ -125,7 +126,7 @@ def replicated(
     """
     require_compressor("replicated", codec)
     require_aggregator("replicated", aggregator)
-    if isinstance(server, optax.GradientTransformation):
+    if not isinstance(server, ServerUpdate):
         server = servers.from_optax(server)
 
     def init_aggregator(message_like: TreeLike) -> ReplicatedAggregate:
@@ -162,6 +163,11 @@ def replicated(
         return Tracked(state.payload, Known((state.before, state.rounds))), nothing
 
     def receive(sent: Tracked) -> Tree:
+        if sent.memory.value is None:
+            raise ValueError(
+                "the payload was read from bytes: give it the receiver's replica and the number of "
+                "rounds, dataclasses.replace(payload, memory=wire.Known((replica, rounds)))"
+            )
         replica, rounds = sent.memory.value
         stepped = server.update(replica, codec.decode(sent.change))
         return server.broadcast(_tree.where(rounds > 0, stepped, replica))

@@ -206,5 +206,11 @@ ALGORITHMS = {
         Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
     ),
     "integer_leaves": (algorithms.fedavg(squared_error, **_local), integer_leaves()),
+    "ef21_bc": (
+        algorithms.ef21_bc(
+            squared_error, c.top_k(0.5), num_clients=len(SIZES), learning_rate=0.1, batch_size=2
+        ),
+        weights(),
+    ),
 }
 """Every recipe that is a law unto itself, and each kind of codec, aggregator and model in a slot."""

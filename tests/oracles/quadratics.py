@@ -85,19 +85,18 @@ def models_of(states):
 
 # ------------------------------------------------------------------- a model that is not convex
 
-DIGITS = data.digits(num_clients=10, alpha=0.3)
 MLP = models.mlp(features=64, hidden=(16,), classes=10)
-WEIGHTS = MLP.init(jax.random.key(0))
 
 
 def digits_losses(algorithm, rounds):
     """The clients' mean loss in each round: ``f[rounds]``, of a small network on digits."""
-    cohort = DIGITS.cohort(jnp.arange(10))
-    rows = jax.vmap(lambda _: algorithm.init_client(WEIGHTS))(jnp.arange(10))
+    cohort = data.digits(num_clients=10, alpha=0.3).cohort(jnp.arange(10))
+    weights = MLP.init(jax.random.key(0))
+    rows = jax.vmap(lambda _: algorithm.init_client(weights))(jnp.arange(10))
 
     def step(carry, t):
         state, rows, metrics = algorithm.round(jax.random.key(t), *carry, cohort)
         return (state, rows), metrics["loss"]
 
-    run = jit(lambda: jax.lax.scan(step, (algorithm.init(WEIGHTS), rows), jnp.arange(rounds))[1])
+    run = jit(lambda: jax.lax.scan(step, (algorithm.init(weights), rows), jnp.arange(rounds))[1])
     return np.asarray(run())

@@ -61,7 +61,7 @@ def test_gossip_obeys_its_theorem_and_preserves_the_mean():
     assert 0.02 < e[-1] / e0 < 0.2
 
 
-@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.6])
 def test_choco_sgd_is_the_box_of_its_paper(share):
     """Top-k is deterministic: 40 rounds against NumPy; edges to absent nodes fall to those present."""
     present = q.some(40, share, seed=1) if share < 1 else np.ones((40, N), bool)
@@ -82,15 +82,16 @@ def test_choco_sgd_is_the_box_of_its_paper(share):
         np.testing.assert_array_equal(rows.model[t][~present[t]], rows.model[t - 1][~present[t]])
 
 
+@pytest.mark.slow
 def test_choco_sgd_comes_near_the_optimum_and_nearer_with_smaller_steps():
     def rests(eta, rounds):
         states, rows, _ = q.trajectory(sgd(eta, 0.15), rounds)
         spread = np.square(q.float64(rows.model[-1]) - q.float64(states.params[-1])).sum(-1).mean()
         return np.sqrt(q.distance(q.models_of(states)[-1])), np.sqrt(spread)
 
-    far, near = rests(0.02, 1000), rests(0.005, 3000)
-    assert near[0] < 0.5 * far[0]
-    assert near[1] < 0.5 * far[1]
+    far, near = rests(0.005, 3000), rests(0.00125, 8000)
+    assert near[0] < 0.4 * far[0]
+    assert near[1] < 0.4 * far[1]
     assert near[0] < 0.1 * np.sqrt(q.distance(np.zeros(D)))
 
 
@@ -118,7 +119,8 @@ def test_a_simulation_bills_payloads_for_each_neighbour():
 
 def test_executors_agree():
     """In chunks, with padding and an absent node, nodes do what they do all at once."""
-    algorithm, cohort = sgd(), q.PROBLEM.dataset.cohort(jnp.arange(N + 2))
+    algorithm, ids = sgd(), np.minimum(np.arange(N + 2), N)
+    cohort = q.PROBLEM.dataset.cohort(ids)
     cohort = cohort._replace(weights=cohort.weights.at[3].set(0.0))
     params = jnp.linspace(-1.0, 1.0, D)
     rows = jax.vmap(lambda _: algorithm.init_client(params))(jnp.arange(N + 2))
@@ -133,7 +135,7 @@ def test_executors_agree():
     assert int(runs[0][2]["participants"]) == N - 1
 
 
-def test_a_broken_node_rests_and_a_network_learns():
+def test_a_broken_node_rests():
     dataset = fjx.data.from_clients([np.full((1, 3), v, np.float32) for v in (1.0, 2.0, 3.0)])
 
     def loss_fn(w, x, key):
@@ -150,6 +152,11 @@ def test_a_broken_node_rests_and_a_network_learns():
     assert int(metrics["nonfinite"]) == 1
     assert not np.asarray(after.model[1]).any()
     np.testing.assert_allclose(state.params, np.asarray(after.model).mean(0), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_network_learns():
+    """On digits with a small network on a ring: the loss of 40 rounds falls by a fifth at least."""
     losses = q.digits_losses(
         algorithms.choco_sgd(
             q.MLP.loss, compressors.top_k(0.2), mixing=ring(10), step_size=0.2, learning_rate=0.2,

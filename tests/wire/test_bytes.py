@@ -307,6 +307,31 @@ def test_static_fields_are_part_of_the_form(change):
     refusal(wire.to_bytes(sent), like=wanted)
 
 
+def test_what_the_receiver_knows_to_travel_costs_nothing_else():
+    """Of parts chosen by a coin that both ends tossed: no byte says which, and the form must know it."""
+
+    def chosen(number):
+        contents = [jnp.arange(3.0), jnp.arange(9, dtype=jnp.uint8)]
+        parts = [x if number == i else jnp.zeros_like(x) for i, x in enumerate(contents, start=1)]
+        return wire.Chosen(wire.Known(jnp.uint8(number)), ((), *parts))
+
+    sizes = [0, 12, 9]
+    for number, size in enumerate(sizes):
+        payload = chosen(number)
+        data = wire.to_bytes(payload)
+        assert wire.bits(payload) == 8 * size == 8 * len(data) - wire.header_bits(data)
+        assert int(jax.jit(wire.measured_bits)(payload)) == 8 * size
+        received = wire.from_bytes(data, like=payload)
+        assert received.which == wire.Known(None)
+        for one, other in zip(received.parts[1:], payload.parts[1:], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert wire.bits(jax.eval_shape(lambda: chosen(0))) == 8 * max(sizes)
+    assert "for the receiver to know" in refusal(wire.to_bytes(chosen(1)))
+    assert "bytes" in refusal(wire.to_bytes(chosen(1)), like=chosen(2))
+    with pytest.raises(ValueError, match="Chosen has 3 parts"):
+        wire.Chosen(wire.Known(jnp.uint8(7)), ((), (), ())).check()
+
+
 def test_a_bad_template_is_the_caller_s_mistake():
     with pytest.raises(TypeError, match="has no wire format"):
         wire.from_bytes(wire.to_bytes(jnp.zeros(2)), like=1.0)

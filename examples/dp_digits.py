@@ -4,6 +4,8 @@
 sends is clipped to norm 0.5, and noise is added to the sum.  The same is run without noise and without
 clipping, and with a larger cohort: noise is relative to one client, so each more makes it smaller.  The
 last column but one is the norm of the noise over all weights; that of the clipped mean is at most 0.5.
+After 100 rounds it is clipping that costs most (95 % to 89 %); at epsilon = 4 noise takes one more point
+in cohorts of 50, and next to nothing in cohorts of 500.
 """
 
 import argparse

@@ -61,7 +61,8 @@ class Mechanism(NamedTuple):
 
     Attributes:
         init: ``(message_like) -> state``, before the first round: an adaptive bound, past noise; ``()``
-            for most mechanisms.  It is public: every client is sent it, and no key is ever in it.
+            for most mechanisms.  No key is ever in it.  An adaptive bound is public, clients clip to it;
+            past noise (:func:`correlated`) is the server's own, and a deployment must not send it.
         clip: ``(update, weight, state) -> Clipped``, what one client contributes; no axis of clients.
         release: ``(key, total, state) -> (noised sum, state, metrics)``, on the :class:`Contribution` of
             all clients together: adds noise *once*, on the *sum*.  Of its metrics ``noise_std`` is that

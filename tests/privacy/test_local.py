@@ -26,7 +26,9 @@ MECHANISMS = {
     "laplace": privacy.local_laplace(epsilon=2.0, clip_norm=4.0),
     "gaussian": privacy.local_gaussian(clip_norm=2.0, noise_multiplier=1.0),
 }
-every = pytest.mark.parametrize("name", MECHANISMS)
+slow = pytest.mark.slow
+LARGE = pytest.param("priv_unit_large", marks=slow)
+SMALL = [name for name in MECHANISMS if name != "priv_unit_large"]
 
 X = {"a": jnp.array([[0.9, -0.3], [0.25, 0.0]]), "b": jnp.array([-0.7, 0.1])}
 FLAT = np.concatenate([np.asarray(x).ravel() for x in X.values()])
@@ -61,7 +63,7 @@ def stated_error(name):
             return 6 * 2.0**2
 
 
-@every
+@pytest.mark.parametrize("name", [*SMALL, LARGE])
 def test_unbiased_with_the_stated_error_through_the_wire(name):
     codec, count = MECHANISMS[name].codec, 10_000
 
@@ -112,7 +114,9 @@ def test_randomized_response_of_a_half_and_two_levels_has_epsilon_ln_three():
             assert p == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("epsilon", "dimension"), [(1.0, 2), (3.0, 3), (5.0, 50), (9.0, 1000)])
+@pytest.mark.parametrize(
+    ("epsilon", "dimension"), [(1.0, 2), (3.0, 3), (5.0, 50), pytest.param(9.0, 1000, marks=slow)]
+)
 def test_priv_unit_is_uniform_in_the_cap_and_out_of_it(epsilon, dimension):
     """Of <V, u>: how often it is above t, and its law on either side, against the beta distribution."""
     caps, count = _sphere.unit(epsilon, dimension), 20_000
@@ -207,7 +211,7 @@ def test_events_compose_to_the_epsilon_that_is_named():
             )
 
 
-@pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "priv_unit_large"])
+@pytest.mark.parametrize("name", SMALL)
 def test_any_message_is_answered(name):
     codec = MECHANISMS[name].codec
 

@@ -44,6 +44,7 @@ def race(recipe, options, told, problem, loss, d, params):  # bits in whole grad
     def play(times, seed):
         program = simulation.program(
             recipe(learning_rate=first * times), d, sampler=samplers.uniform(10),
+            evaluate_every=10 if args.phones else 1,
             evaluate=lambda x: {"loss": jax.tree.leaves(loss(x, d.arrays, key))[0]})  # fmt: skip
         return program.run(jax.random.key(seed), program.init(params), args.rounds)[1]
 

@@ -5,7 +5,6 @@ The best of the steps counts: theory's or 1/64, times 1, 2, ..., 256.  Phones co
 
 import argparse
 import inspect
-import os
 from functools import partial
 
 import jax
@@ -45,8 +44,9 @@ def race(recipe, options, told, problem, loss, d, params):  # bits in whole grad
     def play(times, seed):
         program = simulation.program(
             recipe(learning_rate=first * times), d, sampler=samplers.uniform(10),
+            evaluate_every=10 if args.phones else 1,
             evaluate=lambda x: {"loss": jax.tree.leaves(loss(x, d.arrays, key))[0]})  # fmt: skip
-        return program.run(jax.random.key(seed), program.init(params), rounds)[1]
+        return program.run(jax.random.key(seed), program.init(params), args.rounds)[1]
 
     seen = jax.jit(jax.vmap(jax.vmap(play, (None, 0)), (0, None)))(2.0 ** jnp.arange(9), SEEDS)
     v = simulation.curve(seen, recipe(learning_rate=1.0).traffic(params), "loss")
@@ -55,18 +55,18 @@ def race(recipe, options, told, problem, loss, d, params):  # bits in whole grad
     return simulation.Curve(gap, v.rounds[best], v.bits[best] / 10 / wire.bits(params))
 
 
-tasks, key, file = {}, jax.random.key(0), os.environ.get("FJX_DATA", ".") + "/phone_har.npz"
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--rounds", type=int, default=300)
+parser.add_argument("--phones", help="phone_har.npz, where it lies")
+args, tasks, key = parser.parse_args(), {}, jax.random.key(0)
 for p in (data.quadratic_problem(key), data.logistic_problem(key)):
     tasks["logistic" if tasks else "quadratics"] = p, p.loss, p.dataset, jnp.zeros(20)
 mlp, cnn = models.mlp(features=64, hidden=(32,), classes=10), models.sensor_cnn()
 tasks["digits"] = None, mlp.loss, data.digits(num_clients=10), mlp.init(key)
-if os.path.exists(file):
-    x = data.from_npz(file, client="subject", fields=("x", "y"))[0].arrays
+if args.phones:
+    x = data.from_npz(args.phones, client="subject", fields=("x", "y"))[0].arrays
     parts = list(np.arange(len(x["y"]) // 16 * 16).reshape(-1, 16))
     tasks["phones"] = None, cnn.loss, data.split(x, parts), cnn.init(key)
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--rounds", type=int, default=300)
-rounds = parser.parse_args().rounds
 for name, task in tasks.items():
     print(f"\n{name + ', after gradients of':32}" + "".join(f"{b:>12}" for b in BUDGETS))
     curves, reached = {}, []

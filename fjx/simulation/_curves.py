@@ -118,7 +118,9 @@ def plot(
             if costs is None:
                 continue
             x, middle, low, high = _spread(costs, course.score)
-            (lines[name],) = panel.plot(x, middle, f"C{number}", ls=_STYLES[number // 10 % 4])
+            marker = "o" if len(x) == 1 else None  # a line through one point would not be seen
+            style = {"ls": _STYLES[number // 10 % 4], "marker": marker}
+            (lines[name],) = panel.plot(x, middle, f"C{number}", **style)
             panel.fill_between(x, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
     panels[0].set_ylabel(score)
     figure.legend(lines.values(), lines, loc="outside right upper", fontsize="small")

@@ -15,21 +15,21 @@ from fjx import algorithms as a
 from fjx import compressors as c
 from fjx import data, models, samplers, simulation, theory, wire
 
-SEEDS, BUDGETS, R = jnp.arange(2), (1, 3, 10, 30), 0.1
+SEEDS, BUDGETS, R, TWO = jnp.arange(2), (1, 3, 10, 30), 0.1, {"owners": 2}
 TOP, RAND, OMEGA = {"codec": c.top_k(R)}, {"codec": c.rand_k(R)}, {"omega": 1 / R - 1, "n": 10}
 METHODS = {  # a recipe, its options, and what its theorem, if it has one, is told besides the problem
     "gradient descent": (a.compressed_gd, {"codec": c.identity()}, {"omega": 0.0, "n": 10}),
     "rand-k": (a.compressed_gd, RAND, OMEGA),
     "top-k, EF14": (a.ef14, TOP, {}),
-    "top-k, DoubleSqueeze": (a.double_squeeze, TOP, {}),
     "top-k, EF21": (a.ef21, TOP, {"delta": R}),
-    "top-k, EF21 and EF21-P": (a.ef21, {**TOP, "downlink": c.tracked(c.top_k(R))}, {"delta": R}),
+    "top-k, EF21-BC": (a.ef21_bc, TOP, {"delta": R, "server_delta": R}),
     "rand-k, DIANA": (a.diana, {**RAND, "lam": R}, OMEGA),
     "4 bits, DIANA": (a.diana, {"codec": c.quantize(bits=4), "lam": 0.5}, {**OMEGA, "omega": 1.0}),
-    "rand-k, EF-BV": (a.ef_bv, {**RAND, "lam": R, "nu": 5 * R}, OMEGA),
+    "rand-k, Artemis": (a.artemis, {**RAND, "lam": R}, {**OMEGA, "server_omega": 1 / R - 1}),
     "rand-k, MARINA": (a.marina, {"differences": c.rand_k(R), "p": R}, {**OMEGA, "p": R}),
     "rand-k, DASHA": (a.dasha, {**RAND, "momentum": R / (2 - R)}, OMEGA),
     "Scaffnew": (a.scaffnew, {"p": 0.2}, {}),
+    "TAMUNA": (a.tamuna, {**TWO, "p": 0.2, "clients_per_round": 10}, {**TWO, "p": 0.2, "n": 10}),
 }
 
 

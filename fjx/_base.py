@@ -80,6 +80,9 @@ class Cohort(NamedTuple):
         population: ``i32[]``, the number of clients in all, which is the id of a padding slot.
         rejected: ``i32[]``, how many requested slots were turned into padding because their id was
             out of range or a duplicate.
+        present: ``bool[m]``, who is there: a client without examples is, though its weight is zero, and
+            does what everybody there must do whatever its data (adding its share of the noise, say).
+            None for those of positive weight.
     """
 
     ids: Array
@@ -87,6 +90,7 @@ class Cohort(NamedTuple):
     examples: Examples
     population: Array
     rejected: Array
+    present: Array | None = None
 
 
 class Public(NamedTuple):
@@ -303,7 +307,12 @@ class AggregatorInit(Protocol):
 
 class Contribute(Protocol):
     def __call__(self, key: Key, message: Tree, weight: Array, public: Public, /) -> Tree:
-        """One client's share.  ``key`` is its own; ``weight`` is zero if it does not take part."""
+        """One client's share.  ``key`` is its own.
+
+        ``weight`` is zero if it does not count: it has no examples, or its message was not finite and is
+        zeros here.  What it adds then (noise of its own, or nothing) is added to a sum as long as the
+        client is there; of who is not, nothing ever is.
+        """
 
 
 class Finish(Protocol):
@@ -426,8 +435,6 @@ class Algorithm(NamedTuple):
         init_client: ``(params) -> row``, one client's state; a table of them is indexed by id.
         round: ``(key, state, rows, cohort) -> (state, rows, metrics)``.
         traffic: ``(params) -> Traffic``, from shapes alone.
-        aggregator: how the clients' messages meet, for whoever has to know what ran (a
-            :class:`fjx.privacy.Plan`); None of an algorithm that was not composed.
         expected: ``(params, rounds) -> f64[rounds]``, the bits that a client's message has in each round
             in expectation, of an algorithm that knows with which probability it sends what; else None.
     """
@@ -436,5 +443,13 @@ class Algorithm(NamedTuple):
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
-    aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
+
+    @property
+    def aggregator(self) -> Aggregator | None:
+        """What :attr:`round` was made with, for whoever must know what runs (:class:`fjx.privacy.Plan`).
+
+        None of an algorithm that was not composed.
+        """
+        made_with = getattr(self.round, "args", ())
+        return made_with[0] if made_with and isinstance(made_with[0], Aggregator) else None

@@ -1,5 +1,6 @@
 """One generic round, into whose slots every algorithm fits."""
 
+import functools
 from typing import Any, NamedTuple, TypedDict
 
 import jax
@@ -95,6 +96,7 @@ class _Slot(NamedTuple):
 
     id: Array
     weight: Array
+    present: Array
     offset: Array
     size: Array
     rank: Array
@@ -193,6 +195,7 @@ def compose(
         return ClientRow(client.init(params), uplink.init(client.message(params)))
 
     def run_round(
+        aggregator: Aggregator,
         key: Key,
         state: RoundState,
         rows: ClientRow,
@@ -202,7 +205,7 @@ def compose(
     ) -> tuple[RoundState, ClientRow, Metrics]:
         _validate.key("key", key)
         execute = vectorized() if executor is None else executor
-        _require_rows(rows, cohort)
+        require_rows(rows, cohort)
         key_clients, key_public, key_finish, key_downlink = jax.random.split(key, 4)
         template = client.message(state.params)
 
@@ -240,8 +243,10 @@ def compose(
 
             contribution = aggregator.contribute(key_contribute, received, weight, public())
             if aggregator.combine is SUM:
-                # Whatever an aggregator adds of its own (local noise, say), an absentee adds none.
-                contribution = _tree.where(counts, contribution, _tree.zeros_like(contribution))
+                # Whatever an aggregator adds of its own (local noise, say), an absentee adds none; and
+                # whether somebody who is there adds it must not depend on its data.
+                nothing = _tree.zeros_like(contribution)
+                contribution = _tree.where(slot.present, contribution, nothing)
 
             if client.settle is not None:
                 memory = client.settle(received, memory, public())
@@ -260,6 +265,7 @@ def compose(
         slots = _Slot(
             cohort.ids,
             cohort.weights,
+            cohort.weights > 0 if cohort.present is None else cohort.present,
             cohort.examples.offset,
             cohort.examples.size,
             jnp.searchsorted(jnp.sort(cohort.ids), cohort.ids).astype(jnp.int32),
@@ -287,8 +293,9 @@ def compose(
             rows = jax.vmap(hear)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
-        if is_ragged(sent):
-            counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(sent, invited))
+        down = sent, () if client.hear is None else message
+        if is_ragged(down):
+            counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited))
         metrics = _validate.disjoint(
             _validate.disjoint(counted, _averages(tally)), aggregator_metrics
         )
@@ -311,7 +318,7 @@ def compose(
             heard = jax.eval_shape(meet, _KEY_LIKE, received_like(params))
         return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
-    return Algorithm(init, init_client, run_round, traffic, aggregator)
+    return Algorithm(init, init_client, functools.partial(run_round, aggregator), traffic)
 
 
 _KEY_LIKE = jax.eval_shape(jax.random.key, 0)
@@ -364,11 +371,14 @@ def _averages(tally: dict[str, Any]) -> Metrics:
 
 
 def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
-    """The bytes of a payload, sent so many times (less than 2^16), in two numbers of 16 bits and more,
-    so that a cohort's sums do not overflow.
+    """The bytes of a payload, sent so many times (less than 2^16): the low 16 bits, and the others.
+
+    A cohort's sums of either do not overflow.
     """
-    size, times = wire.measured_bits(payload) // 8, times.astype(jnp.uint32)
-    return (size & 0xFFFF) * times, (size >> 16) * times
+    bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
+    size, times = bits // 8, times.astype(jnp.uint32)
+    low = jnp.asarray(size & 0xFFFF, jnp.uint32) * times
+    return low & 0xFFFF, jnp.asarray(size >> 16, jnp.uint32) * times + (low >> 16)
 
 
 def bytes_of_a_cohort(low: Array, high: Array) -> Array:
@@ -390,7 +400,7 @@ def _require_numbers(params: Tree) -> None:
             )
 
 
-def _require_rows(rows: ClientRow, cohort: Cohort) -> None:
+def require_rows(rows: Tree, cohort: Cohort) -> None:
     slots = cohort.ids.shape[0]
     for path, leaf in jax.tree_util.tree_leaves_with_path(rows):
         if leaf.ndim == 0 or leaf.shape[0] != slots:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import ClientUpdate, Compressor, Steps, aggregators, clients, data, simulation
+from fjx import ClientUpdate, Compressor, Steps, aggregators, clients, compressors, data, simulation
 
 N, SLOTS = 5, 7
 DATASET = data.from_clients([np.full(i + 1, i, np.float32) for i in range(N)])
@@ -172,6 +172,19 @@ def test_what_is_heard_is_billed():
     assert ALGORITHM.traffic(jnp.zeros(2)) == (64, 128)
     deaf = fjx.compose(client=CLIENT._replace(hear=None), uplink=THIRDS)
     assert deaf.traffic(jnp.zeros(2)) == (64, 64)
+
+
+def test_what_is_heard_is_measured_with_a_broadcast_of_varying_length():
+    """The broadcast sends all or nothing, which is counted; what is heard comes to that."""
+    sometimes = fjx.compose(client=CLIENT, uplink=THIRDS, downlink=compressors.bernoulli(0.5))
+    bytes_down = set()
+    for seed in range(6):
+        rows = jax.vmap(lambda _: sometimes.init_client(jnp.zeros(2)))(jnp.arange(3))
+        _, _, metrics = sometimes.round(
+            jax.random.key(seed), sometimes.init(jnp.zeros(2)), rows, DATASET.cohort(jnp.arange(3))
+        )
+        bytes_down.add(int(metrics["downlink_bytes"]))
+    assert bytes_down == {3 * (1 + 8), 3 * (1 + 8 + 8)}
 
 
 def test_a_wrapper_that_would_forget_refuses():

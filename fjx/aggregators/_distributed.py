@@ -39,9 +39,10 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
     The metrics ``unnoised_clipped``, ``unnoised_norm`` and ``unnoised_saturated`` are computed from the
     clients' messages without noise: epsilon does not cover publishing them.
 
-    Guarantees: what is added are integers, exact mod 2^b for any wrap, order and number; a client of
-        weight zero, or whose message is not finite, contributes exactly zero, noise included, and counts
-        as dropped; those of rank ``mechanism.clients`` and above are left out, and counted in
+    Guarantees: what is added are integers, exact mod 2^b for any wrap, order and number; a client that
+        has nothing to say (no examples, a message that is not finite) adds zeros with its noise, so that
+        neither the noise nor an abort depends on data; in a round of :func:`fjx.compose` one that drops
+        out adds nothing; those of rank ``mechanism.clients`` and above are left out, and counted in
         ``surplus``; from fewer than ``mechanism.least`` clients, whose noise would not be enough,
         nothing is released: the message is zero, and ``aborted`` is 1; bits: d * b.
 
@@ -99,18 +100,19 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         return Codes(mechanism.encode(key, vector).codes.astype(narrow), mechanism.bits)
 
     def contribute(key: Key, vector: Array, weight: Array, public: Public) -> _Share:
-        own = mechanism.encode(key, vector)
-        comes, fits = (weight > 0) & own.finite, public.rank < mechanism.clients
+        # Who has nothing to say adds zeros and its noise: that it does must not depend on its data.
+        own = mechanism.encode(key, jnp.where(weight > 0, vector, 0.0))
+        fits = public.rank < mechanism.clients
         share = _Share(
             codes=own.codes,
             clients=jnp.ones((), jnp.int32),
             clipped=own.clipped.astype(jnp.int32),
-            norm=own.norm,
+            norm=jnp.where(own.finite, own.norm, 0.0),
             saturated=own.saturated,
             surplus=jnp.zeros((), jnp.int32),
         )
-        share = _tree.where(comes & fits, share, _tree.zeros_like(share))
-        return share._replace(surplus=(comes & ~fits).astype(jnp.int32))
+        share = _tree.where(fits, share, _tree.zeros_like(share))
+        return share._replace(surplus=(~fits).astype(jnp.int32))
 
     def finish(key: Key, total: _Share, public: Public) -> tuple[Tree, Tree, Metrics]:
         factor = 1 / jnp.asarray(denominator, jnp.float32)

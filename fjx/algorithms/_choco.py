@@ -21,7 +21,7 @@ from fjx._base import (
     Traffic,
     Tree,
 )
-from fjx._compose import bytes_of_a_cohort, bytes_sent
+from fjx._compose import bytes_of_a_cohort, bytes_sent, require_rows
 from fjx._executors import vectorized
 from fjx.clients import LossFn
 from fjx.compressors._chain import payload_like, require_compressor
@@ -83,8 +83,10 @@ def choco(
         nothing are counted as rejected.
 
     Raises:
-        TypeError: ``client`` or ``codec`` is something else.
-        ValueError: ``mixing`` is not such a matrix, or ``step_size`` not positive.
+        TypeError: ``client`` or ``codec`` is something else; from ``init_client``, the model holds more
+            than floating parameters.
+        ValueError: ``mixing`` is not such a matrix, or ``step_size`` not positive; ``client`` settles or
+            hears.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -102,6 +104,10 @@ def choco(
     """
     if not isinstance(client, ClientUpdate):
         raise TypeError(f"choco needs a fjx.ClientUpdate, got {client!r}")
+    if client.settle is not None or client.hear is not None:
+        raise ValueError(
+            "choco has no server of which a client could hear: settle and hear must be None"
+        )
     require_compressor("choco", codec)
     _validate.number("step_size", step_size, above=0)
     matrix = _mixing(mixing)
@@ -111,6 +117,8 @@ def choco(
         return ChocoState(jax.tree.map(jnp.asarray, params))
 
     def init_client(params: Tree) -> ChocoRow:
+        if not all(map(_tree.is_float, jax.tree.leaves(params))):
+            raise TypeError("models that gossip are averaged: they must hold floating leaves only")
         message = client.message(params)
         nothing = _tree.zeros_like(params)
         return ChocoRow(params, nothing, client.init(params), codec.init(message))
@@ -123,6 +131,8 @@ def choco(
         *,
         executor: Executor | None = None,
     ) -> tuple[ChocoState, ChocoRow, Metrics]:
+        _validate.key("key", key)
+        require_rows(rows, cohort)
         execute = vectorized() if executor is None else executor
         is_node = cohort.ids < len(matrix)
         present = (cohort.weights > 0) & (cohort.ids < cohort.population) & is_node
@@ -151,13 +161,16 @@ def choco(
         shared = (key, cohort.examples.arrays)
         tally, (counts, after) = execute(node, shared, slots, cohort.examples.size)
 
-        among = jnp.asarray(matrix, jnp.float32)[cohort.ids[:, None], cohort.ids[None, :]]
+        among = jnp.asarray(matrix)[cohort.ids[:, None], cohort.ids[None, :]]
         weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
 
         def gossip(model: Array, public: Array) -> Array:
-            z = public.astype(jnp.float32).reshape(public.shape[0], -1)
-            pull = weights @ z - jnp.sum(weights, axis=1)[:, None] * z
-            return model + (step_size * pull).reshape(model.shape).astype(model.dtype)
+            z = _tree.wide(public).reshape(public.shape[0], -1)
+            # Differences are what is exchanged; taken from the mean they are not lost in what is common.
+            z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
+            pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
+            moved = jnp.asarray(step_size, z.dtype) * pull
+            return model + moved.reshape(model.shape).astype(model.dtype)
 
         after = after._replace(model=jax.tree.map(gossip, after.model, after.public))
         step = _tree.scale(1 / cohort.population, _tree.subtract(after.model, rows.model))

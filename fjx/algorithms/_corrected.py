@@ -83,7 +83,9 @@ def corrected(
         carry: tuple[Key, Tree, Metrics],
     ) -> tuple[Tree, Tree, Metrics]:
         _, point, metrics = carry
-        return send(point, start(broadcast)[0]), control, metrics
+        x, steps = start(broadcast)
+        metrics = {**metrics, "steps": jnp.asarray(steps, jnp.float32)}
+        return send(point, x), control, metrics
 
     def corrections(message: Tree, public: Public) -> Tree:
         if owns is not None:

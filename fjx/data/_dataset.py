@@ -148,7 +148,7 @@ class FederatedData:
         ids = jnp.where(impossible, population, jnp.asarray(ids, jnp.int32))
         examples = self.examples(ids)
         weights = self._weights_of(ids)
-        present = examples.size > 0
+        present = ids < population
         if taking_part is not None:
             taking_part = jnp.asarray(taking_part)
             if taking_part.dtype != bool:
@@ -161,10 +161,11 @@ class FederatedData:
             present &= taking_part
         return Cohort(
             ids=ids,
-            weights=jnp.where(present, weights, 0.0),
+            weights=jnp.where(present & (examples.size > 0), weights, 0.0),
             examples=examples,
             population=jnp.int32(population),
             rejected=jnp.sum(impossible, dtype=jnp.int32),
+            present=present,
         )
 
     def with_weights(self, weights: Array | np.ndarray) -> "FederatedData":

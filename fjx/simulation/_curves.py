@@ -41,7 +41,8 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
         score: one of the names that ``evaluate`` reported.
 
     Returns:
-        A :class:`Curve`; its steps are those of the mean participant, where clients report ``steps``.
+        A :class:`Curve` of this part of a run; its steps are those of the mean participant, where
+        clients report ``steps``; a round in which they do not counts as none.
 
     Raises:
         KeyError: there is no such score.
@@ -60,13 +61,15 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
     """
     values = np.asarray(history.evaluations[score])
     rounds = np.asarray(history.evaluated_at)
-    at = rounds.reshape(-1, values.shape[-1])[0] - 1  # all runs are evaluated after the same rounds
+    # All runs are evaluated after the same rounds; a resumed run's are counted from its beginning.
+    before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
+    at = rounds.reshape(-1, values.shape[-1])[0] - before - 1
     steps = history.rounds.get("steps")
     return Curve(
         score=values,
         rounds=rounds,
         bits=Ledger.of(traffic, history.rounds).cumulative_uplink[..., at],
-        steps=None if steps is None else np.cumsum(steps, axis=-1, dtype=np.float64)[..., at],
+        steps=None if steps is None else np.nancumsum(steps, axis=-1, dtype=np.float64)[..., at],
     )
 
 

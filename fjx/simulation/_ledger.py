@@ -1,5 +1,6 @@
 """What a run moved over the wire, in exact integers."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,14 @@ class Ledger(NamedTuple):
 
         def bits(metric: str) -> np.ndarray | None:
             sent = rounds.get(metric)
-            return None if sent is None else 8 * np.asarray(sent, np.int64)
+            if sent is None:
+                return None
+            if np.any(np.asarray(sent) == 2**32 - 1):
+                warnings.warn(
+                    f"{metric} of some rounds are 4 GiB or more, and are billed as 4 GiB",
+                    stacklevel=3,
+                )
+            return 8 * np.asarray(sent, np.int64)
 
         return cls(
             traffic,

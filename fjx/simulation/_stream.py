@@ -179,10 +179,12 @@ class Stream:
         if memory.examples is not None:
             arrays, offset = memory.examples, collect(data.arrays, start, size, memory.examples)
         weights: Any = data.weights[np.minimum(drawn.ids, data.num_clients - 1)]
-        weights[~drawn.taking_part | (size == 0)] = 0
+        present: Any = drawn.taking_part & (drawn.ids < data.num_clients)
+        weights[~present | (size == 0)] = 0
         windows: Any = (offset.astype(np.int32), size.astype(np.int32))
         population: Any = np.int32(data.num_clients)
-        cohort = Cohort(drawn.ids, weights, Examples(arrays, *windows), population, drawn.rejected)
+        examples = Examples(arrays, *windows)
+        cohort = Cohort(drawn.ids, weights, examples, population, drawn.rejected, present)
         fresh = None
         if self._table is not None:
             fresh = self._table.read(drawn.ids, memory.rows)

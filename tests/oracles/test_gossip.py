@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import algorithms, clients, compressors, samplers, theory, wire
+from fjx import algorithms, clients, compressors, data, samplers, theory, wire
 
 _spec = importlib.util.spec_from_file_location(
     "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
@@ -167,6 +167,20 @@ def test_a_network_learns():
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_models_far_from_zero_agree_to_their_own_precision():
+    """At 1e4 the last bit of float32 is 0.001, and all four come as near as that to their mean."""
+    start = 1e4 + jax.random.normal(jax.random.key(0), (4, 3))
+    algorithm = algorithms.choco_gossip(
+        compressors.identity(), mixing=np.full((4, 4), 0.25), step_size=1.0
+    )
+    dataset = data.from_clients([np.zeros((1, 1), np.float32)] * 4)
+    rows = jax.vmap(algorithm.init_client)(start)
+    _, rows, _ = q.jit(algorithm.round)(
+        jax.random.key(1), algorithm.init(start.mean(0)), rows, dataset.cohort(jnp.arange(4))
+    )
+    np.testing.assert_allclose(rows.model, np.tile(start.mean(0), (4, 1)), atol=2e-3)
+
+
 def test_arguments():
     client = clients.gradient(q.PROBLEM.loss, batch_size=1)
     with pytest.raises(ValueError, match="square"):
@@ -175,6 +189,11 @@ def test_arguments():
         algorithms.choco(client, q.TOP, mixing=np.array([[0.5, 0.5], [0.2, 0.8]]), step_size=0.1)
     with pytest.raises(TypeError, match="ClientUpdate"):
         algorithms.choco(q.TOP, client, mixing=np.eye(2), step_size=0.1)
+    with pytest.raises(ValueError, match="settle and hear must be None"):
+        hears = client._replace(hear=lambda aggregate, state, public: state)
+        algorithms.choco(hears, q.TOP, mixing=np.eye(2), step_size=0.1)
+    with pytest.raises(TypeError, match="floating leaves only"):
+        algorithms.choco_gossip(q.TOP, mixing=np.eye(2), step_size=0.1).init_client(jnp.arange(3))
     with pytest.raises(ValueError, match="join all"):
         theory.choco_gossip(mixing=np.eye(3), delta=0.5)
     small = algorithms.choco_gossip(q.TOP, mixing=np.full((2, 2), 0.5), step_size=0.1)

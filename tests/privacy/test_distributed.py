@@ -202,27 +202,55 @@ def run(aggregator, key, messages, weights=None):
     return message, metrics
 
 
-def test_absentees_add_nothing_and_too_few_release_nothing():
+def test_who_has_nothing_to_say_adds_its_noise_and_has_no_say_in_an_abort():
+    """Of seven one has no examples, one is not finite, and one has no place."""
     mechanism = make(clients=6, dropped=2, dimension=8)
     aggregator = aggregators.distributed(mechanism, denominator=6)
     messages = jnp.ones((7, 8)).at[1].set(jnp.nan)
     program = fast(lambda weights: run(aggregator, jax.random.key(1), messages, weights))
-
-    def once(weights):
-        return program(jnp.array(weights, jnp.float32))
-
-    message, metrics = once(weights=[1, 1, 0, 1, 1, 1, 1])
-    # Of seven one is absent, one not finite, and one has no place.
+    message, metrics = program(jnp.array([1, 1, 0, 1, 1, 1, 1], jnp.float32))
     assert int(metrics["surplus"]) == 1
     assert int(metrics["aborted"]) == 0
-    assert np.all(np.asarray(message) != 0)
-    assert float(metrics["noise_std"]) == pytest.approx(math.sqrt(4 * mechanism.variance) / 6)
-    assert float(metrics["unnoised_clipped"]) == 1
-    same, _ = once(weights=[3, 1, 0, 0.5, 9, 1, 0])  # those who come count alike; rank 6 never did
+    assert float(metrics["noise_std"]) == pytest.approx(math.sqrt(6 * mechanism.variance) / 6)
+    assert float(metrics["unnoised_clipped"]) == pytest.approx(4 / 6)
+    # Those who come count alike; rank 6 never did.
+    same, _ = program(jnp.array([3, 1, 0, 0.5, 9, 1, 0], jnp.float32))
     np.testing.assert_array_equal(message, same)
-    message, metrics = once(weights=[1, 1, 0, 0, 1, 1, 1])
-    assert int(metrics["aborted"]) == 1
-    np.testing.assert_array_equal(message, np.zeros(8))
+    _, metrics = program(jnp.zeros(7))
+    assert int(metrics["aborted"]) == 0
+    assert float(metrics["noise_std"]) == pytest.approx(math.sqrt(6 * mechanism.variance) / 6)
+
+
+def test_in_a_round_only_absence_takes_a_share_of_the_noise_away():
+    """Four clients: one broken and one empty are there all the same; one drops out."""
+    mechanism = make(clients=4, dropped=1, dimension=8)
+    dataset = data.from_clients(
+        [
+            {"x": np.full((n, 8), value, np.float32)}
+            for n, value in ((1, 0.1), (1, np.nan), (0, 1.0), (1, 0.2))
+        ]
+    )
+    algorithm = compose(
+        client=clients.gradient(lambda w, x, key: jnp.sum(w[None] * x["x"]), batch_size=1),
+        aggregator=aggregators.distributed(mechanism, denominator=4),
+    )
+    start = jnp.zeros(8)
+
+    @fast
+    def shares(stays):
+        cohort = dataset.cohort(jnp.arange(4), stays)
+        rows = jax.vmap(lambda _: algorithm.init_client(start))(cohort.ids)
+        _, _, metrics = algorithm.round(jax.random.key(0), algorithm.init(start), rows, cohort)
+        return (metrics["noise_std"] * 4) ** 2 / mechanism.variance, metrics["aborted"]
+
+    for stays, present, aborted in (
+        ([True] * 4, 4, 0),
+        ([False, True, True, True], 3, 0),
+        ([False, True, True, False], 2, 1),
+    ):
+        count, aborts = shares(jnp.array(stays))
+        assert float(count) == pytest.approx(present, rel=1e-4)
+        assert int(aborts) == aborted
 
 
 def test_the_rotated_sum_is_the_mean_within_its_stated_error():

@@ -167,7 +167,8 @@ def test_descriptions_of_other_kinds_are_other_samplers():
 
 
 def test_an_algorithm_that_was_not_composed_is_refused():
-    unknown = algorithm(PLAN.aggregator)._replace(aggregator=None)
+    unknown = algorithm(PLAN.aggregator)._replace(round=lambda *args, **options: None)
+    assert unknown.aggregator is None
     with pytest.raises(ValueError, match="aggregator is not the plan's"):
         PLAN.check(unknown, PLAN.sampler, num_clients=CLIENTS, rounds=1)
 
@@ -273,3 +274,9 @@ def test_rescaled_noise_is_that_of_the_deployment_on_the_mean():
     assert privacy.epsilon(both.simulation, samplers.poisson(0.01), **how) > 100 * claim
     with pytest.raises(ValueError, match="deployed must be at least 20"):
         privacy.rescaled(make, noise_multiplier=3.0, simulated=20, deployed=19)
+
+
+def test_an_algorithm_cannot_be_relabelled():
+    """What a round was made with is read off the round, and nothing else says it."""
+    with pytest.raises(ValueError, match="aggregator"):
+        algorithm(aggregators.mean())._replace(aggregator=PLAN.aggregator)

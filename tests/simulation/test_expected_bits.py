@@ -90,6 +90,13 @@ def test_a_curve_is_what_was_evaluated_against_what_was_moved():
     np.testing.assert_array_equal(curve.bits, np.cumsum(sent, 1)[:, [3, 7, 9]])
     np.testing.assert_array_equal(curve.rounds, [[4, 8, 10]] * 3)
     assert curve.steps is None
+    resumed = jax.tree.map(lambda x: x[:, 4:], history.rounds)
+    later = simulation.curve(
+        history._replace(rounds=resumed, evaluated_at=history.evaluated_at[:, 1:],
+                         evaluations={"norm": history.evaluations["norm"][:, 1:]}),
+        algorithm.traffic(jnp.zeros(D)), "norm",
+    )  # fmt: skip
+    np.testing.assert_array_equal(later.bits, np.cumsum(sent[:, 4:], 1)[:, [3, 5]])
     assert len({tuple(row) for row in curve.bits.tolist()}) > 1  # seeds toss coins of their own
 
 

@@ -44,7 +44,8 @@ def dp_sgd(
 
     The metrics are computed from examples *without noise*, as their names say: epsilon does not cover
     publishing them.  Neither does it cover a weight that is the number of a client's examples, such as
-    :func:`fjx.aggregators.mean` takes by default; it is public under ``"replace_one"``.
+    :func:`fjx.aggregators.mean` takes by default, nor whether a client has any, for a round of
+    :func:`fjx.compose` leaves one without examples out; both are public under ``"replace_one"``.
 
     Guarantees: an example moves the sum of a step by at most C, whatever it is, one with a gradient that
         is not finite by nothing; noise is added once to each sum, also where nobody was drawn and of a

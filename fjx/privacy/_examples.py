@@ -7,7 +7,9 @@ from fjx.privacy._mechanisms import Mechanism
 from fjx.privacy.accounting import epsilon
 from fjx.samplers import poisson
 
-_SIZES = "A weight that is the number of a client's examples is not covered"
+_SIZES = (
+    "Whether a client has any examples is not covered, and neither is a weight that is their number"
+)
 
 
 def examples_epsilon(
@@ -58,7 +60,7 @@ def examples_epsilon(
         ...                                capacity=40, num_examples=200, delta=1e-5))
         epsilon = 4.766 at delta = 1e-05
         (example-level, add-or-remove-one, Poisson rate 0.05 in each of 10 steps, 20 rounds, PLD).
-        A weight that is the number of a client's examples is not covered
+        Whether a client has any examples is not covered, and neither is a weight that is their number
 
     References:
         Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang, *Deep Learning with Differential

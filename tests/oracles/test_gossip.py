@@ -189,8 +189,8 @@ def test_arguments():
         algorithms.choco(client, q.TOP, mixing=np.array([[0.5, 0.5], [0.2, 0.8]]), step_size=0.1)
     with pytest.raises(TypeError, match="ClientUpdate"):
         algorithms.choco(q.TOP, client, mixing=np.eye(2), step_size=0.1)
+    hears = client._replace(hear=lambda aggregate, state, public: state)
     with pytest.raises(ValueError, match="settle and hear must be None"):
-        hears = client._replace(hear=lambda aggregate, state, public: state)
         algorithms.choco(hears, q.TOP, mixing=np.eye(2), step_size=0.1)
     with pytest.raises(TypeError, match="floating leaves only"):
         algorithms.choco_gossip(q.TOP, mixing=np.eye(2), step_size=0.1).init_client(jnp.arange(3))

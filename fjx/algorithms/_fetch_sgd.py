@@ -1,12 +1,10 @@
 """FetchSGD: sketches up, a few coordinates down."""
 
-import optax
-
-from fjx import aggregators, clients
+from fjx import aggregators
 from fjx._base import Algorithm, Array
 from fjx._compose import compose
 from fjx.algorithms._replicated import replicated
-from fjx.algorithms._sgd import server_sgd
+from fjx.algorithms._sgd import batch_gradient, server_sgd
 from fjx.clients import LossFn
 from fjx.compressors import flatten, top_k
 
@@ -56,7 +54,7 @@ def fetch_sgd(
         algorithm 1.
     """
     return compose(
-        client=clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size),
+        client=batch_gradient(loss_fn, batch_size),
         **replicated(
             flatten(top_k(ratio)),  # of k coordinates, all others being zero: exact
             aggregator=aggregators.fetch_sgd(ratio, rows=rows, columns=columns, momentum=momentum),

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from fjx import _tree, _validate, clients
+from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
 from fjx.algorithms._phases import Phase, two_phases
 from fjx.algorithms._replicated import as_float32
+from fjx.algorithms._sgd import batch_gradient
 from fjx.clients import LossFn
 from fjx.compressors import error_feedback, scaled_sign
 
@@ -85,7 +85,7 @@ def onebit_adam(
         _validate.number(name, beta, at_least=0, below=1)
     _validate.number("eps", eps, above=0)
     codec = error_feedback(scaled_sign() if codec is None else codec)
-    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    batch = batch_gradient(loss_fn, batch_size)
 
     def mix(beta: float | Array, old: Tree, new: Tree) -> Tree:
         return jax.tree.map(lambda a, b: beta * a + (1 - beta) * b.astype(jnp.float32), old, new)

@@ -377,6 +377,26 @@ def test_pp_marina_is_the_box_of_its_paper_and_bills_those_who_send():
     assert pp_marina(q.TOP, 0.01).traffic(jnp.zeros(D)).uplink == 32 * D
 
 
+def test_those_who_are_drawn_are_a_cohort_of_their_own():
+    """Perm-k of three equal messages of ten is exact only if the three have three ranks."""
+    drawn = algorithms._marina._drawn(aggregators.perm_k(3), 3)
+    x = jnp.arange(1.0, D + 1)
+
+    def aggregate(seed):
+        public = fjx.Public(drawn.init(x), jax.random.key(seed), None, jnp.int32(N))
+
+        def share(rank):
+            own = public._replace(rank=rank, key=jax.random.clone(public.key))
+            return drawn.contribute(jax.random.key(0), x, jnp.float32(1), own)
+
+        total = jax.tree.map(lambda s: s.sum(0), jax.vmap(share)(jnp.arange(N)))
+        return drawn.finish(jax.random.key(0), total, public)[0]
+
+    np.testing.assert_allclose(
+        q.jit(jax.vmap(aggregate))(jnp.arange(20)), np.tile(x, (20, 1)), rtol=1e-6
+    )
+
+
 @pytest.mark.slow
 def test_pp_marina_obeys_its_theorem():
     """20 seeds, three of ten clients: the mean of f - f* is below (1 - gamma mu)^t times the first."""

@@ -294,7 +294,7 @@ def test_marina_needs_fewer_bits_than_diana_where_omega_is_small_and_more_where_
 
     def spent(kept, diana, marina):
         small = 32 * kept + 64
-        whole = 8 + (kept * 32 * D + (D - kept) * small) / D  # with probability p = k / d
+        whole = (kept * 32 * D + (D - kept) * small) / D  # with probability p = k / d
         return bits(diana, small), bits(marina, whole)
 
     omega, most = 1 / 4, compressors.rand_k(16 / D)

@@ -24,8 +24,9 @@ def fetch_sgd(
     :func:`fjx.aggregators.fetch_sgd` gathers momentum and error and finds Delta, of which k coordinates
     are not zero: these travel down, to clients that are :func:`replicated`.
 
-    Guarantees: clients remember nothing but the model, so that each may come once; bits up:
-        32 rows * columns, down: k numbers and their places, without loss.
+    Guarantees: clients remember nothing but the model; bits up: 32 rows * columns, down: k numbers and
+        their places, without loss, for clients that hear every broadcast.  One that comes once, or was
+        away, must be sent the model or what it missed, which is not billed (:func:`replicated`).
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.

@@ -106,11 +106,11 @@ def power_sgd(
 
     def nothing(params: Tree) -> Tree:
         return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, jnp.float32 if _tree.is_float(x) else x.dtype), params
+            lambda x: jnp.zeros_like(_tree.wide(x) if _tree.is_float(x) else x), params
         )
 
     def factors(params: Tree, axis: int) -> tuple[Array, ...]:
-        return tuple(jnp.zeros((m.shape[axis], rank)) for m in split(nothing(params))[0])
+        return tuple(jnp.zeros((m.shape[axis], rank), m.dtype) for m in split(nothing(params))[0])
 
     def init(params: Tree) -> PowerSgdState:
         return PowerSgdState(model.init(params), factors(params, 0), factors(params, 1))

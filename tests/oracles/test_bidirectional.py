@@ -132,10 +132,10 @@ def test_replicas_hear_the_payload_and_follow(name):
 def test_a_replica_needs_a_template():
     slots = algorithms.replicated(
         q.TOP, aggregator=aggregators.mean(), server=optax.sgd(1.0),
-        aggregate_like=lambda params: {"other": params},
+        message=lambda params: {"other": params},
     )  # fmt: skip
     client = clients.gradient(PROBLEM.loss, batch_size=1)
-    with pytest.raises(ValueError, match="the aggregate message must have the structure"):
+    with pytest.raises(ValueError, match="must have the structure"):
         q.trajectory(fjx.compose(client=client, **slots), 1)
 
 

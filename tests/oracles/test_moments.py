@@ -119,6 +119,20 @@ def test_a_network_learns(name):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_round_of_nobody_changes_nothing():
+    """Of model, moments and what the server owes: in the warm-up and after it; it is told for free."""
+    absent = np.isin(np.arange(ROUNDS), (0, 4, WARMUP, 15))
+    present = np.tile(~absent[:, None], (1, N))
+    states, _, metrics = q.trajectory(onebit_adam(), ROUNDS, present=present)
+    kept = (states.server.inner.inner, states.aggregator.codec)
+    for leaf in map(np.asarray, jax.tree.leaves(kept)):
+        np.testing.assert_array_equal(leaf[absent][1:], leaf[np.flatnonzero(absent)[1:] - 1])
+    np.testing.assert_array_equal(states.params[0], np.zeros(D))
+    assert not np.allclose(states.params[1:4], 0)
+    told = np.asarray(metrics["downlink_bytes"])[1:]
+    np.testing.assert_array_equal(told == 0, absent[:-1])
+
+
 TINY = {  # with steps that a model of bf16 sees
     "sign_sgd": {"learning_rate": 0.5},
     "ef21_sgdm": {
@@ -160,5 +174,11 @@ def test_arguments():
             algorithms.onebit_adam(
                 q.PROBLEM.loss, warmup=1, learning_rate=0.1, batch_size=1, **more
             )
+    twice = algorithms.onebit_adam(
+        q.PROBLEM.loss, warmup=1, learning_rate=0.1, batch_size=1,
+        codec=compressors.error_feedback(compressors.scaled_sign()),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="without a state"):
+        twice.init(jnp.zeros(D))
     with pytest.raises(ValueError, match="warmup"):
         algorithms.onebit_adam(q.PROBLEM.loss, warmup=0, learning_rate=0.1, batch_size=1)

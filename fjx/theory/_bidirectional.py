@@ -74,6 +74,7 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
         A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.artemis`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -151,6 +152,7 @@ def pp_marina(
         A :class:`Theory`.
 
     Raises:
+        TypeError: ``participants`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -184,6 +186,7 @@ def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:
         A :class:`Theory`, whose rate is that of two rounds.
 
     Raises:
+        TypeError: ``steps`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:

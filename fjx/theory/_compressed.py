@@ -23,6 +23,7 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
         A :class:`Theory` of E||x - x*||^2.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -92,6 +93,7 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
         A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.diana`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -129,6 +131,7 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
         A :class:`Theory`, whose ``memory`` is lambda.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -165,6 +168,7 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
         A :class:`Theory`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -200,6 +204,7 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
         A :class:`Theory`, whose ``memory`` is a, the ``momentum`` of :func:`fjx.algorithms.dasha`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:

@@ -285,7 +285,8 @@ def compose(
 
         def hear(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
             assert client.hear is not None
-            memory = client.hear(message, row.client, public(rank))
+            heard = message.decoded if isinstance(message, Encoded) else message
+            memory = client.hear(heard, row.client, public(rank))
             return _tree.where(counts, row._replace(client=memory), row)
 
         rows, counts = left
@@ -302,26 +303,45 @@ def compose(
         return state, rows, metrics
 
     def traffic(params: Tree) -> Traffic:
-        def meet(key: Key, message: Tree) -> Tree:
-            public = _alone(key, aggregator, message)
-            total = aggregator.contribute(key, message, jnp.float32(1), public)
-            if aggregator.combine is STACK:
-                total = jax.tree.map(lambda x: x[None], total)
-            return aggregator.finish(key, total, public._replace(rank=None))[0]
-
         if aggregator.encode is None:
             sent = payload_like(uplink, client.message(params))
         else:
             sent = sent_like(aggregator, received_like(params))
         broadcast, heard = payload_like(downlink, _broadcast_like(server, params)), ()
         if client.hear is not None:
-            heard = jax.eval_shape(meet, _KEY_LIKE, received_like(params))
+            heard = aggregate_like(aggregator, received_like(params))
+            heard = heard.payload if isinstance(heard, Encoded) else heard
         return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
     return Algorithm(init, init_client, functools.partial(run_round, aggregator), traffic)
 
 
 _KEY_LIKE = jax.eval_shape(jax.random.key, 0)
+
+
+class Encoded(NamedTuple):
+    """An aggregate message that travels down as a payload: who hears it hears what it decodes to.
+
+    Attributes:
+        payload: of the message.
+        decoded: what receivers make of it.
+    """
+
+    payload: Tree
+    decoded: Tree
+
+
+def aggregate_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:
+    """What becomes of messages of a template."""
+
+    def meet(key: Key, message: Tree) -> Tree:
+        public = _alone(key, aggregator, message)
+        total = aggregator.contribute(key, message, jnp.float32(1), public)
+        if aggregator.combine is STACK:
+            total = jax.tree.map(lambda x: x[None], total)
+        return aggregator.finish(key, total, public._replace(rank=None))[0]
+
+    return jax.eval_shape(meet, _KEY_LIKE, message_like)
 
 
 def sent_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:

@@ -113,6 +113,23 @@ def static_number(name: str, value: Any, **bounds: float) -> float:
     return float(value)
 
 
+def mixing(matrix: Any) -> np.ndarray:
+    """A mixing matrix of gossip, made symmetric to rounding.
+
+    Raises:
+        ValueError: not square, not symmetric, or with rows that do not sum to one.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ValueError(f"mixing must be a square matrix, got shape {matrix.shape}")
+    if not np.allclose(matrix, matrix.T, atol=1e-6) or not np.allclose(matrix.sum(1), 1, atol=1e-5):
+        raise ValueError(
+            "mixing must be symmetric with rows that sum to one, so that the mean is preserved; "
+            "Metropolis weights are: w_ij = 1 / (1 + max(degree i, degree j)) for neighbours"
+        )
+    return (matrix + matrix.T) / 2
+
+
 def key(name: str, value: Any) -> None:
     """Raises unless ``value`` is one typed PRNG key, or a tracer of one.
 

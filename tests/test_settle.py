@@ -6,10 +6,21 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fjx
-from fjx import ClientUpdate, Compressor, Steps, aggregators, clients, compressors, data, simulation
+from fjx import (
+    ClientUpdate,
+    Compressor,
+    Steps,
+    aggregators,
+    algorithms,
+    clients,
+    compressors,
+    data,
+    simulation,
+)
 
 N, SLOTS = 5, 7
 DATASET = data.from_clients([np.full(i + 1, i, np.float32) for i in range(N)])
@@ -185,6 +196,23 @@ def test_what_is_heard_is_measured_with_a_broadcast_of_varying_length():
         )
         bytes_down.add(int(metrics["downlink_bytes"]))
     assert bytes_down == {3 * (1 + 8), 3 * (1 + 8 + 8)}
+
+
+def test_what_is_heard_of_a_payload_is_the_message():
+    """To replicas travels half of the mean: they hear that, and not its places and values."""
+    slots = algorithms.replicated(
+        compressors.top_k(0.5), server=optax.sgd(1.0),
+        aggregator=aggregators.uniform(aggregators.mean()),
+    )  # fmt: skip
+    algorithm = fjx.compose(client=CLIENT, uplink=THIRDS, **slots)
+    rows, _, _ = run([2, 0, 4], algorithm=algorithm)
+    plain, _, _ = run([2, 0, 4])
+    mean = np.asarray(plain["mean"])
+    larger = np.abs(mean) == np.abs(mean).max(1, keepdims=True)
+    np.testing.assert_allclose(rows["mean"], np.where(larger, mean, 0), rtol=1e-6)
+    deaf = fjx.compose(client=CLIENT._replace(hear=None), uplink=THIRDS, **slots)
+    price = deaf.traffic(jnp.zeros(2)).downlink
+    assert algorithm.traffic(jnp.zeros(2)).downlink == 2 * price  # again at the end of the round
 
 
 def test_a_wrapper_that_would_forget_refuses():

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from fjx import _tree, _validate, clients, wire
@@ -110,7 +109,7 @@ def choco(
         )
     require_compressor("choco", codec)
     _validate.number("step_size", step_size, above=0)
-    matrix = _mixing(mixing)
+    matrix = _validate.mixing(mixing)
     neighbours = (matrix != 0).sum(1) - (matrix.diagonal() != 0)
 
     def init(params: Tree) -> ChocoState:
@@ -267,15 +266,3 @@ def choco_gossip(codec: Compressor, *, mixing: Array, step_size: float | Array) 
 
     still = ClientUpdate(lambda params: (), rest, _tree.like)
     return choco(still, codec, mixing=mixing, step_size=step_size)
-
-
-def _mixing(mixing: Array) -> np.ndarray:
-    matrix = np.asarray(mixing, np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"mixing must be a square matrix, got shape {matrix.shape}")
-    if not np.allclose(matrix, matrix.T, atol=1e-6) or not np.allclose(matrix.sum(1), 1, atol=1e-5):
-        raise ValueError(
-            "mixing must be symmetric with rows that sum to one, so that the mean is preserved; "
-            "Metropolis weights are: w_ij = 1 / (1 + max(degree i, degree j)) for neighbours"
-        )
-    return (matrix + matrix.T) / 2

@@ -1,12 +1,10 @@
 """Gradient descent with compressed gradients, with and without memory of what was lost."""
 
-import optax
-
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
 from fjx._compose import compose
 from fjx.aggregators import mean, sign_vote, uniform
-from fjx.algorithms._sgd import server_sgd
+from fjx.algorithms._sgd import batch_gradient, server_sgd
 from fjx.clients import LossFn
 from fjx.compressors import error_feedback, tracked
 
@@ -165,7 +163,7 @@ def sign_sgd(
         Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434); Bernstein,
         Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019 (arXiv:1810.05291).
     """
-    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    batch = batch_gradient(loss_fn, batch_size)
     return compose(
         client=clients.averaged(batch, rate=rate),
         aggregator=sign_vote(),

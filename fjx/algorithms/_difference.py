@@ -3,7 +3,6 @@
 from typing import NamedTuple, TypedDict
 
 import jax.numpy as jnp
-import optax
 
 from fjx import _tree, _validate, clients
 from fjx._base import (
@@ -20,7 +19,7 @@ from fjx._base import (
     TreeLike,
 )
 from fjx._compose import compose
-from fjx.algorithms._sgd import server_sgd
+from fjx.algorithms._sgd import batch_gradient, server_sgd
 from fjx.clients import LossFn
 from fjx.compressors import tracked
 from fjx.compressors._chain import require_compressor
@@ -256,7 +255,7 @@ def ef21_sgdm(
         Fatkhullin, Tyurin, Richtarik, *Momentum Provably Improves Error Feedback!*, NeurIPS 2023
         (arXiv:2305.15155), algorithm 1.
     """
-    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    batch = batch_gradient(loss_fn, batch_size)
     return compose(
         client=clients.averaged(batch, rate=rate),
         server=server_sgd(learning_rate),

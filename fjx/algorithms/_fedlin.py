@@ -94,12 +94,16 @@ def fedlin(
         y = jax.lax.fori_loop(1, steps, step, move(x, descent))  # at x gradients cancel
         return _tree.subtract(y, x), state, metrics
 
+    def arrive(state: FedLinState, moved: Tree) -> FedLinState:
+        """Drops g, which was that of x: where nobody comes to say the next, nobody walks."""
+        return FedLinState(_tree.add(state.params, moved), _tree.zeros_like(state.descent))
+
     return two_phases(
         Phase(
             ask, _tree.like, lambda state, g: state._replace(descent=g),
             identity() if uplink is None else uplink,
         ),
-        Phase(walk, _tree.like, lambda state, d: state._replace(params=_tree.add(state.params, d))),
+        Phase(walk, _tree.like, arrive),
         client=lambda params: (),
         server=lambda params: FedLinState(params, _tree.scale(jnp.float32(0), params)),
         broadcast=lambda state: state,

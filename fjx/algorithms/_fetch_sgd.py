@@ -1,12 +1,10 @@
 """FetchSGD: sketches up, a few coordinates down."""
 
-import optax
-
-from fjx import aggregators, clients
+from fjx import aggregators
 from fjx._base import Algorithm, Array
 from fjx._compose import compose
 from fjx.algorithms._replicated import replicated
-from fjx.algorithms._sgd import server_sgd
+from fjx.algorithms._sgd import batch_gradient, server_sgd
 from fjx.clients import LossFn
 from fjx.compressors import flatten, top_k
 
@@ -26,8 +24,9 @@ def fetch_sgd(
     :func:`fjx.aggregators.fetch_sgd` gathers momentum and error and finds Delta, of which k coordinates
     are not zero: these travel down, to clients that are :func:`replicated`.
 
-    Guarantees: clients remember nothing but the model, so that each may come once; bits up:
-        32 rows * columns, down: k numbers and their places, without loss.
+    Guarantees: clients remember nothing but the model; bits up: 32 rows * columns, down: k numbers and
+        their places, without loss, for clients that hear every broadcast.  One that comes once, or was
+        away, must be sent the model or what it missed, which is not billed (:func:`replicated`).
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -56,7 +55,7 @@ def fetch_sgd(
         algorithm 1.
     """
     return compose(
-        client=clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size),
+        client=batch_gradient(loss_fn, batch_size),
         **replicated(
             flatten(top_k(ratio)),  # of k coordinates, all others being zero: exact
             aggregator=aggregators.fetch_sgd(ratio, rows=rows, columns=columns, momentum=momentum),

@@ -22,11 +22,13 @@ class ClagState(NamedTuple):
         memory: h_i, what the server believes of the message.
         last: y_i, the message of the round before, sent or not.
         inner: the codec's state.
+        begun: ``bool[]``, whether there was a message before.
     """
 
     memory: Tree
     last: Tree
     inner: Tree
+    begun: Array
 
 
 def clag(
@@ -42,10 +44,12 @@ def clag(
     r"""CLAG: EF21 whose clients send only if it matters; with ``identity()`` for a codec, LAG.
 
     With x_i the gradient, y_i the one before and h_i the memory, a client sends m_i = C(x_i - h_i) if
-    ||x_i - h_i||^2 > zeta ||x_i - y_i||^2, and else only that it does not; h_i = h_i + m_i.
+    ||x_i - h_i||^2 > zeta ||x_i - y_i||^2, and else only that it does not; h_i = h_i + m_i.  Its first
+    message it sends in any case, as there is none before.
 
-    Guarantees: with zeta = 0 it is :func:`ef21`; with full gradients it converges to the optimum at a
-        constant step; bits up: a byte, and those of the codec where something is sent.
+    Guarantees: with zeta = 0 it is :func:`ef21`; with full gradients of all clients in every round it
+        converges to the optimum at a constant step: of one that was away y_i is older than the round
+        before, and nothing is proved; bits up: a byte, and those of the codec where something is sent.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -75,17 +79,19 @@ def clag(
 
     def init(message_like: TreeLike) -> ClagState:
         nothing = _tree.zeros_like(message_like)
-        return ClagState(nothing, nothing, codec.init(message_like))
+        return ClagState(nothing, nothing, codec.init(message_like), jnp.asarray(False))
 
     def encode(key: Key, message: Tree, state: ClagState) -> tuple[Chosen, ClagState]:
         change = _tree.subtract(message, state.memory)
         moved = _square(_tree.subtract(message, state.last))
         sends = _square(change) > jnp.asarray(zeta).astype(moved.dtype) * moved
+        sends = sends | ~state.begun
         payload, inner = codec.encode(key, change, state.inner)
         payload = _tree.where(sends, payload, _tree.zeros_like(payload_like(codec, change)))
         sent = Chosen(sends.astype(jnp.uint8), ((), payload))
         memory = _tree.add(state.memory, decode(sent))
-        return sent, ClagState(memory, message, _tree.where(sends, inner, state.inner))
+        inner = _tree.where(sends, inner, state.inner)
+        return sent, ClagState(memory, message, inner, jnp.asarray(True))
 
     def decode(sent: Chosen) -> Tree:
         change = codec.decode(sent.parts[1])

@@ -120,7 +120,9 @@ def pp_marina(
         downlink: codec of the broadcast.
 
     Returns:
-        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).
+        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).  It expects no
+        bits of one client: those of a difference come from r of the cohort, whose size a model does not
+        tell.
 
     Raises:
         TypeError: ``differences`` is something else, or ``participants`` not an integer.
@@ -148,12 +150,20 @@ def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
     """Leaves out all but some clients of the cohort, drawn by rank from the round's key."""
     participants = _validate.static_integer("participants", participants, at_least=1)
 
+    def place(public: Public) -> Array:
+        """In the order in which clients are drawn."""
+        return permute(jax.random.fold_in(public.key, 0), public.rank, public.size)
+
     def inside(public: Public) -> Public:
-        return public._replace(key=jax.random.fold_in(public.key, 1))
+        """The round as those see it who were drawn: a cohort of their own."""
+        return public._replace(
+            key=jax.random.fold_in(public.key, 1),
+            rank=None if public.rank is None else place(public),
+            size=jnp.minimum(participants, public.size),
+        )
 
     def is_in(public: Public) -> Array:
-        key = jax.random.fold_in(public.key, 0)
-        return permute(key, public.rank, public.size) < participants
+        return place(public) < participants
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
         drawn = is_in(public)
@@ -202,7 +212,7 @@ def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np
             small = sent_like(differences, small)
         if is_ragged(small):
             return None
-        whole, small = (8 + wire.bits(part) for part in (whole, small))
+        whole, small = wire.bits(whole), wire.bits(small)
         return np.concatenate([[whole], np.full(rounds - 1, p * whole + (1 - p) * small)])
 
     return expected

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from fjx import _tree, _validate, clients
+from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
 from fjx.algorithms._phases import Phase, two_phases
-from fjx.algorithms._replicated import as_float32
+from fjx.algorithms._sgd import batch_gradient
 from fjx.clients import LossFn
 from fjx.compressors import error_feedback, scaled_sign
 
@@ -51,7 +50,8 @@ def onebit_adam(
 
     Guarantees: mean m_i + residuals are conserved, as in :func:`double_squeeze`; bits: those of the
         gradient up and of its mean down in the warm-up, those of the codec in both directions after it.
-        As in the paper neither moment is corrected for its start at zero.
+        As in the paper neither moment is corrected for its start at zero.  A round to which nobody comes
+        changes nothing.
 
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
@@ -62,13 +62,14 @@ def onebit_adam(
         beta2: of the variance, in [0, 1).
         eps: positive; where v is near zero, signs of any scale move the model far, so that models with
             coordinates of vanishing gradient want a larger one.
-        codec: C; ``scaled_sign()`` by default, one bit a coordinate, with one scale a leaf.
+        codec: C, without a state, as what it loses is remembered here; ``scaled_sign()`` by default, one
+            bit a coordinate, with one scale a leaf.
 
     Returns:
         An :class:`fjx.Algorithm`.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range; from ``init``, the codec has a state.
 
     Examples:
         >>> from fjx import algorithms
@@ -84,11 +85,13 @@ def onebit_adam(
     for name, beta in (("beta1", beta1), ("beta2", beta2)):
         _validate.number(name, beta, at_least=0, below=1)
     _validate.number("eps", eps, above=0)
-    codec = error_feedback(scaled_sign() if codec is None else codec)
-    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    plain = scaled_sign() if codec is None else codec
+    codec = error_feedback(plain)
+    batch = batch_gradient(loss_fn, batch_size)
 
     def mix(beta: float | Array, old: Tree, new: Tree) -> Tree:
-        return jax.tree.map(lambda a, b: beta * a + (1 - beta) * b.astype(jnp.float32), old, new)
+        old, new = _tree.scale(jnp.asarray(beta), old), _tree.scale(jnp.asarray(1 - beta), new)
+        return _tree.add(old, new)
 
     def ask(
         key: Key, server: OneBitAdamState, state: Tree, examples: Examples
@@ -103,7 +106,8 @@ def onebit_adam(
 
     def move(state: OneBitAdamState, momentum: Tree) -> Tree:
         def step(x: Array, m: Array, v: Array) -> Array:
-            return x + _tree.to_dtype(learning_rate * m / (jnp.sqrt(v) + eps), x.dtype)
+            eta, floor = (jnp.asarray(number).astype(m.dtype) for number in (learning_rate, eps))
+            return x + _tree.to_dtype(eta * m / (jnp.sqrt(v) + floor), x.dtype)
 
         return jax.tree.map(step, state.params, momentum, state.variance)
 
@@ -116,15 +120,22 @@ def onebit_adam(
     def frozen(state: OneBitAdamState, momentum: Tree) -> OneBitAdamState:
         return state._replace(params=move(state, momentum), momentum=momentum)
 
+    def nothing(params: Tree) -> Tree:
+        return _tree.scale(jnp.float32(0), params)
+
     def init(params: Tree) -> OneBitAdamState:
-        nothing = _tree.scale(jnp.float32(0), params)
-        return OneBitAdamState(params, nothing, nothing)
+        if jax.tree.leaves(plain.init(_tree.like(nothing(params)))):
+            raise ValueError(
+                "onebit_adam: codec must be one without a state, such as scaled_sign; what it loses "
+                "is remembered here, and error_feedback would count it twice"
+            )
+        return OneBitAdamState(params, nothing(params), nothing(params))
 
     return two_phases(
         Phase(ask, _tree.like, adam),
         Phase(
             push,
-            lambda params: as_float32(_tree.like(params)),
+            lambda params: jax.eval_shape(nothing, params),
             frozen,
             uplink=codec,
             downlink=codec,

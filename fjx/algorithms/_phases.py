@@ -31,11 +31,12 @@ from fjx._base import (
 )
 from fjx._compose import compose
 from fjx.aggregators import mean, uniform
-from fjx.algorithms._replicated import as_float32, replicated
+from fjx.algorithms._replicated import replicated
 from fjx.compressors import identity
 from fjx.wire import Chosen, Known
 
 FIRST, SECOND = "first", "second"
+NOBODY = 2  # in place of the phase of a round to which nobody came
 
 
 class Phase(NamedTuple):
@@ -95,8 +96,9 @@ def two_phases(
 
     Guarantees: what does not travel in a phase costs nothing; bits up: those of the phase's codec; down:
         those of the mean of the round before; everybody counts rounds, so that the phase is free.  A
-        metric that only one phase reports is NaN in the other.  Traffic is that of the dearer phase; a
-        run is billed what was sent.
+        round to which nobody comes moves nothing but the count of rounds; what is sent down of it is
+        empty, by which it is known.  A metric that only one phase reports is NaN in the other.  Traffic
+        is that of the dearer phase; a run is billed what was sent.
 
     Args:
         first: of phase 0.
@@ -158,15 +160,14 @@ def two_phases(
         )
         return {"phase": phase, **sent}, state, metrics
 
-    def mean_like(params: Tree) -> TreeLike:
-        parts = {FIRST: first.message(params), SECOND: second.message(params)}
-        return {"phase": jax.ShapeDtypeStruct((), jnp.uint8), **as_float32(parts)}
-
     def step(state: PhasesState, heard: Tree) -> PhasesState:
-        inner = jax.lax.cond(
-            heard["phase"] == 0,
-            lambda: first.server(state.inner, heard[FIRST]),
-            lambda: second.server(state.inner, heard[SECOND]),
+        inner = jax.lax.switch(
+            heard["phase"],
+            (
+                lambda: first.server(state.inner, heard[FIRST]),
+                lambda: second.server(state.inner, heard[SECOND]),
+                lambda: state.inner,
+            ),
         )
         return PhasesState(inner, state.rounds + 1)
 
@@ -184,13 +185,13 @@ def two_phases(
                 lambda state: (phase_of(state.rounds), broadcast(state.inner)),
                 step,
             ),
-            aggregate_like=mean_like,
+            message=message,
         ),
     )
 
 
 def _either(first: Compressor, second: Compressor) -> Compressor:
-    """The codec of ``{"phase", "first", "second"}``: of the part that is of the phase."""
+    """The codec of ``{"phase", "first", "second"}``: of the part that is of the phase, if any is."""
     codecs = {FIRST: first, SECOND: second}
 
     def init(message_like: TreeLike) -> Tree:
@@ -204,7 +205,7 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
             payload, after = codec.encode(own, message[name], state[name])
             parts.append(_tree.where(now, payload, _tree.zeros_like(payload)))
             states[name] = _tree.where(now, after, state[name])
-        return Chosen(Known(message["phase"]), tuple(parts)), states
+        return Chosen(Known(message["phase"]), (*parts, ())), states
 
     def decode(payload: Chosen) -> Tree:
         message = {"phase": payload.number}
@@ -217,7 +218,7 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
 
 
 def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
-    """The uniform means of both parts, and the phase, which does not depend on who comes."""
+    """The uniform means of both parts, and the phase, or that nobody came."""
     inner = uniform(mean())
 
     def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
@@ -227,7 +228,9 @@ def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         phase = phase_of(public.state)
         parts, _, _ = inner.finish(key, total, public)
-        return {"phase": phase, **parts}, public.state + 1, {"phase": phase}
+        _, participants = total
+        said = jnp.where(participants > 0, phase, jnp.uint8(NOBODY))
+        return {"phase": said, **parts}, public.state + 1, {"phase": phase}
 
     return Aggregator(lambda message_like: jnp.int32(0), contribute, finish, SUM)
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fjx import _tree, _validate, clients, servers
+from fjx import _tree, _validate, servers
 from fjx._base import Algorithm, Array, Examples, Key, Metrics, Tree, TreeLike
 from fjx.algorithms._phases import Phase, two_phases
-from fjx.algorithms._sgd import server_sgd
+from fjx.algorithms._sgd import batch_gradient, server_sgd
 from fjx.clients import LossFn
 from fjx.compressors._lowrank import is_approximated, orthonormal, started
 
@@ -86,7 +86,7 @@ def power_sgd(
         Optimization*, NeurIPS 2019 (arXiv:1905.13727), algorithms 1 and 2.
     """
     rank = _validate.static_integer("rank", rank, at_least=1)
-    batch = clients.local_sgd(loss_fn, optax.sgd(1.0), steps=1, batch_size=batch_size)
+    batch = batch_gradient(loss_fn, batch_size)
     model = servers.from_optax(_with_momentum(learning_rate, momentum))
 
     def split(tree: Tree) -> tuple[list[Array], Tree]:
@@ -106,11 +106,11 @@ def power_sgd(
 
     def nothing(params: Tree) -> Tree:
         return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, jnp.float32 if _tree.is_float(x) else x.dtype), params
+            lambda x: jnp.zeros_like(_tree.wide(x) if _tree.is_float(x) else x), params
         )
 
     def factors(params: Tree, axis: int) -> tuple[Array, ...]:
-        return tuple(jnp.zeros((m.shape[axis], rank)) for m in split(nothing(params))[0])
+        return tuple(jnp.zeros((m.shape[axis], rank), m.dtype) for m in split(nothing(params))[0])
 
     def init(params: Tree) -> PowerSgdState:
         return PowerSgdState(model.init(params), factors(params, 0), factors(params, 1))

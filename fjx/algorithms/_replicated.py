@@ -1,6 +1,5 @@
 """Clients that keep a replica of the server: what travels down is its message, compressed."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict
 
 import jax
@@ -15,13 +14,14 @@ from fjx._base import (
     Compressor,
     Contract,
     Key,
+    MessageLike,
     Metrics,
     Public,
     ServerUpdate,
     Tree,
     TreeLike,
 )
-from fjx._compose import compose
+from fjx._compose import Encoded, aggregate_like, compose
 from fjx.aggregators._mean import require_aggregator
 from fjx.algorithms._difference import difference
 from fjx.algorithms._sgd import server_sgd
@@ -72,17 +72,12 @@ class ReplicatedServer(NamedTuple):
         return self.inner.params
 
 
-def as_float32(tree: TreeLike) -> TreeLike:
-    """The template of a mean of messages of a template."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), tree)
-
-
 def replicated(
     codec: Compressor,
     *,
     aggregator: Aggregator,
     server: ServerUpdate | optax.GradientTransformation,
-    aggregate_like: Callable[[Tree], TreeLike] = as_float32,
+    message: MessageLike = _tree.like,
 ) -> Replicas:
     """Sends the aggregate message down in place of the model; every client takes the server's step.
 
@@ -91,15 +86,17 @@ def replicated(
     g~ = g~ + C(g - g~), and with ``error_feedback(C)`` what was lost of one message is part of the next.
 
     Guarantees: replicas follow the server to rounding, because it steps by what they were sent; bits
-        down: those of the codec.  The first state is not billed, and the bill takes every client to hear
-        every broadcast: one that misses some must be told what it missed.
+        down: those of the codec, once for each client that is invited.  That is the bill of clients that
+        hear every broadcast, and no more is claimed of others: one that was away for T rounds must be
+        sent the T payloads that it missed, or the server's state, and neither is billed; nor is the
+        first state, nor what those hear who are not invited.
 
     Args:
         codec: C, of aggregate messages, with any state; what it loses the model loses, too.
         aggregator: how messages become one.
         server: a :class:`fjx.ServerUpdate` or an optax transformation, both deterministic.
-        aggregate_like: ``(params) -> template`` of the aggregate message: that of the model in float32,
-            which means and sums of messages like the model have.
+        message: ``(params) -> template`` of the messages that the aggregator is given, by which the
+            first state knows what will travel down; that of the model by default.
 
     Returns:
         The slots ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
@@ -107,8 +104,8 @@ def replicated(
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: (when traced) the aggregate message is not like its template; from the downlink's
-            ``decode``, the payload was read from bytes and has no replica yet.
+        ValueError: (when traced) the messages are not like ``message``; from the downlink's ``decode``,
+            the payload was read from bytes and has no replica yet.
 
     Examples:
         >>> import jax.numpy as jnp, optax, fjx
@@ -131,7 +128,7 @@ def replicated(
 
     def init_aggregator(message_like: TreeLike) -> ReplicatedAggregate:
         inner = aggregator.init(message_like)
-        return ReplicatedAggregate(inner, codec.init(as_float32(_tree.like(message_like))))
+        return ReplicatedAggregate(inner, codec.init(aggregate_like(aggregator, message_like)))
 
     def inside(public: Public) -> Public:
         return public._replace(state=public.state.inner)
@@ -143,20 +140,22 @@ def replicated(
         key_finish, key_encode = jax.random.split(key)
         aggregate, inner, metrics = aggregator.finish(key_finish, total, inside(public))
         payload, state = codec.encode(key_encode, aggregate, public.state.codec)
-        return payload, ReplicatedAggregate(inner, state), metrics
+        sent = Encoded(payload, codec.decode(payload))
+        return sent, ReplicatedAggregate(inner, state), metrics
 
     def encode(key: Key, message: Tree, public: Public) -> Tree:
         assert aggregator.encode is not None
         return aggregator.encode(key, message, inside(public))
 
     def init_server(params: Tree) -> ReplicatedServer:
-        state, template = server.init(params), aggregate_like(_tree.like(params))
+        state, template = server.init(params), aggregate_like(aggregator, message(params))
         nothing = _tree.zeros_like(payload_like(codec, template))  # of no round, and never decoded
         return ReplicatedServer(state, state, nothing, jnp.int32(0))
 
-    def update(state: ReplicatedServer, payload: Tree) -> ReplicatedServer:
+    def update(state: ReplicatedServer, sent: Encoded) -> ReplicatedServer:
+        payload = sent.payload
         _validate.same_structure("the aggregate's payload", payload, "its template", state.payload)
-        after = server.update(state.inner, codec.decode(payload))
+        after = server.update(state.inner, sent.decoded)
         return ReplicatedServer(after, state.inner, payload, state.rounds + 1)
 
     def send(key: Key, state: ReplicatedServer, nothing: Tree) -> tuple[Tracked, Tree]:

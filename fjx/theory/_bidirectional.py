@@ -74,6 +74,7 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
         A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.artemis`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -88,6 +89,7 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
     positive(L_max=L_max, mu=mu)
     _validate.number("omega", omega, at_least=0)
     _validate.number("server_omega", server_omega, at_least=0)
+    _validate.integer("n", n, at_least=1)
     a = 1 / (1 + omega)
     gamma = 1 / ((1 + server_omega) * L_max * (1 + 6 * omega / n))
     return Theory(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
@@ -108,7 +110,7 @@ def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
         A :class:`Theory`, whose step is the ``step_size`` of :func:`fjx.algorithms.choco_gossip`.
 
     Raises:
-        ValueError: ``delta`` is out of range, or W does not mix.
+        ValueError: ``delta`` is out of range, W is not such a matrix, or it does not mix.
 
     Examples:
         >>> import numpy as np
@@ -120,7 +122,7 @@ def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
         Koloskova, Stich, Jaggi, ICML 2019 (arXiv:1902.00340), theorem 2.
     """
     _validate.number("delta", delta, above=0, at_most=1)
-    values = np.linalg.eigvalsh(np.asarray(mixing, np.float64))
+    values = np.linalg.eigvalsh(_validate.mixing(mixing))
     rho = float(1 - np.sort(np.abs(values))[-2]) if len(values) > 1 else 1.0
     beta = float(np.abs(1 - values).max())
     if rho < 1e-9:
@@ -150,6 +152,7 @@ def pp_marina(
         A :class:`Theory`.
 
     Raises:
+        TypeError: ``participants`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -160,7 +163,8 @@ def pp_marina(
     References:
         Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), theorem on PP-MARINA.
     """
-    _validate.number("participants", participants, at_least=1)
+    _validate.number("omega", omega, at_least=0)
+    _validate.integer("participants", participants, at_least=1)
     return marina(L=L, L_hat=L_hat, mu=mu, omega=1 + omega, n=participants, p=p)
 
 
@@ -182,6 +186,7 @@ def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:
         A :class:`Theory`, whose rate is that of two rounds.
 
     Raises:
+        TypeError: ``steps`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -194,7 +199,7 @@ def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:
         the step.
     """
     positive(L_max=L_max, mu=mu)
-    _validate.number("steps", steps, at_least=1)
+    _validate.integer("steps", steps, at_least=1)
     return Theory(1 / (L_max * steps), 1 - 0.75 * mu / L_max)
 
 

@@ -23,6 +23,7 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
         A :class:`Theory` of E||x - x*||^2.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -35,6 +36,7 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
         Quantization and Coordinate Descent*, AISTATS 2020 (arXiv:1905.11261), theorem 4.1.
     """
     positive(L=L, L_max=L_max, mu=mu)
+    _validate.integer("n", n, at_least=1)
     _validate.number("omega", omega, at_least=0)
     gamma = 1 / (L + 2 * omega * L_max / n)
     return Theory(gamma, 1 - gamma * mu, noise=2 * gamma * omega / (n * mu))
@@ -91,6 +93,7 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
         A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.diana`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -103,6 +106,7 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
         Stich, Richtarik, 2019 (arXiv:1904.05115).
     """
     positive(L_max=L_max, mu=mu)
+    _validate.integer("n", n, at_least=1)
     _validate.number("omega", omega, at_least=0)
     a = 1 / (1 + omega)
     gamma = 1 / (L_max * (1 + 6 * omega / n))
@@ -127,6 +131,7 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
         A :class:`Theory`, whose ``memory`` is lambda.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -138,6 +143,7 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
         Condat, Yi, Richtarik, NeurIPS 2022 (arXiv:2205.04180), theorem 1.
     """
     positive(L=L, L_tilde=L_tilde, mu=mu, omega=omega)
+    _validate.integer("n", n, at_least=1)
     lam, nu = 1 / (1 + omega), n / (n + omega)
     r, r_mean = 1 - lam, 1 - nu
     s = math.sqrt((1 + r) / (2 * r)) - 1
@@ -162,6 +168,7 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
         A :class:`Theory`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -173,6 +180,7 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
         Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), theorem 2.2.
     """
     positive(L=L, L_hat=L_hat, mu=mu)
+    _validate.integer("n", n, at_least=1)
     _validate.number("omega", omega, at_least=0)
     _validate.number("p", p, above=0, at_most=1)
     gamma = min(1 / (L + L_hat * math.sqrt(2 * (1 - p) * omega / (p * n))), p / (2 * mu))
@@ -196,6 +204,7 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
         A :class:`Theory`, whose ``memory`` is a, the ``momentum`` of :func:`fjx.algorithms.dasha`.
 
     Raises:
+        TypeError: ``n`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -207,6 +216,7 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
         Tyurin, Richtarik, ICLR 2023 (arXiv:2202.01268), theorem for the Polyak-Lojasiewicz condition.
     """
     positive(L=L, L_hat=L_hat, mu=mu)
+    _validate.integer("n", n, at_least=1)
     _validate.number("omega", omega, at_least=0)
     a = 1 / (2 * omega + 1)
     gamma = min(1 / (L + L_hat * math.sqrt(40 * omega * (2 * omega + 1) / n)), a / (4 * mu))

@@ -53,6 +53,7 @@ def tamuna(*, L_max: float, mu: float, n: int, owners: int, p: float | None = No
         A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
 
     Raises:
+        TypeError: ``n`` or ``owners`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:
@@ -91,6 +92,7 @@ def compressed_scaffnew(
         A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
 
     Raises:
+        TypeError: ``n`` or ``owners`` is not an integer.
         ValueError: a number is out of range.
 
     Examples:

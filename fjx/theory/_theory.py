@@ -9,8 +9,11 @@ class Theory(NamedTuple):
     """What a theorem says.
 
     Attributes:
-        step_size: gamma, of the server.
-        rate: the factor of the Lyapunov function in a round; below one.
+        step_size: gamma; of the server, of local steps where clients make them, of the gossip where
+            there is no server.
+        rate: the factor of the Lyapunov function, below one: in a round, but for :func:`scaffnew`,
+            :func:`tamuna` and :func:`compressed_scaffnew` in a local step, and for :func:`fedlin` in the
+            two rounds of a step.
         memory: lambda, a, or whatever the algorithm's second parameter is; None if it has none.
         noise: the Lyapunov function's limit is at most ``noise`` times the mean of
             ||grad f_i(x*)||^2; zero where the method converges.

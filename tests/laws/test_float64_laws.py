@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fjx import _tree, simulation, wire
+from fjx import _tree, algorithms, compressors, simulation, wire
 
 _spec = importlib.util.spec_from_file_location(
     "float64_law_tables", pathlib.Path(__file__).with_name("tables.py")
@@ -18,6 +18,7 @@ _spec.loader.exec_module(tables)
 
 N = len(tables.SIZES)
 DATASET = tables.federated()
+TOP = compressors.top_k(0.5)
 
 
 def cast(tree, dtype):
@@ -44,6 +45,39 @@ def test_a_round_keeps_the_dtypes_of_its_state(name):
     assert described(tuple(after)) == described(before)
     assert all(x.dtype != "float32" for x in jax.tree.leaves(after[0].params) if _tree.is_float(x))
     assert metrics["loss"].dtype == jnp.float64
+
+
+def _squared_error(model, batch, key):
+    return jnp.mean((batch["x"] @ model["w"] + model["b"] - batch["y"]) ** 2)
+
+
+_step = {"learning_rate": 0.1, "batch_size": 2}
+DOWN = {  # that send the aggregate message down
+    "ef21_bc": algorithms.ef21_bc(_squared_error, TOP, num_clients=N, **_step),
+    "artemis": algorithms.artemis(_squared_error, TOP, num_clients=N, lam=0.5, **_step),
+    "fedlin": algorithms.fedlin(_squared_error, steps=2, **_step),
+    "onebit_adam": algorithms.onebit_adam(_squared_error, warmup=1, **_step),
+    "power_sgd": algorithms.power_sgd(_squared_error, rank=1, momentum=0.5, **_step),
+    "fetch_sgd": algorithms.fetch_sgd(_squared_error, ratio=0.5, rows=1, columns=8, **_step),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", DOWN)
+def test_what_travels_down_is_as_wide_as_the_model(name, dtype):
+    """By tracing alone: the first state's payload is like every other, and so is the state."""
+    algorithm, params = DOWN[name], tables.weights() | {"matrix": jnp.ones((6, 6))}
+    with jax.enable_x64(True):
+        params = cast(params, dtype)
+        dataset = dataclasses.replace(DATASET, arrays=cast(DATASET.arrays, dtype))
+        before = (
+            jax.eval_shape(algorithm.init, params),
+            jax.eval_shape(lambda p: simulation.make_table(algorithm.init_client(p), N), params),
+        )
+        cohort = dataset.cohort(jnp.arange(N, dtype=jnp.int32))
+        *after, _ = jax.eval_shape(algorithm.round, jax.random.key(0), *before, cohort)
+    assert described(tuple(after)) == described(before)
+    assert {x.dtype for x in jax.tree.leaves(after[0].params)} == {jnp.dtype(dtype)}
 
 
 FAST = ("top_k", "rand_k", "bernoulli", "quantize_8", "natural", "error_feedback")

@@ -132,10 +132,10 @@ def test_replicas_hear_the_payload_and_follow(name):
 def test_a_replica_needs_a_template():
     slots = algorithms.replicated(
         q.TOP, aggregator=aggregators.mean(), server=optax.sgd(1.0),
-        aggregate_like=lambda params: {"other": params},
+        message=lambda params: {"other": params},
     )  # fmt: skip
     client = clients.gradient(PROBLEM.loss, batch_size=1)
-    with pytest.raises(ValueError, match="the aggregate message must have the structure"):
+    with pytest.raises(ValueError, match="must have the structure"):
         q.trajectory(fjx.compose(client=client, **slots), 1)
 
 
@@ -375,6 +375,26 @@ def test_pp_marina_is_the_box_of_its_paper_and_bills_those_who_send():
     assert 1 < wholes < 12
     assert drawn_ever.all()
     assert pp_marina(q.TOP, 0.01).traffic(jnp.zeros(D)).uplink == 32 * D
+
+
+def test_those_who_are_drawn_are_a_cohort_of_their_own():
+    """Perm-k of three equal messages of ten is exact only if the three have three ranks."""
+    drawn = algorithms._marina._drawn(aggregators.perm_k(3), 3)
+    x = jnp.arange(1.0, D + 1)
+
+    def aggregate(seed):
+        public = fjx.Public(drawn.init(x), jax.random.key(seed), None, jnp.int32(N))
+
+        def share(rank):
+            own = public._replace(rank=rank, key=jax.random.clone(public.key))
+            return drawn.contribute(jax.random.key(0), x, jnp.float32(1), own)
+
+        total = jax.tree.map(lambda s: s.sum(0), jax.vmap(share)(jnp.arange(N)))
+        return drawn.finish(jax.random.key(0), total, public)[0]
+
+    np.testing.assert_allclose(
+        q.jit(jax.vmap(aggregate))(jnp.arange(20)), np.tile(x, (20, 1)), rtol=1e-6
+    )
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ what is claimed; constants are computed in float64.
 """
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -454,3 +455,24 @@ def test_arguments():
         algorithm.init(jnp.zeros(D))
     with pytest.raises(ValueError, match="delta"):
         theory.ef21(L=1.0, L_tilde=1.0, mu=0.1, delta=0.0)
+
+
+@pytest.mark.parametrize("name", ["compressed_gd", "diana", "ef_bv", "marina", "dasha", "artemis"])
+def test_theory_is_of_whole_clients(name):
+    constants = {
+        "L": 1.0, "L_max": 1.0, "L_tilde": 1.0, "L_hat": 1.0, "mu": 0.1, "omega": 1.0, "p": 0.5,
+        "server_omega": 1.0,
+    }  # fmt: skip
+    theorem = getattr(theory, name)
+    known = {k: v for k, v in constants.items() if k in inspect.signature(theorem).parameters}
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        theorem(**known, n=-1)
+    with pytest.raises(TypeError, match="n must be an integer"):
+        theorem(**known, n=1.5)
+
+
+def test_theory_counts():
+    with pytest.raises(TypeError, match="participants must be an integer"):
+        theory.pp_marina(L=1.0, L_hat=1.0, mu=0.1, omega=1.0, participants=1.5, p=0.5)
+    with pytest.raises(TypeError, match="steps must be an integer"):
+        theory.fedlin(L_max=1.0, mu=0.1, steps=1.5)

@@ -196,6 +196,8 @@ def test_arguments():
         algorithms.choco_gossip(q.TOP, mixing=np.eye(2), step_size=0.1).init_client(jnp.arange(3))
     with pytest.raises(ValueError, match="join all"):
         theory.choco_gossip(mixing=np.eye(3), delta=0.5)
+    with pytest.raises(ValueError, match="symmetric"):
+        theory.choco_gossip(mixing=np.array([[0.5, 0.5], [0.2, 0.8]]), delta=0.5)
     small = algorithms.choco_gossip(q.TOP, mixing=np.full((2, 2), 0.5), step_size=0.1)
     rows = jax.vmap(lambda _: small.init_client(jnp.zeros(D)))(jnp.arange(N))
     cohort = q.PROBLEM.dataset.cohort(jnp.arange(N))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import algorithms, samplers
+from fjx import algorithms, compressors, samplers
 
 _spec = importlib.util.spec_from_file_location(
     "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
@@ -119,11 +119,66 @@ def test_a_network_learns(name):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_round_of_nobody_changes_nothing():
+    """Of model, moments and what the server owes: in the warm-up and after it; it is told for free."""
+    absent = np.isin(np.arange(ROUNDS), (0, 4, WARMUP, 15))
+    present = np.tile(~absent[:, None], (1, N))
+    states, _, metrics = q.trajectory(onebit_adam(), ROUNDS, present=present)
+    kept = (states.server.inner.inner, states.aggregator.codec)
+    for leaf in map(np.asarray, jax.tree.leaves(kept)):
+        np.testing.assert_array_equal(leaf[absent][1:], leaf[np.flatnonzero(absent)[1:] - 1])
+    np.testing.assert_array_equal(states.params[0], np.zeros(D))
+    assert not np.allclose(states.params[1:4], 0)
+    told = np.asarray(metrics["downlink_bytes"])[1:]
+    np.testing.assert_array_equal(told == 0, absent[:-1])
+
+
+TINY = {  # with steps that a model of bf16 sees
+    "sign_sgd": {"learning_rate": 0.5},
+    "ef21_sgdm": {
+        "codec": compressors.top_k(0.5), "num_clients": 2, "rate": 1.0, "learning_rate": 500.0,
+    },
+    "fetch_sgd": {"ratio": 1.0, "rows": 1, "columns": 256, "learning_rate": 500.0},
+    "onebit_adam": {"warmup": 1, "learning_rate": 0.5},
+    "power_sgd": {"rank": 1, "learning_rate": 500.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_gradients_below_the_rounding_of_the_model_are_seen(name):
+    """Of 1e-3 at bf16's 1.0, whose neighbours are 2^-8 and 2^-7 away: (x - g) - x would be zero."""
+
+    def loss_fn(w, x, key):
+        return jnp.sum(w["w"]).astype(jnp.float32) * jnp.mean(x)
+
+    algorithm = getattr(algorithms, name)(loss_fn, batch_size=2, **TINY[name])
+    params = {"w": jnp.ones((12, 12), jnp.bfloat16), "count": jnp.int32(7)}
+    if name in ("sign_sgd", "fetch_sgd"):
+        del params["count"]  # of floating leaves only
+    cohort = fjx.data.from_clients([np.full(2, 1e-3, np.float32)] * 2).cohort(jnp.arange(2))
+    rows = jax.vmap(lambda _: algorithm.init_client(params))(jnp.arange(2))
+
+    def step(carry, t):
+        return algorithm.round(jax.random.key(t), *carry, cohort)[:2], ()
+
+    first = algorithm.init(params), rows
+    (state, _), _ = q.jit(lambda: jax.lax.scan(step, first, jnp.arange(2)))()
+    result = state.params
+    assert (np.asarray(result["w"], np.float32) <= 0.75).mean() > 0.4
+    assert result.get("count", 7) == 7
+
+
 def test_arguments():
     for more, match in (({"beta1": 1.0}, "beta1"), ({"beta2": -0.1}, "beta2")):
         with pytest.raises(ValueError, match=match):
             algorithms.onebit_adam(
                 q.PROBLEM.loss, warmup=1, learning_rate=0.1, batch_size=1, **more
             )
+    twice = algorithms.onebit_adam(
+        q.PROBLEM.loss, warmup=1, learning_rate=0.1, batch_size=1,
+        codec=compressors.error_feedback(compressors.scaled_sign()),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="without a state"):
+        twice.init(jnp.zeros(D))
     with pytest.raises(ValueError, match="warmup"):
         algorithms.onebit_adam(q.PROBLEM.loss, warmup=0, learning_rate=0.1, batch_size=1)

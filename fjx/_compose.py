@@ -294,7 +294,7 @@ def compose(
             rows = jax.vmap(hear)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
-        down = sent, () if client.hear is None else message
+        down = sent, () if client.hear is None else _on_wire(message)
         if is_ragged(down):
             counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited))
         metrics = _validate.disjoint(
@@ -309,8 +309,7 @@ def compose(
             sent = sent_like(aggregator, received_like(params))
         broadcast, heard = payload_like(downlink, _broadcast_like(server, params)), ()
         if client.hear is not None:
-            heard = aggregate_like(aggregator, received_like(params))
-            heard = heard.payload if isinstance(heard, Encoded) else heard
+            heard = _on_wire(aggregate_like(aggregator, received_like(params)))
         return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 
     return Algorithm(init, init_client, functools.partial(run_round, aggregator), traffic)
@@ -329,6 +328,11 @@ class Encoded(NamedTuple):
 
     payload: Tree
     decoded: Tree
+
+
+def _on_wire(message: Tree) -> Tree:
+    """What travels of an aggregate message."""
+    return message.payload if isinstance(message, Encoded) else message
 
 
 def aggregate_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:

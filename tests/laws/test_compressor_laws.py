@@ -51,8 +51,18 @@ def test_decodes_to_the_message_s_shapes_and_dtypes(name, getkey):
     codec, both = jitted(name)
     for dtype in (jnp.float32, jnp.bfloat16):
         message = tables.message(dtype=dtype)
-        _, decoded, _ = both(getkey(), message, codec.init(message))
+        _, decoded, _ = jax.eval_shape(both, getkey(), message, codec.init(message))
         chex.assert_trees_all_equal_shapes_and_dtypes(decoded, message)
+
+
+@pytest.mark.slow
+@every
+def test_bfloat16_runs_and_stays_finite(name, getkey):
+    codec, both = jitted(name)
+    message = tables.message(dtype=jnp.bfloat16)
+    _, decoded, _ = both(getkey(), message, codec.init(message))
+    chex.assert_tree_all_finite(decoded)
+    chex.assert_trees_all_equal_shapes_and_dtypes(decoded, message)
 
 
 @every

@@ -334,6 +334,10 @@ class Aggregator(NamedTuple):
 
     Where what is on the wire depends on what they agreed on (a shared mask, a client's part of a
     permutation), ``encode`` says what that is; else it is None, and the uplink codec's payload is.
+
+    ``releases`` names the private mechanisms of which the result is made, if it is made of nothing else:
+    what :func:`fjx.privacy.plan` accounts for.  An aggregator around another one passes it on if it
+    changes messages before and results after; whatever says nothing counts as without noise.
     """
 
     init: AggregatorInit
@@ -341,6 +345,7 @@ class Aggregator(NamedTuple):
     finish: Finish
     combine: Combine
     encode: SharedEncode | None = None
+    releases: tuple[Any, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------------

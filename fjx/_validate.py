@@ -54,6 +54,20 @@ def number(
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
+def scalar(name: str, value: Any, **bounds: float) -> Any:
+    """Like :func:`number`, for what is kept: a caller's array may change after it was checked.
+
+    Returns:
+        The value as a Python float; a tracer as it is.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: not finite, or out of bounds.
+    """
+    number(name, value, **bounds)
+    return float(value) if concrete(value) else value
+
+
 def integer(
     name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
 ) -> None:

@@ -83,7 +83,7 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
             "distributed needs a fjx.privacy.DistributedMechanism such as "
             f"privacy.distributed_gaussian(...), got {mechanism!r}"
         )
-    _validate.number("denominator", denominator, above=0)
+    denominator = _validate.scalar("denominator", denominator, above=0)
 
     def init(vector_like: TreeLike) -> Tree:
         if vector_like.size > mechanism.dimension:
@@ -129,4 +129,4 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         }
         return message, public.state, metrics
 
-    return as_vector(Aggregator(init, contribute, finish, SUM, encode))
+    return as_vector(Aggregator(init, contribute, finish, SUM, encode, releases=(mechanism,)))

@@ -171,7 +171,10 @@ def per_field(**fields: Aggregator) -> Aggregator:
 
     coded = any(field.encode is not None for field in fields.values())
     combine = fields[names[0]].combine
-    return Aggregator(init, contribute, finish, combine, encode if coded else None)
+    # One field without noise, and the result is not private.
+    noised = all(field.releases for field in fields.values())
+    releases = sum((fields[name].releases for name in names), ()) if noised else ()
+    return Aggregator(init, contribute, finish, combine, encode if coded else None, releases)
 
 
 def require_aggregator(where: str, value: object) -> None:

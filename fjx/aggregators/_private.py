@@ -79,7 +79,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         raise TypeError(
             f"private needs a fjx.privacy.Mechanism such as privacy.gaussian(...), got {mechanism!r}"
         )
-    _validate.number("denominator", denominator, above=0)
+    denominator = _validate.scalar("denominator", denominator, above=0)
 
     def init(message_like: TreeLike) -> Tree:
         require_floating("message", message_like)
@@ -112,4 +112,4 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             metrics["unnoised_zeroed"] = total.zeroed.astype(jnp.float32) / clients
         return _tree.scale(factor, noisy), state, metrics
 
-    return Aggregator(init, contribute, finish, SUM)
+    return Aggregator(init, contribute, finish, SUM, releases=(mechanism,))

@@ -95,7 +95,9 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
             return rotated_vector
         return aggregator.encode(key, rotated_vector, inside)
 
-    return as_vector(Aggregator(init, contribute, finish, aggregator.combine, encode))
+    return as_vector(
+        Aggregator(init, contribute, finish, aggregator.combine, encode, aggregator.releases)
+    )
 
 
 def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggregator:
@@ -169,7 +171,7 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
         back = nothing.at[places(size, public)].set(values, unique_indices=True)
         return back, (state, public.state[1]), metrics
 
-    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode))
+    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode, inner.releases))
 
 
 def perm_k(clients: int) -> Aggregator:

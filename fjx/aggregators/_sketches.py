@@ -79,7 +79,7 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
         found = estimate(key_hashes, result.reshape(rows, columns), size)
         return found, (state, public.state[1]), metrics
 
-    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode))
+    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode, inner.releases))
 
 
 class FetchState(NamedTuple):

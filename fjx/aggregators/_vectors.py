@@ -84,9 +84,8 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
         assert aggregator.encode is not None
         return aggregator.encode(key, vector(message), inside(public))
 
-    return Aggregator(
-        init, contribute, finish, aggregator.combine, encode if aggregator.encode else None
-    )
+    coder = encode if aggregator.encode else None
+    return Aggregator(init, contribute, finish, aggregator.combine, coder, aggregator.releases)
 
 
 def coded(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
@@ -137,4 +136,6 @@ def coded(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator
         decoded = codec.decode(encode(key, message, public))
         return aggregator.contribute(jax.random.fold_in(key, 1), decoded, weight, public)
 
-    return Aggregator(init, contribute, aggregator.finish, aggregator.combine, encode)
+    return Aggregator(
+        init, contribute, aggregator.finish, aggregator.combine, encode, aggregator.releases
+    )

@@ -109,13 +109,13 @@ def adaptive_gaussian(
         Andrew, Thakkar, McMahan, Ramaswamy, *Differentially Private Learning with Adaptive Clipping*,
         NeurIPS 2021 (arXiv:1905.03871), algorithm 1 and theorem 1.
     """
-    _validate.number("initial_clip", initial_clip, at_least=LEAST, at_most=MOST)
-    _validate.number("noise_multiplier", noise_multiplier, at_least=0)
-    _validate.number("cohort", cohort, above=0)
-    _validate.number("target_quantile", target_quantile, at_least=0, at_most=1)
-    _validate.number("learning_rate", learning_rate, at_least=0)
+    initial_clip = _validate.scalar("initial_clip", initial_clip, at_least=LEAST, at_most=MOST)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
+    cohort = _validate.scalar("cohort", cohort, above=0)
+    target_quantile = _validate.scalar("target_quantile", target_quantile, at_least=0, at_most=1)
+    learning_rate = _validate.scalar("learning_rate", learning_rate, at_least=0)
     sigma_b = cohort / 20 if count_noise is None else count_noise
-    _validate.number("count_noise", sigma_b, at_least=0)
+    sigma_b = _validate.scalar("count_noise", sigma_b, at_least=0)
     on_sum = split_noise(noise_multiplier, sigma_b)
 
     def bound_at(clip_norm: Array | float) -> Bound:

@@ -50,7 +50,7 @@ def by_l1_norm(clip_norm: Array | float) -> Bound:
     References:
         Dwork, Roth, *The Algorithmic Foundations of Differential Privacy*, 2014, section 3.3.
     """
-    _validate.number("clip_norm", clip_norm, above=0)
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
 
     def clip(update: Tree, weight: Array) -> Clipped:
         require_floating("update", update)
@@ -99,7 +99,7 @@ def by_linf_norm(clip_norm: Array | float) -> Bound:
         >>> print(bound.clip(jnp.array([4.0, -1.0]), 1.0).update.round(4))
         [ 2.  -0.5]
     """
-    _validate.number("clip_norm", clip_norm, above=0)
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
 
     def clip(update: Tree, weight: Array) -> Clipped:
         require_floating("update", update)
@@ -156,7 +156,7 @@ def normalized(clip_norm: Array | float) -> Bound:
         Das, Hashemi, Sanghavi, Dhillon, *Differentially Private Federated Learning with Normalized
         Updates*, OPT 2022 (arXiv:2106.07094).
     """
-    _validate.number("clip_norm", clip_norm, above=0)
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
 
     def clip(update: Tree, weight: Array) -> Clipped:
         require_floating("update", update)

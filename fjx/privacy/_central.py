@@ -55,7 +55,7 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
             f"Laplace noise is calibrated to an L1 norm, and clip_norm bounds the {bound.norm} norm; "
             "pass a number or privacy.by_l1_norm"
         )
-    _validate.number("noise_multiplier", noise_multiplier, at_least=0)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
 
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
         _validate.key("key", key)

@@ -83,7 +83,7 @@ def by_global_norm(clip_norm: Array | float) -> Bound:
     References:
         McMahan, Ramage, Talwar, Zhang, ICLR 2018 (arXiv:1710.06963).
     """
-    _validate.number("clip_norm", clip_norm, above=0)
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
     return Bound(lambda update, weight: clip_by_global_norm(update, clip_norm), "l2", clip_norm)
 
 

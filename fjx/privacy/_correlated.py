@@ -108,7 +108,7 @@ def correlated(
             f"strategy must be a fjx.privacy.Strategy such as privacy.tree(16), got {strategy!r}"
         )
     bound = as_bound(clip_norm)
-    _validate.number("noise_multiplier", noise_multiplier, at_least=0)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
 
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
         require_floating("total", total.update)

@@ -133,7 +133,7 @@ def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | floa
         Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS 2012.
     """
     bound = as_bound(clip_norm)
-    _validate.number("noise_multiplier", noise_multiplier, at_least=0)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
 
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
         std = deviation(noise_multiplier, bound.radius)

@@ -13,6 +13,7 @@ from fjx.privacy._releases import Accountable, require_sampler
 from fjx.privacy._report import Report
 from fjx.privacy._report import report as report_of
 from fjx.privacy.accounting import epsilon as epsilon_of
+from fjx.privacy.accounting import relation_of
 from fjx.samplers import poisson
 from fjx.samplers._types import (
     BallsInBins,
@@ -147,8 +148,8 @@ def plan(
         mechanism: ``(z) -> mechanism``, for another than :func:`gaussian`.
         aggregator: ``(mechanism, denominator) -> Aggregator``, by default
             :func:`fjx.aggregators.private`.  What is put around the private sum here may transform
-            messages before and results after (``aggregators.rotated``); that no other field of a
-            message bypasses it is the caller's word.
+            messages before and results after (``aggregators.rotated``); its ``releases`` must be this
+            mechanism, once, and nothing else.
         relation: which populations are neighbours; None for what suits the sampler and the unit.
         unit: ``"client"``, or ``"example"``: a client's example that comes or goes *replaces* what the
             client sends, so that is claimed under replace-one.
@@ -188,7 +189,7 @@ def plan(
     how: dict[str, Any] = {
         "delta": delta,
         "method": method,
-        "relation": _relation(relation, unit),
+        "relation": relation_of(relation, unit),
         "num_clients": num_clients,
     }
     if noise_multiplier is None:
@@ -201,10 +202,12 @@ def plan(
         from fjx.aggregators import private
 
         aggregator = private
+    built = aggregator(made, denominator)
+    _require_once(made, built)
     return Plan(
         mechanism=made,
         sampler=sampler,
-        aggregator=aggregator(made, denominator),
+        aggregator=built,
         denominator=denominator,
         rounds=rounds,
         num_clients=num_clients,
@@ -218,6 +221,29 @@ def plan(
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, how: dict[str, Any]) -> Epsilon:
     return epsilon_of(mechanism, sampler, rounds=rounds, **how).but(METRICS)
+
+
+def _require_once(mechanism: object, aggregator: Aggregator) -> None:
+    """Raises unless the aggregator's result is one release of the mechanism, and nothing else."""
+    if not isinstance(aggregator, Aggregator):
+        raise TypeError(f"aggregator must make a fjx.Aggregator, got {aggregator!r}")
+    releases = aggregator.releases
+    if len(releases) == 1 and releases[0] is mechanism:
+        return
+    if not releases:
+        found = "that does not say that all of its result is noised"
+    elif len(releases) == 1:
+        found = "that releases another mechanism than the one it was given"
+    else:
+        found = (
+            f"that releases {len(releases)} results of the same cohort, each of which costs privacy"
+        )
+    raise ValueError(
+        f"aggregator made one {found}, and the claim is for one release of the plan's mechanism: put "
+        "aggregators.private(mechanism, denominator) around the whole message, inside what transforms "
+        "it; several fields are accounted as one gaussian, see aggregators.private, and without a plan. "
+        "An aggregator of your own that adds the mechanism's noise says releases=(mechanism,)"
+    )
 
 
 def _drawn(
@@ -251,17 +277,6 @@ def _drawn(
             f"{sampler.subsampling} does not say it"
         )
     return sampler, float(cohort)
-
-
-def _relation(relation: Relation | None, unit: Unit) -> Relation | None:
-    if unit != "example":
-        return relation
-    if relation == "add_or_remove_one":
-        raise ValueError(
-            "an example that comes or goes replaces what its client sends, which moves the sum by twice "
-            "the clip norm: pass relation='replace_one' with unit='example'"
-        )
-    return "replace_one"
 
 
 def _one_of(name: str, value: object, other: str, alternative: object) -> None:

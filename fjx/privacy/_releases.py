@@ -66,6 +66,7 @@ class Run(NamedTuple):
         slack: the part of delta that is paid for cohorts that do not fit.
         words: the sampling.
         zero_out: whether an absent client is accounted as one whose update is zero.
+        whole: what makes the run one that cannot be cut in two: phases of it are no separate releases.
     """
 
     release: Release
@@ -74,6 +75,7 @@ class Run(NamedTuple):
     slack: float
     words: str
     zero_out: bool
+    whole: frozenset[str] = frozenset()
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
@@ -147,12 +149,21 @@ def run_of(
     num_clients = None if num_clients is None else int(num_clients)
     subsampling = sampler.subsampling
     words = words_of(subsampling, num_clients)
+    whole = frozenset(
+        what
+        for what, there in {
+            "correlated noise": mechanism.correlation is not None,
+            "balls in bins": isinstance(subsampling, BallsInBins),
+            "a schedule": isinstance(subsampling, Scheduled),
+        }.items()
+        if there and rounds
+    )
 
     def released(count: int, moves: float, amplified_by: Chance | None, words: str) -> Run:
         once, twice = (mechanism.event(moves * times) for times in (1.0, 2.0))
         release = Release(once, twice, amplified_by, num_clients)
         slack = count * getattr(amplified_by, "overflow", 0.0)
-        return Run(release, count, often.rounds, slack, words, amplified_by is None)
+        return Run(release, count, often.rounds, slack, words, amplified_by is None, whole)
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)
@@ -162,7 +173,9 @@ def run_of(
         case Poisson() | FixedSize():
             return released(often.most, 1.0, subsampling, words)
         case CyclicPoisson(_, rate, overflow):
-            return released(often.most, 1.0, Poisson(rate, None, overflow), words)
+            # The blocks are by id: whoever comes or goes leaves the others in theirs.
+            run = released(often.most, 1.0, Poisson(rate, None, overflow), words)
+            return run._replace(zero_out=True)
         case BallsInBins() if often.most > 0:
             # All rounds of a bin are one release; who else is in it has to fit in every round.
             run = released(1, often.most**0.5, subsampling, words)

@@ -239,4 +239,4 @@ def _numbers(name: str, values: Sequence[float] | np.ndarray, least: int = 1) ->
         raise ValueError(f"{name} must be a sequence of at least {least} numbers, got {values!r}")
     for value in values:
         _validate.number(name, value)
-    return np.asarray(values, np.float64)
+    return np.array(values, np.float64)  # a copy, which no caller can change

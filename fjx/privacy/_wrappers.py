@@ -135,8 +135,10 @@ def zeroed(bound: Bound, *, above: Array | float) -> Bound:
         [0. 0.] True
     """
     _require_bound("zeroed", bound)
-    if not (_validate.concrete(above) and np.array_equal(above, np.inf)):
-        _validate.number("above", above, above=0)
+    if _validate.concrete(above) and np.array_equal(above, np.inf):
+        above = math.inf
+    else:
+        above = _validate.scalar("above", above, above=0)
 
     def clip(update: Tree, weight: Array) -> Clipped:
         result = bound.clip(update, weight)
@@ -198,7 +200,7 @@ def weighted(bound: Bound, *, most: Array | float) -> Bound:
         number of examples.
     """
     _require_bound("weighted", bound)
-    _validate.number("most", most, above=0)
+    most = _validate.scalar("most", most, above=0)
 
     def clip(update: Tree, weight: Array) -> Clipped:
         result = bound.clip(update, weight)

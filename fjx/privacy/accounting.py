@@ -25,7 +25,8 @@ class Ledger:
     Everything that was trained on the same clients belongs in one ledger: phases with other cohorts,
     other mechanisms, runs that were thrown away.  Nothing is computed before :meth:`epsilon`.
 
-    Guarantees: the order of runs does not matter; runs of equal releases are one entry; a ledger of one
+    Guarantees: the order of runs does not matter; a run that is no sum of its phases is not added in
+        phases; runs of equal releases are one entry; a ledger of one
         run gives what :func:`fjx.privacy.epsilon` gives.
 
     Attributes:
@@ -53,13 +54,33 @@ class Ledger:
         *,
         rounds: int,
         num_clients: int | None = None,
+        restarted: bool = False,
     ) -> "Ledger":
-        """The ledger with one run more; the arguments are those of :func:`fjx.privacy.epsilon`."""
+        """The ledger with one run more.
+
+        Some runs are no sum of their phases: the noise of a later phase depends on that of an earlier
+        one, a client stays in its bin, a schedule goes on.  All rounds of such a run are one entry.  A
+        second entry of the kind is accounted as a run of its own, which it must then have been.
+
+        Args:
+            mechanism, sampler, rounds, num_clients: as in :func:`fjx.privacy.epsilon`.
+            restarted: that this run, with correlated noise, balls in bins or a schedule where the ledger
+                has that already, began anew: at round 0, from a fresh state and with another key.
+
+        Returns:
+            The ledger.
+
+        Raises:
+            TypeError: as :func:`fjx.privacy.epsilon`.
+            ValueError: as :func:`fjx.privacy.epsilon`, or the run may be a phase of one in the ledger.
+        """
         require_sampler(sampler)
         rounds = _validate.static_integer("rounds", rounds, at_least=0)
         if num_clients is not None:
             _validate.integer("num_clients", num_clients, at_least=1)
         new = run_of(mechanism, sampler, rounds, num_clients)
+        if not restarted:
+            _require_apart(self.runs, new)
         runs = list(self.runs)
         for i, run in enumerate(runs):
             if (run.release, run.words) == (new.release, new.words):
@@ -67,6 +88,7 @@ class Ledger:
                     times=run.times + new.times,
                     rounds=run.rounds + new.rounds,
                     slack=run.slack + new.slack,
+                    whole=run.whole | new.whole,
                 )
                 return Ledger(tuple(runs))
         return Ledger((*runs, new))
@@ -86,6 +108,7 @@ class Ledger:
         _require_word("unit", unit, get_args(Unit))
         if grid is not None:
             _validate.number("grid", grid, above=0)
+        relation = relation_of(relation, unit)
         if relation is None:
             fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in self.runs)
             relation = "replace_one" if fixed else "add_or_remove_one"
@@ -178,8 +201,9 @@ def epsilon(
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for what suits the sampler.
         num_clients: the size of the population, where the sampling depends on it.  Where it does
             not, it serves to check ``delta``.
-        unit: what one id of the sampler stands for: ``"client"``, or ``"example"`` where examples were
-            drawn and bounded one by one.
+        unit: whose data are protected.  ``"example"`` is one of a client's: if it comes or goes, what
+            its client sends is *replaced*, so that is claimed under replace-one.  Of clients that draw
+            and bound examples one by one, :func:`fjx.privacy.examples_epsilon` says more.
         grid: of PLD, a step of the privacy loss; None to choose it.  A coarser one is faster, and
             still an upper bound.
 
@@ -257,6 +281,32 @@ def _caveats(runs: tuple[Run, ...], delta: float, relation: Relation) -> list[st
     if relation == "add_or_remove_one" and any(run.zero_out for run in runs):
         caveats.append("An absent client counts as one whose update is zero")
     return caveats
+
+
+def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:
+    """The relation of clients that a claim about the unit needs; None for what suits the sampler.
+
+    Raises:
+        ValueError: another was asked for.
+    """
+    if unit != "example":
+        return relation
+    if relation == "add_or_remove_one":
+        raise ValueError(
+            "an example that comes or goes replaces what its client sends, which moves the sum by twice "
+            "the clip norm: pass relation='replace_one' with unit='example'"
+        )
+    return "replace_one"
+
+
+def _require_apart(runs: tuple[Run, ...], new: Run) -> None:
+    """Raises unless the new run is separate from those before."""
+    if shared := sorted(new.whole & {what for run in runs for what in run.whole}):
+        raise ValueError(
+            f"a run with {' and '.join(shared)} is in the ledger, and phases of one run do not add up: "
+            "add all of its rounds at once; if this one began anew, at round 0, from a fresh state and "
+            "with another key, pass restarted=True"
+        )
 
 
 def _require_word(name: str, word: object, words: tuple[str, ...]) -> None:

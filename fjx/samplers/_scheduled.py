@@ -210,7 +210,7 @@ def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: i
     size = _validate.static_integer("size", size, at_least=1)
     separation = _validate.static_integer("separation", separation, at_least=1)
     trace = None if callable(schedule) else _trace(schedule)
-    there = schedule if callable(schedule) else _played(_trace(schedule))
+    there = schedule if trace is None else _played(trace)
 
     def choose(key: Key, round: Array, num_clients: int) -> Array:
         key_turn, key_there = (jax.random.fold_in(key, i) for i in range(2))
@@ -256,7 +256,7 @@ def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Any) -> S
 
 
 def _trace(schedule: Array | np.ndarray) -> np.ndarray:
-    trace = np.asarray(schedule)
+    trace = np.array(schedule)  # a copy, which no caller can change
     if trace.ndim != 2 or trace.dtype != bool:
         raise TypeError(
             "schedule must be a function or an array bool[rounds, clients], got "

@@ -256,6 +256,48 @@ def test_22_every_run_that_was_looked_at_is_accounted():
     assert "Choosing among runs by what they gave costs more" in str(report)
 
 
+def test_what_was_accounted_cannot_be_changed_afterwards():
+    """A NumPy array is a caller's, who may write to it between the claim and the run."""
+
+    def changed(make, value):
+        array = np.array(value)
+        made = make(array)
+        array[...] = 0
+        return made
+
+    nothing = privacy.Contribution(jnp.zeros(2), jnp.int32(0), jnp.int32(0), jnp.zeros(()))
+    for made in (
+        changed(lambda z: privacy.gaussian(clip_norm=1.0, noise_multiplier=z), 3.0),
+        changed(lambda c: privacy.gaussian(clip_norm=c, noise_multiplier=1.0), 3.0),
+        changed(lambda z: privacy.laplace(clip_norm=1.0, noise_multiplier=z), 3.0 / math.sqrt(2)),
+        changed(
+            lambda w: privacy.gaussian(
+                clip_norm=privacy.weighted(privacy.by_global_norm(1.0), most=w),
+                noise_multiplier=1.0,
+            ),
+            3.0,
+        ),
+        changed(
+            lambda c: privacy.correlated(privacy.toeplitz(c), clip_norm=3.0, noise_multiplier=1.0),
+            [1.0, 0.5],
+        ),
+    ):
+        _, _, metrics = made.release(jax.random.key(0), nothing, made.init(jnp.zeros(2)))
+        assert float(metrics["noise_std"]) == pytest.approx(3.0, rel=1e-6)
+    count = changed(
+        lambda b: privacy.adaptive_gaussian(
+            initial_clip=1.0, noise_multiplier=1.0, cohort=10, count_noise=b
+        ),
+        2.0,
+    )
+    _, state, _ = count.release(jax.random.key(0), nothing, count.init(jnp.zeros(2)))
+    assert float(state.clip_norm) != pytest.approx(1.0, abs=1e-6)  # noise on the count
+    seen = changed(lambda trace: samplers.available(trace, 2), np.ones((3, 4), bool))
+    assert privacy.participation(seen, rounds=3).most == 3
+    bounds = changed(privacy.by_l1_norm, 2.0), changed(privacy.by_linf_norm, 2.0)
+    assert {float(bound.radius) for bound in bounds} == {2.0}
+
+
 def test_24_a_seed_is_no_key():
     with pytest.raises(TypeError, match="typed key"):
         algorithm().round(0, None, None, None)

@@ -184,6 +184,48 @@ def test_what_is_planned_is_accepted():
     around.check(algorithm(around.aggregator), around.sampler, num_clients=CLIENTS, rounds=6)
 
 
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda m, d: aggregators.mean(), "does not say that all of its result is noised"),
+        (lambda m, d: WEAKER, "another mechanism than the one it was given"),
+        (
+            lambda m, d: aggregators.per_field(
+                params=aggregators.private(m, d), control=aggregators.private(m, d)
+            ),
+            "2 results of the same cohort.*accounted as one gaussian",
+        ),
+        (
+            lambda m, d: aggregators.per_field(
+                params=aggregators.private(m, d), control=aggregators.mean()
+            ),
+            "does not say that all",
+        ),
+    ],
+)
+def test_an_aggregator_that_is_not_one_release_of_the_mechanism_is_not_planned(factory, message):
+    with pytest.raises(ValueError, match=message):
+        privacy.plan(noise_multiplier=2.0, aggregator=factory, **GIVEN)
+
+
+def test_what_changes_messages_and_results_only_passes_its_releases_on():
+    mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
+    inner = aggregators.private(mechanism, 10)
+    for around in (
+        inner,
+        aggregators.rotated(inner),
+        aggregators.uniform(inner),
+        aggregators.shared_rand_k(0.5, inner),
+        aggregators.sketched(rows=3, columns=8, aggregator=inner),
+        aggregators.coded(fjx.compressors.cast(jnp.bfloat16), inner),
+        aggregators.rotated(aggregators.coded(fjx.compressors.cast(jnp.bfloat16), inner)),
+        aggregators.per_field(params=inner),
+    ):
+        (released,) = around.releases
+        assert released is mechanism
+    assert aggregators.rotated(aggregators.mean()).releases == ()
+
+
 # --------------------------------------------------------------------------------------------------
 # What is claimed
 # --------------------------------------------------------------------------------------------------

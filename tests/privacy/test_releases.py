@@ -302,6 +302,44 @@ def test_equal_runs_are_one_entry():
     assert (claim, vars(claim)) == (whole, vars(whole))
 
 
+@pytest.mark.parametrize(
+    ("mechanism", "sampler", "what"),
+    [
+        (INDEPENDENT, samplers.balls_in_bins(4), "balls in bins"),
+        (CORRELATED, samplers.full(), "correlated noise"),
+        (INDEPENDENT, SCHEDULED, "a schedule"),
+    ],
+)
+def test_a_run_that_is_no_sum_of_its_phases_is_not_added_in_phases(mechanism, sampler, what):
+    phase = privacy.Ledger().add(mechanism, sampler, rounds=8)
+    for changed in (
+        mechanism,
+        mechanism._replace(event=OTHER.event),
+    ):  # the noise may change midway
+        with pytest.raises(ValueError, match=f"with {what} is in the ledger.*restarted=True"):
+            phase.add(changed, sampler, rounds=8)
+    phase.add(mechanism, sampler, rounds=0).add(OTHER, samplers.cyclic(4), rounds=3)
+    two = phase.add(mechanism, sampler, rounds=8, restarted=True)
+    (run,) = two.runs
+    assert (run.times, run.rounds) == (2 * phase.runs[0].times, 16)
+
+
+def test_bins_in_phases_would_claim_too_little():
+    z, sampler = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0), samplers.balls_in_bins(10)
+    phases = privacy.Ledger()
+    for _ in range(20):
+        phases = phases.add(z, sampler, rounds=10, restarted=True)
+    apart = phases.epsilon(delta=1e-5, method="rdp")
+    whole = privacy.Ledger().add(z, sampler, rounds=200).epsilon(delta=1e-5, method="rdp")
+    assert whole > 1.5 * apart
+
+
+def test_blocks_by_turns_are_meant_in_the_zero_out_sense():
+    sampler = samplers.cyclic_poisson(2, rate=0.5)
+    claim = privacy.epsilon(INDEPENDENT, sampler, rounds=2, delta=1e-5, method="rdp")
+    assert "An absent client counts as one whose update is zero" in str(claim)
+
+
 def test_a_ledger_is_a_value():
     empty = privacy.Ledger()
     assert empty.add(OTHER, samplers.full(), rounds=1) != empty
@@ -340,9 +378,19 @@ def test_a_grid_is_an_upper_bound_and_finer_is_lower():
     assert chosen < fine < coarse < 1.5 * chosen
 
 
-def test_units_are_stated():
-    claim = privacy.epsilon(INDEPENDENT, samplers.full(), rounds=1, delta=1e-5, unit="example")
-    assert "example-level" in str(claim)
+def test_an_example_is_protected_as_its_clients_data_are():
+    """It moves what its client sends, and so the sum by 2 C."""
+    how = {"rounds": 1, "delta": 1e-5, "method": "rdp"}
+    claim = privacy.epsilon(INDEPENDENT, samplers.full(), unit="example", **how)
+    assert "example-level, replace-one" in str(claim)
+    twice = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
+    assert claim == pytest.approx(privacy.epsilon(twice, samplers.full(), **how), rel=1e-9)
+    report = privacy.report(INDEPENDENT, samplers.full(), unit="example", points=1, **how)
+    assert report.claims[0] == claim
+    with pytest.raises(ValueError, match=r"moves the sum by twice.*relation='replace_one'"):
+        privacy.epsilon(
+            INDEPENDENT, samplers.full(), unit="example", relation="add_or_remove_one", **how
+        )
 
 
 RESPONSE = of(lambda moves: dp_accounting.RandomizedResponseDpEvent(0.5, 2))

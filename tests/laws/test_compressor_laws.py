@@ -25,6 +25,20 @@ SIGMAS = 6.0  # a bound that a sound codec misses with probability below 1e-8 a 
 
 every = pytest.mark.parametrize("name", tables.COMPRESSORS)
 
+KINDS = (
+    "identity", "bfloat16", "quantize_8", "k_level", "natural", "scaled_sign", "top_k", "rand_k",
+    "power_sgd", "count_sketch", "eden_mixed", "chain_top_k_quantize", "blockwise", "mixture",
+    "entropy", "error_feedback",
+)  # fmt: skip
+every_kind = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
+        for name in tables.COMPRESSORS
+    ],
+)
+"""Where a law compiles a program of its own: one row of each kind, the others among the slow."""
+
 
 @functools.cache
 def jitted(name):
@@ -123,7 +137,7 @@ def test_a_broken_coordinate_is_never_sent_as_a_sound_one(name, bad, getkey):
         assert float(decoded["nested"]["vector"][5]) == 0.0
 
 
-@every
+@every_kind
 def test_vmap_is_a_loop(name, getkey):
     codec, both = jitted(name)
     messages = [tables.message(seed) for seed in range(3)]
@@ -140,7 +154,7 @@ def test_vmap_is_a_loop(name, getkey):
         )
 
 
-@every
+@every_kind
 def test_works_under_scan_and_traces_once(name, getkey):
     codec = tables.COMPRESSORS[name]
     message, traces = tables.message(), []

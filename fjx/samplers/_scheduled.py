@@ -209,11 +209,8 @@ def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: i
     """
     size = _validate.static_integer("size", size, at_least=1)
     separation = _validate.static_integer("separation", separation, at_least=1)
-    trace: np.ndarray | None = None
-    if callable(schedule):
-        there = schedule
-    else:
-        there = _played(trace := _trace(schedule))
+    trace = None if callable(schedule) else _trace(schedule)
+    there: Any = schedule if trace is None else _played(trace)
 
     def choose(key: Key, round: Array, num_clients: int) -> Array:
         key_turn, key_there = (jax.random.fold_in(key, i) for i in range(2))

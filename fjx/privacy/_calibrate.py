@@ -14,6 +14,7 @@ from fjx.samplers._types import Sampler
 
 _TOLERANCE = 1e-4  # of a calibrated number, relative
 _MOST_ROUNDS = 2**40
+_LEAST_NOISE, _MOST_NOISE = 1e-9, 1e9
 
 
 def _unit_gaussian(noise_multiplier: float) -> Accountable:
@@ -45,14 +46,16 @@ def calibrate(
         relation: which populations are neighbours.
         num_clients: the size of the population.
         mechanism: ``(noise_multiplier) -> Mechanism``, the more private the larger that is; by default
-            the Gaussian mechanism, whose epsilon does not depend on its clip norm.
+            the Gaussian mechanism, whose epsilon does not depend on its clip norm.  A multiplier that it
+            refuses by a ValueError counts as too large.
 
     Returns:
         z, the standard deviation of the noise on the sum in units of the clip norm.
 
     Raises:
         TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`, or no noise is enough because ``delta`` is too small.
+        ValueError: as :func:`epsilon`; no noise is enough, because ``delta`` is too small or
+            ``mechanism`` refuses more; or any noise is, because epsilon does not depend on it.
 
     Examples:
         >>> from fjx import samplers
@@ -63,9 +66,16 @@ def calibrate(
     target = epsilon
     _validate.number("epsilon", target, above=0)
 
+    refused: list[ValueError] = []
+
     def excess(log_z: float) -> float:
+        try:
+            made = mechanism(math.exp(log_z))
+        except ValueError as error:
+            refused.append(error)
+            return -math.inf
         reached = epsilon_of(
-            mechanism(math.exp(log_z)),
+            made,
             sampler,
             rounds=rounds,
             delta=delta,
@@ -81,19 +91,34 @@ def calibrate(
     low = high = 0.0
     while excess(high) > 0:
         low, high = high, high + math.log(4)
-        if high > math.log(1e9):
+        if high > math.log(_MOST_NOISE):
             raise ValueError(
                 f"no noise reaches epsilon = {target!r} at delta = {delta!r} in {rounds} rounds; "
                 "allow a larger delta, or fewer rounds"
             )
     while excess(low) <= 0:
         low, high = low - math.log(4), low
+        if low < math.log(_LEAST_NOISE):
+            why = (
+                f"the mechanism refuses every one: {refused[-1]}"
+                if refused
+                else f"epsilon = {target!r} is met even by {_LEAST_NOISE:g}"
+            )
+            raise ValueError(f"there is no noise multiplier to calibrate: {why}") from None
 
     from scipy import optimize
 
+    # The bracket may end where the mechanism refuses: bisect into what it accepts.
+    while excess(high) == -math.inf and high - low > _TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    if excess(high) == -math.inf:
+        raise ValueError(
+            f"no noise that the mechanism accepts reaches epsilon = {target!r}: {refused[-1]}"
+        )
     log_z = optimize.brentq(excess, low, high, xtol=_TOLERANCE)
     while excess(log_z) > 0:
-        log_z += _TOLERANCE
+        log_z = min(log_z + _TOLERANCE, high)
     return math.exp(log_z)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from fjx import privacy, samplers
@@ -83,3 +84,39 @@ def test_correlated_noise_is_calibrated_by_its_participation():
 def test_a_target_is_positive(call):
     with pytest.raises(ValueError, match="epsilon must be greater than 0"):
         call()
+
+
+def test_noise_that_the_mechanism_refuses_is_too_much():
+    """An adaptive bound has no noise left for the sum where z >= 2 sigma_b."""
+    how = {"rounds": 1, "delta": 1e-5, "method": "rdp"}
+
+    def adaptive(count_noise):
+        return lambda z: privacy.adaptive_gaussian(
+            initial_clip=1.0, noise_multiplier=z, cohort=10, count_noise=count_noise
+        )
+
+    for target, count_noise in ((8.0, 0.4), (2.0, 1.5), (2.0, 10.0)):
+        z = privacy.calibrate(
+            samplers.full(), epsilon=target, mechanism=adaptive(count_noise), **how
+        )
+        assert z == pytest.approx(
+            privacy.calibrate(samplers.full(), epsilon=target, **how), rel=2e-3
+        )
+        assert privacy.epsilon(adaptive(count_noise)(z), samplers.full(), **how) <= target
+    with pytest.raises(
+        ValueError, match="accepts reaches epsilon = 2.*count_noise must be greater"
+    ):
+        privacy.calibrate(samplers.full(), epsilon=2.0, mechanism=adaptive(0.5), **how)
+
+
+def test_an_epsilon_that_does_not_depend_on_the_noise_is_refused():
+    how = {"epsilon": 2.0, "rounds": 1, "delta": 1e-5, "method": "rdp"}
+    nobody = samplers.available(np.zeros((3, 4), bool), 2)
+    with pytest.raises(ValueError, match="no noise multiplier to calibrate: .*met even by 1e-09"):
+        privacy.calibrate(nobody, **how)
+
+    def broken(z):
+        raise ValueError("clip_norm must be greater than 0")
+
+    with pytest.raises(ValueError, match="refuses every one: clip_norm must be"):
+        privacy.calibrate(samplers.full(), mechanism=broken, **how)

@@ -341,6 +341,7 @@ def test_samples_that_do_not_fit_are_paid_for_or_refused():
         privacy.examples_epsilon(MECHANISM, **{**how, "capacity": 15})
 
 
+@pytest.mark.slow
 def test_both_levels_in_one_run():
     """DP-SGD on clients under a private sum: each claim is that of its own mechanism."""
     dataset = data.from_clients([jnp.full((n, 3), 0.5) for n in (4, 2, 6)])

@@ -197,7 +197,10 @@ def draws(name):
     message = contract_message(name)
     state = codec.init(message)
     keys = jax.random.split(jax.random.key(11), DRAWS)
-    decode = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, message, state)[0])))
+    decode = jax.jit(
+        jax.vmap(lambda key: codec.decode(codec.encode(key, message, state)[0])),
+        compiler_options={"xla_backend_optimization_level": 0},  # compiling is what takes the time
+    )
     return codec.contract(message), message, jax.tree.map(np.asarray, decode(keys))
 
 

@@ -95,6 +95,7 @@ def test_choco_sgd_comes_near_the_optimum_and_nearer_with_smaller_steps():
     assert near[0] < 0.1 * np.sqrt(q.distance(np.zeros(D)))
 
 
+@pytest.mark.slow
 def test_a_simulation_bills_payloads_for_each_neighbour():
     """The most that a node may send by its degree; and what was sent by everybody's, on a star."""
     star = np.eye(N)
@@ -117,6 +118,7 @@ def test_a_simulation_bills_payloads_for_each_neighbour():
     assert wire.bits(payload) == q.TOP_BITS
 
 
+@pytest.mark.slow
 def test_executors_agree():
     """In chunks, with padding and an absent node, nodes do what they do all at once."""
     algorithm, ids = sgd(), np.minimum(np.arange(N + 2), N)

@@ -144,6 +144,7 @@ def test_cycles_count_participations():
         assert float(cyclic) == float(every)
 
 
+@pytest.mark.slow
 def test_a_cap_costs_and_a_wide_one_does_not():
     caps = [10, 60]
     how = {"num_clients": 1000}

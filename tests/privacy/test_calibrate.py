@@ -104,7 +104,7 @@ def test_noise_that_the_mechanism_refuses_is_too_much():
         )
         assert privacy.epsilon(adaptive(count_noise)(z), samplers.full(), **how) <= target
     with pytest.raises(
-        ValueError, match="accepts reaches epsilon = 2.*count_noise must be greater"
+        ValueError, match=r"accepts reaches epsilon = 2.*count_noise must be greater"
     ):
         privacy.calibrate(samplers.full(), epsilon=2.0, mechanism=adaptive(0.5), **how)
 
@@ -112,7 +112,7 @@ def test_noise_that_the_mechanism_refuses_is_too_much():
 def test_an_epsilon_that_does_not_depend_on_the_noise_is_refused():
     how = {"epsilon": 2.0, "rounds": 1, "delta": 1e-5, "method": "rdp"}
     nobody = samplers.available(np.zeros((3, 4), bool), 2)
-    with pytest.raises(ValueError, match="no noise multiplier to calibrate: .*met even by 1e-09"):
+    with pytest.raises(ValueError, match=r"no noise multiplier to calibrate: .*met even by 1e-09"):
         privacy.calibrate(nobody, **how)
 
     def broken(z):

@@ -372,6 +372,7 @@ def test_shares_of_discrete_gaussians_add_up_to_what_their_curve_assumes():
     assert mechanism.variance / 0.05**2 < 0.25
 
 
+@pytest.mark.slow
 def test_a_round_of_training_is_the_same_to_the_bit_in_any_chunks():
     """Only integers are added up: no order of clients, and no size of chunks, changes a float."""
     mechanism = make(dimension=4, clients=5, granularity=1e-3, noise_multiplier=0.1)

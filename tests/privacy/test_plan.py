@@ -243,6 +243,7 @@ def test_a_result_claims_the_rounds_that_ran(tmp_path):
     assert "not the metrics of a round, which are without noise" in str(last.privacy)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_by_itself_says_so():
     result = simulate(
         PLAN,

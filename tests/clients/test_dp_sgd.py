@@ -314,7 +314,7 @@ def test_the_epsilon_of_an_example_is_that_of_so_many_releases():
     assert (claim.unit, claim.rounds, plain.unit) == ("example", 25, "client")
     assert "example-level" in str(claim)
     assert "Poisson rate 0.1 in each of 4 steps, 25 rounds" in str(claim)
-    assert "number of a client's examples is not covered" in str(claim)
+    assert "Whether a client has any examples is not covered" in str(claim)
     replaced = privacy.examples_epsilon(
         MECHANISM, participations=25, relation="replace_one", **SPENT
     )

@@ -101,8 +101,10 @@ def discrete_gaussian(
 
     Guarantees: the sum is exact in float32 while it is below 2^24 gamma, and coordinates beyond are
         counted in the metric ``unnoised_inexact``; then the output is the exact sum plus exact noise,
-        within the total variation 2^-48 for each draw, and its Renyi curve is that of the Gaussian
-        mechanism of multiplier z, a moves^2 / (2 z^2), without the leaks of floating noise.  Rounding to
+        and the Renyi curve of the ideal noise is that of the Gaussian mechanism of multiplier z,
+        a moves^2 / (2 z^2), without the leaks of floating noise.  *Not covered:* sums that are not exact
+        (keep clients * C / gamma below 2^24), and the draws' total variation from the ideal, at most
+        2^-48 each, which is to be taken from delta.  Rounding to
         the nearest is not unbiased; it errs by at most gamma / 2 for each client and coordinate.
 
     Args:

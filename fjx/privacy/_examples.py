@@ -66,6 +66,8 @@ def examples_epsilon(
         Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang, *Deep Learning with Differential
         Privacy*, CCS 2016 (arXiv:1607.00133).
     """
+    if mechanism.correlation is not None:
+        raise ValueError("clients.dp_sgd adds independent noise: pass privacy.gaussian(...)")
     _validate.integer("steps", steps, at_least=1)
     _validate.integer("participations", participations, at_least=0)
     _validate.number("delta", delta, above=0, below=1)

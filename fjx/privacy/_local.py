@@ -156,6 +156,11 @@ def randomized_response(
     # A chance is a multiple of 2^-23; rounded up, the coin is no more telling than promised.
     odds = k / (math.expm1(epsilon / coordinates) + k)
     p = math.ceil(odds * 2**23) / 2**23
+    if p == 1:
+        raise ValueError(
+            f"epsilon = {epsilon!r} shared by {coordinates} coordinates leaves nothing of a message: "
+            "raise epsilon, or send fewer coordinates"
+        )
     step, centre = (high - low) / (k - 1), (low + high) / 2
 
     def encode(key: Key, vector: Array) -> Codes:

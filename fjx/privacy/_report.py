@@ -7,6 +7,7 @@ import numpy as np
 from fjx import _validate
 from fjx.privacy._claim import Epsilon, Method, Unit, rounded_up
 from fjx.privacy._clip import Relation
+from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Accountable
 from fjx.privacy.accounting import epsilon
 from fjx.samplers._types import Sampler
@@ -151,7 +152,6 @@ def report(
 
 
 def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
-    import dp_accounting
 
     caveats = [
         "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction "
@@ -161,7 +161,7 @@ def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
     ]
     if num_clients is None:
         caveats.append("delta should be well below 1 / num_clients, which was not given")
-    if isinstance(mechanism.event(1.0), dp_accounting.GaussianDpEvent):
+    if not isinstance(mechanism.event(1.0), RenyiCurve):
         caveats.append(
             "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
         )

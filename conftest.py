@@ -16,6 +16,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.fixture(autouse=True)
+def quickly_compiled(request):
+    """Compiling is what takes the time of a test: with few optimisations, but where it is ``optimized``."""
+    jax.config.update(
+        "jax_disable_most_optimizations", request.node.get_closest_marker("optimized") is None
+    )
+
+
 @pytest.fixture
 def getkey():
     """A fresh typed key at each call, the same sequence in every test."""

@@ -17,22 +17,27 @@ SIGMAS = 6.0
 def run(aggregator, stacked, key=0, weights=None, order=None):
     """One round over stacked messages: the result and its metrics."""
     n = jax.tree.leaves(stacked)[0].shape[0]
-    weights = jnp.ones(n) if weights is None else jnp.asarray(weights, jnp.float32)
-    state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
-    shared, own = (jax.random.fold_in(jax.random.key(key), i) for i in range(2))
-    public = fjx.Public(state, shared, None, jnp.int32(n))
+    weights = np.ones(n) if weights is None else weights
 
-    def one(rank, message, weight):
-        public_ = public._replace(rank=rank, key=jax.random.clone(shared))
-        return aggregator.contribute(jax.random.fold_in(own, rank), message, weight, public_)
+    @jax.jit
+    def a_round(key, stacked, weights):
+        state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
+        shared, own = (jax.random.fold_in(key, i) for i in range(2))
+        public = fjx.Public(state, shared, None, jnp.int32(n))
 
-    shares = jax.vmap(one)(jnp.arange(n), stacked, weights)
-    if order is not None:
-        shares = jax.tree.map(lambda x: x[order], shares)
-    if aggregator.combine is fjx.SUM:
-        shares = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), shares)
-    message, _, metrics = aggregator.finish(None, shares, public)
-    return message, metrics
+        def one(rank, message, weight):
+            public_ = public._replace(rank=rank, key=jax.random.clone(shared))
+            return aggregator.contribute(jax.random.fold_in(own, rank), message, weight, public_)
+
+        shares = jax.vmap(one)(jnp.arange(n), stacked, weights)
+        if order is not None:
+            shares = jax.tree.map(lambda x: x[order], shares)
+        if aggregator.combine is fjx.SUM:
+            shares = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), shares)
+        message, _, metrics = aggregator.finish(None, shares, public)
+        return message, metrics
+
+    return a_round(jax.random.key(key), stacked, jnp.asarray(weights, jnp.float32))
 
 
 def many(aggregator, stacked, draws):
@@ -133,16 +138,15 @@ def test_a_sum_of_masked_values_is_the_mean_of_the_decoded():
     assert wire.bits(encoded(aggregator, x[0])) == 8 * 32
 
 
-@pytest.mark.parametrize(("d", "n"), [(12, 4), (13, 4), (3, 4), (4, 12), (5, 12), (1, 3), (7, 1)])
+@pytest.mark.parametrize(("d", "n"), [(13, 4), (3, 4), (5, 12), (1, 3), (7, 1)])
 def test_perm_k_is_exact_on_equal_messages(d, n):
     x = jnp.broadcast_to(vectors(1, d), (n, d))
-    for key in range(3):
-        got, _ = run(aggregators.perm_k(n), x, key=key)
-        np.testing.assert_allclose(got, x[0], rtol=1e-6)
+    got, _ = jax.vmap(lambda key: run(aggregators.perm_k(n), x, key=key))(jnp.arange(3))
+    np.testing.assert_allclose(got, np.broadcast_to(x[0], (3, d)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("d", "n", "a"), [(12, 4, 1.0), (12, 3, 1.0), (4, 12, 3 / 11), (2, 6, 0.2)]
+    ("d", "n", "a"), [(12, 4, 1.0), (4, 12, 3 / 11)]
 )
 def test_perm_k_errs_as_its_theorem_says(d, n, a):
     x = vectors(n, d)
@@ -156,8 +160,9 @@ def test_perm_k_errs_as_its_theorem_says(d, n, a):
 
 def test_perm_k_of_an_incomplete_cohort_is_unbiased_for_those_who_came():
     x = vectors(4, 6)
-    once = jax.jit(lambda k: run(aggregators.perm_k(4), x, key=k, weights=[1, 1, 0, 1])[0])
-    results = np.asarray([once(k) for k in range(300)])
+    seeds = jnp.arange(300)
+    once = jax.vmap(lambda k: run(aggregators.perm_k(4), x, key=k, weights=[1, 1, 0, 1])[0])
+    results = np.asarray(jax.jit(once)(seeds))
     expected = np.asarray(x)[[0, 1, 3]].mean(0)
     assert np.abs(results.mean(0) - expected).max() < SIGMAS * results.std(0).max() / np.sqrt(300)
 
@@ -204,7 +209,7 @@ def test_sums_that_could_wrap_are_refused_when_they_are_made():
         aggregators.integer_sum(1.0, bits=24, clients=257)
 
 
-@pytest.mark.parametrize(("x", "n"), [(0.5, 10), (0.33, 10), (0.999, 7), (0.0, 4), (1.0, 4)])
+@pytest.mark.parametrize(("x", "n"), [(0.5, 10), (0.33, 10), (0.999, 7), (1.0, 4)])
 def test_correlated_rounding_of_equal_values(x, n):
     """|error| < 1/n surely, with variance f (1 - f) / n^2, f = frac(n x): 3000 draws."""
     stacked = jnp.full((n, 1), x)
@@ -243,7 +248,7 @@ def test_correlated_rounding_to_more_levels_stays_on_neighbouring_ones():
 # ------------------------------------------------------------------------------------------- votes
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 33])
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
 def test_the_vote_on_words_is_the_sign_of_the_sum_of_signs(n):
     x = np.array(jax.random.normal(jax.random.key(n), (n, 71)), np.float32)
     x[:, 5] = 0.0
@@ -283,11 +288,11 @@ def problem():
     [
         (aggregators.rotated(aggregators.coded(compressors.quantize(bits=4))), 32 * 4 + 32),
         (aggregators.rotated(aggregators.integer_sum(0.01, bits=10, clients=4)), 32 * 10),
-        (aggregators.shared_rand_k(0.5), 10 * 32),
+        pytest.param(aggregators.shared_rand_k(0.5), 10 * 32, marks=pytest.mark.slow),
         (aggregators.perm_k(4), 5 * 32),
         (aggregators.correlated_quantization(4, low=-0.3, high=0.3), 20 * 2),
         (aggregators.sign_vote(), 32),
-        (aggregators.rotated(aggregators.mean()), 32 * 32),
+        pytest.param(aggregators.rotated(aggregators.mean()), 32 * 32, marks=pytest.mark.slow),
     ],
 )
 def test_a_round_prices_what_is_sent_and_chunks_agree(aggregator, bits):
@@ -295,7 +300,7 @@ def test_a_round_prices_what_is_sent_and_chunks_agree(aggregator, bits):
     algorithm = fjx.compose(client=client, aggregator=aggregator)
     w = jnp.zeros(20)
     assert algorithm.traffic(w).uplink == bits
-    rows = jax.vmap(lambda _: algorithm.init_client(w))(jnp.arange(4))
+    rows = fjx.simulation.make_table(algorithm.init_client(w), 4)
     cohort = dataset.cohort(jnp.arange(4))
 
     def result(executor):

@@ -25,10 +25,11 @@ SIGMAS = 6.0  # a bound that a sound codec misses with probability below 1e-8 a 
 
 every = pytest.mark.parametrize("name", tables.COMPRESSORS)
 
+pytestmark = pytest.mark.optimized  # a fused program may round otherwise than its parts
+
 KINDS = (
-    "identity", "bfloat16", "quantize_8", "k_level", "natural", "scaled_sign", "top_k", "rand_k",
-    "power_sgd", "count_sketch", "eden_mixed", "chain_top_k_quantize", "blockwise", "mixture",
-    "entropy", "error_feedback",
+    "bfloat16", "quantize_8", "k_level", "natural", "scaled_sign", "top_k", "rand_k", "power_sgd",
+    "count_sketch", "eden_mixed", "blockwise", "entropy", "error_feedback",
 )  # fmt: skip
 every_kind = pytest.mark.parametrize(
     "name",
@@ -50,6 +51,16 @@ def jitted(name):
         return payload, codec.decode(payload), state
 
     return codec, jax.jit(both)
+
+
+@functools.cache
+def decoder(name):
+    """The server's program, which is given a payload and nothing else."""
+    return jax.jit(tables.COMPRESSORS[name].decode)
+
+
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""For programs that no law compares bit for bit: compiling is what takes the time."""
 
 
 def float_leaves(tree):
@@ -95,7 +106,7 @@ def test_decodes_from_the_bytes_alone(name, getkey):
         message = tables.message(seed)
         payload, decoded, _ = both(getkey(), message, codec.init(message))
         received = wire.from_bytes(wire.to_bytes(payload))
-        chex.assert_trees_all_equal(jax.jit(codec.decode)(received), decoded)
+        chex.assert_trees_all_equal(decoder(name)(received), decoded)
         chex.assert_trees_all_equal_structs(received, payload)
 
 
@@ -159,7 +170,7 @@ def test_works_under_scan_and_traces_once(name, getkey):
     codec = tables.COMPRESSORS[name]
     message, traces = tables.message(), []
 
-    @jax.jit
+    @quick
     def rounds(key, message, state):
         traces.append(name)
 
@@ -197,10 +208,7 @@ def draws(name):
     message = contract_message(name)
     state = codec.init(message)
     keys = jax.random.split(jax.random.key(11), DRAWS)
-    decode = jax.jit(
-        jax.vmap(lambda key: codec.decode(codec.encode(key, message, state)[0])),
-        compiler_options={"xla_backend_optimization_level": 0},  # compiling is what takes the time
-    )
+    decode = quick(jax.vmap(lambda key: codec.decode(codec.encode(key, message, state)[0])))
     return codec.contract(message), message, jax.tree.map(np.asarray, decode(keys))
 
 
@@ -330,7 +338,7 @@ def test_a_contract_is_not_all_silence():
     assert sum(c != Contract() for c in promised) >= 0.7 * len(promised)
 
 
-@every
+@every_kind
 def test_error_feedback_conserves_mass(name, getkey):
     """decode(payload) + residual = message + old residual, over three rounds."""
     from fjx import compressors
@@ -338,11 +346,12 @@ def test_error_feedback_conserves_mass(name, getkey):
     if name == "error_feedback":
         pytest.skip("feedback around feedback counts the residual twice")
     codec = compressors.error_feedback(tables.COMPRESSORS[name])
-    step = jax.jit(codec.encode)
+    step = quick(codec.encode)
     message = tables.message()
-    state, sent = codec.init(message), _tree.zeros_like(message)
+    state, sent = codec.init(message), []
     for _ in range(3):
         payload, state = step(getkey(), message, state)
-        sent = _tree.add(sent, codec.decode(payload))
-    total = _tree.add(sent, state.residual)
-    chex.assert_trees_all_close(total, jax.tree.map(lambda x: 3 * x, message), rtol=1e-5, atol=1e-5)
+        sent.append(decoder(name)(payload))
+    total = jax.tree.map(lambda *x: sum(map(np.asarray, x)), *sent, state.residual)
+    expected = jax.tree.map(lambda x: 3 * np.asarray(x), message)
+    chex.assert_trees_all_close(total, expected, rtol=1e-5, atol=1e-5)

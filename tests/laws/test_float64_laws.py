@@ -29,6 +29,17 @@ def described(tree):
     return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
 
 
+def a_round(algorithm, params, dataset):
+    """The state and the table before a round and after it, and its metrics: by tracing alone."""
+    before = (
+        jax.eval_shape(algorithm.init, params),
+        jax.eval_shape(lambda p: simulation.make_table(algorithm.init_client(p), N), params),
+    )
+    cohort = dataset.cohort(jnp.arange(N, dtype=jnp.int32))
+    *after, metrics = jax.eval_shape(algorithm.round, jax.random.key(0), *before, cohort)
+    return before, tuple(after), metrics
+
+
 @pytest.mark.parametrize("name", tables.ALGORITHMS)
 def test_a_round_keeps_the_dtypes_of_its_state(name):
     """By tracing alone, under strict promotion: what was float64 is, and so is the model."""
@@ -36,13 +47,8 @@ def test_a_round_keeps_the_dtypes_of_its_state(name):
     with jax.enable_x64(True):
         params = cast(params, jnp.float64)
         dataset = dataclasses.replace(DATASET, arrays=cast(DATASET.arrays, jnp.float64))
-        before = (
-            algorithm.init(params),
-            simulation.make_table(algorithm.init_client(params), N),
-        )
-        cohort = dataset.cohort(jnp.arange(N, dtype=jnp.int32))
-        *after, metrics = jax.eval_shape(algorithm.round, jax.random.key(0), *before, cohort)
-    assert described(tuple(after)) == described(before)
+        before, after, metrics = a_round(algorithm, params, dataset)
+    assert described(after) == described(before)
     assert all(x.dtype != "float32" for x in jax.tree.leaves(after[0].params) if _tree.is_float(x))
     assert metrics["loss"].dtype == jnp.float64
 
@@ -70,13 +76,8 @@ def test_what_travels_down_is_as_wide_as_the_model(name, dtype):
     with jax.enable_x64(True):
         params = cast(params, dtype)
         dataset = dataclasses.replace(DATASET, arrays=cast(DATASET.arrays, dtype))
-        before = (
-            jax.eval_shape(algorithm.init, params),
-            jax.eval_shape(lambda p: simulation.make_table(algorithm.init_client(p), N), params),
-        )
-        cohort = dataset.cohort(jnp.arange(N, dtype=jnp.int32))
-        *after, _ = jax.eval_shape(algorithm.round, jax.random.key(0), *before, cohort)
-    assert described(tuple(after)) == described(before)
+        before, after, _ = a_round(algorithm, params, dataset)
+    assert described(after) == described(before)
     assert {x.dtype for x in jax.tree.leaves(after[0].params)} == {jnp.dtype(dtype)}
 
 

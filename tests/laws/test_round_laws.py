@@ -27,7 +27,7 @@ DATASET = tables.federated()
 
 every = pytest.mark.parametrize("name", tables.ALGORITHMS)
 
-KINDS = ("fedavg", "scaffold", "top_k_quantize_with_feedback", "median", "mutable_state")
+KINDS = ("scaffold", "top_k_quantize_with_feedback", "median", "mutable_state")
 every_kind = pytest.mark.parametrize(
     "name",
     [
@@ -36,9 +36,6 @@ every_kind = pytest.mark.parametrize(
     ],
 )
 """Where a law compiles a program of its own: one row of each kind, the others among the slow."""
-
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Compiling is what these tests spend their time on; no law depends on what LLVM does after XLA."""
 
 
 def cohort_of(ids, dropped=None, dataset=DATASET):
@@ -57,7 +54,7 @@ class Case:
             self.traces.append(cohort.ids.shape)
             return self.on_table(key, state, table, cohort)
 
-        self.round = jit(traced)
+        self.round = jax.jit(traced)
         self.fresh = self.algorithm.init(self.params)
         self.state = self.fresh
         self.table = simulation.make_table(self.algorithm.init_client(self.params), N)
@@ -130,7 +127,7 @@ def check_chunks(name, size, ids):
     """To rounding: XLA may add the terms of a scalar product in another order at another width."""
     expected = case(name)(cohort_of(range(N), DROPPED))
     chunked = functools.partial(case(name).on_table, executor=simulation.chunked(size))
-    actual = jit(chunked)(
+    actual = jax.jit(chunked)(
         jax.random.key(7), case(name).state, case(name).table, cohort_of(ids, DROPPED)
     )
     assert_close(actual, expected)
@@ -225,7 +222,7 @@ def test_vmap_over_seeds_is_a_loop(name):
     seeds = (7, 8)
     keys = jax.vmap(jax.random.key)(jnp.array(seeds))
     cohort = cohort_of(range(N), DROPPED)
-    mapped = jit(jax.vmap(lambda key: this.on_table(key, this.state, this.table, cohort)))(keys)
+    mapped = jax.jit(jax.vmap(lambda key: this.on_table(key, this.state, this.table, cohort)))(keys)
     for i, seed in enumerate(seeds):
         one = jax.tree.map(lambda x, i=i: x[i], mapped)
         assert_close(one, this(cohort, seed))
@@ -243,7 +240,7 @@ def test_scan_over_rounds_is_a_loop(name):
     )
     run = simulation.program(case(name).algorithm, DATASET, sampler=sampler, evaluate_every=3)
     root = jax.random.key(3)
-    scanned, history = jit(lambda *args: run.run(*args, 3))(
+    scanned, history = jax.jit(lambda *args: run.run(*args, 3))(
         jax.random.clone(root), run.init(case(name).params)
     )
 
@@ -281,7 +278,7 @@ def test_hyper_parameters_are_arguments_of_one_program():
     def final(hyper):
         return after_rounds(2, algorithms.fedadam, **hyper)
 
-    mapped, loop = jit(jax.vmap(final))(hyper), jit(final)
+    mapped, loop = jax.jit(jax.vmap(final))(hyper), jax.jit(final)
     for i in range(2):
         one = loop(jax.tree.map(lambda x, i=i: x[i], hyper))
         assert_close(jax.tree.map(lambda x, i=i: x[i], mapped), one, tolerance=1e-5)
@@ -298,13 +295,13 @@ def test_derivatives_in_hyper_parameters():
         model = after_rounds(1, client_lr=client_lr, server_lr=server_lr)
         return jnp.sum(model["w"] ** 2)
 
-    at, h, value = (jnp.float32(0.05), jnp.float32(0.7)), 1e-2, jit(norm)
+    at, h, value = (jnp.float32(0.05), jnp.float32(0.7)), 1e-2, jax.jit(norm)
     differences = [
         (value(at[0] + dx, at[1] + dy) - value(at[0] - dx, at[1] - dy)) / (2 * h)
         for dx, dy in ((h, 0.0), (0.0, h))
     ]
-    forward = jit(jax.jacfwd(norm, (0, 1)))(*at)
+    forward = jax.jit(jax.jacfwd(norm, (0, 1)))(*at)
     np.testing.assert_allclose(forward, differences, rtol=1e-2)
-    np.testing.assert_allclose(jit(jax.grad(norm, 1))(*at), forward[1], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(norm, 1))(*at), forward[1], rtol=1e-5)
     with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
-        jax.grad(norm, 0)(*at)
+        jax.eval_shape(jax.grad(norm, 0), *at)

@@ -2,7 +2,8 @@
 
 The problem: n = 10 clients, d = 20, f_i = x^T A_i x / 2 - b_i^T x with eigenvalues of A_i in [1, 10],
 and codecs of 4 coordinates: omega = 4, delta = 1/5.  Runs are in float32, whose floor is far below
-what is claimed; constants are computed in float64.
+what is claimed; constants are computed in float64.  What ``test_float64.py`` shows of every round, to
+rounding, is repeated here among the slow tests.
 """
 
 import dataclasses
@@ -185,15 +186,16 @@ def test_ef21_contracts_in_every_round():
             90,
             lambda bound: {"num_clients": N, "lam": bound.memory},
         ),
-        (
+        pytest.param(
             "ef_bv",
             theory.ef_bv(L=PROBLEM.L, L_tilde=L_TILDE, mu=PROBLEM.mu, omega=OMEGA, n=N),
             None,
             gap,
             200,
             lambda bound: {"num_clients": N, "lam": bound.memory, "nu": N / (N + OMEGA)},
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "marina",
             theory.marina(
                 L=PROBLEM.L, L_hat=PROBLEM.L_hat, mu=PROBLEM.mu, omega=OMEGA, n=N, p=DELTA
@@ -202,14 +204,16 @@ def test_ef21_contracts_in_every_round():
             gap,
             90,
             lambda bound: {"p": DELTA},
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "dasha",
             theory.dasha(L=PROBLEM.L, L_hat=PROBLEM.L_hat, mu=PROBLEM.mu, omega=OMEGA, n=N),
             None,
             gap,
             250,
             lambda bound: {"num_clients": N, "momentum": bound.memory},
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["diana", "ef_bv", "marina", "dasha"],
@@ -237,6 +241,7 @@ def test_means_over_seeds_obey_the_theorem(name, bound, start, measure, rounds, 
     assert mean[-1] < 1e-3 * measure(np.zeros(D))
 
 
+@pytest.mark.slow
 def test_compressed_gradient_descent_stays_in_a_neighbourhood_that_shrinks_with_its_step():
     bound = theory.compressed_gd(L=PROBLEM.L, L_max=PROBLEM.L_max, mu=PROBLEM.mu, omega=OMEGA, n=N)
     noise = np.square(gradients(PROBLEM.optimum)).sum(-1).mean()
@@ -251,6 +256,7 @@ def test_compressed_gradient_descent_stays_in_a_neighbourhood_that_shrinks_with_
     assert half > 1e-2  # it does not converge, where DIANA does
 
 
+@pytest.mark.slow
 def test_marina_with_a_permutation_on_equal_hessians_is_gradient_descent():
     """Differences of gradients are then equal, and Perm-K is exact on equal messages."""
     same = np.broadcast_to(A.mean(0), A.shape).astype(np.float32)
@@ -291,6 +297,7 @@ def test_marina_bills_whole_gradients_with_their_probability():
 # --------------------------------------------------------------------------- error feedback
 
 
+@pytest.mark.slow
 def test_the_virtual_iterate_of_error_feedback_is_gradient_descent():
     """x~ = x - gamma mean e_i moves by -gamma grad f(x), exactly, in every round."""
     gamma = 0.02
@@ -301,6 +308,7 @@ def test_the_virtual_iterate_of_error_feedback_is_gradient_descent():
     np.testing.assert_allclose(moved, -gamma * gradients(xs[1:-1]).mean(1), atol=3e-6)
 
 
+@pytest.mark.slow
 def test_error_feedback_stays_beside_the_optimum_and_ef21_does_not():
     """The distance of EF14 falls tenfold with the step; half of the clients a round make it worse."""
 
@@ -322,6 +330,7 @@ def test_error_feedback_stays_beside_the_optimum_and_ef21_does_not():
 # ---------------------------------------------------------------------- both directions
 
 
+@pytest.mark.slow
 def test_double_squeeze_is_the_box_of_its_paper():
     """Top-k is deterministic: 30 rounds against NumPy, with residuals of clients and server."""
     gamma = 0.02
@@ -345,7 +354,7 @@ def test_double_squeeze_is_the_box_of_its_paper():
     assert algorithm.traffic(jnp.zeros(D)) == (K * (32 + 5) + 4, K * (32 + 5) + 4)
 
 
-@pytest.mark.parametrize("name", ["ef21-p", "mcm"])
+@pytest.mark.parametrize("name", [pytest.param("ef21-p", marks=pytest.mark.slow), "mcm"])
 def test_a_compressed_downlink_that_remembers_converges_too(name):
     """Both directions of 4 coordinates: 1e-8 of the first gap, where a plain one stays far off."""
     if name == "ef21-p":

@@ -123,8 +123,10 @@ def _rounded(densities: list[decimal.Decimal]) -> _Law:
     exact = [density * scale for density in densities[1:]]
     positive = [int(weight.to_integral_value()) for weight in exact]
     # Half of the sum of all errors: those of k and -k are alike, and zero has what is left.
-    errors = [weight - given for weight, given in zip(exact, positive, strict=True)]
-    off = sum(map(abs, errors)) + abs(sum(errors))
+    errors: list[decimal.Decimal] = [
+        weight - given for weight, given in zip(exact, positive, strict=True)
+    ]
+    off = sum(abs(error) for error in errors) + abs(sum(errors))
     while positive and positive[-1] == 0:
         positive.pop()
     # The last term is for what is beyond reach, and for the fiftieth digit.

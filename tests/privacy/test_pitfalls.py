@@ -143,9 +143,28 @@ def test_6_no_two_rounds_share_their_noise_and_none_depends_on_data():
     assert len(np.unique(steps.round(5))) == steps.size
 
 
-def test_7_floating_noise_is_told():
-    report = privacy.report(NOISY, samplers.full(), rounds=1, delta=1e-5, method="rdp", points=1)
-    assert "floating-point noise leaks in its last bits" in str(report)
+FLOATING = {
+    "gaussian": NOISY,
+    "laplace": privacy.laplace(clip_norm=CLIP, noise_multiplier=1.0),
+    "adaptive": privacy.adaptive_gaussian(initial_clip=CLIP, noise_multiplier=1.0, cohort=99),
+    "tree": privacy.correlated(privacy.tree(4), clip_norm=CLIP, noise_multiplier=1.0),
+}
+GRID = {
+    "discrete": privacy.discrete_gaussian(
+        clip_norm=CLIP, noise_multiplier=1.0, granularity=2.0**-8, dimension=2
+    ),
+    "distributed": privacy.distributed_skellam(
+        clip_norm=CLIP, noise_multiplier=1.0, granularity=0.1, bits=16, clients=4, dimension=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FLOATING, *GRID])
+def test_7_floating_noise_is_told(name):
+    report = privacy.report(
+        {**FLOATING, **GRID}[name], samplers.full(), rounds=1, delta=1e-5, method="rdp", points=1
+    )
+    assert ("floating-point noise leaks in its last bits" in str(report)) == (name in FLOATING)
 
 
 def test_10_an_empty_round_is_noised_and_counted():
@@ -182,7 +201,9 @@ def test_13_metrics_without_noise_say_so():
     plan = privacy.plan(
         num_clients=9, cohort=3, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
     )
-    assert "not the metrics of a round, which are without noise" in str(plan.claim)
+    assert "not what is without noise: losses, norms, the fraction that was clipped" in str(
+        plan.claim
+    )
 
 
 def test_14_what_a_client_sends_does_not_depend_on_the_others():

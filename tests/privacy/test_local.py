@@ -164,8 +164,8 @@ def test_the_cap_is_the_best_one_and_one_dimension_is_a_response():
 
 
 def test_worst_case_messages_are_told_apart_no_better_than_epsilon_allows():
-    """The most telling event between opposite messages, counted: of 20,000 draws each."""
-    count = 20_000
+    """The most telling event between opposite messages, counted: of 10,000 draws each."""
+    count = 10_000
     for mechanism, x in [
         (privacy.priv_unit(epsilon=2.0, clip_norm=1.0), jnp.zeros(8).at[0].set(1.0)),
         (privacy.local_laplace(epsilon=2.0, clip_norm=1.0), jnp.zeros(8).at[0].set(1.0)),

@@ -40,6 +40,9 @@ def algorithm(mechanism=QUIET, uplink=None):
     return fjx.compose(client=client(), aggregator=aggregator, uplink=uplink)
 
 
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
 @functools.cache
 def program(mechanism, uplink, shape):
     """``(key, messages, weights, rows) -> (model, rows, metrics)``, one round from a model of zeros."""
@@ -57,8 +60,7 @@ def program(mechanism, uplink, shape):
         state, rows, metrics = made.round(key, made.init(params), rows, cohort)
         return state.params, rows, metrics
 
-    quick = {"xla_backend_optimization_level": 0}
-    return jax.jit(run, compiler_options=quick), rows
+    return quick(run), rows
 
 
 def round_of(messages, weights=None, mechanism=QUIET, key=0, rows=None, uplink=None):
@@ -303,7 +305,7 @@ def test_what_was_accounted_cannot_be_changed_afterwards():
             [1.0, 0.5],
         ),
     ):
-        _, _, metrics = made.release(jax.random.key(0), nothing, made.init(jnp.zeros(2)))
+        _, _, metrics = quick(made.release)(jax.random.key(0), nothing, made.init(jnp.zeros(2)))
         assert float(metrics["noise_std"]) == pytest.approx(3.0, rel=1e-6)
     count = changed(
         lambda b: privacy.adaptive_gaussian(

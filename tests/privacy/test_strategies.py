@@ -56,7 +56,8 @@ def test_sensitivity_of_the_square_root(rounds, square):
 
 
 @pytest.mark.parametrize(
-    ("rounds", "root", "alone"), [(16, 1.7968, 2.9155), (1024, 3.1098, 22.638)]
+    ("rounds", "root", "alone"),
+    [(16, 1.7968, 2.9155), pytest.param(1024, 3.1098, 22.638, marks=pytest.mark.slow)],
 )
 def test_error_of_the_square_root_against_independent_noise(rounds, root, alone):
     coefficients = privacy.square_root_coefficients(rounds)

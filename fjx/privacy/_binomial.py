@@ -87,7 +87,7 @@ def poisson_binomial(
         finite = jnp.all(jnp.isfinite(vector))
         known = jnp.where(finite, vector, 0.0)
         fitting = jnp.clip(known, -bound, bound)
-        # However the quotient rounds, no coin has a probability beyond what is accounted.
+        # A device may divide inexactly; no coin has a probability beyond what is accounted.
         chance = 0.5 + np.float32(theta) * (fitting / np.float32(bound))
         chance = jnp.clip(chance, np.float32(0.5 - theta), np.float32(0.5 + theta))
 

@@ -85,7 +85,7 @@ def test_without_conditions_rounding_is_unbiased_with_the_stated_variance():
     assert mechanism.sensitivity("add_or_remove_one") == pytest.approx(1.0 + 0.05 * math.sqrt(32))
 
 
-@every
+@pytest.mark.parametrize("family", ["gaussian", pytest.param("skellam", marks=pytest.mark.slow)])
 def test_noise_is_independent_of_the_data_of_others_and_of_rounds(family):
     """Of messages on the grid the integers are known, and what remains is the noise."""
     mechanism = make(family, beta=0.0, clip_norm=2.0)

@@ -126,7 +126,8 @@ def _rounded(densities: list[decimal.Decimal]) -> _Law:
     errors: list[decimal.Decimal] = [
         weight - given for weight, given in zip(exact, positive, strict=True)
     ]
-    off = sum(abs(error) for error in errors) + abs(sum(errors))
+    zero = decimal.Decimal(0)
+    off = sum((abs(error) for error in errors), zero) + abs(sum(errors, zero))
     while positive and positive[-1] == 0:
         positive.pop()
     # The last term is for what is beyond reach, and for the fiftieth digit.

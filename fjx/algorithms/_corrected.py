@@ -36,7 +36,8 @@ def corrected(
     message is encoded, and hears the other at the end of the round.
 
     Guarantees: where m is the mean of the m_i over those who own a coordinate and came, the h_i of all
-        clients keep their sum, which is zero at first: a client that did not come keeps its own.
+        clients keep their sum, which is zero at first: a client that did not come keeps its own.  They
+        are kept in float32 at least, whatever the model is in.
 
     Args:
         descent: without state; its message is -g_i.
@@ -53,7 +54,7 @@ def corrected(
                 "the drift of every parameter is corrected: the model must hold floating parameters "
                 "and nothing else (no fjx.Stateful, no integer leaves)"
             )
-        return _tree.zeros_like(params)
+        return _tree.scale(jnp.float32(0), _tree.zeros_like(params))
 
     def begin(
         key: Key, broadcast: Tree, control: Tree, examples: Examples
@@ -72,7 +73,7 @@ def corrected(
     ) -> tuple[Key, Tree, Metrics]:
         key_steps, x, _ = carry
         minus_g, _, metrics = descent.update(jax.random.fold_in(key_steps, t), x, (), examples)
-        moved = _tree.scale(jnp.asarray(learning_rate), _tree.add(minus_g, control))
+        moved = _tree.scale(jnp.asarray(learning_rate), _tree.add(control, minus_g))
         return key_steps, _tree.add(x, moved), metrics
 
     def end(

@@ -92,6 +92,7 @@ def fedlin(
             return move(y, _tree.add(at_y, correction))
 
         y = jax.lax.fori_loop(1, steps, step, move(x, descent))  # at x gradients cancel
+        metrics = {**metrics, "steps": jnp.asarray(steps, jnp.float32)}
         return _tree.subtract(y, x), state, metrics
 
     def arrive(state: FedLinState, moved: Tree) -> FedLinState:

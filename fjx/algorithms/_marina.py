@@ -65,7 +65,8 @@ def marina(
 
     Raises:
         TypeError: ``differences`` is something else.
-        ValueError: ``p`` is out of range; from ``init``, the codec has a state.
+        ValueError: ``p`` is out of range, or ``differences`` stacks; from ``init``, the codec has a
+            state.
 
     Examples:
         >>> from fjx import algorithms, compressors
@@ -80,6 +81,11 @@ def marina(
     if isinstance(differences, Compressor):
         differences = coded(differences, uniform(mean()))
     require_aggregator("marina", differences)
+    if differences.combine is not SUM:
+        raise ValueError(
+            "marina adds the mean of differences to an estimate, and this aggregator needs messages "
+            "side by side (STACK): pass one that sums, such as aggregators.coded(codec) or perm_k"
+        )
     algorithm = compose(
         client=_two_gradients(loss_fn, batch_size),
         aggregator=_now_and_then(differences, p),
@@ -126,7 +132,8 @@ def pp_marina(
 
     Raises:
         TypeError: ``differences`` is something else, or ``participants`` not an integer.
-        ValueError: a number is out of range; from ``init``, the codec has a state.
+        ValueError: a number is out of range, or ``differences`` stacks; from ``init``, the codec has a
+            state.
 
     Examples:
         >>> from fjx import algorithms, compressors

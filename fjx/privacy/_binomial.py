@@ -26,19 +26,22 @@ def poisson_binomial(
 ) -> DistributedMechanism:
     r"""The Poisson binomial mechanism.
 
-    Client i sends Z ~ Binomial(m, 1/2 + theta x / c) for each coordinate x, cut to [-c, c].  The sum of
-    n of them estimates that of the coordinates by c / (m theta) (sum Z - n m / 2).  No noise is added;
-    all that is sent are counts of at most m, whose sum has no tail.
+    Client i sends Z ~ Binomial(m, 1/2 + theta x / c) for each coordinate x, cut to [-c, c].  Coins have
+    23 bits, so theta is rounded down to a multiple of 2^-23, which makes both ends exact; a probability
+    in between is rounded up to one, and stays between them.  The sum of n of them estimates that of the
+    coordinates by c / (m theta) (sum Z - n m / 2).  No noise is added; all that is sent are counts of at
+    most m, whose sum has no tail.
 
-    Guarantees: unbiased of coordinates within the bound, with variance
+    Guarantees: unbiased of coordinates within the bound (to 2^-23 c / theta), with variance
         c^2 / (m theta^2) sum_i p_i (1 - p_i), p_i = 1/2 + theta x_i / c, at most n c^2 / (4 m theta^2);
         no sum wraps; bits: d ceil(log2(n m + 1)).  ``event`` is the divergence of two sums for one
-        coordinate, computed exactly for the worst client and the worst others that a search has found,
-        times d.  A coordinate beyond the bound is cut, and counted in ``saturated``.
+        coordinate, computed exactly for the worst client and the worst others, times d.  That these are
+        the worst is searched, over all that are at the ends for small n and m, and *not proved* for
+        others.  A coordinate beyond the bound is cut, and counted in ``saturated``.
 
     Args:
         bound: c, of each coordinate: the L-infinity norm of a message.
-        theta: in (0, 1/2); the smaller, the more private.
+        theta: from 2^-23 to 1/2 - 2^-20; the smaller, the more private.
         trials: m, 1 to 1024.
         clients: n, the most that a cohort may have.
         dimension: d, the coordinates of a message, rotated and padded.
@@ -70,7 +73,8 @@ def poisson_binomial(
         Aggregation*, ICML 2022 (arXiv:2207.09916).
     """
     bound = _validate.static_number("bound", bound, above=2.0**-100, at_most=2.0**100)
-    theta = _validate.static_number("theta", theta, above=0, below=0.5)
+    theta = _validate.static_number("theta", theta, at_least=2.0**-23, at_most=0.5 - 2.0**-20)
+    theta = math.floor(theta * 2**23) / 2**23
     trials = _validate.static_integer("trials", trials, at_least=1, at_most=1024)
     clients = _validate.static_integer("clients", clients, at_least=1, at_most=2**20)
     dimension = _validate.static_integer("dimension", dimension, at_least=1)
@@ -83,7 +87,9 @@ def poisson_binomial(
         finite = jnp.all(jnp.isfinite(vector))
         known = jnp.where(finite, vector, 0.0)
         fitting = jnp.clip(known, -bound, bound)
+        # A device may divide inexactly; no coin has a probability beyond what is accounted.
         chance = 0.5 + np.float32(theta) * (fitting / np.float32(bound))
+        chance = jnp.clip(chance, np.float32(0.5 - theta), np.float32(0.5 + theta))
 
         def one(trial: Array, count: Array) -> Array:
             coin = _random.uniform(jax.random.fold_in(key, trial), vector.shape)

@@ -11,9 +11,9 @@ from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree
 from fjx.privacy._bounds import by_l1_norm
 from fjx.privacy._clip import Bound, Clipped, by_global_norm, clip_by_global_norm, require_floating
-from fjx.privacy._discrete import LARGEST
+from fjx.privacy._discrete import LARGEST, WRAPS
 from fjx.privacy._discrete import discrete_gaussian as discrete_gaussian_noise
-from fjx.privacy._mechanisms import Contribution, Mechanism, RenyiCurve
+from fjx.privacy._mechanisms import Contribution, Mechanism, RenyiCurve, on_host
 
 
 def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
@@ -73,12 +73,7 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
     def event(moves: float) -> Any:
         import dp_accounting
 
-        if not _validate.concrete(noise_multiplier):
-            raise TypeError(
-                "noise_multiplier is traced here and privacy is accounted on the host: call epsilon "
-                "outside jit and vmap, with a mechanism of Python numbers"
-            )
-        return dp_accounting.LaplaceDpEvent(float(noise_multiplier) / moves)
+        return dp_accounting.LaplaceDpEvent(on_host(noise_multiplier) / moves)
 
     return Mechanism(
         init=lambda message_like: (),
@@ -91,43 +86,48 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
 
 
 def discrete_gaussian(
-    *, clip_norm: float, noise_multiplier: float, granularity: float
+    *, clip_norm: float, noise_multiplier: float, granularity: float, dimension: int
 ) -> Mechanism:
     r"""The discrete Gaussian mechanism on a grid: no bit of a float says more than it should.
 
     Every client's update is clipped to C - gamma sqrt(d) / 2 and rounded to the nearest multiple of
-    gamma, so that its norm is at most C; to the sum, an integer in units of gamma, an integer is added
-    that is drawn from the discrete Gaussian of parameter z C / gamma.
+    gamma, so that its norm is at most C.  What it contributes are the steps, as ``int32``; to their sum
+    an integer is added that is drawn from the discrete Gaussian of parameter z C / gamma, and the result
+    becomes a float.
 
-    Guarantees: the sum is exact in float32 while it is below 2^24 gamma, and coordinates beyond are
-        counted in the metric ``unnoised_inexact``; then the output is the exact sum plus exact noise,
-        and the Renyi curve of the ideal noise is that of the Gaussian mechanism of multiplier z,
-        a moves^2 / (2 z^2), without the leaks of floating noise.  *Not covered:* sums that are not exact
-        (keep clients * C / gamma below 2^24), and the draws' total variation from the ideal, at most
-        2^-48 each, which is to be taken from delta.  Rounding to
-        the nearest is not unbiased; it errs by at most gamma / 2 for each client and coordinate.
+    Guarantees: sums of integers are exact modulo 2^32, in any order and of any number of clients, so
+        that the output is a function of the exact sum plus the noise, whether it wraps or not.  The
+        Renyi curve is that of the Gaussian mechanism of multiplier z, a moves^2 / (2 z^2), without the
+        leaks of floating noise; that the table of the noise is not the ideal one, by less than 2^-48 in
+        total variation a draw, is known to the curve and charged to delta.  Where C / gamma times the
+        number of clients has no room in 31 bits, coordinates may have wrapped, which costs accuracy and
+        no privacy: the metric ``unnoised_may_wrap`` is then 1.  Rounding to the nearest is not unbiased;
+        it errs by at most gamma / 2 for each client and coordinate.
 
     Args:
         clip_norm: C, positive.
         noise_multiplier: z >= 0.
-        granularity: gamma, a power of two; at least z C / 3000.
+        granularity: gamma, a power of two; at least z C / 3000 and C / 2^22.
+        dimension: d, the most coordinates that a message may have.
 
     Returns:
-        A :class:`Mechanism`, for :func:`fjx.aggregators.private`.
+        A :class:`Mechanism`, for :func:`fjx.aggregators.private`.  Its ``clip`` makes ``int32`` leaves,
+        and its ``release`` takes their sum.
 
     Raises:
-        TypeError: an argument is not a Python number: a table is made from them.
-        ValueError: one is out of range; from ``clip``, the message has so many coordinates that
-            rounding leaves nothing of C.
+        TypeError: an argument is not a Python number of its kind: a table is made from them; from
+            ``release``, the sum is of something else than the steps.
+        ValueError: one is out of range, or d is so large that rounding leaves nothing of C; from
+            ``clip``, the message has more than d coordinates.
 
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import privacy
         >>> mechanism = privacy.discrete_gaussian(
-        ...     clip_norm=1.0, noise_multiplier=2.0, granularity=2.0**-8)
+        ...     clip_norm=1.0, noise_multiplier=2.0, granularity=2.0**-8, dimension=2)
         >>> own = mechanism.clip(jnp.array([3.0, 4.0]), jnp.float32(1), ())
-        >>> (own.update * 2**8).tolist()
-        [153.0, 204.0]
+        >>> own.update.tolist()
+        [153, 204]
 
     References:
         Canonne, Kamath, Steinke, *The Discrete Gaussian for Differential Privacy*, NeurIPS 2020
@@ -139,48 +139,70 @@ def discrete_gaussian(
     gamma = _validate.static_number("granularity", granularity, above=2.0**-100, at_most=2.0**100)
     if math.frexp(gamma)[0] != 0.5:
         raise ValueError(f"granularity must be a power of two, such as 2**-8, got {granularity!r}")
-    sd = z * clip_norm / gamma
+    dimension = _validate.static_integer("dimension", dimension, at_least=1)
+    radius, sd = clip_norm / gamma, z * clip_norm / gamma
+    if radius > 2**22:
+        raise ValueError(
+            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 has no "
+            "fractions of so fine a step to round"
+        )
     if sd > LARGEST:
         raise ValueError(
             f"granularity must be at least noise_multiplier * clip_norm / {LARGEST:g}, got "
             f"{granularity!r}: the noise would be {sd:.4g} steps wide"
         )
+    margin = gamma * math.sqrt(dimension) / 2
+    if margin >= clip_norm:
+        raise ValueError(
+            f"rounding {dimension} coordinates to multiples of {gamma!r} may add {margin:.4g} to a "
+            f"norm, and clip_norm is {clip_norm!r}; take a finer granularity"
+        )
     noise = discrete_gaussian_noise(sd) if sd > 0 else None
+    tail = noise.tail(1, WRAPS / dimension) if noise else 0.0
+    most = min(math.floor((2**31 - 1 - tail) / radius), 2**31 - 1)
 
     def clip(update: Tree, weight: Array, state: Tree) -> Clipped:
         size = sum(leaf.size for leaf in jax.tree.leaves(update))
-        margin = gamma * math.sqrt(size) / 2
-        if margin >= clip_norm:
+        if size > dimension:
             raise ValueError(
-                f"rounding {size} coordinates to multiples of {gamma!r} may add {margin:.4g} to a norm, "
-                f"and clip_norm is {clip_norm!r}; take a finer granularity"
+                f"the mechanism is accounted for {dimension} coordinates and the message has {size}; "
+                f"make it with dimension={size}"
             )
         own = clip_by_global_norm(update, (clip_norm - margin) * (1 - 2.0**-22))
-        steps = jax.tree.map(lambda x: np.float32(gamma) * jnp.round(x / gamma), own.update)
-        return own._replace(update=steps)
+        # The quotient is exact, and so is the conversion: its magnitude is at most 2^22.
+        return own._replace(
+            update=jax.tree.map(
+                lambda x: jnp.round(x / np.float32(gamma)).astype(jnp.int32), own.update
+            )
+        )
 
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
         _validate.key("key", key)
-        require_floating("total", total.update)
         leaves, treedef = jax.tree.flatten(total.update)
-        steps = [leaf.astype(jnp.float32) / np.float32(gamma) for leaf in leaves]
-        inexact = sum(jnp.sum(jnp.abs(x) >= 2**24, dtype=jnp.int32) for x in steps)
+        if any(leaf.dtype != jnp.int32 for leaf in leaves):
+            raise TypeError(
+                "the total must be a sum of int32 steps, as clip makes them, got "
+                f"{sorted({str(leaf.dtype) for leaf in leaves})}"
+            )
 
         def add(i: int, x: Array) -> Array:
-            if noise is None:
-                return x * np.float32(gamma)
-            drawn = noise.sample(jax.random.fold_in(key, i), x.shape)
-            return (x.astype(jnp.int32) + drawn).astype(jnp.float32) * np.float32(gamma)
+            drawn = noise.sample(jax.random.fold_in(key, i), x.shape) if noise else 0
+            return (x + drawn).astype(jnp.float32) * np.float32(gamma)
 
-        noised = treedef.unflatten([add(i, x) for i, x in enumerate(steps)])
+        noised = treedef.unflatten([add(i, x) for i, x in enumerate(leaves)])
         std = jnp.float32(gamma * math.sqrt(noise.variance) if noise else 0.0)
-        return noised, state, {"noise_std": std, "unnoised_inexact": jnp.asarray(inexact)}
+        may_wrap = (total.clients > most).astype(jnp.int32)
+        return noised, state, {"noise_std": std, "unnoised_may_wrap": may_wrap}
 
     def event(moves: float) -> RenyiCurve:
         words = f"discrete Gaussian noise of multiplier {z:.4g}, steps of {gamma:.4g}"
-        if z == 0:
+        if noise is None:
             return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
-        return RenyiCurve(lambda orders: np.asarray(orders) * moves**2 / (2 * z**2), words)
+        return RenyiCurve(
+            lambda orders: np.asarray(orders) * moves**2 / (2 * z**2),
+            words,
+            distance=dimension * noise.distance,
+        )
 
     return Mechanism(
         init=lambda message_like: (),

@@ -12,6 +12,11 @@ Method = Literal["pld", "rdp", "best"]
 Unit = Literal["client", "example"]
 """Whose data are protected: what one client id contributes, or one example."""
 
+COVERS = (
+    "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction that "
+    "was clipped, the number of clients of a round, evaluations on clients' data"
+)
+
 
 class Epsilon(float):
     """An epsilon that knows what it is a claim about.

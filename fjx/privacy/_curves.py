@@ -122,6 +122,30 @@ def poisson_binomial(
     return np.vectorize(divergence, otypes=[float])
 
 
+def poisson_bound(curve: Curve, rate: float) -> Curve:
+    """The curve of any mechanism on Poisson cohorts, from its own: at integer orders, elsewhere inf.
+
+    With q the rate and e that of the mechanism, at integers a >= 2,
+
+    (a - 1) e'(a) <= log((1 - q)^(a-1) (a q - q + 1) + C(a, 2) q^2 (1 - q)^(a-2) exp(e(2))
+    + 3 sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))),
+
+    under add-or-remove-one (the bound for general mechanisms; without the factor 3 it needs a proof for
+    each mechanism).
+
+    References:
+        Zhu, Wang, ICML 2019.
+    """
+    log_q, log_1q = math.log(rate), math.log1p(-rate)
+
+    def terms(a: int, order: np.ndarray, log_choose: np.ndarray, each: np.ndarray) -> np.ndarray:
+        rest = log_choose + order * log_q + (a - order) * log_1q + (order - 1) * each
+        rest[1:] += math.log(3)
+        return np.append(rest, (a - 1) * log_1q + math.log1p((a - 1) * rate))
+
+    return _at_integers(curve, terms)
+
+
 def fixed_size_bound(curve: Curve, rate: float) -> Curve:
     """Any curve under replace-one, on cohorts of a fixed size of which a client is at a given rate.
 
@@ -134,6 +158,24 @@ def fixed_size_bound(curve: Curve, rate: float) -> Curve:
         Wang, Balle, Kasiviswanathan, AISTATS 2019 (arXiv:1808.00087), theorem 9.
     """
 
+    def terms(a: int, order: np.ndarray, log_choose: np.ndarray, each: np.ndarray) -> np.ndarray:
+        weights = math.log(2) + (order - 1) * each
+        with np.errstate(divide="ignore"):
+            # exp(e) - 1 = exp(e) (1 - exp(-e)), which does not overflow.
+            weights[0] = each[0] + min(math.log(2), math.log(4) + np.log(-np.expm1(-each[0])))
+        return np.append(log_choose + order * math.log(rate) + weights, 0.0)
+
+    return _at_integers(curve, terms)
+
+
+def _at_integers(
+    curve: Curve, terms: Callable[[int, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+) -> Curve:
+    """log(sum exp(terms)) / (a - 1) at integer orders a >= 2, elsewhere inf.
+
+    ``terms`` gets a, the orders j = 2, ..., a, log C(a, j) and the curve at j.
+    """
+
     def bound(orders: np.ndarray) -> np.ndarray:
         from scipy import special
 
@@ -142,18 +184,13 @@ def fixed_size_bound(curve: Curve, rate: float) -> Curve:
         if not whole.any():
             return result
         every = np.arange(2, int(orders[whole].max()) + 1)
-        each = np.asarray(curve(every.astype(np.float64)), np.float64)
-        weights = math.log(2) + (every - 1) * each
-        with np.errstate(divide="ignore"):
-            weights[0] = min(
-                math.log(2) + each[0], math.log(4) + special.logsumexp([each[0], 0], b=[1, -1])
-            )
+        values = np.asarray(curve(every.astype(np.float64)), np.float64)
         for i in np.flatnonzero(whole):
             a = int(orders[i])
-            j = every[: a - 1]
-            log_choose = -np.log(a + 1) - special.betaln(a - j + 1, j + 1)
-            terms = log_choose + j * math.log(rate) + weights[: a - 1]
-            result[i] = special.logsumexp(np.append(terms, 0.0)) / (a - 1)
-        return result
+            order = every[: a - 1]
+            log_choose = -np.log(a + 1) - special.betaln(a - order + 1, order + 1)
+            logs = terms(a, order, log_choose, values[: a - 1])
+            result[i] = special.logsumexp(logs) / (a - 1)
+        return np.maximum(result, 0)
 
     return bound

@@ -20,20 +20,24 @@ from fjx._base import Array, Key
 
 LARGEST = 3000.0
 """The largest standard deviation of a draw: its table has 2^16 columns."""
+WRAPS = 1e-6
+"""The probability, a round, that noise is not given room for."""
 
 
 class IntegerNoise(NamedTuple):
     """Independent integers around zero.
 
     Attributes:
-        sample: ``(key, shape) -> i32[shape]``, within total variation 2^-48 a draw.
+        sample: ``(key, shape) -> i32[shape]``.
         variance: of one draw, exactly.
+        distance: the total variation of one draw from its law, at most; always below 2^-48.
         tail: ``(shares, probability) -> t``: the sum of so many draws exceeds t, in absolute value, with
             no more than this probability.
     """
 
     sample: Callable[[Key, tuple[int, ...]], Array]
     variance: float
+    distance: float
     tail: Callable[[int, float], float]
 
 
@@ -43,12 +47,11 @@ def discrete_gaussian(sd: float) -> IntegerNoise:
     Its variance is at most s^2, and less by 2e-7 only already at s = 1.  It is subgaussian with s^2, and
     so are sums (Canonne, Kamath, Steinke, NeurIPS 2020, arXiv:2004.00010).
     """
-    weights = _gaussian_weights(sd)
 
     def tail(shares: int, probability: float) -> float:
         return sd * math.sqrt(2 * shares * math.log(2 / probability))
 
-    return IntegerNoise(functools.partial(_draw, _table(weights)), _variance(weights), tail)
+    return _noise(_gaussian_law(sd), tail)
 
 
 def skellam(sd: float) -> IntegerNoise:
@@ -58,12 +61,11 @@ def skellam(sd: float) -> IntegerNoise:
     ``jax.random.poisson`` would not do for it: it compares float32 logarithms of densities, whose
     rounding for means of a million is as large as what they are compared with.
     """
-    weights = _skellam_weights(sd**2)
 
     def tail(shares: int, probability: float) -> float:
         return _skellam_tail(shares * sd**2, probability)
 
-    return IntegerNoise(functools.partial(_draw, _table(weights)), _variance(weights), tail)
+    return _noise(_skellam_law(sd**2), tail)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -75,8 +77,20 @@ Weights = tuple[int, ...]
 """2^64 P(0), 2^64 P(1), ..., rounded; both signs and zero together have 2^64."""
 
 
+class _Law(NamedTuple):
+    """A symmetric law on the integers.
+
+    Attributes:
+        weights: its probabilities.
+        distance: the total variation that rounding them costs.
+    """
+
+    weights: Weights
+    distance: float
+
+
 @functools.cache
-def _gaussian_weights(sd: float) -> Weights:
+def _gaussian_law(sd: float) -> _Law:
     with decimal.localcontext(_DIGITS):
         # From k to k + 1 the density falls by q^(2k+1), q = exp(-1 / (2 s^2)).
         q = (-1 / (2 * decimal.Decimal(sd) ** 2)).exp()
@@ -88,7 +102,7 @@ def _gaussian_weights(sd: float) -> Weights:
 
 
 @functools.cache
-def _skellam_weights(variance: float) -> Weights:
+def _skellam_law(variance: float) -> _Law:
     with decimal.localcontext(_DIGITS):
         # I_{k-1} = I_{k+1} + (2 k / x) I_k, stable downwards (Miller), whatever it starts from.
         x = decimal.Decimal(variance)
@@ -104,12 +118,25 @@ def _reach(sd: float) -> int:
     return math.ceil(12 * sd) + 40
 
 
-def _rounded(densities: list[decimal.Decimal]) -> Weights:
+def _rounded(densities: list[decimal.Decimal]) -> _Law:
     scale = 2**64 / (densities[0] + 2 * sum(densities[1:]))
-    positive = [int((density * scale).to_integral_value()) for density in densities[1:]]
+    exact = [density * scale for density in densities[1:]]
+    positive = [int(weight.to_integral_value()) for weight in exact]
+    # Half of the sum of all errors: those of k and -k are alike, and zero has what is left.
+    errors: list[decimal.Decimal] = [
+        weight - given for weight, given in zip(exact, positive, strict=True)
+    ]
+    zero = decimal.Decimal(0)
+    off = sum((abs(error) for error in errors), zero) + abs(sum(errors, zero))
     while positive and positive[-1] == 0:
         positive.pop()
-    return (2**64 - 2 * sum(positive), *positive)
+    # The last term is for what is beyond reach, and for the fiftieth digit.
+    return _Law((2**64 - 2 * sum(positive), *positive), float(off) * 2.0**-64 + 2.0**-89)
+
+
+def _noise(law: _Law, tail: Callable[[int, float], float]) -> IntegerNoise:
+    sample = functools.partial(_draw, _table(law.weights))
+    return IntegerNoise(sample, _variance(law.weights), law.distance, tail)
 
 
 def _variance(weights: Weights) -> float:

@@ -14,11 +14,9 @@ from fjx._rounding import exact_stochastic_round
 from fjx.privacy import _curves
 from fjx.privacy._clip import Relation, clip_by_global_norm, require_relation
 from fjx.privacy._curves import Curve
-from fjx.privacy._discrete import LARGEST, IntegerNoise, discrete_gaussian, skellam
+from fjx.privacy._discrete import LARGEST, WRAPS, IntegerNoise, discrete_gaussian, skellam
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._norms import measure
-
-_WRAPS = 1e-6  # the probability, a round, that any coordinate of a sum leaves the integers mod 2^b
 
 
 class Encoded(NamedTuple):
@@ -110,7 +108,8 @@ def distributed_gaussian(
         however floats round; sums are exact mod 2^b, in any order; coordinates are cut so that the codes
         of n clients and their noise have room, and counted in ``saturated``; so that a sum wraps with a
         probability of at most 1e-6 a round, which nothing can detect; ``event`` is that of the paper,
-        for the noise of n - dropped - colluding clients, at orders of at least 2.  With beta = 0 no
+        for the noise of n - dropped - colluding clients, at orders of at least 2, and knows how far
+        the tables of their d draws are from ideal ones, which is charged to delta.  With beta = 0 no
         rounding is repeated, and the decoded sum of unclipped messages is unbiased (to 2^-23 gamma); its
         error has a variance of at most gamma^2 / 4 + (gamma s)^2 for each client and coordinate.
 
@@ -308,9 +307,11 @@ def _distributed(
             f"distributed {family} noise of multiplier {noise_multiplier:.4g} by {shares} of {clients} "
             f"clients, steps of {gamma:.4g}, {dimension} coordinates"
         )
-        if sd == 0:
+        if noise is None:
             return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
-        return RenyiCurve(curve(moves * l2, moves * l1, sd, shares), words)
+        # Whatever the other clients' noise is, it is independent of that of these.
+        distance = shares * dimension * noise.distance
+        return RenyiCurve(curve(moves * l2, moves * l1, sd, shares), words, distance)
 
     return DistributedMechanism(
         encode=encode,
@@ -346,10 +347,10 @@ def _room(
 ) -> int:
     """The largest integer that each of n clients may add, the tail of the noise being allowed for."""
     half = 2 ** (bits - 1) - 1
-    tail = noise.tail(clients, _WRAPS / dimension) if noise else 0.0
+    tail = noise.tail(clients, WRAPS / dimension) if noise else 0.0
     room = math.floor((half - tail) / clients)
     # A random rotation leaves a coordinate above t with probability 2 exp(-t^2 d / (2 c^2)), at most.
-    log_tail = math.log(2 * dimension * clients / _WRAPS)
+    log_tail = math.log(2 * dimension * clients / WRAPS)
     wanted = math.ceil(radius * min(1.0, math.sqrt(2 * log_tail / dimension)))
     if room < wanted:
         enough = math.ceil(math.log2(clients * wanted + tail + 1)) + 1

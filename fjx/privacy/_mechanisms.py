@@ -16,7 +16,7 @@ class Contribution(NamedTuple):
     """What one client adds to a round, and, added up, what the server sees; zeros of an absentee.
 
     Attributes:
-        update: the bounded message, in float32.
+        update: the bounded message, in float32, or in int32 as steps of a grid.
         clients: ``i32[]``, one.
         clipped: ``i32[]``, whether the message was scaled down.
         norm: ``f32[]``, its norm before.
@@ -50,10 +50,13 @@ class RenyiCurve(NamedTuple):
     Attributes:
         rdp: ``(orders) -> rdp``, NumPy arrays of floats; inf at orders for which nothing is known.
         words: the mechanism and its settings, for messages.
+        distance: the total variation between what is drawn in one release and the law that has this
+            curve, at most; it is charged to delta.
     """
 
     rdp: Callable[[np.ndarray], np.ndarray]
     words: str
+    distance: float = 0.0
 
 
 class Mechanism(NamedTuple):
@@ -207,9 +210,18 @@ def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:
     """
     import dp_accounting
 
+    return dp_accounting.GaussianDpEvent(on_host(noise_multiplier) / moves)
+
+
+def on_host(noise_multiplier: Array | float) -> float:
+    """The multiplier as a Python number.
+
+    Raises:
+        TypeError: it is traced.
+    """
     if not _validate.concrete(noise_multiplier):
         raise TypeError(
             "noise_multiplier is traced here and privacy is accounted on the host: call epsilon "
             "outside jit and vmap, with a mechanism of Python numbers"
         )
-    return dp_accounting.GaussianDpEvent(float(noise_multiplier) / moves)
+    return float(noise_multiplier)

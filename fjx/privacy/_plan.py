@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.privacy._calibrate import calibrate
-from fjx.privacy._claim import Epsilon, Method, Unit
+from fjx.privacy._claim import COVERS, Epsilon, Method, Unit
 from fjx.privacy._clip import Relation
 from fjx.privacy._mechanisms import gaussian
 from fjx.privacy._releases import Accountable, require_sampler
@@ -24,8 +24,6 @@ from fjx.samplers._types import (
     Poisson,
     Sampler,
 )
-
-METRICS = "Covers the models of all rounds, and not the metrics of a round, which are without noise"
 
 
 class Plan(NamedTuple):
@@ -220,7 +218,7 @@ def plan(
 
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, how: dict[str, Any]) -> Epsilon:
-    return epsilon_of(mechanism, sampler, rounds=rounds, **how).but(METRICS)
+    return epsilon_of(mechanism, sampler, rounds=rounds, **how).but(COVERS)
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:

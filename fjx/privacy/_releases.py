@@ -67,6 +67,7 @@ class Run(NamedTuple):
         words: the sampling.
         zero_out: whether an absent client is accounted as one whose update is zero.
         whole: what makes the run one that cannot be cut in two: phases of it are no separate releases.
+        distance: the total variation between the draws and those of the release, all together.
     """
 
     release: Release
@@ -76,6 +77,7 @@ class Run(NamedTuple):
     words: str
     zero_out: bool
     whole: frozenset[str] = frozenset()
+    distance: float = 0.0
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
@@ -163,7 +165,10 @@ def run_of(
         once, twice = (mechanism.event(moves * times) for times in (1.0, 2.0))
         release = Release(once, twice, amplified_by, num_clients)
         slack = count * getattr(amplified_by, "overflow", 0.0)
-        return Run(release, count, often.rounds, slack, words, amplified_by is None, whole)
+        # In rounds without the client its neighbour's draws are the same, ideal or not.
+        distance = count * getattr(once, "distance", 0.0)
+        zero_out = amplified_by is None
+        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)

@@ -2,20 +2,17 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fjx.privacy._bins import bins_curve
 from fjx.privacy._clip import Relation
-from fjx.privacy._curves import fixed_size_bound
+from fjx.privacy._curves import Curve, fixed_size_bound, poisson_bound
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Release, Run
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
-
-Curve = Callable[[np.ndarray], np.ndarray]
-"""``(orders) -> rdp``."""
 
 
 def renyi_epsilon(runs: Sequence[Run], delta: float, relation: Relation) -> float:
@@ -81,41 +78,6 @@ def unsampled(event: Any, relation: Relation) -> Curve:
             "pass method='pld', or another relation"
         )
     return lambda orders: _accountant(orders, relation).compose(event).rdp
-
-
-def poisson_bound(curve: Curve, rate: float) -> Curve:
-    """The curve of any mechanism on Poisson cohorts, from its own: at integer orders, elsewhere inf.
-
-    With q the rate and e that of the mechanism, at integers a >= 2,
-
-    (a - 1) e'(a) <= log((1 - q)^(a-1) (a q - q + 1) + C(a, 2) q^2 (1 - q)^(a-2) exp(e(2))
-    + 3 sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))),
-
-    under add-or-remove-one (Zhu and Wang 2019, the bound for general mechanisms; without the factor 3
-    it needs a proof for each mechanism).
-    """
-    log_q, log_1q = np.log(rate), np.log1p(-rate)
-
-    def bound(orders: np.ndarray) -> np.ndarray:
-        from scipy import special
-
-        whole = (orders == np.round(orders)) & (orders >= 2)
-        result = np.full(orders.shape, np.inf)
-        if not whole.any():
-            return result
-        every = np.arange(2, int(orders[whole].max()) + 1)
-        weighted = (every - 1) * np.asarray(curve(every.astype(np.float64)), np.float64)
-        for i in np.flatnonzero(whole):
-            a = int(orders[i])
-            order = every[: a - 1]
-            log_choose = -np.log(a + 1) - special.betaln(a - order + 1, order + 1)
-            terms = log_choose + order * log_q + (a - order) * log_1q + weighted[: a - 1]
-            terms[1:] += np.log(3)
-            first = (a - 1) * log_1q + np.log1p((a - 1) * rate)
-            result[i] = special.logsumexp(np.append(terms, first)) / (a - 1)
-        return np.maximum(result, 0)
-
-    return bound
 
 
 def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx import _validate
-from fjx.privacy._claim import Epsilon, Method, Unit, rounded_up
+from fjx.privacy._claim import COVERS, Epsilon, Method, Unit, rounded_up
 from fjx.privacy._clip import Relation
 from fjx.privacy._mechanisms import RenyiCurve
 from fjx.privacy._releases import Accountable
@@ -152,10 +152,8 @@ def report(
 
 
 def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
-
     caveats = [
-        "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction "
-        "that was clipped, the number of clients of a round, evaluations on clients' data",
+        COVERS,
         "Whoever owns several clients is protected that many times less",
         "Choosing among runs by what they gave costs more; add the others to a ledger",
     ]

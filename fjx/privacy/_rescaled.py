@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from fjx import _validate
 from fjx.privacy._claim import Epsilon
 from fjx.privacy._mechanisms import Mechanism
@@ -52,8 +55,12 @@ def rescaled(
     multiplier z m / M.  What is learned in the simulation is then about the deployment's noise, and the
     epsilon is the deployment's: the simulated run itself is far less private.
 
+    That is so while the bound is the same in both.  An adaptive one follows a noised count, whose own
+    noise is to the cohort as it is, and with it the multiplier on the sum: not proportional to z.
+
     Args:
-        mechanism: ``(noise_multiplier) -> Mechanism``.
+        mechanism: ``(noise_multiplier) -> Mechanism``, whose noise is z times something, and whose state
+            holds past noise or nothing.
         noise_multiplier: z, of the deployment; positive.
         simulated: m, the cohort of the simulation, over which its aggregator divides.
         deployed: M, the cohort of the deployment, at least m.
@@ -62,8 +69,8 @@ def rescaled(
         A :class:`Rescaled`.
 
     Raises:
-        TypeError: not real numbers.
-        ValueError: not positive, or the deployment's cohort is smaller.
+        TypeError: not real numbers, or ``mechanism`` makes something else.
+        ValueError: not positive, or the deployment's cohort is smaller; the bound is adaptive.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -86,9 +93,14 @@ def rescaled(
     noise_multiplier = _validate.static_number("noise_multiplier", noise_multiplier, above=0)
     simulated = _validate.static_number("simulated", simulated, above=0)
     deployed = _validate.static_number("deployed", deployed, at_least=simulated)
-    return Rescaled(
-        mechanism(noise_multiplier * simulated / deployed),
-        mechanism(noise_multiplier),
-        simulated,
-        deployed,
-    )
+    both = mechanism(noise_multiplier * simulated / deployed), mechanism(noise_multiplier)
+    for one in both:
+        if not isinstance(one, Mechanism):
+            raise TypeError(f"mechanism must make a fjx.privacy.Mechanism, got {one!r}")
+        if one.correlation is None and jax.tree.leaves(one.init(jnp.zeros(()))):
+            raise ValueError(
+                "mechanism makes one whose bound follows a noised count: in the simulation the count's "
+                "noise, and so the bound, would not be those of the deployment; pass one with a fixed "
+                "bound, such as lambda z: privacy.gaussian(clip_norm=1.0, noise_multiplier=z)"
+            )
+    return Rescaled(*both, simulated, deployed)

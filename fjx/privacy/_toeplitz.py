@@ -38,8 +38,9 @@ def toeplitz(coefficients: Sequence[float] | np.ndarray) -> Strategy:
 
     Guarantees: ``toeplitz([1.0])`` is C = I, also with zeros after the one; the sensitivity is
         exact if a client's rounds are at least b apart, then sqrt(k) ||c|| where no column is cut
-        short by the end of the run, or else if c_0 >= c_1 >= ... >= 0; of other coefficients it is
-        an upper bound, that of the smallest non-increasing sequence above \|c\|.
+        short by the end of the run, or if it takes part once, then ||c||, or else if
+        c_0 >= c_1 >= ... >= 0; of other coefficients it is an upper bound, that of the smallest
+        non-increasing sequence above \|c\|.
 
     Args:
         coefficients: c_0 > 0, c_1, ..., the first column of C; b numbers.
@@ -95,9 +96,9 @@ def buffered_toeplitz(
     percent of what any Toeplitz matrix can do in a thousand rounds (:func:`optimal_buffers`), and how
     many rounds there will be need not be known.
 
-    Guarantees: without scales it is C = I; the sensitivity is exact where the scales are not
-        negative and add up to at most 1; of others it is an upper bound, as that of
-        :func:`toeplitz`.
+    Guarantees: without scales it is C = I; the sensitivity is exact to a client that takes part once,
+        and where the scales are not negative and add up to at most 1; of others it is an upper bound,
+        as that of :func:`toeplitz`.
 
     Args:
         scales: omega, d numbers.
@@ -185,9 +186,9 @@ def sensitivity(column: np.ndarray, participation: Participation) -> float:
     whenever it takes part; columns that do not increase are worst, alone and in pairs, when they
     begin as early and as close together as may be: ||C_{:,1} + C_{:,1+b} + ... + C_{:,1+(k-1)b}||
     (Kalinin and Lampert 2024, theorem 2).  Columns without common rows are orthogonal whatever their
-    signs.
+    signs, and one alone is longest when it is not cut short.
     """
-    if participation.separation < column.size:
+    if participation.most > 1 and participation.separation < column.size:
         column = np.maximum.accumulate(np.abs(column)[::-1])[::-1]
     return float(np.linalg.norm(overlay(column, participation)))
 

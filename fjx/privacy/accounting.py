@@ -17,6 +17,8 @@ from fjx.privacy._releases import Accountable, Run, require_sampler, run_of
 from fjx.privacy._renyi import renyi_epsilon
 from fjx.samplers._types import FixedSize, Sampler
 
+_STEPS = 100  # towards a fixed point
+
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
@@ -89,6 +91,7 @@ class Ledger:
                     rounds=run.rounds + new.rounds,
                     slack=run.slack + new.slack,
                     whole=run.whole | new.whole,
+                    distance=run.distance + new.distance,
                 )
                 return Ledger(tuple(runs))
         return Ledger((*runs, new))
@@ -187,6 +190,15 @@ def epsilon(
 
     and epsilon is that of delta_0 = delta - T tau.
 
+    *Noise from a table.*  Integers are drawn from probabilities of 64 bits, so that a run M' is within
+    some total variation t of one with ideal draws M, whatever the data.  If M is (epsilon, delta_0)-
+    differentially private,
+
+    P'[S] <= P[S] + t <= e^epsilon Q[S] + delta_0 + t <= e^epsilon Q'[S] + delta_0 + (1 + e^epsilon) t,
+
+    with Q for the neighbour; and epsilon is the least that is that of
+    delta_0 = delta - (1 + e^epsilon) t.
+
     PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon where that is coarser; the
     result is an upper bound, above the limit of fine grids by about 0.0002 at ten thousand rounds.
     Pseudo-random draws are accounted as ideal ones, and floating-point noise as real-valued.
@@ -263,11 +275,23 @@ def _lowest(
 def _by(
     method: Method, runs: tuple[Run, ...], delta: float, relation: Relation, grid: float | None
 ) -> float:
-    if delta <= 0:
-        return math.inf
-    if method == "rdp":
-        return renyi_epsilon(runs, delta, relation)
-    return pld_epsilon(runs, delta, relation, grid)
+    def of(spendable: float) -> float:
+        if spendable <= 0:
+            return math.inf
+        if method == "rdp":
+            return renyi_epsilon(runs, spendable, relation)
+        return pld_epsilon(runs, spendable, relation, grid)
+
+    distance = sum(run.distance for run in runs)
+    if not distance:
+        return of(delta)
+    # From below up to the least epsilon = of(delta - (1 + e^epsilon) t), which need not exist.
+    value = 0.0
+    for _ in range(_STEPS):
+        before, value = value, of(delta - (1 + math.exp(min(value, 700.0))) * distance)
+        if value <= before:
+            return before
+    return math.inf
 
 
 def _caveats(runs: tuple[Run, ...], delta: float, relation: Relation) -> list[str]:

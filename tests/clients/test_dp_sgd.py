@@ -453,3 +453,10 @@ def test_losses_that_mix_examples_are_refused():
 def test_claims_check_their_arguments(change, message):
     with pytest.raises(ValueError, match=message):
         privacy.examples_epsilon(MECHANISM, **{**SPENT, "participations": 1, **change})
+
+
+def test_claims_are_of_independent_noise():
+    """The client's steps have fresh noise, so a claim for noise that is correlated is another's."""
+    tree = privacy.correlated(privacy.tree(4), clip_norm=1.0, noise_multiplier=1.0)
+    with pytest.raises(ValueError, match=r"clients\.dp_sgd adds independent noise"):
+        privacy.examples_epsilon(tree, **{**SPENT, "participations": 1})

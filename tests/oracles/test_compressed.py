@@ -455,6 +455,12 @@ def test_arguments():
         algorithms.difference(TOP, num_clients=0)
     with pytest.raises(TypeError, match="marina"):
         algorithms.marina(PROBLEM.loss, 3, p=0.5, learning_rate=0.1, batch_size=1)
+    with pytest.raises(
+        ValueError, match=r"needs messages side by side \(STACK\): pass one that sums"
+    ):
+        algorithms.marina(
+            PROBLEM.loss, aggregators.median(), p=0.5, learning_rate=0.1, batch_size=1
+        )
     with pytest.raises(ValueError, match="p must"):
         make("marina", 0.1, p=0.0)
     algorithm = algorithms.marina(

@@ -311,6 +311,33 @@ def test_the_corrections_of_all_clients_sum_to_zero_whoever_comes(recipe, size):
     np.testing.assert_allclose(hs[:, 10], hs[:, 5], atol=1e-5)  # its message was the mean
 
 
+def test_corrections_of_a_bf16_model_are_kept_in_float32():
+    """They sum to zero to float32's rounding, where bf16 would lose a hundredth part a round."""
+
+    def loss(w, x, key):
+        return jnp.sum((w.astype(jnp.float32)[None] - x) ** 2) / 2
+
+    algorithm = algorithms.scaffnew(loss, p=0.5, learning_rate=0.1, batch_size=1)
+    model = jnp.zeros(3, jnp.bfloat16)
+    dataset = data.from_clients([np.full((1, 3), x, np.float32) for x in (1.0, 2.3, -0.7)])
+    cohort = dataset.cohort(jnp.arange(3))
+    rows = jax.vmap(lambda _: algorithm.init_client(model))(cohort.ids)
+
+    def step(carry, key):
+        state, rows = carry
+        state, rows, _ = algorithm.round(key, state, rows, cohort)
+        return (state, rows), rows.client
+
+    keys = jax.random.split(jax.random.key(0), 12)
+    (state, _), control = jit(lambda keys: jax.lax.scan(step, (algorithm.init(model), rows), keys))(
+        keys
+    )
+    assert (state.params.dtype, control.dtype) == (jnp.bfloat16, jnp.float32)
+    control = np.asarray(control, np.float64)
+    assert np.abs(control[-1]).max() > 0.5
+    assert np.abs(control.sum(1)).max() < 1e-5
+
+
 @pytest.mark.slow
 def test_it_converges_to_the_optimum_however_much_clients_differ_and_whoever_comes():
     """A random half of the clients of each round: 1e-8 of the first distance, and FedCOM stays off."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fjx import Public, aggregators, privacy, wire
+from fjx import Public, _random, aggregators, privacy, wire
 from fjx.privacy import _curves
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -78,7 +78,9 @@ def test_no_others_are_worse_than_those_of_the_curve(theta):
 
 def test_curves_add_up_over_coordinates_and_shrink_with_clients():
     mechanism = privacy.poisson_binomial(bound=1.0, theta=0.1, trials=4, clients=50, dimension=7)
-    one = _curves.poisson_binomial(0.4, 0.4, trials=4, shares=50, dimension=1)
+    # Coins of 23 bits: theta is rounded down to a multiple of 2^-23.
+    low = 0.5 - math.floor(0.1 * 2**23) / 2**23
+    one = _curves.poisson_binomial(low, low, trials=4, shares=50, dimension=1)
     orders = np.array([2.0, 16.0])
     np.testing.assert_allclose(mechanism.event(2.0).rdp(orders), 7 * one(orders), rtol=1e-12)
     # Nearly the Gaussian of the same variance: a (2 m theta)^2 / (2 n m p (1 - p)).
@@ -91,7 +93,7 @@ def test_curves_add_up_over_coordinates_and_shrink_with_clients():
     assert fewer.least == 40
     np.testing.assert_allclose(
         fewer.event(2.0).rdp(orders),
-        7 * _curves.poisson_binomial(0.4, 0.4, trials=4, shares=25, dimension=1)(orders),
+        7 * _curves.poisson_binomial(low, low, trials=4, shares=25, dimension=1)(orders),
     )
     # Probabilities that a float cannot hold are not lost: theta near a half, many clients, a high order.
     extreme = _curves.poisson_binomial(0.01, 0.01, trials=8, shares=300, dimension=1)(256.0)
@@ -110,5 +112,27 @@ def test_sums_need_exactly_the_stated_bits_and_go_through_the_aggregator():
     np.testing.assert_allclose(ends, unit * np.array([-7.5, -0.5, 0.5, 7.5]), rtol=1e-6)
     own = fast(mechanism.encode)(jax.random.key(1), jnp.array([2.0, 0.1]))
     assert (int(own.saturated), bool(own.clipped), bool(own.finite)) == (1, True, True)
-    with pytest.raises(ValueError, match="theta must be greater than 0 and less than 0"):
-        privacy.poisson_binomial(bound=1.0, theta=0.5, trials=5, clients=3, dimension=8)
+    for theta in (0.0, 2.0**-24, 0.4999999, 0.5):
+        with pytest.raises(
+            ValueError, match=r"theta must be at least 1.19\S* and at most 0.499999"
+        ):
+            privacy.poisson_binomial(bound=1.0, theta=theta, trials=5, clients=3, dimension=8)
+
+
+def test_no_coin_is_more_unfair_than_what_is_accounted(monkeypatch):
+    """The coins next to 1/2 -+ theta, at either end, for thetas and bounds that no float holds."""
+    thetas = (0.1, 1 / 3, 0.4999, 2.0**-23)
+    for theta, bound in zip(thetas, (0.3, 1.7, 1e-3, 1.0), strict=True):
+        mechanism = privacy.poisson_binomial(
+            bound=bound, theta=theta, trials=1, clients=2, dimension=2
+        )
+
+        def sent(coin, mechanism=mechanism, bound=bound):
+            monkeypatch.setattr(_random, "uniform", lambda key, shape: jnp.full(shape, coin))
+            x = jnp.array([bound, -bound], jnp.float32)
+            return mechanism.encode(jax.random.key(0), x).codes
+
+        end = math.floor(theta * 2**23)
+        coins = 2**22 + np.array([end, end - 1, -end, -end - 1])
+        codes = fast(jax.vmap(sent))(jnp.asarray(coins / 2**23, jnp.float32))
+        assert codes.tolist() == [[0, 0], [1, 0], [1, 0], [1, 1]], theta

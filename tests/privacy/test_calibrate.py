@@ -44,7 +44,14 @@ def test_rounds_without_a_limit_are_refused():
         privacy.calibrate_rounds(ONE, forever, epsilon=6.0, delta=1e-5, method="rdp")
 
 
-@pytest.mark.parametrize(("target", "rounds"), [(2.0, 531), (0.5, 50), (3.0, 5)])
+@pytest.mark.parametrize(
+    ("target", "rounds"),
+    [
+        (2.0, 531),
+        pytest.param(0.5, 50, marks=pytest.mark.slow),
+        pytest.param(3.0, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_rates_meet_the_target_and_not_more(target, rounds):
     how = {"rounds": rounds, "delta": 1e-6, "method": "rdp"}
     rate = privacy.calibrate_rate(ONE, epsilon=target, **how)

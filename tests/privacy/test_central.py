@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dp_accounting.rdp import compute_epsilon
+from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
 from scipy import stats
 
-from fjx import privacy, samplers
+from fjx import Public, aggregators, privacy, samplers
+from fjx.privacy import _discrete
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -40,36 +43,92 @@ def test_laplace_noise_and_its_epsilon():
 def test_the_grid_keeps_norms_and_sums_exact():
     """Whatever 5000 clients send: integers of norm at most C / gamma, and a sum that loses nothing."""
     gamma = 2.0**-6
-    mechanism = privacy.discrete_gaussian(clip_norm=1.0, noise_multiplier=0.0, granularity=gamma)
+    mechanism = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=0.0, granularity=gamma, dimension=40
+    )
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5000, 40)).astype(np.float32)
     x[:2500] *= (
         rng.uniform(0.9, 1.1, (2500, 1)) / np.linalg.norm(x[:2500], axis=1, keepdims=True)
     ).astype(np.float32)
     own = fast(jax.vmap(lambda v: mechanism.clip(v, jnp.ones(()), ()).update))(jnp.asarray(x))
-    steps = np.asarray(own, np.float64) / gamma
-    np.testing.assert_array_equal(steps, np.round(steps))
+    assert own.dtype == jnp.int32
+    steps = np.asarray(own, np.float64)
     assert 0.95 / gamma < np.linalg.norm(steps, axis=1).max() <= 1 / gamma
     out, _, metrics = fast(mechanism.release)(jax.random.key(0), nobody(jnp.sum(own, 0)), ())
     np.testing.assert_array_equal(np.asarray(out, np.float64), gamma * steps.sum(0))
-    assert int(metrics["unnoised_inexact"]) == 0
-    huge = nobody(jnp.array([2.0**19, 1.0]))
-    assert int(fast(mechanism.release)(jax.random.key(0), huge, ())[2]["unnoised_inexact"]) == 1
+    assert int(metrics["unnoised_may_wrap"]) == 0
+
+
+def test_the_noised_sum_is_that_of_integers_however_large_it_is():
+    """Beyond 2^24 steps, where float32 sums lose a client, and beyond 2^31, where integers wrap."""
+    mechanism = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=0.0, granularity=2.0**-22, dimension=2
+    )
+    noisy = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=2.0**-12, granularity=2.0**-22, dimension=2
+    )
+    aggregator = aggregators.private(mechanism, denominator=1)
+    messages = jnp.array([[1.0, -1.0], [0.25, 2.0**-21]])
+    public = Public((), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+    each = [
+        jax.jit(aggregator.contribute)(jax.random.key(0), x, jnp.float32(1), public)
+        for x in messages
+    ]
+    full, small = (np.asarray(share.update, np.int64) for share in each)
+    assert 2**21 < full[0] <= 2**22 / math.sqrt(2)
+    release = fast(mechanism.release)
+
+    def total(*counts):
+        """So many clients of either kind, in int32 as an executor adds them up."""
+
+        def add(a, b):
+            return jnp.int32(counts[0]) * a.astype(jnp.int32) + jnp.int32(counts[1]) * b.astype(
+                jnp.int32
+            )
+
+        return jax.tree.map(add, *each)
+
+    sums = {}
+    for count in (100, 500, 1000):
+        for extra in (0, 1):
+            exact = count * full + extra * small
+            wrapped = (exact + 2**31) % 2**32 - 2**31
+            share = total(count, extra)
+            np.testing.assert_array_equal(share.update, wrapped)
+            sums[count, extra] = np.asarray(share.update, np.int64)
+            message, _, metrics = release(jax.random.key(0), share, ())
+            np.testing.assert_array_equal(message, (wrapped * 2.0**-22).astype(np.float32))
+            assert int(metrics["unnoised_may_wrap"]) == (count + extra > 511)
+    assert abs(sums[100, 0]).max() > 2**24
+    # One client more moves it by what it contributes, and no more.
+    for count in (100, 500, 1000):
+        moved = (sums[count, 1] - sums[count, 0] + 2**31) % 2**32 - 2**31
+        np.testing.assert_array_equal(moved, small)
+    # Noise is added before anything is rounded to a float.
+    key = jax.random.key(1)
+    drawn = [
+        np.asarray(fast(noisy.release)(jax.random.clone(key), nobody(x), ())[0]) * 2**22
+        for x in (jnp.zeros(2, jnp.int32), jnp.full(2, 2**24 + 1, jnp.int32))
+    ]
+    np.testing.assert_array_equal(drawn[1], (2**24 + 1 + drawn[0].astype(int)).astype(np.float32))
 
 
 def test_noise_on_the_grid_is_the_discrete_gaussian_with_the_gaussian_curve():
-    mechanism = privacy.discrete_gaussian(clip_norm=1.0, noise_multiplier=2.0, granularity=2.0)
-    zeros = {"a": jnp.zeros(100_000), "b": jnp.zeros(100_000)}
+    mechanism = privacy.discrete_gaussian(
+        clip_norm=4.0, noise_multiplier=2.0, granularity=4.0, dimension=3
+    )
+    zeros = {"a": jnp.zeros(100_000, jnp.int32), "b": jnp.zeros(100_000, jnp.int32)}
     noised, _, metrics = fast(mechanism.release)(jax.random.key(3), nobody(zeros), ())
-    a, b = (np.asarray(leaf) / 2 for leaf in jax.tree.leaves(noised))
-    for k, probability in [(0, 0.3989423), (1, 0.2419707), (-2, 0.0539910)]:
+    a, b = (np.asarray(leaf) / 4 for leaf in jax.tree.leaves(noised))
+    for k, probability in [(0, 0.1994711), (1, 0.1760327), (-2, 0.1209854)]:
         error = math.sqrt(probability * (1 - probability) / 2e5)
         assert abs(np.mean(np.concatenate([a, b]) == k) - probability) < 5 * error
     assert abs(np.corrcoef(a, b)[0, 1]) * np.sqrt(a.size) < 5
-    assert float(metrics["noise_std"]) == pytest.approx(2.0, rel=1e-6)
+    assert float(metrics["noise_std"]) == pytest.approx(8.0, rel=1e-6)
     orders = np.array([2.0, 7.5])
     np.testing.assert_allclose(mechanism.event(2.0).rdp(orders), orders * 4 / 8)
-    gaussian = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0)
+    gaussian = privacy.gaussian(clip_norm=4.0, noise_multiplier=2.0)
     ours, theirs = (
         privacy.epsilon(m, samplers.full(), rounds=10, delta=1e-5, method="rdp")
         for m in (mechanism, gaussian)
@@ -78,10 +137,111 @@ def test_noise_on_the_grid_is_the_discrete_gaussian_with_the_gaussian_curve():
 
 
 def test_what_the_grid_refuses():
-    make = functools.partial(privacy.discrete_gaussian, clip_norm=1.0, noise_multiplier=1.0)
+    make = functools.partial(
+        privacy.discrete_gaussian, clip_norm=1.0, noise_multiplier=1.0, dimension=9
+    )
     with pytest.raises(ValueError, match="granularity must be a power of two"):
         make(granularity=0.1)
     with pytest.raises(ValueError, match=r"at least noise_multiplier \* clip_norm / 3000"):
         make(granularity=2.0**-20)
+    with pytest.raises(ValueError, match=r"granularity must be at least clip_norm / 2\^22"):
+        make(granularity=2.0**-23, noise_multiplier=1e-4)
     with pytest.raises(ValueError, match=r"rounding 400 coordinates .* may add 1.25 to a norm"):
-        make(granularity=0.125).clip(jnp.ones(400), jnp.ones(()), ())
+        make(granularity=0.125, dimension=400)
+    mechanism = make(granularity=0.125)
+    with pytest.raises(
+        ValueError, match="accounted for 9 coordinates and the message has 10; make"
+    ):
+        mechanism.clip({"a": jnp.ones(7), "b": jnp.ones(3)}, jnp.ones(()), ())
+    with pytest.raises(
+        TypeError, match=r"sum of int32 steps, as clip makes them, got \['float32'\]"
+    ):
+        mechanism.release(jax.random.key(0), nobody(jnp.ones(9)), ())
+
+
+# --------------------------------------------------------------------------------------------------
+# What it costs that noise is drawn from tables
+# --------------------------------------------------------------------------------------------------
+
+
+def delta_of(p, q, epsilon):
+    """The least delta for which p and q are that close, of finite laws."""
+    return max(np.maximum(a - math.exp(epsilon) * b, 0).sum() for a, b in ((p, q), (q, p)))
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12])
+def test_draws_within_a_total_variation_cost_one_plus_e_to_the_epsilon_of_it(bits):
+    """Discrete Gaussians rounded to few bits, exactly: how far neighbours are is within the bound."""
+    k = np.arange(-40, 41)
+    ideal = np.exp(-(k**2) / 8.0)
+    ideal /= ideal.sum()
+    table = np.round(ideal * 2**bits) / 2**bits
+    table[40] += 1 - table.sum()
+    apart = np.abs(table - ideal).sum() / 2
+    costs = []
+    for epsilon in (0.0, 0.3, 1.0, 2.0):
+        drawn, promised = (delta_of(p, np.roll(p, 1), epsilon) for p in (table, ideal))
+        assert drawn <= promised + (1 + math.exp(epsilon)) * apart + 1e-15
+        costs.append((drawn - promised) / apart)
+    assert max(costs) > 0.5  # and it does cost: tails that the table lacks
+
+
+def test_epsilon_pays_for_tables_from_delta():
+    """A hundred thousand rounds of much noise: epsilon is a fixed point."""
+    mechanism = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=1000.0, granularity=1.0, dimension=3
+    )
+    orders = np.array(DEFAULT_RDP_ORDERS)
+    rounds = 100_000
+    apart = rounds * 3 * _discrete.discrete_gaussian(1000.0).distance
+    assert mechanism.event(1.0).distance * rounds == pytest.approx(apart)
+    assert mechanism.event(2.0).distance == mechanism.event(1.0).distance
+    curve = rounds * orders / (2 * 1000.0**2)
+
+    def claim(delta, rounds=rounds):
+        how = {"rounds": rounds, "delta": delta, "method": "rdp"}
+        return float(privacy.epsilon(mechanism, samplers.full(), **how))
+
+    for delta in (20 * apart, 100 * apart):
+        epsilon = claim(delta)
+        spendable = delta - (1 + math.exp(epsilon)) * apart
+        assert compute_epsilon(orders, curve, spendable)[0] == pytest.approx(epsilon, rel=1e-9)
+        # The draws are charged, and visibly.
+        assert epsilon > compute_epsilon(orders, curve, delta)[0] * 1.0005
+    # Where no epsilon is enough, none is claimed.
+    assert claim(2 * apart) == math.inf
+    assert claim(2 * apart, rounds=0) == 0
+    # In a ledger the distances of all runs are one.
+    ledger = privacy.Ledger()
+    for _ in range(2):
+        ledger = ledger.add(mechanism, samplers.full(), rounds=rounds // 2)
+    assert float(ledger.epsilon(delta=20 * apart, method="rdp")) == pytest.approx(claim(20 * apart))
+
+
+def test_a_client_pays_for_draws_of_its_own_rounds_and_for_honest_shares():
+    mechanism = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=1.0, granularity=2.0**-4, dimension=9
+    )
+    each = mechanism.event(1.0).distance
+    for sampler, rounds in (
+        (samplers.full(), 12),
+        (samplers.cyclic(4), 3),
+        (samplers.poisson(0.1), 12),
+    ):
+        (run,) = privacy.Ledger().add(mechanism, sampler, rounds=12).runs
+        assert run.distance == pytest.approx(rounds * each)
+    for make in (privacy.distributed_gaussian, privacy.distributed_skellam):
+        shared = make(
+            clip_norm=1.0,
+            noise_multiplier=1.0,
+            granularity=0.05,
+            bits=16,
+            clients=10,
+            dimension=7,
+            dropped=2,
+            colluding=3,
+        )
+        family = make.__name__.removeprefix("distributed_")
+        noise = {"gaussian": _discrete.discrete_gaussian, "skellam": _discrete.skellam}[family]
+        table = noise(20 / math.sqrt(5))
+        assert shared.event(1.0).distance == pytest.approx(5 * 7 * table.distance)

@@ -16,8 +16,8 @@ from fjx.privacy._discrete import discrete_gaussian, skellam
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WEIGHTS = {
-    "gaussian": lambda sd: _discrete._gaussian_weights(sd),
-    "skellam": lambda sd: _discrete._skellam_weights(sd**2),
+    "gaussian": lambda sd: _discrete._gaussian_law(sd).weights,
+    "skellam": lambda sd: _discrete._skellam_law(sd**2).weights,
 }
 FAMILIES = {"gaussian": discrete_gaussian, "skellam": skellam}
 every = pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +46,14 @@ def test_probabilities_are_exact_to_64_bits(family, sd):
         given = [mpmath.mpf(w) / 2**64 for w in weights] + [mpmath.mpf(0)] * 41
         off = [abs(a - b) for a, b in zip(given, true, strict=True)]
         assert max(off[1:]) <= mpmath.mpf(2) ** -65 * (1 + mpmath.mpf(10) ** -9)
-        assert (off[0] + 2 * sum(off[1:])) / 2 < mpmath.mpf(2) ** -48
+        apart = (off[0] + 2 * sum(off[1:])) / 2
+        assert apart <= FAMILIES[family](sd).distance <= apart + mpmath.mpf(2) ** -80
+        assert FAMILIES[family](sd).distance < 2.0**-56
+
+
+@pytest.mark.slow
+def test_the_widest_table_is_as_near_as_stated():
+    assert discrete_gaussian(_discrete.LARGEST).distance < 2.0**-48
 
 
 def test_moments_of_the_tables():

@@ -55,9 +55,9 @@ def hostile(dimension, count):
 
 @pytest.mark.parametrize("dimension", [5, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_integers_never_exceed_the_bound(dimension):
-    """100,000 attacks; rounding without the condition exceeds it, in a good part of them."""
+    """20,000 attacks; rounding without the condition exceeds it, in a good part of them."""
     mechanism = make(noise_multiplier=0.0, dimension=dimension)
-    messages = jnp.asarray(hostile(dimension, 100_000))
+    messages = jnp.asarray(hostile(dimension, 20_000))
     keys = jax.random.split(jax.random.key(1), len(messages))
     codes = fast(jax.vmap(lambda key, x: mechanism.encode(key, x).codes))(keys, messages)
     squares = (centred(codes, 16) ** 2).sum(1)
@@ -85,7 +85,7 @@ def test_without_conditions_rounding_is_unbiased_with_the_stated_variance():
     assert mechanism.sensitivity("add_or_remove_one") == pytest.approx(1.0 + 0.05 * math.sqrt(32))
 
 
-@every
+@pytest.mark.parametrize("family", ["gaussian", pytest.param("skellam", marks=pytest.mark.slow)])
 def test_noise_is_independent_of_the_data_of_others_and_of_rounds(family):
     """Of messages on the grid the integers are known, and what remains is the noise."""
     mechanism = make(family, beta=0.0, clip_norm=2.0)
@@ -164,7 +164,7 @@ def test_coordinates_without_room_are_cut_and_counted():
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [7, 16, 31, 32])
+@pytest.mark.parametrize("bits", [7, 32])
 def test_sums_are_exact_modulo_a_power_of_two(bits):
     """Any integers in any order, however often they wrap."""
     mechanism = make(

@@ -240,7 +240,7 @@ def test_a_result_claims_the_rounds_that_ran(tmp_path):
         simulate(PLAN, rounds=8, checkpoint=tmp_path, progress=False)
     last = simulate(PLAN, rounds=6, checkpoint=tmp_path, evaluate_every=2, progress=False)
     assert last.privacy is PLAN.claim
-    assert "not the metrics of a round, which are without noise" in str(last.privacy)
+    assert "not what is without noise: losses" in str(last.privacy)
 
 
 @pytest.mark.slow
@@ -317,6 +317,23 @@ def test_rescaled_noise_is_that_of_the_deployment_on_the_mean():
     assert privacy.epsilon(both.simulation, samplers.poisson(0.01), **how) > 100 * claim
     with pytest.raises(ValueError, match="deployed must be at least 20"):
         privacy.rescaled(make, noise_multiplier=3.0, simulated=20, deployed=19)
+
+
+def test_only_noise_in_proportion_can_be_rescaled():
+    """Past noise is; the noise on the sum beside an adaptive bound's count is not."""
+
+    def adaptive(z):
+        return privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=z, cohort=20)
+
+    def correlated(z):
+        return privacy.correlated(privacy.tree(4), clip_norm=1.0, noise_multiplier=z)
+
+    how = {"noise_multiplier": 1.5, "simulated": 2, "deployed": 20}
+    assert privacy.rescaled(correlated, **how).simulation.noise_multiplier == pytest.approx(0.15)
+    with pytest.raises(ValueError, match="one whose bound follows a noised count"):
+        privacy.rescaled(adaptive, **how)
+    with pytest.raises(TypeError, match=r"mechanism must make a fjx.privacy.Mechanism, got 0\.15"):
+        privacy.rescaled(lambda z: z, **how)
 
 
 def test_an_algorithm_cannot_be_relabelled():

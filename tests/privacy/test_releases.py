@@ -9,7 +9,7 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 
 from fjx import privacy, samplers
-from fjx.privacy import _renyi
+from fjx.privacy import _curves
 
 INDEPENDENT = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0)
 # Noise that is independent after all: k rounds, as one sequence, move by sqrt(k).
@@ -122,7 +122,7 @@ def test_the_general_bound_against_the_exact_gaussian(rate, z):
     """Zhu and Wang 2019: exact at order 2, and at most log(3) / (a - 1) above the truth."""
     sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(z))
     exact = RdpAccountant(ORDERS).compose(sampled).rdp
-    bound = _renyi.poisson_bound(lambda a: a / (2 * z**2), rate)(ORDERS)
+    bound = _curves.poisson_bound(lambda a: a / (2 * z**2), rate)(ORDERS)
     assert bound[0] == pytest.approx(math.log1p(rate**2 * math.expm1(z**-2)), rel=1e-9)
     assert (bound >= exact * (1 - 1e-9)).all()
     assert (bound <= (exact + math.log(3) / (ORDERS - 1)) * (1 + 1e-9)).all()
@@ -138,7 +138,7 @@ def test_the_general_bound_against_its_sum():
             math.comb(a, k) * q**k * (1 - q) ** (a - k) * math.exp((k - 1) * e(k))
             for k in range(3, a + 1)
         )
-        got = _renyi.poisson_bound(e, q)(np.array([float(a), a + 0.5]))
+        got = _curves.poisson_bound(e, q)(np.array([float(a), a + 0.5]))
         assert got[0] == pytest.approx(math.log(total) / (a - 1), rel=1e-12)
         assert got[1] == math.inf
 

@@ -56,7 +56,8 @@ def test_sensitivity_of_the_square_root(rounds, square):
 
 
 @pytest.mark.parametrize(
-    ("rounds", "root", "alone"), [(16, 1.7968, 2.9155), (1024, 3.1098, 22.638)]
+    ("rounds", "root", "alone"),
+    [(16, 1.7968, 2.9155), pytest.param(1024, 3.1098, 22.638, marks=pytest.mark.slow)],
 )
 def test_error_of_the_square_root_against_independent_noise(rounds, root, alone):
     coefficients = privacy.square_root_coefficients(rounds)
@@ -125,13 +126,13 @@ def test_non_increasing_columns_have_the_sensitivity_of_the_worst_pattern(column
             assert strategy.sensitivity(participation) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("column", [(1.0, -0.5, 0.7), (0.2, 1.0, -1.0)])
+@pytest.mark.parametrize("column", [(1.0, -0.5, 0.7), (0.2, 1.0, -1.0), (0.1, 0.0, 2.0, 0.0)])
 def test_other_columns_are_exact_where_they_do_not_meet_and_bounded_where_they_do(column):
     strategy = privacy.toeplitz(column)
     for participation in participations(7):
         got = strategy.sensitivity(participation)
         true = worst(lower(column, 7), participation, signs=(1, -1))
-        if participation.separation >= 3:
+        if participation.separation >= len(column) or participation.most == 1:
             assert got == pytest.approx(true, rel=1e-12)
         else:
             assert got >= true * (1 - 1e-12)

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from fjx import samplers
@@ -34,6 +32,11 @@ SAMPLERS = {
     ),
     "dropout": samplers.dropout(samplers.poisson(0.5, cap=4), 0.3),
 }
+# Those of which test_scheduled runs more: here slow evidence.
+SCHEDULED = {"cyclic poisson", "min separation", "available"}
+every = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SCHEDULED)) for n in SAMPLERS]
+)
 NUM_CLIENTS = 10
 DRAWS = 20_000
 
@@ -59,7 +62,7 @@ def assert_frequency(hits: np.ndarray, probability: float) -> None:
     assert np.abs(hits.mean(0) - probability).max() < 5 * error
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@every
 def test_slots_hold_distinct_clients_or_padding(name):
     sample, sampler = draws(name), SAMPLERS[name]
     assert sample.ids.shape == (DRAWS, sampler.capacity(NUM_CLIENTS)) == sample.taking_part.shape
@@ -70,7 +73,13 @@ def test_slots_hold_distinct_clients_or_padding(name):
     assert sample.taking_part[sample.ids == NUM_CLIENTS].all()
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+# Compiling a sampler op by op takes long: a few of a kind by default.
+EAGERLY = {"uniform", "poisson, certain", "full", "cyclic"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in EAGERLY else pytest.mark.slow) for n in SAMPLERS]
+)
 def test_compiled_batched_and_eager_rounds_agree(name):
     for t in range(3):
         eager = SAMPLERS[name].sample(jax.random.key(7), t, NUM_CLIENTS)
@@ -78,10 +87,10 @@ def test_compiled_batched_and_eager_rounds_agree(name):
         jax.tree.map(np.testing.assert_array_equal, eager, batched)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@every
 def test_one_client_is_enough(name, getkey):
     sampler = samplers.uniform(1) if name == "uniform" else SAMPLERS[name]
-    sample = sampler.sample(getkey(), 0, 1)
+    sample = quick(lambda key: sampler.sample(key, 0, 1))(getkey())
     assert set(sample.ids.tolist()) <= {0, 1}
 
 
@@ -138,9 +147,7 @@ def test_balls_are_counted_by_the_poisson_law(n, rate):
 def test_a_large_population_costs_its_cohort():
     """No array of the program has more than a few entries for each client of a round."""
     for sampler in (samplers.poisson(1e-4), samplers.uniform(1000), samplers.cyclic(10**4)):
-        program = jax.jit(lambda key, s=sampler: s.sample(key, 0, 10**7).ids).lower(
-            jax.random.key(0)
-        )
+        program = quick(lambda key, s=sampler: s.sample(key, 0, 10**7).ids).lower(jax.random.key(0))
         assert program.compile().memory_analysis().temp_size_in_bytes < 1e6
 
 
@@ -152,7 +159,7 @@ def test_poisson_probability_is_known_to_the_last_bit():
 
 
 def test_a_poisson_round_may_be_empty():
-    sample = samplers.poisson(1e-9).sample(jax.random.key(0), 0, 1000)
+    sample = quick(lambda key: samplers.poisson(1e-9).sample(key, 0, 1000))(jax.random.key(0))
     assert (sample.ids == 1000).all()
     assert int(sample.truncated) == 0
 
@@ -191,23 +198,21 @@ def test_capacity_is_the_smallest_that_suffices(num_clients, rate):
 def test_capacity_is_the_cap():
     assert samplers.poisson(0.1, cap=7).capacity(1000) == 7
     assert samplers.poisson(0.1, cap=7).capacity(5) == 7
-    sample = samplers.poisson(0.9, cap=7).sample(jax.random.key(0), 0, 5)
+    capped = samplers.poisson(0.9, cap=7)
+    sample = quick(lambda key: capped.sample(key, 0, 5))(jax.random.key(0))
     assert (sample.ids.shape, int(sample.truncated)) == ((7,), 0)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    num_clients=st.integers(1, 12),
-    period=st.integers(1, 15),
-    start=st.integers(0, 100),
+@pytest.mark.parametrize(
+    ("num_clients", "period"), [(1, 1), (1, 4), (12, 1), (12, 4), (11, 4), (5, 15), (7, 7)]
 )
-def test_cyclic_visits_everybody_once_a_period(num_clients, period, start):
+def test_cyclic_visits_everybody_once_a_period(num_clients, period):
     sampler = samplers.cyclic(period)
-    key = jax.random.key(0)
-    _, ids = jax.lax.scan(
-        lambda t, _: (t + 1, sampler.sample(key, t, num_clients).ids), start, length=period
-    )
-    assert sorted(ids[ids < num_clients].tolist()) == list(range(num_clients))
+    sample = jax.vmap(lambda t: sampler.sample(jax.random.key(0), t, num_clients).ids)
+    many = np.asarray(quick(sample)(jnp.arange(4 * period)))
+    for start in range(3 * period):
+        ids = many[start : start + period]
+        assert sorted(ids[ids < num_clients].tolist()) == list(range(num_clients))
 
 
 def test_full_is_everybody():
@@ -221,13 +226,14 @@ def test_dropout_removes_each_client_with_its_rate():
 
 
 def test_dropout_is_a_coin_of_the_client_not_of_its_slot():
-    def dropped(inner: samplers.Sampler) -> set[int]:
-        sample = samplers.dropout(inner, 0.5).sample(jax.random.key(3), 0, 40)
-        return set(sample.ids[~sample.taking_part].tolist())
+    @quick
+    def both(key):
+        inner = samplers.full(), samplers.uniform(40)
+        return [samplers.dropout(s, 0.5).sample(jax.random.clone(key), 0, 40) for s in inner]
 
-    everybody = dropped(samplers.full())
+    everybody, shuffled = (set(s.ids[~s.taking_part].tolist()) for s in both(jax.random.key(3)))
     assert 5 < len(everybody) < 35
-    assert dropped(samplers.uniform(40)) == everybody
+    assert shuffled == everybody
 
 
 def test_dropout_accepts_a_traced_rate_and_wraps_dropout():
@@ -236,7 +242,7 @@ def test_dropout_accepts_a_traced_rate_and_wraps_dropout():
         sample = samplers.dropout(inner, rate).sample(jax.random.key(3), 0, 1000)
         return sample.taking_part.sum()
 
-    none, half, all_ = jax.vmap(count)(jnp.array([0.0, 0.5, 1.0])).tolist()
+    none, half, all_ = quick(jax.vmap(count))(jnp.array([0.0, 0.5, 1.0])).tolist()
     assert abs(none - 500) < 5 * np.sqrt(1000 / 4)
     assert abs(half - 250) < 5 * np.sqrt(1000 * 3 / 16)
     assert all_ == 0

@@ -1,0 +1,385 @@
+"""What is proved in ``fjx.theory`` itself, of EF14, DoubleSqueeze, EF21-SGDM, MCM, FedCOM and FedCOMGATE.
+
+On n = 10 quadratics of d = 20, in float64.  Where the codec is deterministic the theorem holds in every
+round from wherever it begins, and is tested from many states, some made to be hard on top-k.  Where it is
+random the theorem is of a mean, here over 64 seeds.  Each method is one program, whose clients are vmapped.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fjx import algorithms, compressors, data, theory
+
+with jax.enable_x64(True):
+    PROBLEM = data.quadratic_problem(jax.random.key(0))
+A, B = (np.asarray(PROBLEM.dataset.arrays[name]) for name in ("A", "b"))
+N, D = B.shape
+OPTIMAL = np.einsum("nij,j->ni", A, PROBLEM.optimum) - B  # gradients at x*, per client
+SIGMA2 = np.square(OPTIMAL).sum(1).mean()
+CONVEX = {"L": PROBLEM.L, "L_max": PROBLEM.L_max, "mu": PROBLEM.mu}
+PL = {"L": PROBLEM.L, "L_tilde": PROBLEM.L_tilde, "mu": PROBLEM.mu}
+DELTA, SEEDS = 0.2, 64
+TOP = compressors.top_k(DELTA)
+THETA = 1 - np.sqrt(1 - DELTA)
+BETA = (1 - DELTA) / THETA
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def gap(x):
+    """f(x) - f* of each row."""
+    y = x - PROBLEM.optimum
+    return np.einsum("...i,ij,...j", y, A.mean(0), y) / 2
+
+
+def gradients(x):
+    """``[..., n, d]``: of each client, at each row."""
+    return np.einsum("nij,...j->...ni", A, x) - B
+
+
+def square(x):
+    return np.square(x).sum(-1)
+
+
+def distance(x):
+    return square(x - PROBLEM.optimum)
+
+
+def run(make, cases, rounds, *, watch=lambda state, rows: (), start=None):
+    """Models ``f64[cases, rounds + 1, d]``, and what is watched after each round.
+
+    ``make(case)`` is an algorithm, ``start(case, state, rows)`` how it begins.  A case has a ``seed``, and
+    may have an ``x`` to begin at and clients' ``b`` of its own.
+    """
+    with jax.enable_x64(True):
+
+        def trajectory(case):
+            algorithm = make(case)
+            first = case.get("x", jnp.zeros(D))
+            cohort = PROBLEM.dataset.cohort(jnp.arange(N, dtype=jnp.int32))
+            arrays = cohort.examples.arrays | {"b": case.get("b", jnp.asarray(B))}
+            cohort = cohort._replace(examples=cohort.examples._replace(arrays=arrays))
+            state = algorithm.init(first)
+            rows = jax.vmap(lambda _: algorithm.init_client(first))(cohort.ids)
+            if start is not None:
+                state, rows = start(case, state, rows)
+
+            def step(carry, t):
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), case["seed"]), t)
+                state, rows, _ = algorithm.round(key, *carry, cohort)
+                return (state, rows), (state.params, watch(state, rows))
+
+            return first, jax.lax.scan(step, (state, rows), jnp.arange(rounds))[1]
+
+        first, (xs, watched) = jit(jax.vmap(trajectory))(jax.tree.map(jnp.asarray, cases))
+        first, xs, watched = jax.tree.map(np.asarray, (first, xs, watched))
+    assert xs.dtype == np.float64
+    return np.concatenate([first[:, None], xs], axis=1), watched
+
+
+def before(first, after):
+    """Of each round but the last, from what was watched after each."""
+    return np.concatenate([first[:, None], after[:, :-1]], axis=1)
+
+
+def hard_cases(count=48, seed=0):
+    """States near and far, whose memories are small, large, or such that top-k sees equal coordinates."""
+    rng = np.random.default_rng(seed)
+    far, large = 10 ** rng.uniform(-2, 2, (2, count))
+    x = PROBLEM.optimum + far[:, None] * rng.standard_normal((count, D))
+    memory = large[:, None, None] * rng.standard_normal((count, N, D))
+    signs = rng.choice([-1.0, 1.0], (count, 1, D)) * np.ones((N, 1))
+    equal = large[:, None, None] * signs * (1 + 1e-6 * rng.standard_normal((count, N, D)))
+    flat = np.arange(count)[:, None, None] % 2 == 0
+    x[0], large[0] = 0.0, 0.0
+    memory = np.where(flat, equal - gradients(x), memory)
+    memory[0] = 0.0  # as the recipe begins
+    return {"x": x, "memory": memory, "seed": np.arange(count)}
+
+
+def never_above(psi, bound):
+    """Psi^+ <= rate Psi + (1 - rate) noise, to rounding, in every round of every case."""
+    added = (1 - bound.rate) * bound.noise * SIGMA2
+    assert (psi[:, 1:] <= (bound.rate * psi[:, :-1] + added) * (1 + 1e-9)).all()
+
+
+# ------------------------------------------------------------------------------- contractive codecs
+
+
+def test_ef14_obeys_its_theorem_in_every_round_from_anywhere():
+    bound = theory.ef14(**CONVEX, delta=DELTA)
+    gamma = bound.step_size
+
+    def start(case, state, rows):
+        return state, rows._replace(uplink=rows.uplink._replace(residual=-case["memory"]))
+
+    cases = hard_cases()
+    xs, residual = run(
+        lambda case: algorithms.ef14(PROBLEM.loss, TOP, learning_rate=gamma, batch_size=1),
+        cases, 100, start=start, watch=lambda state, rows: rows.uplink.residual,
+    )  # fmt: skip
+    e = np.concatenate([cases["memory"][:, None], -residual], axis=1)
+    a = 2 * gamma**3 * (4 * PROBLEM.L + PROBLEM.mu) / THETA
+    psi = distance(xs - gamma * e.mean(2)) + a * square(e).mean(-1)
+    never_above(psi, bound)
+
+
+def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
+    bound = theory.double_squeeze(**CONVEX, delta=DELTA)
+    gamma = bound.step_size
+
+    def start(case, state, rows):
+        rows = rows._replace(uplink=rows.uplink._replace(residual=-case["memory"]))
+        memory = case["x"] - case["behind"]
+        return state._replace(downlink=state.downlink._replace(memory=memory)), rows
+
+    cases = hard_cases()
+    behind = np.random.default_rng(1).choice([-1.0, 1.0], (len(cases["x"]), D))
+    behind *= 10 ** np.random.default_rng(2).uniform(-3, 1, (len(cases["x"]), 1))
+    behind[0] = 0.0
+    xs, (residual, w) = run(
+        lambda case: algorithms.double_squeeze(PROBLEM.loss, TOP, learning_rate=gamma, batch_size=1),
+        cases | {"behind": behind}, 100, start=start,
+        watch=lambda state, rows: (rows.uplink.residual, state.downlink.memory),
+    )  # fmt: skip
+    e, x = before(cases["memory"], -residual), xs[:, :-1]
+    spread = 4 * (2 - THETA) ** 2 * BETA / THETA
+    errors = square(x - w) + gamma**2 * (1 + spread) * square(e).mean(-1)
+    psi = distance(x - gamma * e.mean(2))
+    psi += 4 * gamma * (4 * PROBLEM.L + PROBLEM.mu) / THETA * errors
+    never_above(psi, bound)
+
+
+def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
+    """And reaches the optimum; the averages begin anywhere, too."""
+    eta = 0.3
+    bound = theory.ef21_sgdm(**PL, delta=DELTA, rate=eta)
+    gamma = bound.step_size
+
+    def start(case, state, rows):
+        h, v = -case["memory"], -case["average"]
+        rows = rows._replace(
+            client=rows.client._replace(average=v), uplink=rows.uplink._replace(memory=h)
+        )
+        return state._replace(aggregator=h.mean(0)), rows
+
+    cases = hard_cases()
+    average = np.random.default_rng(1).standard_normal(cases["memory"].shape)
+    average[0] = 0.0
+    xs, (h, v) = run(
+        lambda case: algorithms.ef21_sgdm(
+            PROBLEM.loss, TOP, num_clients=N, learning_rate=gamma, batch_size=1, rate=eta
+        ),
+        cases | {"average": average}, 400, start=start,
+        watch=lambda state, rows: (-rows.uplink.memory, -rows.client.average),
+    )  # fmt: skip
+    x = xs[:, :-1]
+    j = 4 * BETA * eta**2 / THETA
+    psi = gap(x) + 2 * gamma / THETA * square(h - v).mean(-1)
+    psi += 2 * gamma * (1 + j) / eta * square(v - gradients(x)).mean(-1)
+    never_above(psi, bound)
+    assert (psi[:, -1] < 0.1 * psi[:, 0]).all()
+
+
+# ---------------------------------------------------------------------------------- unbiased codecs
+
+
+def below_in_the_mean(psi, bound, noise=SIGMA2):
+    """Over the seeds, at every tenth round: at most rate^t Psi_0 + (1 - rate^t) noise."""
+    t = np.arange(0, psi.shape[-1], 10)
+    limit = bound.rate**t * psi.mean(0)[0] + (1 - bound.rate**t) * bound.noise * noise
+    assert (psi.mean(0)[t] <= limit * (1 + 1e-9)).all()
+
+
+def test_mcm_obeys_its_theorem():
+    omega, rounds = 1.0, 150
+    bound = theory.mcm(**CONVEX, omega=omega, n=N)
+    gamma, a = bound.step_size, bound.memory
+    xs, (h, memory) = run(
+        lambda case: algorithms.mcm(
+            PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), num_clients=N,
+            learning_rate=gamma, batch_size=1, lam=a,
+        ),
+        {"seed": np.arange(SEEDS)}, rounds,
+        watch=lambda state, rows: (-rows.uplink.memory, state.downlink.memory),
+    )  # fmt: skip
+    x = xs[:, :-1]
+    behind = square(x - before(np.zeros((SEEDS, D)), memory))
+    spread = square(before(np.zeros((SEEDS, N, D)), h) - OPTIMAL).mean(-1)
+    k = 16 * PROBLEM.L * omega / a**2
+    psi = distance(x) + 8 * gamma * PROBLEM.L * omega / a * behind
+    psi += 4 * gamma**2 * (1 + gamma * k) * omega / (a * N) * spread
+    below_in_the_mean(psi, bound)
+    assert psi.mean(0)[-1] < 1e-2 * psi.mean(0)[0]
+
+
+SERVER_LRS, TAU = (0.5, 1.0, 3.0), 5
+
+
+def local_cases(bounds, **more):
+    """Each of the server's steps with its eta, and so many seeds."""
+    each = {
+        "eta": np.array([b.step_size for b in bounds]),
+        "server_lr": np.array(SERVER_LRS),
+        **more,
+    }
+    cases = {name: np.repeat(value, SEEDS, axis=0) for name, value in each.items()}
+    return cases | {"seed": np.arange(len(SERVER_LRS) * SEEDS)}
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_fedcom_obeys_its_theorem(alike):
+    """To a neighbourhood; and to the optimum where clients have it in common."""
+    omega, rounds = 1.0, 150
+    bounds = [
+        theory.fedcom(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in SERVER_LRS
+    ]
+    b = np.einsum("nij,j->ni", A, PROBLEM.optimum) if alike else B
+    xs, _ = run(
+        lambda case: algorithms.fedcom(
+            PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), client_lr=case["eta"], steps=TAU,
+            batch_size=1, server_lr=case["server_lr"],
+        ),
+        local_cases(bounds, b=np.tile(b, (len(SERVER_LRS), 1, 1))), rounds,
+    )  # fmt: skip
+    for bound, seeds in zip(bounds, np.split(distance(xs), len(SERVER_LRS)), strict=True):
+        below_in_the_mean(seeds, bound, 0.0 if alike else SIGMA2)
+        far = seeds.mean(0)[-1] / seeds.mean(0)[0]
+        assert far < 1e-2 if alike else 1e-4 < far
+
+
+def test_fedcomgate_obeys_its_theorem():
+    omega, rounds = 0.25, 300
+    bounds = [
+        theory.fedcomgate(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in SERVER_LRS
+    ]
+    xs, delta = run(
+        lambda case: algorithms.fedcomgate(
+            PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), client_lr=case["eta"], steps=TAU,
+            batch_size=1, server_lr=case["server_lr"],
+        ),
+        local_cases(bounds), rounds, watch=lambda state, rows: rows.client,
+    )  # fmt: skip
+    x, zero = xs[:, :-1], np.zeros((len(xs), N, D))
+    spread = square(before(zero, delta) - OPTIMAL).mean(-1)
+    parts = zip(bounds, SERVER_LRS, *(np.split(y, 3) for y in (distance(x), spread)), strict=True)
+    for bound, s, far, other in parts:
+        q, v = local_errors(bound.step_size, omega, N)
+        gamma, eps = s * bound.step_size * TAU, 1 - omega
+        weight = 8 * gamma / eps * (q / PROBLEM.L_max + max(s, 1) * bound.step_size * TAU * v)
+        below_in_the_mean(far + weight * other, bound)
+
+
+def local_errors(eta, omega, n, steps=TAU, L_max=PROBLEM.L_max):
+    u = eta * L_max * (steps - 1) / 2
+    return (eta * L_max) ** 2 * (steps - 1) * (2 * steps - 1) / 6, u * (1 + u) + omega / n
+
+
+# ------------------------------------------------------------------------------------ step by step
+
+
+def test_gradient_steps_do_not_enlarge_gradients_nor_leave_their_neighbourhood():
+    """The three inequalities of local steps, of the quadratics, up to eta = 2 / L_max."""
+    rng = np.random.default_rng(0)
+    for eta, steps in itertools.product(np.array([0.05, 0.5, 2.0]) / PROBLEM.L_max, (2, 5, 20)):
+        x = PROBLEM.optimum + rng.standard_normal((100, D))
+        y, first, mean = np.repeat(x[:, None], N, 1), gradients(x), 0.0
+        for _ in range(steps):
+            at_y = np.einsum("nij,cnj->cni", A, y) - B
+            y, mean = y - eta * at_y, mean + at_y / steps
+        q, v = local_errors(eta, 0.0, N, steps)
+        u = eta * PROBLEM.L_max * (steps - 1) / 2
+        assert (square(mean) <= square(first) * (1 + 1e-9)).all()
+        assert (square(mean - first) <= u**2 * square(first)).all()
+        inner = np.einsum("cni,ci->c", mean, x - PROBLEM.optimum) / N
+        assert (inner >= gap(x) - q / (2 * PROBLEM.L_max) * square(first).mean(-1)).all()
+
+
+GRID = tuple(itertools.product((0.1, 0.7, 1.0), (1e-3, 0.3, 1.0)))  # of L / L_max and mu / L
+
+
+@pytest.mark.parametrize("name", ["ef14", "double_squeeze"])
+def test_the_step_is_as_small_as_the_proof_of_error_feedback_asks(name):
+    """gamma mu <= theta holds by itself, and 4 L gamma <= 1."""
+    for (L, mu), delta in itertools.product(GRID, (1e-6, 0.01, 0.5, 0.97, 0.999999, 1.0)):
+        gamma = getattr(theory, name)(L=L, L_max=1.0, mu=mu * L, delta=delta).step_size
+        assert gamma * mu * L <= 1 - np.sqrt(1 - delta)
+        assert 4 * L * gamma <= 1 + 1e-12
+
+
+def test_the_closed_form_of_the_local_step_solves_what_the_proof_asks():
+    """2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, and of FedCOMGATE 4 u (1 + u) <= eps."""
+    grid = itertools.product(GRID, (0.0, 0.5, 0.99), (1, 1000), (1, 2, 50), (0.3, 1.0, 30.0))
+    for (L, mu), omega, n, steps, s in grid:
+        told = {"L": L, "L_max": 1.0, "mu": mu * L, "omega": omega, "n": n, "steps": steps}
+        for name, k in (("fedcom", 4.0), ("fedcomgate", 4 + 64 / (1 - omega) ** 2)):
+            eta = getattr(theory, name)(**told, server_lr=s).step_size
+            q, v = local_errors(eta, omega, n, steps, 1.0)
+            u, gamma = eta * (steps - 1) / 2, eta * steps * max(s, 1)
+            asked = 2 * (1 + u) * gamma * L + k * (q + gamma * v)
+            assert asked <= 1 + 1e-12
+            assert asked > 0.4
+            assert 4 * u * (1 + u) <= (1 - omega if name == "fedcomgate" else 1.2)
+
+
+def test_the_step_of_mcm_is_the_largest_of_its_proof():
+    for (L, mu), omega, n in itertools.product(GRID, (0.0, 1.0, 100.0), (1, 50)):
+        bound = theory.mcm(L=L, L_max=1.0, mu=mu * L, omega=omega, n=n)
+        k, smooth = 16 * L * omega * (1 + omega) ** 2, L + 6 * omega / n
+        gamma = bound.step_size
+        assert np.isclose(gamma * (1 + gamma * k) * smooth, 1)
+
+
+TOLD = {
+    "ef14": (CONVEX, {"delta": 0.2}),
+    "double_squeeze": (CONVEX, {"delta": 0.2}),
+    "ef21_sgdm": (PL | {"rate": 0.3}, {"delta": 0.2}),
+    "mcm": (CONVEX | {"n": 10}, {"omega": 4.0}),
+    "fedcom": (CONVEX | {"n": 10, "steps": 5, "server_lr": 3.0}, {"omega": 4.0}),
+    "fedpaq": (CONVEX | {"n": 10, "steps": 5}, {"omega": 4.0}),
+    "fedcomgate": (CONVEX | {"n": 10, "steps": 5, "server_lr": 3.0}, {"omega": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_better_codec_never_has_a_smaller_step_nor_a_worse_rate(name):
+    told, codec = TOLD[name]
+    theorem, ((kind, value),) = getattr(theory, name), codec.items()
+    values = np.linspace(0, value, 9)[::-1] if kind == "omega" else np.linspace(value, 1, 9)
+    bounds = [theorem(**told, **{kind: float(v)}) for v in values]
+    assert hasattr(algorithms, name)
+    assert all(0 < b.rate < 1 for b in bounds)
+    assert all(a.step_size <= b.step_size for a, b in itertools.pairwise(bounds))
+    assert bounds[0].step_size < bounds[-1].step_size
+    assert all(a.rate >= b.rate for a, b in itertools.pairwise(bounds))
+    wrong = -0.1 if kind == "omega" else 0.0
+    with pytest.raises(ValueError, match=kind):
+        theorem(**told, **{kind: wrong})
+
+
+def test_an_exact_codec_leaves_gradient_descent_to_a_constant():
+    """1 / L, a half or a quarter of it; one local step is no drift; and averages of one gradient EF21."""
+    L = PROBLEM.L
+    for name, share in (("ef14", 4), ("double_squeeze", 4)):
+        exact = getattr(theory, name)(**CONVEX, delta=1.0)
+        assert np.isclose(exact.step_size * L * share, 1)
+        assert exact.noise == 0
+    assert np.isclose(theory.ef21_sgdm(**PL, delta=1.0, rate=1.0).step_size * L, 1)
+    assert np.isclose(theory.mcm(**CONVEX, omega=0.0, n=N).step_size * L, 1)
+    for name in ("fedcom", "fedpaq", "fedcomgate"):
+        exact = getattr(theory, name)(**CONVEX, omega=0.0, n=N, steps=1)
+        assert np.isclose(exact.step_size * 2 * L, 1)
+        assert exact.noise == 0
+    for delta in (0.01, 0.5):
+        one, other = (
+            theory.ef21(**PL, delta=delta).step_size,
+            theory.ef21_sgdm(**PL, delta=delta, rate=1.0).step_size,
+        )
+        assert one / 2 <= other <= one
+    with pytest.raises(ValueError, match="omega"):
+        theory.fedcomgate(**CONVEX, omega=1.0, n=N, steps=1)

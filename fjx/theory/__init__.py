@@ -8,16 +8,16 @@ where the function does not say otherwise.
 A function has the name of its recipe in :mod:`fjx.algorithms`.  Compressed recipes without one:
 
 - ``sign_sgd``: where clients differ there are problems on which it does not converge at any step.
-- ``power_sgd``: in the worst case it keeps nothing of a gradient, as other gradients chose the subspace;
-  theorems on error feedback ask for a delta, which would have to be measured.
-- ``fetch_sgd``: its theorems suppose that gradients have heavy hitters, or that what is kept of a sketch
-  contracts, which nobody can promise of a sketch alone.
-- ``onebit_adam``: its theorem supposes that what codecs lose is bounded, and depends on the variance that
-  the warm-up leaves.
+- ``power_sgd``: in the worst case it keeps nothing of a gradient, as other gradients chose the
+  subspace; theorems on error feedback ask for a delta, which would have to be measured.
+- ``fetch_sgd``: its theorems suppose that gradients have heavy hitters, or that what is kept of a
+  sketch contracts, which nobody can promise of a sketch alone.
+- ``onebit_adam``: its theorem supposes that what codecs lose is bounded, and depends on the variance
+  that the warm-up leaves.
 - ``choco_sgd``: its theorem bounds gradients, and its steps fall as 1 / t; there is a function of the
   gossip alone, :func:`choco_gossip`.
-- ``fedcomloc``: its codecs are of models, whose errors do not vanish at the optimum; without codecs it is
-  :func:`scaffnew`.
+- ``fedcomloc``: its codecs are of models, whose errors do not vanish at the optimum; without codecs it
+  is :func:`scaffnew`.
 """
 
 from fjx.theory._bidirectional import artemis as artemis

@@ -1,8 +1,8 @@
-"""What is proved in ``fjx.theory`` itself, of EF14, DoubleSqueeze, EF21-SGDM, MCM, FedCOM and FedCOMGATE.
+"""What is proved in ``fjx.theory``: EF14, DoubleSqueeze, EF21-SGDM, MCM, FedCOM and FedCOMGATE.
 
-On n = 10 quadratics of d = 20, in float64.  Where the codec is deterministic the theorem holds in every
-round from wherever it begins, and is tested from many states, some made to be hard on top-k.  Where it is
-random the theorem is of a mean, here over 64 seeds.  Each method is one program, whose clients are vmapped.
+On n = 4 quadratics of d = 10, in float64.  Where the codec is deterministic the theorem holds in every
+round from wherever it begins, and is tested from many states, some made to be hard on top-k.  Where it
+is random the theorem is of a mean, here over 64 seeds.  Each method is one program.
 """
 
 import functools
@@ -16,7 +16,7 @@ import pytest
 from fjx import algorithms, compressors, data, theory
 
 with jax.enable_x64(True):
-    PROBLEM = data.quadratic_problem(jax.random.key(0))
+    PROBLEM = data.quadratic_problem(jax.random.key(0), num_clients=4, dim=10)
 A, B = (np.asarray(PROBLEM.dataset.arrays[name]) for name in ("A", "b"))
 N, D = B.shape
 OPTIMAL = np.einsum("nij,j->ni", A, PROBLEM.optimum) - B  # gradients at x*, per client
@@ -53,8 +53,8 @@ def distance(x):
 def run(make, cases, rounds, *, watch=lambda state, rows: (), start=None):
     """Models ``f64[cases, rounds + 1, d]``, and what is watched after each round.
 
-    ``make(case)`` is an algorithm, ``start(case, state, rows)`` how it begins.  A case has a ``seed``, and
-    may have an ``x`` to begin at and clients' ``b`` of its own.
+    ``make(case)`` is an algorithm, ``start(case, state, rows)`` how it begins.  A case has a ``seed``,
+    and may have an ``x`` to begin at and clients' ``b`` of its own.
     """
     with jax.enable_x64(True):
 
@@ -88,7 +88,7 @@ def before(first, after):
 
 
 def hard_cases(count=48, seed=0):
-    """States near and far, whose memories are small, large, or such that top-k sees equal coordinates."""
+    """States near and far, their memories small, large, or such that top-k sees equal coordinates."""
     rng = np.random.default_rng(seed)
     far, large = 10 ** rng.uniform(-2, 2, (2, count))
     x = PROBLEM.optimum + far[:, None] * rng.standard_normal((count, D))
@@ -96,9 +96,9 @@ def hard_cases(count=48, seed=0):
     signs = rng.choice([-1.0, 1.0], (count, 1, D)) * np.ones((N, 1))
     equal = large[:, None, None] * signs * (1 + 1e-6 * rng.standard_normal((count, N, D)))
     flat = np.arange(count)[:, None, None] % 2 == 0
-    x[0], large[0] = 0.0, 0.0
+    x[0], x[1] = 0.0, PROBLEM.optimum
     memory = np.where(flat, equal - gradients(x), memory)
-    memory[0] = 0.0  # as the recipe begins
+    memory[:2] = 0.0  # as the recipe begins
     return {"x": x, "memory": memory, "seed": np.arange(count)}
 
 
@@ -156,7 +156,6 @@ def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
 
 
 def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
-    """And reaches the optimum; the averages begin anywhere, too."""
     eta = 0.3
     bound = theory.ef21_sgdm(**PL, delta=DELTA, rate=eta)
     gamma = bound.step_size
@@ -175,7 +174,7 @@ def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
         lambda case: algorithms.ef21_sgdm(
             PROBLEM.loss, TOP, num_clients=N, learning_rate=gamma, batch_size=1, rate=eta
         ),
-        cases | {"average": average}, 400, start=start,
+        cases | {"average": average}, 100, start=start,
         watch=lambda state, rows: (-rows.uplink.memory, -rows.client.average),
     )  # fmt: skip
     x = xs[:, :-1]
@@ -183,21 +182,27 @@ def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
     psi = gap(x) + 2 * gamma / THETA * square(h - v).mean(-1)
     psi += 2 * gamma * (1 + j) / eta * square(v - gradients(x)).mean(-1)
     never_above(psi, bound)
-    assert (psi[:, -1] < 0.1 * psi[:, 0]).all()
 
 
 # ---------------------------------------------------------------------------------- unbiased codecs
 
 
 def below_in_the_mean(psi, bound, noise=SIGMA2):
-    """Over the seeds, at every tenth round: at most rate^t Psi_0 + (1 - rate^t) noise."""
-    t = np.arange(0, psi.shape[-1], 10)
+    """Over the seeds: at most rate^t Psi_0 + (1 - rate^t) noise, soon and at every tenth round."""
+    t = np.array([1, 2, 5, *range(10, psi.shape[-1], 10)])
     limit = bound.rate**t * psi.mean(0)[0] + (1 - bound.rate**t) * bound.noise * noise
     assert (psi.mean(0)[t] <= limit * (1 + 1e-9)).all()
 
 
+def seeds_of(**each):
+    """Cases of each value, as many as there are seeds."""
+    cases = {name: np.repeat(np.array(value), SEEDS, axis=0) for name, value in each.items()}
+    return cases | {"seed": np.arange(len(next(iter(cases.values()))))}
+
+
 def test_mcm_obeys_its_theorem():
-    omega, rounds = 1.0, 150
+    """From afar, and from the optimum, which its clients know nothing of."""
+    omega = 1.0
     bound = theory.mcm(**CONVEX, omega=omega, n=N)
     gamma, a = bound.step_size, bound.memory
     xs, (h, memory) = run(
@@ -205,74 +210,74 @@ def test_mcm_obeys_its_theorem():
             PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), num_clients=N,
             learning_rate=gamma, batch_size=1, lam=a,
         ),
-        {"seed": np.arange(SEEDS)}, rounds,
+        seeds_of(x=[np.zeros(D), PROBLEM.optimum]), 61,
         watch=lambda state, rows: (-rows.uplink.memory, state.downlink.memory),
     )  # fmt: skip
     x = xs[:, :-1]
-    behind = square(x - before(np.zeros((SEEDS, D)), memory))
-    spread = square(before(np.zeros((SEEDS, N, D)), h) - OPTIMAL).mean(-1)
+    behind = square(x - before(x[:, 0], memory))
+    spread = square(before(np.zeros((len(x), N, D)), h) - OPTIMAL).mean(-1)
     k = 16 * PROBLEM.L * omega / a**2
     psi = distance(x) + 8 * gamma * PROBLEM.L * omega / a * behind
     psi += 4 * gamma**2 * (1 + gamma * k) * omega / (a * N) * spread
-    below_in_the_mean(psi, bound)
-    assert psi.mean(0)[-1] < 1e-2 * psi.mean(0)[0]
+    for part in np.split(psi, 2):
+        below_in_the_mean(part, bound)
 
 
-SERVER_LRS, TAU = (0.5, 1.0, 3.0), 5
+TAU = 4
 
 
-def local_cases(bounds, **more):
-    """Each of the server's steps with its eta, and so many seeds."""
-    each = {
-        "eta": np.array([b.step_size for b in bounds]),
-        "server_lr": np.array(SERVER_LRS),
-        **more,
-    }
-    cases = {name: np.repeat(value, SEEDS, axis=0) for name, value in each.items()}
-    return cases | {"seed": np.arange(len(SERVER_LRS) * SEEDS)}
-
-
-@pytest.mark.parametrize("alike", [False, True])
-def test_fedcom_obeys_its_theorem(alike):
-    """To a neighbourhood; and to the optimum where clients have it in common."""
-    omega, rounds = 1.0, 150
-    bounds = [
-        theory.fedcom(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in SERVER_LRS
-    ]
-    b = np.einsum("nij,j->ni", A, PROBLEM.optimum) if alike else B
+def test_fedcom_obeys_its_theorem():
+    """From afar and from the optimum to a neighbourhood, and to an optimum that clients share."""
+    omega, server_lrs = 1.0, (0.5, 3.0, 3.0)
+    bounds = [theory.fedcom(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in server_lrs]
+    shared = np.einsum("nij,j->ni", A, PROBLEM.optimum)
     xs, _ = run(
         lambda case: algorithms.fedcom(
             PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), client_lr=case["eta"], steps=TAU,
             batch_size=1, server_lr=case["server_lr"],
         ),
-        local_cases(bounds, b=np.tile(b, (len(SERVER_LRS), 1, 1))), rounds,
+        seeds_of(
+            eta=[b.step_size for b in bounds], server_lr=server_lrs, b=[B, B, shared],
+            x=[np.zeros(D), PROBLEM.optimum, np.zeros(D)],
+        ), 61,
     )  # fmt: skip
-    for bound, seeds in zip(bounds, np.split(distance(xs), len(SERVER_LRS)), strict=True):
-        below_in_the_mean(seeds, bound, 0.0 if alike else SIGMA2)
-        far = seeds.mean(0)[-1] / seeds.mean(0)[0]
-        assert far < 1e-2 if alike else 1e-4 < far
+    for bound, far, noise in zip(
+        bounds, np.split(distance(xs), 3), (SIGMA2, SIGMA2, 0.0), strict=True
+    ):
+        below_in_the_mean(far, bound, noise)
 
 
 def test_fedcomgate_obeys_its_theorem():
-    omega, rounds = 0.25, 300
+    """From afar, and from the optimum without its corrections."""
+    omega, server_lrs = 0.25, (0.5, 3.0)
     bounds = [
-        theory.fedcomgate(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in SERVER_LRS
+        theory.fedcomgate(**CONVEX, omega=omega, n=N, steps=TAU, server_lr=s) for s in server_lrs
     ]
     xs, delta = run(
         lambda case: algorithms.fedcomgate(
             PROBLEM.loss, compressors.rand_k(1 / (1 + omega)), client_lr=case["eta"], steps=TAU,
             batch_size=1, server_lr=case["server_lr"],
         ),
-        local_cases(bounds), rounds, watch=lambda state, rows: rows.client,
+        seeds_of(
+            eta=[b.step_size for b in bounds], server_lr=server_lrs, x=[np.zeros(D), PROBLEM.optimum]
+        ), 61, watch=lambda state, rows: rows.client,
     )  # fmt: skip
-    x, zero = xs[:, :-1], np.zeros((len(xs), N, D))
-    spread = square(before(zero, delta) - OPTIMAL).mean(-1)
-    parts = zip(bounds, SERVER_LRS, *(np.split(y, 3) for y in (distance(x), spread)), strict=True)
-    for bound, s, far, other in parts:
-        q, v = local_errors(bound.step_size, omega, N)
-        gamma, eps = s * bound.step_size * TAU, 1 - omega
-        weight = 8 * gamma / eps * (q / PROBLEM.L_max + max(s, 1) * bound.step_size * TAU * v)
+    x = xs[:, :-1]
+    spread = square(before(np.zeros((len(x), N, D)), delta) - OPTIMAL).mean(-1)
+    shrinks, _ = corrected(1 - omega)
+    for bound, s, far, other in zip(
+        bounds, server_lrs, np.split(distance(x), 2), np.split(spread, 2), strict=True
+    ):
+        (q, v), eta = local_errors(bound.step_size, omega, N), bound.step_size
+        weight = 4 * s * eta * TAU / shrinks * (q / PROBLEM.L_max + max(s, 1) * eta * TAU * v)
         below_in_the_mean(far + weight * other, bound)
+
+
+def corrected(eps):
+    """How S shrinks, and the weight K, from the two inequalities for S^+ and G."""
+    nu = 1 - eps + eps / 6
+    shrinks, grows = 1 - nu * (1 + eps / 2), 1 + eps / 6 + nu * (1 + 2 / eps)
+    return shrinks, 4 + 8 * grows / shrinks
 
 
 def local_errors(eta, omega, n, steps=TAU, L_max=PROBLEM.L_max):
@@ -292,7 +297,7 @@ def test_gradient_steps_do_not_enlarge_gradients_nor_leave_their_neighbourhood()
         for _ in range(steps):
             at_y = np.einsum("nij,cnj->cni", A, y) - B
             y, mean = y - eta * at_y, mean + at_y / steps
-        q, v = local_errors(eta, 0.0, N, steps)
+        q, _ = local_errors(eta, 0.0, N, steps)
         u = eta * PROBLEM.L_max * (steps - 1) / 2
         assert (square(mean) <= square(first) * (1 + 1e-9)).all()
         assert (square(mean - first) <= u**2 * square(first)).all()
@@ -305,7 +310,7 @@ GRID = tuple(itertools.product((0.1, 0.7, 1.0), (1e-3, 0.3, 1.0)))  # of L / L_m
 
 @pytest.mark.parametrize("name", ["ef14", "double_squeeze"])
 def test_the_step_is_as_small_as_the_proof_of_error_feedback_asks(name):
-    """gamma mu <= theta holds by itself, and 4 L gamma <= 1."""
+    """In it gamma mu <= theta holds by itself, and 4 L gamma <= 1."""
     for (L, mu), delta in itertools.product(GRID, (1e-6, 0.01, 0.5, 0.97, 0.999999, 1.0)):
         gamma = getattr(theory, name)(L=L, L_max=1.0, mu=mu * L, delta=delta).step_size
         assert gamma * mu * L <= 1 - np.sqrt(1 - delta)
@@ -313,18 +318,18 @@ def test_the_step_is_as_small_as_the_proof_of_error_feedback_asks(name):
 
 
 def test_the_closed_form_of_the_local_step_solves_what_the_proof_asks():
-    """2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, and of FedCOMGATE 4 u (1 + u) <= eps."""
+    """2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, and u (1 + u) <= eps / 6 or u <= 1 / 4."""
     grid = itertools.product(GRID, (0.0, 0.5, 0.99), (1, 1000), (1, 2, 50), (0.3, 1.0, 30.0))
     for (L, mu), omega, n, steps, s in grid:
         told = {"L": L, "L_max": 1.0, "mu": mu * L, "omega": omega, "n": n, "steps": steps}
-        for name, k in (("fedcom", 4.0), ("fedcomgate", 4 + 64 / (1 - omega) ** 2)):
+        for name, k in (("fedcom", 4.0), ("fedcomgate", corrected(1 - omega)[1])):
             eta = getattr(theory, name)(**told, server_lr=s).step_size
             q, v = local_errors(eta, omega, n, steps, 1.0)
             u, gamma = eta * (steps - 1) / 2, eta * steps * max(s, 1)
             asked = 2 * (1 + u) * gamma * L + k * (q + gamma * v)
             assert asked <= 1 + 1e-12
             assert asked > 0.4
-            assert 4 * u * (1 + u) <= (1 - omega if name == "fedcomgate" else 1.2)
+            assert u * (1 + u) <= ((1 - omega) / 6 if name == "fedcomgate" else 0.3)
 
 
 def test_the_step_of_mcm_is_the_largest_of_its_proof():
@@ -363,13 +368,13 @@ def test_a_better_codec_never_has_a_smaller_step_nor_a_worse_rate(name):
 
 
 def test_an_exact_codec_leaves_gradient_descent_to_a_constant():
-    """1 / L, a half or a quarter of it; one local step is no drift; and averages of one gradient EF21."""
+    """1 / L, a half or a quarter of it; and averages of one gradient are those of EF21 to a factor."""
     L = PROBLEM.L
     for name, share in (("ef14", 4), ("double_squeeze", 4)):
         exact = getattr(theory, name)(**CONVEX, delta=1.0)
         assert np.isclose(exact.step_size * L * share, 1)
         assert exact.noise == 0
-    assert np.isclose(theory.ef21_sgdm(**PL, delta=1.0, rate=1.0).step_size * L, 1)
+    assert np.isclose(theory.ef21_sgdm(**PL | {"mu": 0.1}, delta=1.0, rate=1.0).step_size * L, 1)
     assert np.isclose(theory.mcm(**CONVEX, omega=0.0, n=N).step_size * L, 1)
     for name in ("fedcom", "fedpaq", "fedcomgate"):
         exact = getattr(theory, name)(**CONVEX, omega=0.0, n=N, steps=1)

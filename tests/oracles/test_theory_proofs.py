@@ -87,18 +87,23 @@ def before(first, after):
     return np.concatenate([first[:, None], after[:, :-1]], axis=1)
 
 
-def hard_cases(count=48, seed=0):
-    """States near and far, their memories small, large, or such that top-k sees equal coordinates."""
+def hard_cases(gamma, count=48, seed=0):
+    """States near and far, and memories small and large, half of them such that top-k sees equal
+    coordinates.  Of these half are in the direction of the largest curvature of f and of all clients
+    alike, with an x to which the optimum is opposite the virtual iterate.
+    """
     rng = np.random.default_rng(seed)
-    far, large = 10 ** rng.uniform(-2, 2, (2, count))
-    x = PROBLEM.optimum + far[:, None] * rng.standard_normal((count, D))
-    memory = large[:, None, None] * rng.standard_normal((count, N, D))
-    signs = rng.choice([-1.0, 1.0], (count, 1, D)) * np.ones((N, 1))
-    equal = large[:, None, None] * signs * (1 + 1e-6 * rng.standard_normal((count, N, D)))
-    flat = np.arange(count)[:, None, None] % 2 == 0
-    x[0], x[1] = 0.0, PROBLEM.optimum
-    memory = np.where(flat, equal - gradients(x), memory)
-    memory[:2] = 0.0  # as the recipe begins
+    far, large = 10 ** rng.uniform(-2, 5, (2, count, 1, 1))
+    kind = np.arange(count)[:, None, None] % 4
+    steep = np.sign(np.linalg.eigh(A.mean(0))[1][:, -1])
+    signs = np.where(kind == 0, steep, rng.choice([-1.0, 1.0], (count, 1, D)))
+    equal = large * signs * (1 + 1e-6 * rng.standard_normal((count, N, D)))
+    away = np.where(kind == 0, gamma / 2 * large * signs, far * rng.standard_normal((count, 1, D)))
+    x = PROBLEM.optimum + away[:, 0]
+    x[1], x[2] = 0.0, PROBLEM.optimum
+    loose = large * rng.standard_normal((count, N, D))
+    memory = np.where(kind % 2 == 0, equal - gradients(x), loose)
+    memory[1:3] = 0.0  # as the recipe begins
     return {"x": x, "memory": memory, "seed": np.arange(count)}
 
 
@@ -118,7 +123,7 @@ def test_ef14_obeys_its_theorem_in_every_round_from_anywhere():
     def start(case, state, rows):
         return state, rows._replace(uplink=rows.uplink._replace(residual=-case["memory"]))
 
-    cases = hard_cases()
+    cases = hard_cases(gamma)
     xs, residual = run(
         lambda case: algorithms.ef14(PROBLEM.loss, TOP, learning_rate=gamma, batch_size=1),
         cases, 100, start=start, watch=lambda state, rows: rows.uplink.residual,
@@ -138,10 +143,10 @@ def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
         memory = case["x"] - case["behind"]
         return state._replace(downlink=state.downlink._replace(memory=memory)), rows
 
-    cases = hard_cases()
+    cases = hard_cases(gamma)
     behind = np.random.default_rng(1).choice([-1.0, 1.0], (len(cases["x"]), D))
     behind *= 10 ** np.random.default_rng(2).uniform(-3, 1, (len(cases["x"]), 1))
-    behind[0] = 0.0
+    behind[1:3] = 0.0
     xs, (residual, w) = run(
         lambda case: algorithms.double_squeeze(PROBLEM.loss, TOP, learning_rate=gamma, batch_size=1),
         cases | {"behind": behind}, 100, start=start,
@@ -167,9 +172,9 @@ def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
         )
         return state._replace(aggregator=h.mean(0)), rows
 
-    cases = hard_cases()
+    cases = hard_cases(gamma)
     average = np.random.default_rng(1).standard_normal(cases["memory"].shape)
-    average[0] = 0.0
+    average[1:3] = 0.0
     xs, (h, v) = run(
         lambda case: algorithms.ef21_sgdm(
             PROBLEM.loss, TOP, num_clients=N, learning_rate=gamma, batch_size=1, rate=eta

@@ -103,7 +103,7 @@ def mcm(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
     omega ||x - H||^2, in expectation
 
         ||x^+ - x*||^2  <= (1 - gamma mu) ||x - x*||^2 - 2 gamma F + 2 gamma L omega ||x - H||^2
-                           + gamma^2 ||g||^2,
+        + gamma^2 ||g||^2,
         ||x^+ - H^+||^2 <= (1 - a / 2) ||x - H||^2 + (2 gamma^2 / a) ||g||^2,
         S^+             <= (1 - a) S + 2 a L_max F,
         ||g||^2         <= (2 L + 4 omega L_max / n) F + (2 omega / n) S:

@@ -40,7 +40,7 @@ def fedcom(
     q = (eta L_max)^2 (tau - 1) (2 tau - 1) / 6, v = u (1 + u) + omega / n and F = f(x) - f*
 
         E||x^+ - x*||^2 <= ||x - x*||^2 - 2 gamma (1 - (1 + u) gamma L) F
-                           + gamma (q / L_max + gamma v) (4 L_max F + 2 mean ||grad f_i(x*)||^2)
+        + gamma (q / L_max + gamma v) (4 L_max F + 2 mean ||grad f_i(x*)||^2)
 
     if server_lr is at least one; a smaller one scales what changes.  From this
     eta tau s = 1 / (2 L + 4 omega L_max / n + L_max sqrt(5 (1 - 1 / tau) / s)), the rate

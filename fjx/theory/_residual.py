@@ -23,7 +23,7 @@ def ef14(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
     With F = f(x) - f*, theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta, in expectation
 
         ||x~^+ - x*||^2  <= (1 - gamma mu / 2) ||x~ - x*||^2 - gamma F
-                            + gamma^3 (4 L + mu) mean ||e_i||^2,
+        + gamma^3 (4 L + mu) mean ||e_i||^2,
         mean ||e_i^+||^2 <= (1 - theta) mean ||e_i||^2 + beta (4 L_max F + 2 mean ||grad f_i(x*)||^2),
 
     the first for gamma <= 1 / (4 L).  With M = 2 beta / theta,
@@ -68,7 +68,7 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
     With G = 4 L_max F + 2 mean ||grad f_i(x*)||^2 and F = f(w) - f*, in expectation
 
         ||x~^+ - x*||^2  <= (1 - gamma mu / 2) ||x~ - x*||^2 - gamma F
-                            + 2 gamma (4 L + mu) (||r||^2 + gamma^2 mean ||e_i||^2),
+        + 2 gamma (4 L + mu) (||r||^2 + gamma^2 mean ||e_i||^2),
         mean ||e_i^+||^2 <= (1 - theta) mean ||e_i||^2 + beta G,
         ||r^+||^2        <= (1 - theta) ||r||^2 + 2 beta (2 - theta)^2 gamma^2 (mean ||e_i||^2 + G),
 

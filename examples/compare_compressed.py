@@ -20,7 +20,7 @@ TOP, RAND, OMEGA = {"codec": c.top_k(R)}, {"codec": c.rand_k(R)}, {"omega": 1 / 
 METHODS = {  # a recipe, its options, and what its theorem, if it has one, is told besides the problem
     "gradient descent": (a.compressed_gd, {"codec": c.identity()}, {"omega": 0.0, "n": 10}),
     "rand-k": (a.compressed_gd, RAND, OMEGA),
-    "top-k, EF14": (a.ef14, TOP, {}),
+    "top-k, EF14": (a.ef14, TOP, {"delta": R}),
     "top-k, EF21": (a.ef21, TOP, {"delta": R}),
     "top-k, EF21-BC": (a.ef21_bc, TOP, {"delta": R, "server_delta": R}),
     "rand-k, DIANA": (a.diana, {**RAND, "lam": R}, OMEGA),

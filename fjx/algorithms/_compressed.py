@@ -68,7 +68,7 @@ def ef14(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
-        learning_rate: gamma.
+        learning_rate: gamma; :func:`fjx.theory.ef14` gives one that is proved.
         batch_size: examples at a time; bounds memory, changes nothing else.
         downlink: codec of the broadcast.
 
@@ -109,7 +109,7 @@ def double_squeeze(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
-        learning_rate: gamma.
+        learning_rate: gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
         batch_size: examples at a time; bounds memory, changes nothing else.
 
     Returns:

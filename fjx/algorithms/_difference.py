@@ -237,7 +237,7 @@ def ef21_sgdm(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
         num_clients: of the whole population.
-        learning_rate: gamma.
+        learning_rate: gamma; :func:`fjx.theory.ef21_sgdm` gives one that is proved.
         batch_size: examples in a batch.
         rate: eta in (0, 1]; 1 is EF21 with stochastic gradients.
         downlink: codec of the broadcast.
@@ -326,7 +326,7 @@ def mcm(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, unbiased with an omega, of both directions.
         num_clients: of the whole population, all of whom take part.
-        learning_rate: gamma.
+        learning_rate: gamma; :func:`fjx.theory.mcm` gives one that is proved.
         batch_size: examples at a time; bounds memory, changes nothing else.
         lam: of the memories of both ends, at most 1 / (1 + omega).
 

@@ -31,7 +31,7 @@ def fedcom(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: Q, unbiased.
-        client_lr: eta of the local steps.
+        client_lr: eta of the local steps; :func:`fjx.theory.fedcom` gives one that is proved.
         steps: tau.
         batch_size: examples in a batch.
         server_lr: gamma; the paper's is sqrt of the number of clients, with a small eta.
@@ -74,7 +74,7 @@ def fedpaq(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: Q, unbiased.
-        client_lr: eta of the local steps.
+        client_lr: eta of the local steps; :func:`fjx.theory.fedpaq` gives one that is proved.
         steps: tau.
         batch_size: examples in a batch.
         downlink: codec of the broadcast.
@@ -122,7 +122,7 @@ def fedcomgate(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: Q, unbiased.
-        client_lr: eta.
+        client_lr: eta; :func:`fjx.theory.fedcomgate` gives one that is proved.
         steps: tau.
         batch_size: examples in the batch of a step; full gradients where it is all of a client's.
         server_lr: gamma.

@@ -6,7 +6,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx.theory._compressed import marina
-from fjx.theory._theory import Theory, positive
+from fjx.theory._theory import Theory, contraction, positive
 
 
 def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: float) -> Theory:
@@ -48,7 +48,7 @@ def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: 
     positive(L=L, L_tilde=L_tilde, mu=mu)
     _validate.number("delta", delta, above=0, at_most=1)
     _validate.number("server_delta", server_delta, above=0, at_most=1)
-    (theta, beta), (theta_s, beta_s) = map(_contraction, (delta, server_delta))
+    (theta, beta), (theta_s, beta_s) = map(contraction, (delta, server_delta))
     spread = 4 * (2 - theta) ** 2 * beta_s / theta_s
     errors = 2 * beta * (1 + spread) / theta + spread
     gamma = min(1 / (L + L_tilde * math.sqrt(2 * errors)), min(theta, theta_s) / (2 * mu))
@@ -93,6 +93,56 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
     a = 1 / (1 + omega)
     gamma = 1 / ((1 + server_omega) * L_max * (1 + 6 * omega / n))
     return Theory(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
+
+
+def mcm(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
+    """MCM with unbiased codecs and full gradients, with constants and a proof of our own.
+
+    Let w be where clients compute, H the memory before it, F = f(w) - f*, a = 1 / (1 + omega),
+    S = mean ||h_i - grad f_i(x*)||^2 and g the aggregate.  As E w = x, and E||w - x||^2 is at most
+    omega ||x - H||^2, in expectation
+
+        ||x^+ - x*||^2  <= (1 - gamma mu) ||x - x*||^2 - 2 gamma F + 2 gamma L omega ||x - H||^2
+        + gamma^2 ||g||^2,
+        ||x^+ - H^+||^2 <= (1 - a / 2) ||x - H||^2 + (2 gamma^2 / a) ||g||^2,
+        S^+             <= (1 - a) S + 2 a L_max F,
+        ||g||^2         <= (2 L + 4 omega L_max / n) F + (2 omega / n) S:
+
+    the first from <grad f(w), w - x*> >= F + mu ||w - x*||^2 / 2 and <grad f(w) - grad f(x), w - x> <=
+    L ||w - x||^2.  With l = L + 6 omega L_max / n, K = 16 L omega / a^2 and the largest gamma of
+    gamma (1 + gamma K) l <= 1, the rate is max(1 - gamma mu, 1 - a / 4), of
+
+        ||x - x*||^2 + (8 gamma L omega / a) ||x - H||^2 + (4 gamma^2 (1 + gamma K) omega / (a n)) S.
+
+    Args:
+        L: smoothness of f.
+        L_max: the largest smoothness of an f_i, all of them convex.
+        mu: strong convexity of f.
+        omega: of the codec, of both directions.
+        n: number of clients.
+
+    Returns:
+        A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.mcm`.
+
+    Raises:
+        TypeError: ``n`` is not an integer.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import theory
+        >>> theory.mcm(L=1.0, L_max=1.0, mu=0.1, omega=0.0, n=10)
+        Theory(step_size=1.0, rate=0.9, memory=1.0, noise=0.0)
+
+    References:
+        Philippenko, Dieuleveut, NeurIPS 2021 (arXiv:2102.12528), for the method.
+    """
+    positive(L=L, L_max=L_max, mu=mu)
+    _validate.number("omega", omega, at_least=0)
+    _validate.integer("n", n, at_least=1)
+    a = 1 / (1 + omega)
+    smooth, memory = L + 6 * omega * L_max / n, 16 * L * omega / a**2
+    gamma = 2 / (smooth + math.sqrt(smooth**2 + 4 * memory * smooth))
+    return Theory(gamma, max(1 - gamma * mu, 1 - a / 4), memory=a)
 
 
 def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
@@ -201,9 +251,3 @@ def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:
     positive(L_max=L_max, mu=mu)
     _validate.integer("steps", steps, at_least=1)
     return Theory(1 / (L_max * steps), 1 - 0.75 * mu / L_max)
-
-
-def _contraction(delta: float) -> tuple[float, float]:
-    """The pair (theta, beta): E||h^+ - y^+||^2 <= (1 - theta) ||h - y||^2 + beta ||y^+ - y||^2."""
-    theta = 1 - math.sqrt(1 - delta)
-    return theta, (1 - delta) / theta

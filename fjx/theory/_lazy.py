@@ -3,7 +3,7 @@
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, positive
+from fjx.theory._theory import Theory, contraction, positive
 
 
 def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> Theory:
@@ -38,7 +38,7 @@ def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> T
     positive(L=L, L_tilde=L_tilde, mu=mu)
     _validate.number("delta", delta, above=0, at_most=1)
     _validate.number("zeta", zeta, at_least=0)
-    theta = 1 - math.sqrt(1 - delta)
-    b = max((1 - delta) / theta, zeta)
+    theta, beta = contraction(delta)
+    b = max(beta, zeta)
     gamma = min(1 / (L + L_tilde * math.sqrt(2 * b / theta)), theta / (2 * mu))
     return Theory(gamma, 1 - gamma * mu)

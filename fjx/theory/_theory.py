@@ -1,5 +1,6 @@
 """What a theorem says of an algorithm, as numbers."""
 
+import math
 from typing import NamedTuple
 
 from fjx import _validate
@@ -28,3 +29,9 @@ class Theory(NamedTuple):
 def positive(**numbers: float) -> None:
     for name, value in numbers.items():
         _validate.number(name, value, above=0)
+
+
+def contraction(delta: float) -> tuple[float, float]:
+    """The pair (theta, beta): E||C(e + y) - (e + y)||^2 <= (1 - theta) ||e||^2 + beta ||y||^2."""
+    theta = 1 - math.sqrt(1 - delta)
+    return theta, (1 - delta) / theta

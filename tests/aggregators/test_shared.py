@@ -145,9 +145,7 @@ def test_perm_k_is_exact_on_equal_messages(d, n):
     np.testing.assert_allclose(got, np.broadcast_to(x[0], (3, d)), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("d", "n", "a"), [(12, 4, 1.0), (4, 12, 3 / 11)]
-)
+@pytest.mark.parametrize(("d", "n", "a"), [(12, 4, 1.0), (4, 12, 3 / 11)])
 def test_perm_k_errs_as_its_theorem_says(d, n, a):
     x = vectors(n, d)
     mean = np.asarray(x.mean(0), np.float64)
@@ -286,7 +284,11 @@ def problem():
 @pytest.mark.parametrize(
     ("aggregator", "bits"),
     [
-        (aggregators.rotated(aggregators.coded(compressors.quantize(bits=4))), 32 * 4 + 32),
+        pytest.param(
+            aggregators.rotated(aggregators.coded(compressors.quantize(bits=4))),
+            32 * 4 + 32,
+            marks=pytest.mark.slow,
+        ),
         (aggregators.rotated(aggregators.integer_sum(0.01, bits=10, clients=4)), 32 * 10),
         pytest.param(aggregators.shared_rand_k(0.5), 10 * 32, marks=pytest.mark.slow),
         (aggregators.perm_k(4), 5 * 32),

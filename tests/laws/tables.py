@@ -89,14 +89,11 @@ LEVELS = {
 
 def message(seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
     """A message with every kind of leaf: 2^m and 2^m + 1 coordinates, one, none, integers, nested."""
-    keys = jax.random.split(jax.random.key(seed), 4)
+    keys = jax.random.split(jax.random.key(seed), 3)
     return {
         "matrix": jax.random.normal(keys[0], (8, 8)).astype(dtype),
-        "nested": {
-            "vector": jax.random.normal(keys[1], (17,)).astype(dtype),
-            "one": jax.random.normal(keys[2], (1,)).astype(dtype),
-        },
-        "scalar": jax.random.normal(keys[3], ()).astype(dtype),
+        "nested": {"vector": jax.random.normal(keys[1], (17,)).astype(dtype)},
+        "scalar": jax.random.normal(keys[2], ()).astype(dtype),
         "empty": jnp.zeros((0, 3), dtype),
         "count": jnp.array([3, -4], jnp.int32),
     }

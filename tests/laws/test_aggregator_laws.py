@@ -65,7 +65,7 @@ def compiled(name):
         shares, state = contributions(name, stacked, weights)
         if aggregator.combine is SUM:
             sums = [
-                jax.tree.map(lambda x: jnp.sum(x[i::parts], axis=0, dtype=x.dtype), shares)
+                jax.tree.map(lambda x, i=i: jnp.sum(x[i::parts], axis=0, dtype=x.dtype), shares)
                 for i in range(parts)
             ]
             shares = functools.reduce(functools.partial(jax.tree.map, jnp.add), sums)

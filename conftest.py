@@ -18,7 +18,7 @@ jax.config.update("jax_debug_key_reuse", True)
 
 @pytest.fixture(autouse=True)
 def quickly_compiled(request):
-    """Compiling is what takes the time of a test: with few optimisations, but where it is ``optimized``."""
+    """With few optimisations, but for ``optimized`` tests: compiling is what takes the time."""
     jax.config.update(
         "jax_disable_most_optimizations", request.node.get_closest_marker("optimized") is None
     )

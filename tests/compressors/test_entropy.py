@@ -153,7 +153,7 @@ def of_qsgd(levels):
     x, keys = gaussian(1024), jax.random.split(jax.random.key(1), 10)
     messages = jax.jit(jax.vmap(lambda key: c.qsgd(levels=levels).encode(key, x, ())[0]))(keys)
     messages = jax.tree.map(np.asarray, messages)
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], messages) for i in range(10)]
+    return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), messages) for i in range(10)]
 
 
 @pytest.mark.parametrize(

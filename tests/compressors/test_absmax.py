@@ -21,10 +21,15 @@ def sent(bits, dtype=jnp.float32):
     return jax.jit(both)
 
 
+@functools.cache
+def many(bits):
+    return jax.jit(jax.vmap(sent(bits)))
+
+
 def lost(bits, x):
-    """||C(x) - x||^2 / ||x||^2."""
-    error = np.asarray(sent(bits)(x)[1], np.float64) - x
-    return np.square(error).sum() / np.square(np.float64(x)).sum()
+    """||C(x) - x||^2 / ||x||^2 of each row."""
+    x = np.float64(x)
+    return np.square(np.float64(many(bits)(np.float32(x))[1]) - x).sum(1) / np.square(x).sum(1)
 
 
 def delta(bits, d):
@@ -36,7 +41,7 @@ def delta(bits, d):
 def test_delta_is_attained(bits, d):
     levels = 2 ** (bits - 1) - 1
     x = np.float32([levels, *[0.5] * (d - 1)])
-    assert lost(bits, x) == pytest.approx((d - 1) / (4 * levels**2 + d - 1), rel=1e-4)
+    assert lost(bits, x[None])[0] == pytest.approx((d - 1) / (4 * levels**2 + d - 1), rel=1e-4)
     assert 1 - delta(bits, d) == pytest.approx((d - 1) / (4 * levels**2 + d - 1), rel=1e-9)
 
 
@@ -48,8 +53,8 @@ def test_nothing_exceeds_delta(bits):
         gaussian = rng.standard_normal((50, d))
         halves = rng.integers(0, 2, (50, d)) + 0.5
         halves[:, 0] = levels
-        for x in np.concatenate([gaussian, rng.standard_t(1.1, (50, d)), halves]):
-            assert lost(bits, np.float32(x)) <= (1 - delta(bits, d)) * (1 + 1e-4)
+        x = np.float32(np.concatenate([gaussian, rng.standard_t(1.1, (50, d)), halves]))
+        assert (lost(bits, x) <= (1 - delta(bits, d)) * (1 + 1e-4)).all()
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8, 16])
@@ -66,15 +71,16 @@ def test_equals_rounding_in_float64(bits):
 
 
 def test_errs_less_than_stochastic_rounding_and_at_most_half_a_step():
-    x = jax.random.normal(jax.random.key(1), (4096,))
+    x = np.random.default_rng(1).standard_normal(4096, np.float32)
     payload, decoded = sent(4)(x)
-    error = np.abs(np.asarray(decoded) - np.asarray(x))
+    error = np.abs(np.asarray(decoded) - x)
     assert error.max() <= float(payload.scale) * (0.5 + 1e-6)
     assert error.max() > 0.49 * float(payload.scale)
     assert (error <= np.abs(x) * (1 + 1e-6)).all()
     quantised = compressors.quantize(bits=4)
-    drawn = quantised.decode(quantised.encode(jax.random.key(2), x, ())[0])
-    assert np.square(error).sum() < 0.6 * float(jnp.sum((drawn - x) ** 2))
+    draw = jax.jit(lambda key: quantised.decode(quantised.encode(key, x, ())[0]))
+    drawn = np.asarray(draw(jax.random.key(2)))
+    assert np.square(error).sum() < 0.6 * np.square(drawn - x).sum()
 
 
 def test_bits_zeros_and_dtypes():
@@ -87,7 +93,8 @@ def test_bits_zeros_and_dtypes():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_bad_coordinate_spoils_its_leaf(bad):
-    assert np.isnan(sent(8)(jnp.ones(1000).at[600].set(bad))[1]).all()
+    x = np.where(np.arange(1000) == 600, bad, 1).astype(np.float32)
+    assert np.isnan(sent(8)(x)[1]).all()
 
 
 def test_arguments():

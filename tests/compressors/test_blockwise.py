@@ -22,6 +22,9 @@ EVERY = {
 }
 
 
+BYTES = c.blockwise(c.absmax(bits=8), size=64)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def once(codec, x, key=None):
     payload, _ = codec.encode(jax.random.key(0) if key is None else key, x, codec.init(x))
@@ -32,14 +35,15 @@ def once(codec, x, key=None):
 def test_is_the_codec_on_each_block(name):
     """52 coordinates in blocks of 16, written and read, against a loop with the same keys."""
     inner = EVERY[name]
-    x = jax.random.normal(jax.random.key(1), (4, 13)) * jnp.logspace(-1, 1, 52).reshape(4, 13)
+    x = np.random.default_rng(1).standard_normal((4, 13)) * np.logspace(-1, 1, 52).reshape(4, 13)
+    x = x.astype(np.float32)
     codec = c.blockwise(inner, size=16)
     payload, decoded = once(codec, x)
     chex.assert_trees_all_equal(wire.from_bytes(wire.to_bytes(payload)), payload)
-    rows = jnp.pad(x.reshape(-1), (0, 12)).reshape(4, 16)
+    rows = np.pad(x.reshape(-1), (0, 12)).reshape(4, 16)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 4)
     loop = [once(inner, row, key) for row, key in zip(rows, keys, strict=True)]
-    expected = jnp.concatenate([y for _, y in loop])[:52].reshape(4, 13)
+    expected = np.concatenate([y for _, y in loop])[:52].reshape(4, 13)
     np.testing.assert_allclose(decoded, expected, rtol=1e-6, atol=1e-6)
     assert wire.bits(payload) == 4 * wire.bits(loop[0][0])
     promised = inner.contract(jax.ShapeDtypeStruct((16,), jnp.float32))
@@ -49,7 +53,7 @@ def test_is_the_codec_on_each_block(name):
 
 @pytest.mark.parametrize("d", [0, 1, 63, 64, 65, 1000])
 def test_padding_is_billed_and_nothing_costs_nothing(d):
-    payload, decoded = once(c.blockwise(c.absmax(bits=8), size=64), jnp.ones(d))
+    payload, decoded = once(BYTES, np.ones(d, np.float32))
     assert wire.bits(payload) == -(-d // 64) * (64 * 8 + 32)
     assert decoded.tolist() == [1.0] * d
 
@@ -60,7 +64,7 @@ def test_an_index_is_that_in_its_block():
 
 
 def test_a_broken_coordinate_spoils_its_block_alone():
-    x = jnp.ones(24).at[9].set(jnp.nan)
+    x = np.where(np.arange(24) == 9, np.nan, 1).astype(np.float32)
     decoded = np.asarray(once(c.blockwise(c.quantize(bits=8), size=8), x)[1])
     np.testing.assert_array_equal(np.isnan(decoded), np.arange(24) // 8 == 1)
 
@@ -75,11 +79,11 @@ def test_blocks_draw_independently():
 
 
 def test_a_scale_for_each_block_follows_the_magnitudes():
-    x = jax.random.normal(jax.random.key(3), (512,)) * jnp.logspace(-4, 0, 512)
+    x = np.random.default_rng(3).standard_normal(512) * np.logspace(-4, 0, 512)
+    x = x.astype(np.float32)
 
     def relative(codec):
-        error = jnp.abs(once(codec, x)[1] - x) / jnp.abs(x)
-        return float(jnp.median(error))
+        return np.median(np.abs(np.asarray(once(codec, x)[1]) - x) / np.abs(x))
 
     assert relative(c.blockwise(c.absmax(bits=8), size=16)) < relative(c.absmax(bits=8)) / 20
 
@@ -91,10 +95,11 @@ def test_a_quantiser_of_many_scales_is_promised_nothing():
     """
     first = c.blockwise(c.quantize(bits=2), size=16)
     codec = c.chain(first, c.quantize(bits=2))
-    x = jnp.full((16, 16), 0.06).at[0].set(jnp.eye(16)[0])
+    x = np.full((16, 16), 0.06, np.float32)
+    x[0] = np.eye(16)[0]
     keys = jax.random.split(jax.random.key(4), 500)
-    lost = jax.jit(jax.vmap(lambda key: jnp.sum((once(codec, x, key)[1] - x) ** 2)))(keys)
-    error = float(jnp.mean(lost)) / float(jnp.sum(x**2))
+    decoded = np.asarray(jax.jit(jax.vmap(lambda key: once(codec, x, key)[1]))(keys))
+    error = np.square(decoded - x).sum((1, 2)).mean() / np.square(x).sum()
     assert first.contract(x).omega == 1.5
     assert error > 21 / 4
     assert codec.contract(x) == Contract()
@@ -111,10 +116,10 @@ def test_what_weighs_alike_in_blocks_keeps_its_promise():
 
 def test_codecs_in_a_row_come_apart_again():
     codec = c.chain(c.blockwise(c.quantize(bits=4), size=4), c.blockwise(c.absmax(bits=8), size=2))
-    x = jnp.array([7.0, -1.0, 2.0, 0.0, 14.0, 2.0, 0.0, 4.0])
-    payload, _ = once(codec, x)
-    received = wire.from_bytes(wire.to_bytes(payload))
-    np.testing.assert_allclose(codec.decode(received), x, rtol=1e-2)
+    x = np.float32([7.0, -1.0, 2.0, 0.0, 14.0, 2.0, 0.0, 4.0])
+    payload, decoded = once(codec, x)
+    chex.assert_trees_all_equal(wire.from_bytes(wire.to_bytes(payload)), payload)
+    np.testing.assert_allclose(decoded, x, rtol=1e-2)
     assert wire.bits(payload) == 8 * 4 + 2 * 8 + 32
 
 
@@ -151,18 +156,18 @@ def test_arguments():
 
 def test_block_top_k_is_a_sort_of_each_block_with_short_indices():
     """Of 16 blocks of 16 the 2 largest, at 4 bits an index, not 8; delta = 2/16, attained by equals."""
-    x = jax.random.normal(jax.random.key(3), (256,))
+    x = np.random.default_rng(3).standard_normal(256, np.float32)
     codec = c.blockwise(c.top_k(2 / 16), size=16)
     payload, decoded = once(codec, x)
-    rows = np.asarray(x).reshape(16, 16)
+    rows = x.reshape(16, 16)
     kept = np.argsort(-np.abs(rows), axis=1)[:, :2]
     expected = np.zeros_like(rows)
     np.put_along_axis(expected, kept, np.take_along_axis(rows, kept, 1), 1)
     np.testing.assert_array_equal(decoded, expected.reshape(-1))
     assert wire.bits(payload) == 32 * (32 + 4)
-    whole, _ = once(c.top_k(2 / 16), x)
+    whole = jax.eval_shape(lambda x: once(c.top_k(2 / 16), x), x)[0]
     assert wire.bits(whole) == 32 * (32 + 8)
     contract = codec.contract(jax.ShapeDtypeStruct((256,), jnp.float32))
     assert contract.delta == 2 / 16
-    _, flat = once(codec, jnp.ones(256))
-    assert float(jnp.sum((1 - flat) ** 2)) == (1 - contract.delta) * 256
+    _, flat = once(codec, np.ones(256, np.float32))
+    assert np.square(1 - np.asarray(flat)).sum() == (1 - contract.delta) * 256

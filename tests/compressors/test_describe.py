@@ -42,7 +42,10 @@ def test_the_error_is_the_closed_form_s():
             compressors.on("bias", compressors.quantize(bits=4)),
         ),
         compressors.induced(compressors.top_k(0.1), compressors.rand_k(0.1)),
-        compressors.error_feedback(compressors.flatten(compressors.top_k(0.1))),
+        pytest.param(
+            compressors.error_feedback(compressors.flatten(compressors.top_k(0.1))),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_codecs_of_whole_trees_are_priced_as_a_whole(codec):
@@ -70,14 +73,14 @@ def test_codecs_of_some_leaves_are_priced_by_leaf_too():
 
 def test_coded_leaves_cost_what_they_are_long():
     inner = compressors.chain(compressors.top_k(0.1), compressors.qsgd(levels=3))
+    plain = 120 * (3 + 11) + 32  # a tenth of the kernel: codes, indices and a scale
     for codec in (
         compressors.entropy(inner, "golomb"),
         compressors.on("k", compressors.entropy(inner, "golomb")),
     ):
         found = compressors.describe(codec, LIKE)
         assert found.total.bits == sum(row.bits for row in found.leaves)
-        plain = compressors.describe(inner, LIKE)
-        assert found.leaves[1].bits < 0.8 * plain.leaves[1].bits
+        assert found.leaves[1].bits < 0.8 * plain
 
 
 def test_arguments():

@@ -18,6 +18,7 @@ C = 1 - 2 / math.pi
 
 
 DRIVE, EDEN_2 = compressors.drive(), compressors.eden(bits=2)
+LLOYD_MAX_2 = compressors.lloyd_max(bits=2)
 LEAST = compressors.rotated(compressors.lloyd_max(bits=1))
 
 
@@ -84,8 +85,7 @@ def test_eight_bits_are_as_fine():
 
 def test_one_bit_is_the_scaled_sign_and_zero_is_positive():
     x = np.array([0.0, -0.0, 3.0, -5.0], np.float32)
-    codec = compressors.lloyd_max(bits=1)
-    y = codec.decode(codec.encode(jax.random.key(0), jnp.asarray(x), ())[0])
+    y = sent(compressors.lloyd_max(bits=1), x, 0, 1)[0]
     np.testing.assert_allclose(y, [2.0, 2.0, 2.0, -2.0], rtol=1e-6)
 
 
@@ -110,11 +110,11 @@ def test_drive_s_least_error_under_a_uniform_rotation(size):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("codec", "size"), [(DRIVE, 1024), (EDEN_2, 40)])
+@pytest.mark.parametrize(("codec", "size"), [(DRIVE, 64), (EDEN_2, 40)])
 def test_what_holds_for_every_seed(codec, size):
     """<x, C(x)> = ||x||^2, hence ||C(x) - x||^2 = ||C(x)||^2 - ||x||^2; also where x is padded."""
     x = np.random.default_rng(size).lognormal(size=size).astype(np.float32)
-    y = sent(codec, jnp.asarray(x), 2, 2000)
+    y = sent(codec, x, 2, 200)
     power = np.sum(x.astype(np.float64) ** 2)
     np.testing.assert_allclose(y @ x.astype(np.float64), power, rtol=3e-6)
     np.testing.assert_allclose(error(y, x), np.sum(y**2, 1) / power - 1, atol=1e-5)
@@ -123,10 +123,10 @@ def test_what_holds_for_every_seed(codec, size):
 
 @pytest.mark.parametrize(
     "bits",
-    [1, 4, 0.1, 1.5, *(pytest.param(b, marks=pytest.mark.slow) for b in (2, 3, 5, 6, 0.5, 2.7))],
+    [1, 0.1, 1.5, *(pytest.param(b, marks=pytest.mark.slow) for b in (2, 3, 4, 5, 6, 0.5, 2.7))],
 )
 def test_eden_s_error(bits):
-    """D / (1 - D) of ||x||^2 within 2 %, whatever x: 200 messages of 2^13 coordinates.
+    """D / (1 - D) of ||x||^2 within 2 %, whatever x: 100 messages of 2^13 coordinates.
 
     D is linear between integers, and 1 for no bits: (pi/2) / b - 1 below one bit.
     """
@@ -142,15 +142,16 @@ def test_eden_s_error(bits):
         y = codec.decode(codec.encode(key, x, codec.init(x))[0])
         return jnp.sum((y - x) ** 2) / jnp.sum(x**2)
 
+    keys = jax.random.split(jax.random.key(1), 100)
     for draw in (rng.normal, rng.lognormal):
-        x = draw(size=(200, 2**13)).astype(np.float32)
-        mean = float(jnp.mean(errors(jax.random.split(jax.random.key(1), 200), x)))
+        x = draw(size=(100, 2**13)).astype(np.float32)
+        mean = np.asarray(errors(keys, x)).mean()
         assert mean == pytest.approx(distortion / (1 - distortion), rel=0.02)
 
 
 def test_one_round_is_biased_and_two_are_not():
     """The sparse e_0 + e_7 / 2: one round leaves sums of two signs, and 5/4 e_0 for every seed."""
-    x = jnp.zeros(1024).at[0].set(1.0).at[7].set(0.5)
+    x = np.float32([1, *[0] * 6, 0.5, *[0] * 1016])
     once = sent(compressors.rotated(_eden._unbiased(1), rounds=1), x, 3, 20)
     np.testing.assert_allclose(once, np.tile(1.25 * np.eye(1024)[0], (20, 1)), atol=2e-6)
     twice = sent(DRIVE, x, 3, 2000)
@@ -160,21 +161,21 @@ def test_one_round_is_biased_and_two_are_not():
 
 def test_one_round_of_three_coordinates_is_wrong_for_every_seed():
     codec = compressors.rotated(_eden._unbiased(1), rounds=1)
-    y = sent(codec, jnp.array([1.0, 3.0, 5.0]), 4, 20)
+    y = sent(codec, np.float32([1, 3, 5]), 4, 20)
     np.testing.assert_allclose(y, np.tile([0.0, 0.0, 7.0], (20, 1)), atol=2e-6)
 
 
 def test_the_bias_of_small_leaves_is_what_the_docstring_says():
     """About 3e-4 ||x||^2 at e_0 + e_15 / 2 for d' = 16, from 40,000 draws; nothing for one element."""
-    x = jnp.zeros(16).at[0].set(1.0).at[15].set(0.5)
+    x = np.float32([1, *[0] * 14, 0.5])
     assert 1e-4 < squared_bias(sent(DRIVE, x, 5, 40_000), x) < 6e-4
-    np.testing.assert_allclose(sent(DRIVE, jnp.array([-3.0]), 5, 20), -3.0, rtol=1e-6)
+    np.testing.assert_allclose(sent(DRIVE, np.float32([-3]), 5, 20), -3.0, rtol=1e-6)
 
 
 @functools.cache
 def of_one_vector(codec):
     x = np.random.default_rng(0).normal(size=1024).astype(np.float32)
-    return x, sent(codec, jnp.asarray(x), 1, 2000)
+    return x, sent(codec, x, 1, 2000)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50])
@@ -193,18 +194,17 @@ def test_the_mean_of_n_messages(n):
 
 @pytest.mark.parametrize("power", [-60, 60])
 def test_scales_with_the_message_where_squares_would_not(power):
-    x = jax.random.normal(jax.random.key(6), (40,))
-    large = sent(EDEN_2, x * 2.0**power, 7, 2000)
-    np.testing.assert_array_equal(large, sent(EDEN_2, x, 7, 2000) * 2.0**power)
+    x = np.random.default_rng(6).standard_normal(40, np.float32)
+    large = sent(EDEN_2, np.float32(x * 2.0**power), 7, 200)
+    np.testing.assert_array_equal(large, sent(EDEN_2, x, 7, 200) * 2.0**power)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 2.0**126])
 def test_what_cannot_be_sent_is_nan_throughout(bad):
-    x = jnp.ones(40).at[3].set(bad)
-    codec = compressors.lloyd_max(bits=2)
-    assert np.isnan(codec.decode(codec.encode(jax.random.key(0), x, ())[0])).all()
+    x = np.where(np.arange(40) == 3, bad, 1).astype(np.float32)
+    assert np.isnan(sent(LLOYD_MAX_2, x, 0, 1)).all()
     if not np.isfinite(bad):
-        assert np.isnan(sent(EDEN_2, x, 8, 2000)).all()
+        assert np.isnan(sent(EDEN_2, x, 8, 200)).all()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -212,11 +212,14 @@ def test_what_cannot_be_sent_is_nan_throughout(bad):
 # --------------------------------------------------------------------------------------------------
 
 
+BLOCKS = compressors.eden(bits=2, block=64)
+
+
 def test_every_block_keeps_its_own_scale():
     """<x, C(x)> = ||x||^2 in each block, of norms that differ a millionfold."""
     x = np.random.default_rng(0).normal(size=(3, 64)) * np.array([[1.0], [1e-3], [1e3]])
     x = x.astype(np.float32)
-    y = sent(compressors.eden(bits=2, block=64), jnp.asarray(x.reshape(-1)), 9, 20)
+    y = sent(BLOCKS, x.reshape(-1), 9, 20)
     y, x = y.reshape(20, 3, 64), x.astype(np.float64)
     np.testing.assert_allclose(np.sum(y * x, 2), np.tile(np.sum(x**2, 1), (20, 1)), rtol=3e-6)
     errors = np.sum((y - x) ** 2, 2) / np.sum(x**2, 1)
@@ -224,8 +227,7 @@ def test_every_block_keeps_its_own_scale():
 
 
 def test_a_broken_value_spoils_its_block_alone():
-    x = jnp.ones(192).at[70].set(jnp.nan)
-    y = sent(compressors.eden(bits=2, block=64), x, 9, 20)
+    y = sent(BLOCKS, np.where(np.arange(192) == 70, np.nan, 1).astype(np.float32), 9, 20)
     assert np.isnan(y[:, 64:128]).all()
     assert np.isfinite(y[:, :64]).all()
     assert np.isfinite(y[:, 128:]).all()
@@ -233,7 +235,7 @@ def test_a_broken_value_spoils_its_block_alone():
 
 def test_below_one_bit_the_mean_is_right():
     """A quarter of a bit, one x, 4000 times: no bias within 6 standard errors of its estimate."""
-    x = jax.random.normal(jax.random.key(0), (256,))
+    x = np.random.default_rng(0).standard_normal(256, np.float32)
     y = sent(compressors.eden(bits=0.25), x, 2, 4000)
     parts = y.reshape(20, 200, -1).mean(1) - np.asarray(x, np.float64)
     pairs = [a @ b / float(x @ x) for i, a in enumerate(parts) for b in parts[:i]]
@@ -245,7 +247,7 @@ def test_below_one_bit_the_mean_is_right():
 def test_least_squares_is_a_projection_between_integers_too(bits):
     x = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
     codec = compressors.lloyd_max(bits=bits)
-    y = np.asarray(codec.decode(codec.encode(jax.random.key(0), jnp.asarray(x), ())[0]), np.float64)
+    y = sent(codec, x, 0, 1)[0]
     assert np.sum(y * (x - y)) == pytest.approx(0, abs=1e-5)
     assert len(np.unique(y)) <= 2 ** math.ceil(bits) + 2 ** math.floor(bits)
     delta = codec.contract(jax.ShapeDtypeStruct((5, 8), jnp.float32)).delta
@@ -257,9 +259,9 @@ def test_the_bound_between_integers_holds_where_it_is_tight():
     for bits in (1.01, 1.5, 3.5):
         codec = compressors.lloyd_max(bits=bits)
         for at in (0, 39):
-            x = jnp.full(40, 1e-6).at[at].set(1.0)
-            y = codec.decode(codec.encode(jax.random.key(0), x, ())[0])
-            assert float(jnp.sum((x - y) ** 2)) <= 1 - codec.contract(x).delta
+            x = np.where(np.arange(40) == at, 1, 1e-6).astype(np.float32)
+            y = sent(codec, x, 0, 1)[0]
+            assert np.square(x - y).sum() <= 1 - codec.contract(x).delta
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 13, 1000])

@@ -17,11 +17,15 @@ DRAWS = {
     "lognormal": lambda rng, d: rng.lognormal(size=d),
     "one-hot": lambda rng, d: np.eye(1, d, 7)[0],
 }
+back = functools.partial(jax.jit, static_argnames="rounds")(unrotate)
 represented = functools.partial(jax.jit, static_argnums=(2, 3))(_kashin.coefficients)
 
 
 @pytest.mark.parametrize("kind", DRAWS)
-@pytest.mark.parametrize("size", [2048, 3481])  # d / D is 1/2, and the most that is not doubled
+@pytest.mark.parametrize(
+    "size",  # d / D is 1/2, and the most that is not doubled
+    [pytest.param(2048, marks=pytest.mark.slow), 3481],
+)
 def test_what_is_left_shrinks_and_the_frame_gives_back_x(kind, size):
     x = DRAWS[kind](np.random.default_rng(0), size).astype(np.float32)
     x /= np.linalg.norm(x)
@@ -30,30 +34,25 @@ def test_what_is_left_shrinks_and_the_frame_gives_back_x(kind, size):
     norms = [1.0]
     for iterations in (1, 2, 3):
         a, rest = represented(jax.random.clone(key), x, frame, iterations)
-        norms.append(float(jnp.linalg.norm(rest)))
+        norms.append(np.linalg.norm(rest))
         assert norms[-1] <= 0.45 * norms[-2]
-    np.testing.assert_allclose(unrotate(key, a, rounds=_kashin._ROUNDS)[:size], x, atol=3e-7)
-    spread = float(jnp.max(jnp.abs(a))) * math.sqrt(frame)
+    np.testing.assert_allclose(back(key, a, rounds=_kashin._ROUNDS)[:size], x, atol=3e-7)
+    spread = np.abs(a).max() * math.sqrt(frame)
     # Of a rotated vector it is about sqrt(2 ln 4096) = 4.08 in these units.
     assert spread < (2.8 if size == 2048 else 3.9)
 
 
 def test_errs_less_than_a_rotation_of_as_many_bits():
     """With one bit more for a frame of half the size, that is at 8192 and 4096 coordinates."""
-    x = jnp.asarray(np.random.default_rng(2).lognormal(size=4096).astype(np.float32))
+    x = np.random.default_rng(2).lognormal(size=4096).astype(np.float32)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def error(codec, keys):
-        def one(key):
-            return codec.decode(codec.encode(key, x, codec.init(x))[0])
+    def error(codec):
+        send = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, x, codec.init(x))[0])))
+        y = np.asarray(send(jax.random.split(jax.random.key(0), 8)))
+        return np.square(y - x).sum(1).mean() / np.square(x).sum()
 
-        return jnp.mean(jnp.sum((jax.vmap(one)(keys) - x[None]) ** 2, axis=1)) / jnp.sum(x**2)
-
-    keys = jax.random.split(jax.random.key(0), 20)
-    kashin = float(error(compressors.kashin(bits=4), keys))
-    rotated = float(
-        error(compressors.rotated(compressors.quantize(bits=4)), jax.random.clone(keys))
-    )
+    kashin = error(compressors.kashin(bits=4))
+    rotated = error(compressors.rotated(compressors.quantize(bits=4)))
     assert kashin < 0.6 * rotated
     # The dimension-free bound, with the constant of the representation: K^2 / (4 L^2).
     assert kashin < 2.8**2 / (4 * 7**2)

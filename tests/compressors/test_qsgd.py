@@ -101,7 +101,9 @@ def test_most_codes_of_a_long_leaf_are_zero():
 # ------------------------------------------------------------------------------------------- codes
 
 
-@pytest.mark.parametrize("levels", [1, 5, 7, 8, 32767])
+@pytest.mark.parametrize(
+    "levels", [1, 7, 32767, *(pytest.param(levels, marks=pytest.mark.slow) for levels in (5, 8))]
+)
 def test_codes_stay_on_the_grid_and_cost_the_least_width(levels):
     """One coordinate alone is the norm: its code is s, never s + 1, at any magnitude."""
     width = math.ceil(math.log2(2 * levels + 1))
@@ -118,10 +120,11 @@ def test_codes_stay_on_the_grid_and_cost_the_least_width(levels):
 
 
 def test_there_are_no_more_values_than_levels():
-    x = jax.random.normal(jax.random.key(5), (4096,)).at[0].set(200.0)
+    x = np.random.default_rng(5).standard_normal(4096, np.float32)
+    x[0] = 200
     _, scale, decoded = many(5)(jax.random.split(jax.random.key(6), 4), x)
     assert np.unique(np.asarray(decoded)).size <= 2 * 5 + 1
-    assert (np.abs(np.asarray(decoded) - np.asarray(x)) <= np.max(scale) * (1 + 1e-6)).all()
+    assert (np.abs(np.asarray(decoded) - x) <= np.max(scale) * (1 + 1e-6)).all()
 
 
 def test_squares_neither_overflow_nor_vanish():
@@ -133,7 +136,8 @@ def test_squares_neither_overflow_nor_vanish():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_norm_that_is_not_finite_spoils_the_leaf(bad):
-    x = jnp.ones(1000).at[7].set(bad).at[8].set(bad)
+    x = np.ones(1000, np.float32)
+    x[[7, 8]] = bad
     assert np.isnan(many(3)(jax.random.split(jax.random.key(0), 2), x)[2]).all()
 
 

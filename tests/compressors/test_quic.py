@@ -1,7 +1,6 @@
 """QUIC-FL: unbiased by its table, with the errors that its docstring states."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,17 +28,13 @@ def test_every_value_is_met_by_the_means_of_two_windows(bits):
 
 @pytest.mark.parametrize("bits", [1, 3])
 def test_the_error_of_a_lognormal_vector_is_that_of_a_gaussian(bits):
-    """A rotation makes it so; of 40 messages of 2^14 coordinates the mean, within 6 standard errors."""
-    x = jnp.exp(jax.random.normal(jax.random.key(0), (2**14,)))
+    """A rotation makes it so; of 40 messages of 2^12 coordinates the mean, within 6 standard errors."""
+    x = np.random.default_rng(0).lognormal(size=2**12).astype(np.float32)
     codec = compressors.quic_fl(bits=bits)
 
-    @jax.jit
-    @jax.vmap
-    def error(key):
-        y = codec.decode(codec.encode(key, x, codec.init(x))[0])
-        return jnp.sum((y - x) ** 2) / jnp.sum(x**2)
-
-    errors = np.asarray(error(jax.random.split(jax.random.key(1), 40)))
+    send = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, x, codec.init(x))[0])))
+    y = np.asarray(send(jax.random.split(jax.random.key(1), 40)))
+    errors = np.square(y - x).sum(1) / np.square(x).sum()
     slack = 6 * errors.std() / np.sqrt(40)
     assert slack < 0.1 * STATED[bits][0]
     assert abs(errors.mean() - STATED[bits][0]) < slack
@@ -49,11 +44,12 @@ def test_outliers_are_exact_and_billed():
     """A vector that is one large coordinate in rotated space cannot be: so without the rotation."""
     from fjx.compressors._quic import _bounded
 
-    x = jnp.ones(1000).at[17].set(100.0).at[400].set(-90.0)
+    x = np.ones(1000, np.float32)
+    x[[17, 400]] = 100, -90
     codec = _bounded(4)
-    payload, _ = codec.encode(jax.random.key(2), x, ())
+    payload, _ = jax.jit(codec.encode)(jax.random.key(2), x, ())
     assert int(payload.count) == 2
-    y = codec.decode(wire.from_bytes(wire.to_bytes(payload)))
-    assert float(y[17]) == 100
-    assert float(y[400]) == -90
+    y = np.asarray(jax.jit(codec.decode)(wire.from_bytes(wire.to_bytes(payload))))
+    assert y[17] == 100
+    assert y[400] == -90
     assert wire.bits(payload) == 4000 + 32 + 32 + 64 + 2 * 32 + 8 * -(-2 * 10 // 8)

@@ -1,5 +1,7 @@
 """Rotations are orthogonal, of whole leaves and of blocks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from fjx import _hadamard, compressors, wire
 def test_hadamard_is_sylvester_s_matrix():
     matrix = np.ones((1, 1))
     for size in (1, 2, 4, 8, 16, 32):
-        got = jax.jit(jax.vmap(_hadamard.hadamard))(jnp.eye(size))
+        got = jax.jit(jax.vmap(_hadamard.hadamard))(np.eye(size, dtype=np.float32))
         np.testing.assert_array_equal(got, matrix)
         matrix = np.kron([[1, 1], [1, -1]], matrix)
 
@@ -33,7 +35,8 @@ def test_hadamard_keeps_norms_and_its_transpose_inverts_it(size):
 def test_a_long_transform_is_sylvester_s_with_rows_in_another_order():
     """The rows 3, 40 and 2^16 of it, against the parities of the bits of i & j."""
     size, at = 2**17, np.array([3, 40, 2**16])
-    x = jnp.zeros((3, size)).at[np.arange(3), at].set(1.0)
+    x = np.zeros((3, size), np.float32)
+    x[np.arange(3), at] = 1
     parity = at[:, None] & np.arange(size).reshape(32, 4096).T.reshape(1, -1)
     for shift in (16, 8, 4, 2, 1):
         parity = parity ^ parity >> shift
@@ -43,7 +46,7 @@ def test_a_long_transform_is_sylvester_s_with_rows_in_another_order():
 
 def test_tiles_that_overlap_are_a_loop_over_rows(monkeypatch):
     """Seven rows in tiles of three: the last tile does two rows again."""
-    x = jax.random.normal(jax.random.key(0), (7 * 64,))
+    x = np.random.default_rng(0).standard_normal(7 * 64, np.float32)
     whole = jax.jit(lambda x: _hadamard.hadamard(x, 64))(x)
     monkeypatch.setattr(_hadamard, "_TILE", 3 * 64)
     tiled = jax.jit(lambda x: _hadamard.hadamard(x, 64))(x)
@@ -53,24 +56,36 @@ def test_tiles_that_overlap_are_a_loop_over_rows(monkeypatch):
 
 @pytest.mark.parametrize("block", [None, 32])
 def test_unrotate_undoes_rotate(block):
-    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (256,))
-    y = _hadamard.rotate(jax.random.clone(key), x, rounds=3, block=block)
-    assert float(jnp.max(jnp.abs(y - x))) > 0.1
-    np.testing.assert_allclose(_hadamard.unrotate(key, y, rounds=3, block=block), x, atol=2e-6)
+    x = np.random.default_rng(1).standard_normal(256, np.float32)
+
+    @jax.jit
+    def there_and_back(key, x):
+        y = _hadamard.rotate(jax.random.clone(key), x, rounds=3, block=block)
+        return y, _hadamard.unrotate(key, y, rounds=3, block=block)
+
+    y, again = there_and_back(jax.random.key(0), x)
+    assert np.abs(np.asarray(y) - x).max() > 0.1
+    np.testing.assert_allclose(again, x, atol=2e-6)
 
 
 def test_blocks_have_signs_of_their_own():
     """Equal blocks come out as unequal ones, and each keeps its norm."""
-    x = jnp.tile(jax.random.normal(jax.random.key(1), (32,)), 8)
-    y = np.asarray(_hadamard.rotate(jax.random.key(0), x, rounds=2, block=32)).reshape(8, 32)
+    x = np.tile(np.random.default_rng(1).standard_normal(32, np.float32), 8)
+    rotate = jax.jit(functools.partial(_hadamard.rotate, rounds=2, block=32))
+    y = np.asarray(rotate(jax.random.key(0), x)).reshape(8, 32)
     assert len(np.unique(np.round(np.abs(y), 4), axis=0)) == 8
     np.testing.assert_allclose(np.linalg.norm(y, axis=1), np.linalg.norm(x[:32]), rtol=1e-6)
 
 
 def test_signs_are_fair():
     """Of 2^16 signs of each of three diagonals, half, within 6 standard errors; no two alike."""
-    words = _hadamard._signs(jax.random.key(5), 2**16, 3)
-    signs = np.stack([np.asarray(_hadamard._flip(jnp.ones(2**16), row)) for row in words]) < 0
+
+    @jax.jit
+    def flipped(key):
+        words = _hadamard._signs(key, 2**16, 3)
+        return [_hadamard._flip(jnp.ones(2**16), row) for row in words]
+
+    signs = np.stack(flipped(jax.random.key(5))) < 0
     assert np.abs(signs.mean(1) - 0.5).max() < 6 * 0.5 / 2**8
     agree = [np.mean(signs[i] == signs[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert np.abs(np.array(agree) - 0.5).max() < 6 * 0.5 / 2**8

@@ -64,19 +64,19 @@ def test_top_k_is_a_stable_sort(values):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.float8_e5m2])
 def test_top_k_of_narrow_and_shaped_leaves(dtype):
     """In narrow dtypes ties are many."""
-    x = np.asarray(jax.random.normal(jax.random.key(0), (16, 16)).astype(dtype))
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(dtype)
     check_top_k(x, 26, 0.1)
 
 
 def test_top_k_of_negative_vectors_keeps_the_most_negative():
     # A threshold min(tau, max(x)) in place of |x| would send all of this.
-    payload, decoded = top_k(0.25)(-jnp.arange(1.0, 9.0))
+    payload, decoded = top_k(0.25)(-np.arange(1, 9, dtype=np.float32))
     assert payload.indices.tolist() == [6, 7]
     assert decoded.tolist() == [0, 0, 0, 0, 0, 0, -7, -8]
 
 
 def test_top_k_of_a_mostly_zero_vector_sends_zeros_as_zeros():
-    x = jnp.zeros(8).at[5].set(3.0)
+    x = np.float32([0, 0, 0, 0, 0, 3, 0, 0])
     payload, decoded = top_k(0.5)(x)
     assert payload.indices.tolist() == [0, 1, 2, 5]
     np.testing.assert_array_equal(decoded, x)
@@ -93,12 +93,19 @@ def test_the_bound_of_top_k_is_tight_for_equal_magnitudes(d, ratio):
 
 @pytest.mark.parametrize(
     ("ratio", "energy"),
-    [(0.01, 0.0845), (0.05, 0.2791), (0.1, 0.4393), (0.25, 0.7236), (0.5, 0.9287)],
+    [
+        (0.01, 0.0845),
+        (0.5, 0.9287),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in [(0.05, 0.2791), (0.1, 0.4393), (0.25, 0.7236)]
+        ),
+    ],
 )
 def test_gaussian_energy_that_top_k_keeps(ratio, energy):
     """Of 2^18 normals: E[z^2; |z| > t] with P(|z| > t) = ratio, within 6 standard errors."""
     d = 2**18
-    x = np.asarray(jax.random.normal(jax.random.key(1), (d,)), np.float64)
+    x = np.random.default_rng(1).standard_normal(d)
     kept = np.asarray(top_k(ratio)(np.float32(x))[1], np.float64)
     share = np.square(kept).sum() / np.square(x).sum()
     # The variance of a share is below E[z^4] / d = 3 / d.
@@ -158,13 +165,15 @@ def test_k_of_long_vectors_is_not_one_too_many(d):
 def rand_k_draws(d, ratio):
     """DRAWS decodings of one Gaussian vector."""
     codec = compressors.rand_k(ratio)
-    x = jax.random.normal(jax.random.key(2), (d,))
+    x = np.random.default_rng(2).standard_normal(d, np.float32)
     decode = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, x, ())[0])))
     keys = jax.random.split(jax.random.key(3), DRAWS)
-    return np.asarray(x, np.float64), np.asarray(decode(keys), np.float64)
+    return np.float64(x), np.asarray(decode(keys), np.float64)
 
 
-CASES = pytest.mark.parametrize(("d", "k"), [(12, 3), (13, 1), (10, 9), (64, 16)])
+CASES = pytest.mark.parametrize(
+    ("d", "k"), [(12, 3), (13, 1), (10, 9), pytest.param(64, 16, marks=pytest.mark.slow)]
+)
 
 
 @CASES
@@ -209,11 +218,10 @@ def test_rand_k_has_exactly_the_variance_of_the_docstring(d, k):
 def test_d_over_k_is_not_rounded_before_it_scales(dtype):
     """10/3 is 3.328125 in bfloat16, a bias of -0.16 % of every coordinate alike."""
     codec = compressors.rand_k(0.3)
-    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, 10), dtype)
-    payload, _ = codec.encode(jax.random.key(0), x, ())
-    decoded = codec.decode(payload)
+    x = np.random.default_rng(0).uniform(1, 2, 10).astype(dtype)
+    decoded = jax.jit(lambda key: codec.decode(codec.encode(key, x, ())[0]))(jax.random.key(0))
     assert decoded.dtype == dtype
-    sent = np.asarray(decoded != 0)
+    sent = np.asarray(decoded) != 0
     expected = (np.asarray(x, np.float32) * np.float32(10 / 3)).astype(dtype)
     np.testing.assert_array_equal(np.asarray(decoded)[sent], expected[sent])
 
@@ -221,11 +229,10 @@ def test_d_over_k_is_not_rounded_before_it_scales(dtype):
 def test_clients_and_leaves_choose_apart():
     codec = compressors.rand_k(0.1)
     keys = jax.random.split(jax.random.key(4), 8)
-    message = {"a": jnp.ones(1000), "b": jnp.ones(1000)}
-    payload = jax.vmap(lambda key: codec.encode(key, message, ())[0])(keys)
-    masks = np.asarray(jax.vmap(codec.decode)(payload)["a"]) != 0
-    other = np.asarray(jax.vmap(codec.decode)(payload)["b"]) != 0
-    both = np.concatenate([masks, other]).astype(int)
+    message = {"a": np.ones(1000, np.float32), "b": np.ones(1000, np.float32)}
+    send = jax.jit(jax.vmap(lambda key: codec.decode(codec.encode(key, message, ())[0])))
+    decoded = send(keys)
+    both = np.concatenate([decoded["a"], decoded["b"]]).astype(bool).astype(int)
     shared = (both @ both.T)[~np.eye(16, dtype=bool)]
     # Two masks of 100 of 1000 share 10 on average, with a variance below 10.
     assert shared.max() < 10 + SIGMAS * np.sqrt(10)
@@ -234,8 +241,8 @@ def test_clients_and_leaves_choose_apart():
 def test_another_process_decodes_from_the_bytes_alone():
     """The positions follow from the seed on the wire: no key, no state and no message is shared."""
     codec = compressors.rand_k(0.25)
-    x = jax.random.normal(jax.random.key(5), (5, 8))
-    payload, _ = codec.encode(jax.random.key(6), x, ())
+    x = np.random.default_rng(5).standard_normal((5, 8), np.float32)
+    payload, _ = jax.jit(codec.encode)(jax.random.key(6), x, ())
     data = wire.to_bytes(payload)
     script = f"""
 import numpy as np
@@ -261,11 +268,11 @@ def test_the_seed_on_the_wire_is_the_leaf_s_and_says_nothing_of_other_leaves():
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_the_prng_of_the_seed_travels_with_it(impl):
     codec = compressors.rand_k(0.5)
-    x = jnp.arange(1.0, 9.0)
-    payload, _ = codec.encode(jax.random.key(8, impl=impl), x, ())
-    received = codec.decode(wire.from_bytes(wire.to_bytes(payload)))
-    np.testing.assert_array_equal(received, codec.decode(payload))
-    assert int((received != 0).sum()) == 4
+    x, decode = np.arange(1, 9, dtype=np.float32), jax.jit(codec.decode)
+    payload, _ = jax.jit(codec.encode)(jax.random.key(8, impl=impl), x, ())
+    received = np.asarray(decode(wire.from_bytes(wire.to_bytes(payload))))
+    np.testing.assert_array_equal(received, decode(payload))
+    assert np.count_nonzero(received) == 4
 
 
 # --------------------------------------------------------------------------------------- arguments

@@ -123,16 +123,16 @@ def test_all_coordinates_are_plain_training():
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("subspace", "bits"),
-    [
-        (clients.random_mask(0.3), 32 * (11 + 1) + 64),
-        (clients.random_low_rank(2), 32 * (2 * 3 + 3) + 64),
-        (clients.fixed_mask(MASK), 32 * (7 + 3)),
-    ],
-    ids=["mask", "low rank", "fixed"],
-)
-def test_the_bytes_are_all_that_the_server_needs_and_are_billed(subspace, bits):
+SUBSPACES = {
+    "mask": (clients.random_mask(0.3), 32 * (11 + 1) + 64),
+    "low rank": (clients.random_low_rank(2), 32 * (2 * 3 + 3) + 64),
+    "fixed": (clients.fixed_mask(MASK), 32 * (7 + 3)),
+}
+
+
+@pytest.mark.parametrize("name", SUBSPACES)
+def test_the_bytes_are_all_that_the_server_needs(name):
+    subspace, bits = SUBSPACES[name]
     client = clients.structured(loss_fn, local(2), subspace=subspace)
     aggregator = aggregators.structured_mean()
     message, _ = message_of(client)
@@ -141,7 +141,18 @@ def test_the_bytes_are_all_that_the_server_needs_and_are_billed(subspace, bits):
     rebuilt = jax.jit(subspace.expand)(sent["choice"], sent["coordinates"], PARAMS)
     for x, y in zip(jax.tree.leaves(rebuilt), jax.tree.leaves(message["update"]), strict=True):
         np.testing.assert_array_equal(x, y)
-    algorithm = fjx.compose(client=client, aggregator=aggregator)
+    assert fjx.compose(client=client, aggregator=aggregator).traffic(PARAMS).uplink == bits
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x == "fixed" else x for x in SUBSPACES]
+)
+def test_they_are_billed_in_a_run_that_trains(name):
+    subspace, bits = SUBSPACES[name]
+    algorithm = fjx.compose(
+        client=clients.structured(loss_fn, local(2), subspace=subspace),
+        aggregator=aggregators.structured_mean(),
+    )
     result = fjx.simulate(
         jax.random.key(0), algorithm, PARAMS, dataset(), sampler=samplers.full(), rounds=2
     )

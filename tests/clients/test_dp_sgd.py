@@ -23,7 +23,6 @@ from fjx import (
 from fjx.clients._dp_sgd import poisson_sample
 from fjx.privacy import auditing
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 HUGE = 1e6
 
 
@@ -54,7 +53,7 @@ def train(loss_fn, model, examples, key, lr=0.1, **how):
     return client.update(key, model, (), examples)
 
 
-@functools.partial(jit, static_argnames=("loss_fn", "capacity", "rate"))
+@functools.partial(jax.jit, static_argnames=("loss_fn", "capacity", "rate"))
 def summed(arrays, size, key, *, loss_fn=None, z=0.0, clip_norm=1.0, capacity=10, rate=1.0):
     """Minus the sum of clipped gradients of one step, at zero, and the metrics."""
     model = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), arrays)
@@ -77,9 +76,9 @@ def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
         train, squared, clip_norm=HUGE, noise_multiplier=0.0, rate=1.0, steps=4, batch_size=7,
         capacity=11,
     )  # fmt: skip
-    message, _, metrics = jit(run)(model, window(arrays), getkey())
+    message, _, metrics = jax.jit(run)(model, window(arrays), getkey())
     plain = clients.local_sgd(squared, optax.sgd(0.1), epochs=4, batch_size=7)
-    expected, _, reported = jit(plain.update)(getkey(), model, (), window(arrays))
+    expected, _, reported = jax.jit(plain.update)(getkey(), model, (), window(arrays))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), message, expected)
     for name in ("loss", "absolute"):
         assert float(metrics[f"unnoised_{name}"]) == pytest.approx(float(reported[name]), rel=1e-5)
@@ -100,7 +99,7 @@ def test_each_example_is_clipped_alone(getkey):
             noise_multiplier=z, rate=rate, steps=steps, batch_size=batch_size, capacity=9,
         )  # fmt: skip
 
-    message, _, metrics = jit(run)(key, clip, 0.0, steps, batch)
+    message, _, metrics = jax.jit(run)(key, clip, 0.0, steps, batch)
     w, b = np.float64(model["w"]), 0.0
     x, y = (np.float64(arrays[name])[2:11] for name in "xy")
     clipped = seen = 0
@@ -131,7 +130,7 @@ def test_integers_stay_and_low_precision_is_kept(getkey):
         train, loss_fn, clip_norm=1.0, noise_multiplier=1.0, rate=0.5, steps=2, batch_size=2,
         capacity=5,
     )  # fmt: skip
-    message, _, _ = jit(run)(model, window(arrays), getkey())
+    message, _, _ = jax.jit(run)(model, window(arrays), getkey())
     assert jax.tree.map(lambda x: x.dtype, message) == jax.tree.map(lambda x: x.dtype, model)
     assert not np.any(message["table"])
     assert all(np.any(np.asarray(message[name]) != 0) for name in "wb")
@@ -158,13 +157,14 @@ def test_no_example_moves_the_sum_by_more_than_the_bound():
     opposite = jax.tree.map(lambda x: x.at[:, -1].multiply(-1), arrays)
     sizes = jnp.asarray(rng.integers(1, n + 1, trials), jnp.int32)
 
+    @jax.jit
     @jax.vmap
     def total(arrays, size):
         x = summed(arrays, size, jax.random.key(0), clip_norm=clip, capacity=6)[0]
         return jnp.concatenate([x["w"].ravel(), x["b"][None]])
 
     # Of a window's examples the last is in question; it is put there.
-    last = jax.vmap(lambda x, size: jnp.roll(x, size, axis=0))
+    last = jax.jit(jax.vmap(lambda x, size: jnp.roll(x, size, axis=0)))
     here, there = (jax.tree.map(lambda x: last(x, sizes), tree) for tree in (arrays, opposite))
     with_it, without, replaced = (
         np.asarray(total(*at), np.float64)
@@ -200,7 +200,7 @@ def test_what_cannot_be_used_is_counted(getkey):
 # --------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jit, static_argnames=("rate", "capacity"))
+@functools.partial(jax.jit, static_argnames=("rate", "capacity"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None))
 def sample(key, size, rate, capacity):
     return poisson_sample(key, size, rate, capacity)
@@ -241,7 +241,7 @@ NOISE = {"clip_norm": 0.5, "noise_multiplier": 3.0, "rate": 0.5, "batch_size": 4
 """Of deviation 0.375 in the gradient."""
 
 
-@jit
+@jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None))
 def noisy(key, steps, size):
     arrays = {"a": jnp.zeros((4, 500)), "b": jnp.zeros((4, 3, 500))}
@@ -354,7 +354,7 @@ def test_both_levels_in_one_run():
     start = algorithm.init(jnp.zeros(3))
     rows = simulation.make_table(algorithm.init_client(start.params), 3)
     cohort = dataset.cohort(jnp.arange(3))
-    state, _, metrics = jit(algorithm.round)(jax.random.key(0), start, rows, cohort)
+    state, _, metrics = jax.jit(algorithm.round)(jax.random.key(0), start, rows, cohort)
     assert np.abs(state.params).min() > 0
     assert {"unnoised_loss", "unnoised_clipped_examples", "unnoised_clipped", "noise_std"} <= set(
         metrics
@@ -378,7 +378,7 @@ def test_an_audit_of_one_example_stays_below_its_claim(getkey):
         mechanism, rate=0.5, steps=2, participations=1, capacity=3, num_examples=3, delta=delta
     )
 
-    @jit
+    @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, None, None))
     def score(key, size, z):
         message, _, _ = train(

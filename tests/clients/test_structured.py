@@ -1,5 +1,7 @@
 """Structured updates against SGD on masked gradients and against the algebra of one step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ def loss_fn(p, batch, key):
     return jnp.mean((jnp.tanh(batch["x"] @ p["w"]) + p["b"][None] - batch["y"]) ** 2)
 
 
+@functools.cache
 def dataset(clients_=3, size=4):
     rng = np.random.default_rng(0)
     return data.from_clients(
@@ -40,12 +43,13 @@ def local(steps, rate=0.1):
 def message_of(client, key=0):
     cohort = dataset().cohort(jnp.array([1]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
-    return client.update(jax.random.key(key), PARAMS, (), examples)[0], examples
+    return jax.jit(client.update)(jax.random.key(key), PARAMS, (), examples)[0], examples
 
 
+@jax.jit
 def gradient(params, examples):
     batch = jax.tree.map(lambda x: x[4:8], examples.arrays)
-    return jax.grad(loss_fn, allow_int=True)(params, batch, None)
+    return jax.grad(loss_fn)({k: params[k] for k in "wb"}, batch, None)
 
 
 MASK = {"w": np.arange(36).reshape(12, 3) % 5 == 1, "b": np.ones(3, bool), "steps": np.bool_(False)}
@@ -57,16 +61,20 @@ def test_a_mask_is_sgd_on_masked_gradients(subspace):
     client = clients.structured(loss_fn, local(5), subspace=subspace)
     message, examples = message_of(client)
     ones = jax.tree.map(jnp.ones_like, message["coordinates"])
-    mask = subspace.expand(message["choice"], ones, PARAMS)
+    mask = jax.jit(subspace.expand)(message["choice"], ones, PARAMS)
     params = PARAMS
     for _ in range(5):
         g = gradient(params, examples)
         params = {
             **params,
-            **{k: params[k] - 0.1 * np.asarray(mask[k], np.float32) * g[k] for k in "wb"},
+            **{
+                k: np.asarray(params[k]) - 0.1 * np.asarray(mask[k], np.float32) * np.asarray(g[k])
+                for k in "wb"
+            },
         }
     for k in "wb":
-        np.testing.assert_allclose(message["update"][k], params[k] - PARAMS[k], atol=1e-6)
+        moved = params[k] - np.asarray(PARAMS[k])
+        np.testing.assert_allclose(message["update"][k], moved, atol=1e-6)
         assert not np.asarray(message["update"][k])[np.asarray(mask[k]) == 0].any()
     assert int(message["update"]["steps"]) == 0
     assert int(sum(x.size for x in message["coordinates"])) == sum(
@@ -78,15 +86,15 @@ def test_one_step_of_low_rank_is_a_a_transposed_times_the_gradient():
     subspace = clients.random_low_rank(2)
     client = clients.structured(loss_fn, local(1), subspace=subspace)
     message, examples = message_of(client)
-    # The columns of A are the updates of unit coordinates: the rows of z in turn.
-    _, z = subspace.coordinates(PARAMS)[1], jnp.zeros((2, 3))
 
+    # The columns of A are the updates of unit coordinates: the rows of z in turn.
+    @jax.jit
     def column(r):
-        unit = (jnp.zeros(3), z.at[r, 0].set(1.0))
-        return np.asarray(subspace.expand(message["choice"], unit, PARAMS)["w"][:, 0])
+        unit = (jnp.zeros(3), jnp.zeros((2, 3)).at[r, 0].set(1.0))
+        return subspace.expand(message["choice"], unit, PARAMS)["w"][:, 0]
 
     a = np.stack([column(0), column(1)], axis=1)
-    g = gradient(PARAMS, examples)
+    g = jax.tree.map(np.asarray, gradient(PARAMS, examples))
     np.testing.assert_allclose(message["update"]["w"], -0.1 * a @ (a.T @ g["w"]), atol=1e-6)
     np.testing.assert_allclose(message["update"]["b"], -0.1 * g["b"], atol=1e-6)
     assert np.linalg.matrix_rank(np.asarray(message["update"]["w"])) == 2
@@ -110,30 +118,41 @@ def test_all_coordinates_are_plain_training():
     client = clients.structured(loss_fn, local(3), subspace=clients.fixed_mask(whole))
     message, examples = message_of(client)
     key = jax.random.fold_in(jax.random.key(0), 1)
-    expected = local(3)(loss_fn).update(key, PARAMS, (), examples)[0]
+    expected = jax.jit(local(3)(loss_fn).update)(key, PARAMS, (), examples)[0]
     for x, y in zip(jax.tree.leaves(message["update"]), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("subspace", "bits"),
-    [
-        (clients.random_mask(0.3), 32 * (11 + 1) + 64),
-        (clients.random_low_rank(2), 32 * (2 * 3 + 3) + 64),
-        (clients.fixed_mask(MASK), 32 * (7 + 3)),
-    ],
-    ids=["mask", "low rank", "fixed"],
-)
-def test_the_bytes_are_all_that_the_server_needs_and_are_billed(subspace, bits):
+SUBSPACES = {
+    "mask": (clients.random_mask(0.3), 32 * (11 + 1) + 64),
+    "low rank": (clients.random_low_rank(2), 32 * (2 * 3 + 3) + 64),
+    "fixed": (clients.fixed_mask(MASK), 32 * (7 + 3)),
+}
+
+
+@pytest.mark.parametrize("name", SUBSPACES)
+def test_the_bytes_are_all_that_the_server_needs(name):
+    subspace, bits = SUBSPACES[name]
     client = clients.structured(loss_fn, local(2), subspace=subspace)
     aggregator = aggregators.structured_mean()
     message, _ = message_of(client)
     public = fjx.Public(aggregator.init(message), jax.random.key(0), jnp.int32(0), jnp.int32(1))
     sent = wire.from_bytes(wire.to_bytes(aggregator.encode(None, message, public)))
-    rebuilt = subspace.expand(sent["choice"], sent["coordinates"], PARAMS)
+    rebuilt = jax.jit(subspace.expand)(sent["choice"], sent["coordinates"], PARAMS)
     for x, y in zip(jax.tree.leaves(rebuilt), jax.tree.leaves(message["update"]), strict=True):
         np.testing.assert_array_equal(x, y)
-    algorithm = fjx.compose(client=client, aggregator=aggregator)
+    assert fjx.compose(client=client, aggregator=aggregator).traffic(PARAMS).uplink == bits
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x == "fixed" else x for x in SUBSPACES]
+)
+def test_they_are_billed_in_a_run_that_trains(name):
+    subspace, bits = SUBSPACES[name]
+    algorithm = fjx.compose(
+        client=clients.structured(loss_fn, local(2), subspace=subspace),
+        aggregator=aggregators.structured_mean(),
+    )
     result = fjx.simulate(
         jax.random.key(0), algorithm, PARAMS, dataset(), sampler=samplers.full(), rounds=2
     )
@@ -144,9 +163,9 @@ def test_the_bytes_are_all_that_the_server_needs_and_are_billed(subspace, bits):
 
 def test_clients_and_rounds_have_subspaces_of_their_own():
     subspace = clients.random_mask(0.3)
-    choices = [subspace.choose(jax.random.key(i)) for i in range(3)]
     ones = jax.tree.map(lambda z: jnp.ones(z.shape), subspace.coordinates(PARAMS))
-    masks = [np.asarray(subspace.expand(c, ones, PARAMS)["w"]) for c in choices]
+    mask = jax.jit(lambda key: subspace.expand(subspace.choose(key), ones, PARAMS)["w"])
+    masks = [np.asarray(mask(jax.random.key(i))) for i in range(3)]
     assert not np.array_equal(masks[0], masks[1])
     assert not np.array_equal(masks[1], masks[2])
 

@@ -1,5 +1,7 @@
 """Sub-models against models that really have fewer units, and means over holders against NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,7 @@ def local(loss):
     return clients.local_sgd(loss, optax.sgd(0.1, momentum=0.9), epochs=2, batch_size=3)
 
 
+@functools.cache
 def federated():
     rng = np.random.default_rng(0)
     return data.from_clients(
@@ -56,7 +59,7 @@ def round_of(algorithm, start, key=1):
     return jax.jit(algorithm.round)(jax.random.key(key), algorithm.init(start), rows, cohort)
 
 
-@pytest.mark.parametrize("width", [0.5, 1 / 3])
+@pytest.mark.parametrize("width", [1 / 3, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
     """The same client on the sliced model: equal updates of the slice, none outside of it."""
     held = round(width * HIDDEN)
@@ -108,10 +111,15 @@ def test_the_mean_is_over_holders_and_nobody_s_coordinates_stay():
     weights = np.float32([1, 2, 0, 3, 0.5])
     a = aggregators.holders_mean()
     public = fjx.Public((), jax.random.key(0), None, jnp.int32(5))
-    share = jax.vmap(
-        lambda x, h, w: a.contribute(None, {"update": x, "held": h, "choice": ()}, w, public)
-    )(jnp.asarray(update), jnp.asarray(held), jnp.asarray(weights))
-    got, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)
+
+    @jax.jit
+    def mean(*all_of):
+        share = jax.vmap(
+            lambda x, h, w: a.contribute(None, {"update": x, "held": h, "choice": ()}, w, public)
+        )(*all_of)
+        return a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0]
+
+    got = mean(update, held, weights)
     weight = (weights[:, None] * held).sum(0)
     expected = (weights[:, None] * update).sum(0) / np.where(weight > 0, weight, 1)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -150,7 +158,7 @@ def test_a_payload_and_the_choice_are_all_that_the_server_needs():
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
     cohort = federated().cohort(jnp.array([0]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
-    message, _, _ = client.update(jax.random.key(5), params(), (), examples)
+    message, _, _ = jax.jit(client.update)(jax.random.key(5), params(), (), examples)
     public = fjx.Public((), jax.random.key(0), jnp.int32(0), jnp.int32(1))
     sent = wire.to_bytes(aggregators.holders_mean().encode(None, message, public))
     got = wire.from_bytes(sent)

@@ -180,7 +180,8 @@ def test_dropped_and_empty_clients_weigh_nothing():
 def test_windows_gather_the_right_rows_under_vmap():
     examples = DATASET.examples(jnp.array([2, 0, 9]))
     axes = examples._replace(arrays=None, offset=0, size=0)
-    batch, mask = jax.vmap(lambda e: e.batch(0, 4), in_axes=(axes,))(examples)
+    batch, mask = jax.jit(jax.vmap(lambda e: e.batch(0, 4), in_axes=(axes,)))(examples)
+    batch = jax.tree.map(np.asarray, batch)
     assert mask.sum(1).tolist() == [3, 2, 0]
     assert batch["x"][0, :, 0].tolist() == [2.0, 3.0, 4.0, 2.0]
     assert batch["x"][1, :, 0].tolist() == [0.0, 1.0, 0.0, 0.0]
@@ -207,7 +208,7 @@ def test_the_cohort_takes_its_own_rows_in_one_program(place):
 
 
 def test_cohorts_of_many_rounds_under_vmap():
-    many = jax.vmap(DATASET.cohort)(jnp.array([[0, 0], [3, 9], [2, 1]], jnp.int32))
+    many = jax.jit(jax.vmap(DATASET.cohort))(jnp.array([[0, 0], [3, 9], [2, 1]], jnp.int32))
     assert many.ids.tolist() == [[0, 4], [3, 4], [2, 1]]
     assert many.rejected.tolist() == [1, 1, 0]
     assert many.weights.tolist() == [[2, 0], [1, 0], [3, 0]]

@@ -22,7 +22,7 @@ def arrays(problem):
 @pytest.mark.parametrize("problem", [Q, LOGISTIC], ids=["quadratic", "logistic"])
 def test_the_optimum_is_stationary_in_the_library_s_own_loss(problem):
     x = jnp.asarray(problem.optimum, jnp.float32)
-    value, gradient = jax.value_and_grad(problem.loss)(x, problem.dataset.arrays, None)
+    value, gradient = jax.jit(jax.value_and_grad(problem.loss))(x, problem.dataset.arrays, None)
     assert np.linalg.norm(gradient) < 1e-5 * problem.L * (1 + np.linalg.norm(problem.optimum))
     np.testing.assert_allclose(value, problem.minimum, rtol=1e-5, atol=1e-6)
 
@@ -155,12 +155,11 @@ def test_local_sgd_rests_at_the_fixed_point():
 
 def test_losses_are_means_over_examples():
     x = jnp.asarray(np.random.default_rng(0).standard_normal(6), jnp.float32)
-    batch = LOGISTIC.dataset.client(0)
+    batch, loss = LOGISTIC.dataset.client(0), jax.jit(LOGISTIC.loss)
     each = [
-        float(LOGISTIC.loss(x, jax.tree.map(lambda v, i=i: v[i : i + 1], batch), None))
-        for i in range(20)
+        float(loss(x, jax.tree.map(lambda v, i=i: v[i : i + 1], batch), None)) for i in range(20)
     ]
-    np.testing.assert_allclose(LOGISTIC.loss(x, batch, None), np.mean(each), rtol=1e-5)
+    np.testing.assert_allclose(loss(x, batch, None), np.mean(each), rtol=1e-5)
 
 
 def test_without_heterogeneity_linear_terms_vanish():

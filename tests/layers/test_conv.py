@@ -13,7 +13,7 @@ from fjx import layers
 
 
 def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32)
 
 
 def close(found, expected, tolerance=1e-5):
@@ -68,55 +68,73 @@ def case(name):
     return normal(0, *lhs), normal(1, *rhs), ours, theirs
 
 
-@pytest.mark.parametrize("name", CASES)
+# Each of these is of two kinds that other rows are of.
+TWICE = {"same", "channels first", "minimal 5x5"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x in TWICE else x for x in CASES]
+)
 def test_convolutions_and_their_gradients_are_xla_s(name):
     x, w, ours, theirs = case(name)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def all_of(convolve, x, w):
-        y, pull = jax.vjp(convolve, x, w)
-        return y, pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+    @jax.jit
+    def both(x, w):
+        def all_of(convolve):
+            y, pull = jax.vjp(convolve, x, w)
+            return y, pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+        return all_of(ours), all_of(theirs)
 
     # Transforms of the minimal algorithm have entries up to 5 an axis, by which rounding grows.
     tolerance = 3e-5 if name.startswith("minimal") else 1e-5
-    close(all_of(ours, x, w), all_of(theirs, x, w), tolerance)
+    close(*both(x, w), tolerance)
 
 
 @pytest.mark.parametrize("name", ["strides", "minimal 3x3", "depthwise"])
 def test_either_operand_may_be_mapped_over(name):
     x, w, ours, theirs = case(name)
-    xs, ws = jnp.stack([x, 2 * x]), jnp.stack([w, w**2])
-    for axes in ((0, None), (None, 0), (0, 0)):
-        arguments = (x if axes[0] is None else xs, w if axes[1] is None else ws)
-        found = jax.jit(jax.vmap(ours, axes))(*arguments)
-        close(found, jax.jit(jax.vmap(theirs, axes))(*arguments))
+
+    @jax.jit
+    def both(x, w):
+        xs, ws = jnp.stack([x, 2 * x]), jnp.stack([w, w**2])
+        operands = {(0, None): (xs, w), (None, 0): (x, ws), (0, 0): (xs, ws)}
+        return [
+            [jax.vmap(convolve, axes)(*of) for axes, of in operands.items()]
+            for convolve in (ours, theirs)
+        ]
+
+    close(*both(x, w))
 
 
 def test_derivatives_of_higher_order_and_forward_mode():
     x, w, ours, theirs = case("minimal 3x3")
 
-    def curvature(convolve):
+    def curvature(convolve, x, w):
         def slope(x):
             return jax.grad(lambda w: jnp.sum(jnp.sin(convolve(x, w) / 10)))(w)
 
         return jax.jvp(slope, (x,), (jnp.cos(x),))[1]
 
-    close(jax.jit(lambda: curvature(ours))(), jax.jit(lambda: curvature(theirs))())
+    close(*jax.jit(lambda x, w: [curvature(f, x, w) for f in (ours, theirs)])(x, w))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
 def test_other_dtypes(dtype):
     x, w = (10 * normal(2, 1, 6, 6, 2)).astype(dtype), (10 * normal(3, 3, 3, 2, 4)).astype(dtype)
     arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
-    for wide in (None, jnp.float32 if dtype == jnp.bfloat16 else jnp.int32):
-        found, expected = (
-            convolve(x, w, preferred_element_type=wide, **arguments)
+    wide = jnp.float32 if dtype == jnp.bfloat16 else jnp.int32
+
+    @jax.jit
+    def both(x, w):
+        return [
+            [convolve(x, w, preferred_element_type=type_, **arguments) for type_ in (None, wide)]
             for convolve in (layers.conv_general_dilated, lax.conv_general_dilated)
-        )
+        ]
+
+    for found, expected, tolerance in zip(*both(x, w), (1e-2, 1e-5), strict=True):
         assert found.dtype == expected.dtype
-        close(
-            found.astype(jnp.float32), expected.astype(jnp.float32), 1e-2 if wide is None else 1e-5
-        )
+        close(np.asarray(found, np.float32), np.asarray(expected, np.float32), tolerance)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -133,27 +151,33 @@ POOLS = {
 }
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x == "same" else x for x in POOLS]
+)
 def test_pools_and_their_gradients_are_flax_s(name):
     shape, window, strides, padding = POOLS[name]
-    x = jnp.round(2 * normal(4, *shape))  # many ties
+    x = np.round(2 * normal(4, *shape))  # many ties
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def all_of(pool, x):
-        y, pull = jax.vjp(lambda x: pool(x, window, strides=strides, padding=padding), x)
-        return y, pull(1 + jnp.arange(y.size, dtype=jnp.float32).reshape(y.shape))
+    @jax.jit
+    def both(x):
+        def all_of(pool):
+            y, pull = jax.vjp(lambda x: pool(x, window, strides=strides, padding=padding), x)
+            return y, pull(1 + jnp.arange(y.size, dtype=jnp.float32).reshape(y.shape))
 
-    close(all_of(layers.max_pool, x), all_of(nn.max_pool, x))
+        return all_of(layers.max_pool), all_of(nn.max_pool)
+
+    close(*both(x))
 
 
 @pytest.mark.parametrize("strides", [(2,), (1,)])
 def test_nan_is_the_largest_and_ties_go_to_the_first(strides):
     pool = jax.jit(lambda x: layers.max_pool(x.reshape(1, -1, 1), (2,), strides=strides).ravel())
     for at in range(4):
-        x = jnp.arange(4.0).at[at].set(jnp.nan)
+        x = np.arange(4, dtype=np.float32)
+        x[at] = np.nan
         windows = [x[i : i + 2] for i in range(0, 3, strides[0])]
         assert np.isnan(pool(x)).tolist() == [bool(np.isnan(w).any()) for w in windows]
-    gradient = jax.grad(lambda x: jnp.sum(pool(x)))(jnp.ones(4))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(pool(x))))(jnp.ones(4))
     assert gradient.tolist() == ([1, 0, 1, 0] if strides == (2,) else [1, 1, 1, 0])
 
 

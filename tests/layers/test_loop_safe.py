@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 NET = Net()
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 1)), jnp.float32)
-PARAMS = NET.init(jax.random.key(0), X)
+PARAMS = jax.jit(NET.init)(jax.random.key(0), X)
 REPLACED = ("conv_general_dilated", "reduce_window", "select_and_scatter")
 
 
@@ -85,7 +85,7 @@ def test_forward_mode_and_vmap_over_models():
         mapped = jax.vmap(f, (0, None))
         return jax.jvp(lambda p: mapped(p, X), (many,), (tangent,))
 
-    assert_close(slopes(layers.loop_safe(plain)), slopes(plain))
+    assert_close(*(jax.jit(slopes, static_argnums=0)(f) for f in (layers.loop_safe(plain), plain)))
 
 
 def test_other_functions_are_the_same_program():
@@ -109,7 +109,7 @@ def test_functions_with_derivatives_of_their_own_keep_them():
         return (jax.tree.map(jnp.ones_like, params),)
 
     f.defvjp(lambda params: (f(params), params), ones)
-    gradient = jax.grad(layers.loop_safe(f))(PARAMS)
+    gradient = jax.jit(jax.grad(layers.loop_safe(f)))(PARAMS)
     assert all((g == 1).all() for g in jax.tree.leaves(gradient))
 
 
@@ -152,7 +152,7 @@ def test_convolutions_inside_custom_rules_are_replaced_and_the_rules_hold(make):
         return jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w, jnp.int32(2)))), (0, 1))
 
     safe = slopes(layers.loop_safe(f))
-    assert_close(jax.jit(safe)(X, kernel), slopes(f)(X, kernel))
+    assert_close(jax.jit(safe)(X, kernel), jax.jit(slopes(f))(X, kernel))
     assert "conv_general_dilated" in str(jax.make_jaxpr(slopes(f))(X, kernel))
     assert "conv_general_dilated" not in str(jax.make_jaxpr(safe)(X, kernel))
 

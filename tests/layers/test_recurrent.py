@@ -5,6 +5,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
@@ -13,7 +14,13 @@ from fjx.layers import loop_safe
 from fjx.layers._recurrent import scan
 
 TIME, BATCH, INPUTS, HIDDEN = 6, 5, 3, 4
-EXACT = functools.partial(chex.assert_trees_all_close, rtol=2e-5, atol=2e-5)
+
+
+def close(found, expected, tolerance=2e-5):
+    """To rounding, relative to the largest of a leaf: a small entry may be a sum that cancels."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
 def plain(scan, w, h, xs, reverse=False, unroll=1):
@@ -59,10 +66,14 @@ BODIES = {
 
 
 def arguments(seed=0, clients=()):
+    """Weights of deviation 1/4, with which no step or training amplifies what it is given.
+
+    With 1/2 gradients reach 200, and three steps of 0.01 multiply a difference by up to 340.
+    """
     keys = iter(jax.random.split(jax.random.key(seed), 8))
 
-    def draw(*shape):
-        return jax.random.normal(next(keys), (*clients, *shape)) / 2
+    def draw(*shape, scale=1 / 4):
+        return scale * jax.random.normal(next(keys), (*clients, *shape))
 
     w = {
         "h": draw(HIDDEN, HIDDEN),
@@ -71,7 +82,7 @@ def arguments(seed=0, clients=()):
         "left": draw(HIDDEN, HIDDEN),
         "both": draw(HIDDEN, HIDDEN),
     }
-    return w, draw(BATCH, HIDDEN), draw(TIME, BATCH, INPUTS)
+    return w, draw(BATCH, HIDDEN, scale=0.5), draw(TIME, BATCH, INPUTS, scale=0.5)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
@@ -80,10 +91,12 @@ def test_value_and_gradient_are_those_of_lax_scan(body):
         jax.jit(jax.value_and_grad(functools.partial(body, s), argnums=(0, 1, 2)))(*arguments())
         for s in (scan, lax.scan)
     )
-    EXACT(ours, theirs)
+    close(ours, theirs)
 
 
-@pytest.mark.parametrize("body", [plain, nested], ids=["plain", "nested"])
+@pytest.mark.parametrize(
+    "body", [plain, pytest.param(nested, marks=pytest.mark.slow)], ids=["plain", "nested"]
+)
 def test_forward_mode_and_hessian_products_are_those_of_lax_scan(body):
     primals, tangents = arguments(0), arguments(1)
 
@@ -96,7 +109,7 @@ def test_forward_mode_and_hessian_products_are_those_of_lax_scan(body):
             jax.vjp(jax.grad(f), *primals)[1](tangents[0]),
         )
 
-    EXACT(products(scan), products(lax.scan), rtol=2e-4, atol=2e-4)
+    close(products(scan), products(lax.scan))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -106,20 +119,22 @@ def test_clients_side_by_side_each_have_their_gradient(shared):
         w = jax.tree.map(lambda x: x[0], w)
     gradient = jax.grad(functools.partial(plain, scan))
     together = jax.jit(jax.vmap(gradient, (None if shared else 0, 0, 0)))(w, h, xs)
-    alone = jax.grad(functools.partial(plain, lax.scan))
+    alone = jax.jit(jax.grad(functools.partial(plain, lax.scan)))
     for i in range(3):
         mine = w if shared else jax.tree.map(lambda x, i=i: x[i], w)
-        EXACT(jax.tree.map(lambda x, i=i: x[i], together), alone(mine, h[i], xs[i]))
+        close(jax.tree.map(lambda x, i=i: x[i], together), alone(mine, h[i], xs[i]))
 
 
 def test_gradient_of_a_shared_weight_sums_over_a_batch_mapped_inside():
     w, h, xs = arguments(clients=(3,))
     w = jax.tree.map(lambda x: x[0], w)
     ours, theirs = (
-        jax.grad(lambda w, s=s: jnp.sum(jax.vmap(functools.partial(plain, s, w))(h, xs)))(w)
+        jax.jit(jax.grad(lambda w, s=s: jnp.sum(jax.vmap(functools.partial(plain, s, w))(h, xs))))(
+            w
+        )
         for s in (scan, lax.scan)
     )
-    EXACT(ours, theirs)
+    close(ours, theirs)
 
 
 def test_local_training_in_a_loop_on_two_devices():
@@ -148,7 +163,7 @@ def test_local_training_in_a_loop_on_two_devices():
         )(*jax.device_put(inputs, jax.NamedSharding(mesh, P("clients"))))
         for s in (scan, lax.scan)
     )
-    EXACT(ours, theirs)
+    close(ours, theirs)
 
 
 def carries(jaxpr):
@@ -199,9 +214,9 @@ def test_low_precision_products_keep_the_types_of_lax_scan():
 
         return jnp.sum(s(step, xs[0], xs)[0].astype(jnp.float32))
 
-    ours, theirs = (jax.grad(functools.partial(loss, s))(w) for s in (scan, lax.scan))
+    ours, theirs = (jax.jit(jax.grad(functools.partial(loss, s)))(w) for s in (scan, lax.scan))
     assert ours.dtype == theirs.dtype == jnp.bfloat16
-    EXACT(ours.astype(jnp.float32), theirs.astype(jnp.float32), rtol=0.05, atol=0.05)
+    close(ours.astype(jnp.float32), theirs.astype(jnp.float32), 0.05)
 
 
 def test_loop_safe_finds_the_weights_of_any_scan():
@@ -216,7 +231,7 @@ def test_loop_safe_finds_the_weights_of_any_scan():
 
     inputs = jnp.eye(HIDDEN), jnp.ones((TIME, BATCH, HIDDEN))
     ours, theirs = jax.grad(loop_safe(loss)), jax.grad(loss)
-    EXACT(ours(*inputs), theirs(*inputs))
+    close(jax.jit(ours)(*inputs), jax.jit(theirs)(*inputs))
     shape = (HIDDEN, HIDDEN)
     assert shape in carries(jax.make_jaxpr(theirs)(*inputs))
     assert shape not in carries(jax.make_jaxpr(ours)(*inputs))

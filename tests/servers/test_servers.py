@@ -13,7 +13,7 @@ def test_the_aggregate_message_is_a_descent_and_the_optimiser_sees_its_negative(
     server = servers.from_optax(optax.sgd(0.5, momentum=0.9))
     state = server.init({"w": jnp.array([1.0, 2.0])})
     for _ in range(2):
-        state = server.update(state, {"w": jnp.array([1.0, -1.0])})
+        state = jax.jit(server.update)(state, {"w": jnp.array([1.0, -1.0])})
     # v_1 = 1, v_2 = 1.9; the model moves by 0.5 (1 + 1.9) along the message.
     np.testing.assert_allclose(server.broadcast(state)["w"], [2.45, 0.55], rtol=1e-6)
 
@@ -28,7 +28,7 @@ def test_integer_leaves_get_the_rounded_message_and_are_hidden_from_the_optimise
         "count": jnp.array([1.4, -1.6, 0.0]),
         "flag": jnp.float32(-1.0),
     }
-    after = server.update(state, message).params
+    after = jax.jit(server.update)(state, message).params
     assert after["count"].tolist() == [6, 3, 5]
     assert int(after["flag"]) == 0
     assert after["count"].dtype == jnp.int32
@@ -40,7 +40,7 @@ def test_mutable_state_is_added_to_and_not_optimised():
     server = servers.from_optax(optax.sgd(0.1))
     model = Stateful({"w": jnp.array(1.0)}, {"mean": jnp.array(2.0), "n": jnp.int32(3)})
     message = Stateful({"w": jnp.array(1.0)}, {"mean": jnp.array(0.5), "n": jnp.array(2.0)})
-    after = server.update(server.init(model), message).params
+    after = jax.jit(server.update)(server.init(model), message).params
     np.testing.assert_allclose(after.params["w"], 1.1, rtol=1e-6)
     assert float(after.state["mean"]) == 2.5
     assert int(after.state["n"]) == 5
@@ -49,7 +49,7 @@ def test_mutable_state_is_added_to_and_not_optimised():
 def test_bfloat16_models_keep_their_dtype():
     server = servers.from_optax(optax.sgd(1.0))
     state = server.init({"w": jnp.ones(2, jnp.bfloat16)})
-    after = server.update(state, {"w": jnp.full(2, 0.5)}).params["w"]
+    after = jax.jit(server.update)(state, {"w": jnp.full(2, 0.5)}).params["w"]
     assert after.dtype == jnp.bfloat16
     assert after.tolist() == [1.5, 1.5]
 
@@ -67,7 +67,7 @@ def test_one_adaptive_step_by_hand(second_moment, v):
     """Delta = (2, -0.5), beta_1 = 0.8, tau = 0.1: m = 0.2 Delta; x += m / (sqrt(v) + tau)."""
     rule = servers.adaptive(second_moment, learning_rate=1.0, beta1=0.8, tau=0.1)
     server = servers.from_optax(rule)
-    state = server.update(server.init(jnp.zeros(2)), jnp.array([2.0, -0.5]))
+    state = jax.jit(server.update)(server.init(jnp.zeros(2)), jnp.array([2.0, -0.5]))
     np.testing.assert_allclose(state.optimizer.v, v, rtol=1e-5)
     np.testing.assert_allclose(state.optimizer.m, [0.4, -0.1], rtol=1e-5)
     expected = np.array([0.4, -0.1]) / (np.sqrt(v) + 0.1)
@@ -114,7 +114,7 @@ def test_scaffold_moves_model_and_control():
     state = server.init({"w": jnp.zeros(2)})
     message = {"params": {"w": jnp.array([1.0, 2.0])}, "control": {"w": jnp.array([0.3, -0.3])}}
     for _ in range(2):
-        state = server.update(state, message)
+        state = jax.jit(server.update)(state, message)
     sent = server.broadcast(state)
     np.testing.assert_allclose(sent["params"]["w"], [1.0, 2.0])
     np.testing.assert_allclose(sent["control"]["w"], [0.6, -0.6], rtol=1e-6)

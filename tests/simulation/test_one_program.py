@@ -1,5 +1,6 @@
 """A run is one program, whose size depends neither on its cohorts nor on its rounds."""
 
+import functools
 from collections import Counter
 
 import jax
@@ -37,6 +38,7 @@ def primitives(jaxpr):
     return counts
 
 
+@functools.cache
 def trace(executor, cohort, rounds):
     """The program of a run, and how often its loss was traced."""
     traces = []
@@ -64,14 +66,19 @@ def trace(executor, cohort, rounds):
     return primitives(program.jaxpr), len(traces)
 
 
-@pytest.mark.parametrize("name", EVERY)
+every = pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x == "one by one" else x for x in EVERY]
+)
+
+
+@every
 def test_the_program_is_as_large_for_many_rounds_of_large_cohorts(name):
     small = trace(EVERY[name], 8, 10)
     assert small == trace(EVERY[name], 8, 1000)
     assert small == trace(EVERY[name], 40, 10)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@every
 def test_no_round_asks_the_host_for_anything(name):
     counts, _ = trace(EVERY[name], 8, 10)
     assert counts["scan"] > 0  # so that it is the program that was looked into

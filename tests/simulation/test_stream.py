@@ -148,7 +148,10 @@ def test_impossible_ids_of_a_sampler_are_padding_and_counted():
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("before", "after"), [("host", "map"), ("map", "device")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("host", "map"), pytest.param("map", "device", marks=pytest.mark.slow)],
+)
 def test_resuming_is_bitwise_the_run_without_interruption(resident, tmp_path, before, after):
     """In another place too: a checkpoint does not know where its table lived."""
     first = simulate(rounds=4, table=table_in(before, tmp_path), checkpoint=tmp_path / "run")

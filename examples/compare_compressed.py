@@ -1,6 +1,6 @@
 """Compressed methods against each other: who gets farthest on how many bits of uplink.
 
-The best of the steps counts: theory's or 1/64, times 1, 2, ..., 256.  Phones come in tens of 16 windows.
+The best of the steps counts: theory's or 1/64, times 1, 2, ..., 256.
 """
 
 import argparse
@@ -36,15 +36,15 @@ METHODS = {  # a recipe, its options, and what its theorem, if it has one, is to
 def race(recipe, options, told, problem, loss, d, params):  # bits in whole gradients
     first = 1 / 64
     if problem and (theorem := getattr(theory, recipe.__name__, None)):
-        known = {k: getattr(problem, k, None) for k in inspect.signature(theorem).parameters}
+        asked = inspect.signature(theorem).parameters.keys() - told
+        known = {k: getattr(problem, k) for k in asked}
         first = theorem(**known | told).step_size
     n = {"num_clients": d.num_clients} if "num_clients" in str(inspect.signature(recipe)) else {}
     recipe = partial(recipe, loss, batch_size=64, **options, **n)
 
     def play(times, seed):
         program = simulation.program(
-            recipe(learning_rate=first * times), d, sampler=samplers.uniform(10),
-            evaluate_every=10 if args.phones else 1,
+            recipe(learning_rate=first * times), d, sampler=samplers.uniform(10), evaluate_every=1,
             evaluate=lambda x: {"loss": jax.tree.leaves(loss(x, d.arrays, key))[0]})  # fmt: skip
         return program.run(jax.random.key(seed), program.init(params), args.rounds)[1]
 
@@ -57,16 +57,11 @@ def race(recipe, options, told, problem, loss, d, params):  # bits in whole grad
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=300)
-parser.add_argument("--phones", help="phone_har.npz, where it lies")
 args, tasks, key = parser.parse_args(), {}, jax.random.key(0)
 for p in (data.quadratic_problem(key), data.logistic_problem(key)):
     tasks["logistic" if tasks else "quadratics"] = p, p.loss, p.dataset, jnp.zeros(20)
-mlp, cnn = models.mlp(features=64, hidden=(32,), classes=10), models.sensor_cnn()
+mlp = models.mlp(features=64, hidden=(32,), classes=10)
 tasks["digits"] = None, mlp.loss, data.digits(num_clients=10), mlp.init(key)
-if args.phones:
-    x = data.from_npz(args.phones, client="subject", fields=("x", "y"))[0].arrays
-    parts = list(np.arange(len(x["y"]) // 16 * 16).reshape(-1, 16))
-    tasks["phones"] = None, cnn.loss, data.split(x, parts), cnn.init(key)
 for name, task in tasks.items():
     print(f"\n{name + ', after gradients of':32}" + "".join(f"{b:>12}" for b in BUDGETS))
     curves, reached = {}, []

@@ -179,7 +179,7 @@ def write(section: Section) -> bytes:
 
 
 def _known(number: Any) -> bool:
-    return isinstance(number, jax.Array | np.ndarray) and concrete(number)
+    return isinstance(number, jax.Array | np.ndarray | np.generic) and concrete(number)
 
 
 def sections(

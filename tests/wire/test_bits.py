@@ -141,3 +141,13 @@ def test_of_nested_choices_the_dearest_is_the_most():
     assert wire.bits(jax.eval_shape(lambda p: p, outer)) == 8 * 22
     assert wire.bits(outer) == int(jax.jit(wire.measured_bits)(outer)) == 8 * 5
     assert len(wire.to_bytes(outer)) - wire.header_bits(wire.to_bytes(outer)) // 8 == 5
+
+
+def test_a_count_that_numpy_took_out_of_its_array_is_as_known_as_one_in_an_array():
+    """Where nobody knew the count, the price would be the most that a payload of such shapes may cost."""
+    codec = c.threshold(0.5)
+    message = jnp.zeros(9).at[0].set(2.0)
+    payload = codec.encode(jax.random.key(0), message, codec.init(message))[0]
+    bare = jax.tree.map(lambda x: x[()] if x.ndim == 0 else x, jax.device_get(payload))
+    most = wire.bits(jax.eval_shape(lambda: payload))
+    assert wire.bits(bare) == wire.bits(payload) < most

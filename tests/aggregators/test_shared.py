@@ -98,12 +98,16 @@ def test_one_inverse_rotation_is_the_mean_of_n():
     codec = compressors.k_level(levels=4)
     got, _ = run(aggregators.rotated(aggregators.coded(codec)), x)
     shared, own = (jax.random.fold_in(jax.random.key(0), i) for i in range(2))
-    decoded = []
-    for rank in range(5):
-        turned = rotate(jax.random.fold_in(shared, 0), jnp.pad(x[rank], (0, 4)), rounds=2, block=64)
+
+    @jax.jit
+    def alone(rank, x):
+        once = jax.random.fold_in(shared, 0)
+        turned = rotate(jax.random.clone(once), jnp.pad(x, (0, 4)), rounds=2, block=64)
         key = jax.random.fold_in(jax.random.fold_in(own, rank), 0)
         back = codec.decode(codec.encode(key, turned, ())[0])
-        decoded.append(unrotate(jax.random.fold_in(shared, 0), back, rounds=2, block=64)[:60])
+        return unrotate(once, back, rounds=2, block=64)[:60]
+
+    decoded = [alone(rank, x[rank]) for rank in range(5)]
     np.testing.assert_allclose(got, np.mean(decoded, axis=0), atol=5e-6)
 
 

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data, privacy
 
 c = compressors
+
+
+def rows(table, chosen):
+    """A law over a table, by name: the chosen rows, and the others with the slow evidence."""
+    return pytest.mark.parametrize(
+        "name", [n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in table]
+    )
+
 
 COMPRESSORS = {
     "identity": c.identity(),

@@ -25,12 +25,13 @@ SIGMAS = 6.0  # a bound that a sound codec misses with probability below 1e-8 a 
 
 pytestmark = pytest.mark.optimized  # a fused program may round otherwise than its parts
 
-VARIANTS = {
-    "float16", "float8_e5m2", "quantize_2", "quantize_5", "rotated_in_blocks", "eden",
+RARER = {
+    "float16", "float8_e5m2", "quantize_2", "quantize_5", "rotated_in_blocks", "eden", "drive",
     "chain_rand_k_quantize", "chain_top_k_bfloat16", "chain_quantize_twice", "chain_top_k_twice",
-    "flatten_top_k", "per_leaf_flatten", "chain_on_flatten",
+    "flatten_top_k", "per_leaf_flatten", "chain_on_flatten", "scaled", "induced", "kashin",
+    "natural_dithering", "product_quantize", "random_projection",
 }  # fmt: skip
-"""Rows that differ from another by a number or by the order of parts: the laws on them are slow."""
+"""Rows on which the laws are slow: programs that take long to compile, and variants of other rows."""
 
 KINDS = {
     "quantize_8", "natural", "top_k", "rand_k", "power_sgd", "eden_mixed", "blockwise", "entropy",
@@ -39,15 +40,8 @@ KINDS = {
 """Rows, one of each kind, for laws that compile a program of their own."""
 
 
-def rows(chosen):
-    """Those rows of the table; the others are slow."""
-    slow = [
-        n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in tables.COMPRESSORS
-    ]
-    return pytest.mark.parametrize("name", slow)
-
-
-every, every_kind = rows(tables.COMPRESSORS.keys() - VARIANTS), rows(KINDS)
+every = tables.rows(tables.COMPRESSORS, tables.COMPRESSORS.keys() - RARER)
+every_kind = tables.rows(tables.COMPRESSORS, KINDS)
 
 
 @functools.cache

@@ -25,17 +25,12 @@ N = len(tables.SIZES)
 EMPTY, DROPPED = 2, 3  # a client without examples, and the one that drops out where one does
 DATASET = tables.federated()
 
-every = pytest.mark.parametrize("name", tables.ALGORITHMS)
+RARER = {"fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink"}
+KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
 
-KINDS = ("scaffold", "top_k_quantize_with_feedback", "median", "mutable_state")
-every_kind = pytest.mark.parametrize(
-    "name",
-    [
-        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
-        for name in tables.ALGORITHMS
-    ],
-)
-"""Where a law compiles a program of its own: one row of each kind, the others among the slow."""
+every = tables.rows(tables.ALGORITHMS, tables.ALGORITHMS.keys() - RARER)
+every_kind = tables.rows(tables.ALGORITHMS, KINDS)
+"""Where a law compiles a program of its own: one row of each kind."""
 
 
 def cohort_of(ids, dropped=None, dataset=DATASET):

@@ -177,7 +177,13 @@ def test_loss_is_the_mean_over_examples(name, getkey):
     np.testing.assert_array_equal(scores["accuracy"], each["accuracy"])
 
 
-@every_model
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(m, marks=pytest.mark.slow) if m in ("emnist_cnn", "transformer") else m
+        for m in ROWS
+    ],
+)
 def test_learns_with_parameters_of_many_clients(name, getkey):
     """Under vmap over clients: finite gradients, and a step lowers each client's loss."""
     row = ROWS[name]

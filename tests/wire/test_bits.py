@@ -144,7 +144,7 @@ def test_of_nested_choices_the_dearest_is_the_most():
 
 
 def test_a_count_that_numpy_took_out_of_its_array_is_as_known_as_one_in_an_array():
-    """Where nobody knew the count, the price would be the most that a payload of such shapes may cost."""
+    """Where nobody knew the count, the price would be the most that such shapes may cost."""
     codec = c.threshold(0.5)
     message = jnp.zeros(9).at[0].set(2.0)
     payload = codec.encode(jax.random.key(0), message, codec.init(message))[0]

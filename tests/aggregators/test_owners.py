@@ -13,7 +13,11 @@ from fjx import aggregators, wire
 from fjx.aggregators._owners import owned
 
 TREE = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(()), "c": jnp.zeros((0, 2)), "d": jnp.zeros(7)}
-SIZES = [(5, 2), (4, 4), (64, 1)]  # c and s, with more clients than parts
+SIZES = [
+    (5, 2),
+    pytest.param(4, 4, marks=pytest.mark.slow),
+    (64, 1),
+]  # c and s, with more clients than parts
 
 
 def public(key, rank, c):

@@ -429,10 +429,8 @@ def test_absentees_of_pp_marina_send_nothing():
 # ------------------------------------------------------------------- a model that is not convex
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("artemis", "fedlin", "pp_marina")]
-
-
-@pytest.mark.parametrize("name", ["ef21_bc", "power_sgd", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ef21_bc", "power_sgd", "artemis", "fedlin", "pp_marina"])
 def test_a_network_learns(name):
     """On digits with a small network: the loss of 30 rounds falls by a fifth at least."""
     loss, common = q.MLP.loss, {"learning_rate": 0.2, "batch_size": 64}

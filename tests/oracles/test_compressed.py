@@ -113,6 +113,7 @@ def test_difference_is_the_box_of_ef_bv(lam, nu):
     np.testing.assert_allclose(-np.asarray(memory[-1]), h.mean(0), atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ef21", "diana", "dasha"])
 def test_the_server_s_memory_is_the_mean_of_the_clients(name):
     """After 60 rounds of random halves of the clients, empty rounds among them."""
@@ -354,7 +355,8 @@ def test_double_squeeze_is_the_box_of_its_paper():
     assert algorithm.traffic(jnp.zeros(D)) == (K * (32 + 5) + 4, K * (32 + 5) + 4)
 
 
-@pytest.mark.parametrize("name", [pytest.param("ef21-p", marks=pytest.mark.slow), "mcm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ef21-p", "mcm"])
 def test_a_compressed_downlink_that_remembers_converges_too(name):
     """Both directions of 4 coordinates: 1e-8 of the first gap, where a plain one stays far off."""
     if name == "ef21-p":

@@ -116,7 +116,7 @@ def test_ef21_contracts_in_every_round_down_to_rounding():
     assert np.sqrt(distance(xs[-1])) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["partial", "downlink"])
+@pytest.mark.parametrize("name", ["partial", pytest.param("downlink", marks=pytest.mark.slow)])
 def test_ef21_converges_with_half_of_the_clients_and_with_a_compressed_downlink(name):
     """EF21-PP and EF21-P, to 1e-12, with smaller steps."""
     rounds = 5000
@@ -274,7 +274,7 @@ def lyapunov(name, xs, row):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(m, marks=pytest.mark.slow) if m == "ef_bv" else m for m in RUNS]
+    "name", [m if m == "marina" else pytest.param(m, marks=pytest.mark.slow) for m in RUNS]
 )
 def test_means_over_seeds_obey_the_theorem_to_the_end(name):
     """20 seeds: E V_t <= rate^t V_0 at every tenth round, and most of the way to rounding."""
@@ -324,6 +324,7 @@ def test_mcm_converges_with_both_directions_compressed():
     assert np.sqrt(distance(xs[-1])) < 1e-12
 
 
+@pytest.mark.slow
 def test_the_plateau_of_compressed_gradients_halves_with_the_step():
     """And lies below 2 gamma omega sigma*^2 / (mu n); it is no plateau of rounding."""
 

@@ -63,6 +63,7 @@ def test_onebit_adam_is_the_box_of_its_paper(share):
     np.testing.assert_array_equal(metrics["uplink_bytes"], price * present.sum(1))
 
 
+@pytest.mark.slow
 def test_a_run_of_onebit_adam_is_billed_what_was_sent():
     """In both directions: gradients whole in the warm-up, a bit a coordinate and a scale after it.
 
@@ -104,7 +105,8 @@ def test_fetch_sgd_without_collisions_is_top_k_with_momentum_and_feedback():
     assert algorithm.traffic(jnp.zeros(D)) == (32 * 64, q.TOP_BITS)
 
 
-@pytest.mark.parametrize("name", [pytest.param("onebit_adam", marks=pytest.mark.slow), "fetch_sgd"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onebit_adam", "fetch_sgd"])
 def test_a_network_learns(name):
     """On digits with a small network: the loss of 40 rounds falls by a fifth at least."""
     algorithm = {
@@ -144,7 +146,10 @@ TINY = {  # with steps that a model of bf16 sees
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    ["onebit_adam", *(pytest.param(m, marks=pytest.mark.slow) for m in TINY if m != "onebit_adam")],
+)
 def test_gradients_below_the_rounding_of_the_model_are_seen(name):
     """Of 1e-3 at bf16's 1.0, whose neighbours are 2^-8 and 2^-7 away: (x - g) - x would be zero."""
 

@@ -81,7 +81,8 @@ def table_in(place, folder):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "table"), [("host", "device"), ("device", "host"), ("map", "map")]
+    ("dataset", "table"),
+    [("host", "device"), pytest.param("device", "host", marks=pytest.mark.slow), ("map", "map")],
 )
 def test_a_run_is_the_same_wherever_its_data_live(resident, tmp_path, dataset, table):
     """To the bit."""
@@ -97,7 +98,10 @@ SHARDED = simulation.sharded(jax.make_mesh((jax.device_count(),), ("clients",)))
 
 @pytest.mark.parametrize(
     ("executor", "table"),
-    [(simulation.chunked(2), simulation.make_table), (SHARDED, simulation.host_table)],
+    [
+        pytest.param(simulation.chunked(2), simulation.make_table, marks=pytest.mark.slow),
+        (SHARDED, simulation.host_table),
+    ],
     ids=["chunked", "sharded"],
 )
 def test_every_executor_streams(resident, executor, table):

@@ -38,9 +38,9 @@ def rand_p(p: float) -> Compressor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
         >>> codec = compressors.rand_p(0.25)
-        >>> payload, _ = codec.encode(jax.random.key(0), jnp.ones(1000), ())
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), jnp.ones(1000), ())
         >>> n = int(payload.count)
-        >>> float(codec.decode(payload).max()), wire.bits(payload) == 32 * n + 96, 200 < n < 300
+        >>> float(jax.jit(codec.decode)(payload).max()), wire.bits(payload) == 32 * n + 96, 200 < n < 300
         (4.0, True, True)
 
     References:
@@ -97,7 +97,7 @@ def bernoulli(p: float) -> Compressor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
         >>> codec = compressors.bernoulli(0.5)
-        >>> costs = [wire.bits(codec.encode(jax.random.key(i), jnp.ones(100), ())[0]) for i in range(9)]
+        >>> costs = [wire.bits(jax.jit(codec.encode)(jax.random.key(i), jnp.ones(100), ())[0]) for i in range(9)]
         >>> sorted(set(costs))
         [8, 3208]
 

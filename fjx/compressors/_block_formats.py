@@ -45,8 +45,8 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.mx("float4_e2m1fn")
         >>> x = jnp.concatenate([jnp.array([600.0, -70.0, 20.0, 290.0]), jnp.full(60, -0.375)])
-        >>> payload, _ = codec.encode(jax.random.key(0), x, ())
-        >>> codec.decode(payload)[jnp.array([0, 1, 2, 3, 63])].tolist(), wire.bits(payload) / 64
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, ())
+        >>> jax.jit(codec.decode)(payload)[jnp.array([0, 1, 2, 3, 63])].tolist(), wire.bits(payload) / 64
         ([512.0, -64.0, 0.0, 256.0, -0.375], 4.25)
 
     References:

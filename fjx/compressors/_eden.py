@@ -56,8 +56,8 @@ def lloyd_max(*, bits: float) -> Compressor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
         >>> codec = compressors.lloyd_max(bits=1)
-        >>> payload, _ = codec.encode(jax.random.key(0), jnp.array([1.0, -5.0, 2.0, 0.0]), ())
-        >>> [round(float(value), 5) for value in codec.decode(payload)], wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), jnp.array([1.0, -5.0, 2.0, 0.0]), ())
+        >>> [round(float(value), 5) for value in jax.jit(codec.decode)(payload)], wire.bits(payload)
         ([2.0, -2.0, 2.0, 2.0], 40)
 
     References:
@@ -118,8 +118,8 @@ def eden(*, bits: float, block: int | None = None) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.eden(bits=2)
         >>> x = jnp.linspace(-1.0, 2.0, 13)
-        >>> payload, _ = codec.encode(jax.random.key(0), x, codec.init(x))
-        >>> round(float(jnp.vdot(x, codec.decode(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, codec.init(x))
+        >>> round(float(jnp.vdot(x, jax.jit(codec.decode)(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
         (1.0, 128)
 
     References:
@@ -178,8 +178,8 @@ def drive(*, block: int | None = None) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.drive()
         >>> x = jnp.linspace(-1.0, 2.0, 13)
-        >>> payload, _ = codec.encode(jax.random.key(0), x, codec.init(x))
-        >>> round(float(jnp.vdot(x, codec.decode(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, codec.init(x))
+        >>> round(float(jnp.vdot(x, jax.jit(codec.decode)(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
         (1.0, 112)
 
     References:

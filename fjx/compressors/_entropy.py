@@ -41,9 +41,9 @@ def entropy(codec: Compressor, coder: str) -> Compressor:
         >>> x = jax.random.normal(jax.random.key(0), (100_000,))
         >>> plain = compressors.chain(compressors.top_k(0.01), compressors.scaled_sign())
         >>> codec = compressors.entropy(plain, "golomb")
-        >>> wire.bits(plain.encode(jax.random.key(1), x, plain.init(x))[0])
+        >>> wire.bits(jax.jit(plain.encode)(jax.random.key(1), x, plain.init(x))[0])
         18032
-        >>> wire.bits(codec.encode(jax.random.key(1), x, codec.init(x))[0])
+        >>> wire.bits(jax.jit(codec.encode)(jax.random.key(1), x, codec.init(x))[0])
         9144
 
     References:

@@ -48,8 +48,8 @@ def importance_sampling(ratio: float) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.importance_sampling(0.5)
         >>> x = jnp.array([8.0, 0.0, 0.0, -2.0, 0.0, 0.0])
-        >>> payload, _ = codec.encode(jax.random.key(0), x, ())
-        >>> codec.decode(payload).tolist(), wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, ())
+        >>> jax.jit(codec.decode)(payload).tolist(), wire.bits(payload)
         ([8.0, 0.0, 0.0, -2.0, 0.0, 0.0], 104)
 
     References:

@@ -57,8 +57,8 @@ def kashin(*, bits: int, iterations: int = 3) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.kashin(bits=4)
         >>> x = jnp.zeros(512).at[3].set(7.0)
-        >>> payload, _ = codec.encode(jax.random.key(0), x, codec.init(x))
-        >>> y = codec.decode(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, codec.init(x))
+        >>> y = jax.jit(codec.decode)(payload)
         >>> bool(jnp.sum((y - x) ** 2) < jnp.sum(x**2) / 20), wire.bits(payload)
         (True, 4192)
 

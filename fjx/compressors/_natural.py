@@ -33,8 +33,8 @@ def natural() -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.natural()
         >>> x = jnp.array([0.0, -4.0, 0.125, 5.0])
-        >>> payload, _ = codec.encode(jax.random.key(0), x, ())
-        >>> codec.decode(payload).tolist()[:3], wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, ())
+        >>> jax.jit(codec.decode)(payload).tolist()[:3], wire.bits(payload)
         ([0.0, -4.0, 0.125], 40)
 
     References:
@@ -89,8 +89,8 @@ def natural_dithering(*, levels: int) -> Compressor:
         >>> from fjx import compressors, wire
         >>> codec = compressors.natural_dithering(levels=3)
         >>> x = jnp.array([2.0, -1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0])
-        >>> payload, _ = codec.encode(jax.random.key(0), x, ())
-        >>> codec.decode(payload).tolist() == x.tolist(), wire.bits(payload)
+        >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, ())
+        >>> jax.jit(codec.decode)(payload).tolist() == x.tolist(), wire.bits(payload)
         (True, 72)
 
     References:

@@ -239,7 +239,8 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
         >>> codec = compressors.mixture(
         ...     compressors.quantize(bits=2), compressors.identity(), probabilities=[0.9, 0.1])
         >>> x = jnp.ones(100)
-        >>> payloads = [codec.encode(jax.random.key(i), x, codec.init(x))[0] for i in range(20)]
+        >>> encode = jax.jit(codec.encode)
+        >>> payloads = [encode(jax.random.key(i), x, codec.init(x))[0] for i in range(20)]
         >>> sorted({wire.bits(payload) for payload in payloads})
         [240, 3208]
 

@@ -94,8 +94,8 @@ def transformer(
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> model = transformer(vocabulary=5, layers=1, width=8, heads=2, length=16)
-        >>> params = model.init(jax.random.key(0))
-        >>> model.apply(params, jnp.zeros((2, 3), jnp.int32)).shape
+        >>> params = jax.eval_shape(model.init, jax.random.key(0))
+        >>> jax.eval_shape(model.apply, params, jnp.zeros((2, 3), jnp.int32)).shape
         (2, 3, 5)
 
     References:

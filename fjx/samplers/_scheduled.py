@@ -83,7 +83,8 @@ def min_separation(separation: int, *, period: int) -> Sampler:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import privacy
         >>> sampler = min_separation(3, period=5)
-        >>> ids = jax.vmap(lambda t: sampler.sample(jax.random.key(0), t, 4).ids)(jnp.arange(20))
+        >>> rounds = jax.vmap(lambda t: sampler.sample(jax.random.key(0), t, 4).ids)
+        >>> ids = jax.jit(rounds)(jnp.arange(20))
         >>> jnp.flatnonzero((ids == 0).any(1)).tolist()  # the rounds of client 0
         [6, 10, 16, 19]
         >>> privacy.participation(sampler, rounds=20)

@@ -97,7 +97,8 @@ def bernoulli(p: float) -> Compressor:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
         >>> codec = compressors.bernoulli(0.5)
-        >>> costs = [wire.bits(jax.jit(codec.encode)(jax.random.key(i), jnp.ones(100), ())[0]) for i in range(9)]
+        >>> encode = jax.jit(codec.encode)
+        >>> costs = [wire.bits(encode(jax.random.key(i), jnp.ones(100), ())[0]) for i in range(9)]
         >>> sorted(set(costs))
         [8, 3208]
 

@@ -119,7 +119,8 @@ def eden(*, bits: float, block: int | None = None) -> Compressor:
         >>> codec = compressors.eden(bits=2)
         >>> x = jnp.linspace(-1.0, 2.0, 13)
         >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, codec.init(x))
-        >>> round(float(jnp.vdot(x, jax.jit(codec.decode)(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
+        >>> y = jax.jit(codec.decode)(payload)
+        >>> round(float(jnp.vdot(x, y) / jnp.vdot(x, x)), 4), wire.bits(payload)
         (1.0, 128)
 
     References:
@@ -179,7 +180,8 @@ def drive(*, block: int | None = None) -> Compressor:
         >>> codec = compressors.drive()
         >>> x = jnp.linspace(-1.0, 2.0, 13)
         >>> payload, _ = jax.jit(codec.encode)(jax.random.key(0), x, codec.init(x))
-        >>> round(float(jnp.vdot(x, jax.jit(codec.decode)(payload)) / jnp.vdot(x, x)), 4), wire.bits(payload)
+        >>> y = jax.jit(codec.decode)(payload)
+        >>> round(float(jnp.vdot(x, y) / jnp.vdot(x, x)), 4), wire.bits(payload)
         (1.0, 112)
 
     References:

@@ -118,7 +118,12 @@ def poisson_binomial(
         curve = _curves.poisson_binomial(
             0.5 - theta, other, trials=trials, shares=shares, dimension=dimension
         )
-        return RenyiCurve(curve, words)
+        return RenyiCurve(
+            curve,
+            words,
+            caveat="That values at the ends of the interval are the worst case of the Poisson binomial "
+            "mechanism was searched, and is not proved",
+        )
 
     return DistributedMechanism(
         encode=encode,

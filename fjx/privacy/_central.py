@@ -98,11 +98,12 @@ def discrete_gaussian(
     Guarantees: sums of integers are exact modulo 2^32, in any order and of any number of clients, so
         that the output is a function of the exact sum plus the noise, whether it wraps or not.  The
         Renyi curve is that of the Gaussian mechanism of multiplier z, a moves^2 / (2 z^2), without the
-        leaks of floating noise; that the table of the noise is not the ideal one, by less than 2^-48 in
+        leaks of floating noise; that the table of the noise is not the ideal one, by less than 2^-80 in
         total variation a draw, is known to the curve and charged to delta.  Where C / gamma times the
         number of clients has no room in 31 bits, coordinates may have wrapped, which costs accuracy and
         no privacy: the metric ``unnoised_may_wrap`` is then 1.  Rounding to the nearest is not unbiased;
-        it errs by at most gamma / 2 for each client and coordinate.
+        it errs by at most gamma / 2 for each client and coordinate, and leaves nothing of a message
+        whose norm is spread over all coordinates where C <= gamma sqrt(d).
 
     Args:
         clip_norm: C, positive.
@@ -152,10 +153,11 @@ def discrete_gaussian(
             f"{granularity!r}: the noise would be {sd:.4g} steps wide"
         )
     margin = gamma * math.sqrt(dimension) / 2
-    if margin >= clip_norm:
+    if clip_norm - margin <= gamma / 2:
         raise ValueError(
             f"rounding {dimension} coordinates to multiples of {gamma!r} may add {margin:.4g} to a "
-            f"norm, and clip_norm is {clip_norm!r}; take a finer granularity"
+            f"norm, and of clip_norm = {clip_norm!r} there is too little left for a single step; take a "
+            "finer granularity"
         )
     noise = discrete_gaussian_noise(sd) if sd > 0 else None
     tail = noise.tail(1, WRAPS / dimension) if noise else 0.0

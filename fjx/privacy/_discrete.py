@@ -1,9 +1,10 @@
-"""Integer noise, from 64 random bits a draw and integer arithmetic on 32.
+"""Integer noise, from 96 random bits a draw and integer arithmetic on 32.
 
 A distribution on few integers is drawn by the alias method: its probabilities, as integers that add up
-to 2^64, fill 2^k columns of 2^(64-k) each, with at most two values in a column.  The first k random bits
+to 2^96, fill 2^k columns of 2^(96-k) each, with at most two values in a column.  The first k random bits
 choose a column, the others one of its two values.  No logarithm of a float is involved, whose rounding
-an adversary could see, and no loop that some client of a cohort is last to leave.
+an adversary could see, and no loop that some client of a cohort is last to leave.  64 bits would do for
+a few draws; what a run of many coordinates, clients and rounds is charged for its tables adds up.
 """
 
 import decimal
@@ -19,7 +20,9 @@ from fjx import _random
 from fjx._base import Array, Key
 
 LARGEST = 3000.0
-"""The largest standard deviation of a draw: its table has 2^16 columns."""
+"""The largest standard deviation of a draw: its table has 2^17 columns."""
+_WORDS = 3
+_WHOLE = 2 ** (32 * _WORDS)
 WRAPS = 1e-6
 """The probability, a round, that noise is not given room for."""
 
@@ -30,7 +33,7 @@ class IntegerNoise(NamedTuple):
     Attributes:
         sample: ``(key, shape) -> i32[shape]``.
         variance: of one draw, exactly.
-        distance: the total variation of one draw from its law, at most; always below 2^-48.
+        distance: the total variation of one draw from its law, at most; always below 2^-80.
         tail: ``(shares, probability) -> t``: the sum of so many draws exceeds t, in absolute value, with
             no more than this probability.
     """
@@ -69,12 +72,12 @@ def skellam(sd: float) -> IntegerNoise:
 
 
 # --------------------------------------------------------------------------------------------------
-# Probabilities, to more digits than 64 bits hold
+# Probabilities, to more digits than 96 bits hold
 # --------------------------------------------------------------------------------------------------
 
 _DIGITS = decimal.Context(prec=50)
 Weights = tuple[int, ...]
-"""2^64 P(0), 2^64 P(1), ..., rounded; both signs and zero together have 2^64."""
+"""2^96 P(0), 2^96 P(1), ..., rounded; both signs and zero together have 2^96."""
 
 
 class _Law(NamedTuple):
@@ -114,12 +117,12 @@ def _skellam_law(variance: float) -> _Law:
 
 
 def _reach(sd: float) -> int:
-    """Beyond this many integers either distribution has less than 2^-90."""
-    return math.ceil(12 * sd) + 40
+    """Beyond this many integers either distribution has less than 2^-122."""
+    return math.ceil(14 * sd) + 50
 
 
 def _rounded(densities: list[decimal.Decimal]) -> _Law:
-    scale = 2**64 / (densities[0] + 2 * sum(densities[1:]))
+    scale = _WHOLE / (densities[0] + 2 * sum(densities[1:]))
     exact = [density * scale for density in densities[1:]]
     positive = [int(weight.to_integral_value()) for weight in exact]
     # Half of the sum of all errors: those of k and -k are alike, and zero has what is left.
@@ -131,7 +134,7 @@ def _rounded(densities: list[decimal.Decimal]) -> _Law:
     while positive and positive[-1] == 0:
         positive.pop()
     # The last term is for what is beyond reach, and for the fiftieth digit.
-    return _Law((2**64 - 2 * sum(positive), *positive), float(off) * 2.0**-64 + 2.0**-89)
+    return _Law((_WHOLE - 2 * sum(positive), *positive), float(off) / _WHOLE + 2.0**-121)
 
 
 def _noise(law: _Law, tail: Callable[[int, float], float]) -> IntegerNoise:
@@ -140,7 +143,7 @@ def _noise(law: _Law, tail: Callable[[int, float], float]) -> IntegerNoise:
 
 
 def _variance(weights: Weights) -> float:
-    return float(2 * sum(k * k * w for k, w in enumerate(weights)) / 2**64)
+    return float(2 * sum(k * k * w for k, w in enumerate(weights)) / _WHOLE)
 
 
 def _skellam_tail(variance: float, probability: float) -> float:
@@ -170,7 +173,7 @@ class _Table(NamedTuple):
     """2^k columns: below its threshold a column stands for itself, else for its alias.
 
     Attributes:
-        columns: ``u32[2^k, 3]``: the threshold's high and low word, and the alias.
+        columns: ``u32[2^k, 4]``: the words of the threshold, the highest first, and the alias.
         zero: which column stands for zero.
     """
 
@@ -183,7 +186,7 @@ def _table(weights: Weights) -> _Table:
     left = [*weights[:0:-1], *weights]
     width = max(1, (len(left) - 1).bit_length())
     left += [0] * (2**width - len(left))
-    full = 2 ** (64 - width)
+    full = _WHOLE >> width
     alias = list(range(len(left)))
     short = [i for i, weight in enumerate(left) if weight < full]
     long = [i for i, weight in enumerate(left) if weight > full]
@@ -197,15 +200,20 @@ def _table(weights: Weights) -> _Table:
             if left[giving] < full:
                 short.append(giving)
             threshold[giving] = left[giving]
-    words = [(min(t, full) >> 32, min(t, full) & 0xFFFFFFFF) for t in threshold]
-    columns = [(*word, other) for word, other in zip(words, alias, strict=True)]
+    shifts = range(32 * (_WORDS - 1), -1, -32)
+    columns = [
+        (*(min(t, full) >> shift & 0xFFFFFFFF for shift in shifts), other)
+        for t, other in zip(threshold, alias, strict=True)
+    ]
     return _Table(np.array(columns, np.uint32), len(weights) - 1)
 
 
 def _draw(table: _Table, key: Key, shape: tuple[int, ...]) -> Array:
     rest = 32 - (len(table.columns) - 1).bit_length()
-    high, low = jnp.split(_random.bits(key, (2 * math.prod(shape),)), 2)
+    high, *lower = jnp.split(_random.bits(key, (_WORDS * math.prod(shape),)), _WORDS)
     column, high = high >> rest, high & jnp.uint32(2**rest - 1)
-    threshold_high, threshold_low, alias = jnp.moveaxis(jnp.asarray(table.columns)[column], -1, 0)
-    own = (high < threshold_high) | ((high == threshold_high) & (low < threshold_low))
+    *threshold, alias = jnp.moveaxis(jnp.asarray(table.columns)[column], -1, 0)
+    own = jnp.zeros(column.shape, bool)
+    for word, least in zip(reversed((high, *lower)), reversed(threshold), strict=True):
+        own = (word < least) | ((word == least) & own)
     return (jnp.where(own, column, alias).astype(jnp.int32) - table.zero).reshape(shape)

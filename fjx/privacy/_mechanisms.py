@@ -52,11 +52,13 @@ class RenyiCurve(NamedTuple):
         words: the mechanism and its settings, for messages.
         distance: the total variation between what is drawn in one release and the law that has this
             curve, at most; it is charged to delta.
+        caveat: what a claim by this curve rests on besides its proof; empty where it rests on nothing.
     """
 
     rdp: Callable[[np.ndarray], np.ndarray]
     words: str
     distance: float = 0.0
+    caveat: str = ""
 
 
 class Mechanism(NamedTuple):

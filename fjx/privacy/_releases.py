@@ -166,7 +166,7 @@ def run_of(
         release = Release(once, twice, amplified_by, num_clients)
         slack = count * getattr(amplified_by, "overflow", 0.0)
         # In rounds without the client its neighbour's draws are the same, ideal or not.
-        distance = count * getattr(once, "distance", 0.0)
+        distance = often.most * max(getattr(event, "distance", 0.0) for event in (once, twice))
         zero_out = amplified_by is None
         return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
 

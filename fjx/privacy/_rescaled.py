@@ -99,8 +99,9 @@ def rescaled(
             raise TypeError(f"mechanism must make a fjx.privacy.Mechanism, got {one!r}")
         if one.correlation is None and jax.tree.leaves(one.init(jnp.zeros(()))):
             raise ValueError(
-                "mechanism makes one whose bound follows a noised count: in the simulation the count's "
-                "noise, and so the bound, would not be those of the deployment; pass one with a fixed "
-                "bound, such as lambda z: privacy.gaussian(clip_norm=1.0, noise_multiplier=z)"
+                "mechanism makes one with a state, such as a bound that follows a noised count: in the "
+                "simulation that count's noise, and so the bound, would not be those of the "
+                "deployment; pass one with a fixed bound, such as "
+                "lambda z: privacy.gaussian(clip_norm=1.0, noise_multiplier=z)"
             )
     return Rescaled(*both, simulated, deployed)

@@ -37,10 +37,10 @@ def toeplitz(coefficients: Sequence[float] | np.ndarray) -> Strategy:
     bands as rounds it is the full square root, if that fits.
 
     Guarantees: ``toeplitz([1.0])`` is C = I, also with zeros after the one; the sensitivity is
-        exact if a client's rounds are at least b apart, then sqrt(k) ||c|| where no column is cut
-        short by the end of the run, or if it takes part once, then ||c||, or else if
-        c_0 >= c_1 >= ... >= 0; of other coefficients it is an upper bound, that of the smallest
-        non-increasing sequence above \|c\|.
+        exact for a client that takes part once: ||c||; for one whose rounds are at least b apart:
+        sqrt(k) ||c|| where the end of the run cuts no column short; and where c_0 >= c_1 >= ... >= 0.
+        In all other cases it is an upper bound, that of the smallest non-increasing sequence above
+        \|c\|.
 
     Args:
         coefficients: c_0 > 0, c_1, ..., the first column of C; b numbers.

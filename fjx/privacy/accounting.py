@@ -127,7 +127,7 @@ class Ledger:
             sampling=", then ".join(run.words for run in self.runs) or "nothing was released",
             rounds=sum(run.rounds for run in self.runs),
             method=method,
-            caveats=tuple(_caveats(self.runs, delta, relation)),
+            caveats=tuple(_caveats(self.runs, value, delta, relation)),
         )
 
 
@@ -169,8 +169,9 @@ def epsilon(
     *Correlated noise* (``mechanism.correlation``).  The run is one release, of a sequence that a client
     moves by what its participation allows; no sampling amplifies it.
 
-    *Noise described by a Renyi curve* is accounted by RDP: exactly without sampling, and on Poisson
-    cohorts by the bound for general mechanisms of Zhu and Wang at integer orders.
+    *Noise described by a Renyi curve* is accounted by RDP: as the curve says without sampling, on
+    Poisson cohorts by the bound for general mechanisms of Zhu and Wang at integer orders, on cohorts of
+    fixed size by theorem 9 of Wang et al.
 
     *Units.*  A client that comes or goes moves the sum by C, one that is replaced by 2 C.  For
     replace-one dp-accounting's PLD doubles the sensitivity itself and its RDP does not; the factor
@@ -220,8 +221,8 @@ def epsilon(
             still an upper bound.
 
     Returns:
-        An :class:`Epsilon`: a float with its :meth:`~Epsilon.statement`.  inf without noise, 0
-        without rounds.
+        An :class:`Epsilon`: a float with its :meth:`~Epsilon.statement`.  inf without
+        noise, or where delta cannot pay for the tables of integer noise; 0 without rounds.
 
     Raises:
         TypeError: a traced or non-numerical argument, or a sampler whose subsampling is unknown.
@@ -285,7 +286,8 @@ def _by(
     distance = sum(run.distance for run in runs)
     if not distance:
         return of(delta)
-    # From below up to the least epsilon = of(delta - (1 + e^epsilon) t), which need not exist.
+    # From below up to the least epsilon = of(delta - (1 + e^epsilon) t), which need not exist; where
+    # that takes more steps than these, inf is a claim that holds, too.
     value = 0.0
     for _ in range(_STEPS):
         before, value = value, of(delta - (1 + math.exp(min(value, 700.0))) * distance)
@@ -294,8 +296,15 @@ def _by(
     return math.inf
 
 
-def _caveats(runs: tuple[Run, ...], delta: float, relation: Relation) -> list[str]:
-    caveats = []
+def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relation) -> list[str]:
+    caveats = sorted({words for run in runs if (words := getattr(run.release.once, "caveat", ""))})
+    distance = sum(run.distance for run in runs)
+    if distance and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
+        caveats.append(
+            f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
+            "(1 + e^epsilon) times that is taken from delta: fewer coordinates, rounds or shares, a "
+            "coarser granularity or more noise make it less"
+        )
     num_clients = max((run.release.num_clients or 0 for run in runs), default=0)
     if num_clients and delta >= 1 / num_clients:
         caveats.append(

@@ -2,8 +2,8 @@
 
 Every function takes the constants of :class:`fjx.data.Problem` and of a :class:`fjx.Contract`, and
 returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the theorem's
-Lyapunov function shrinks, in expectation, in each round.  All are for full gradients, and of all clients
-where the function does not say otherwise.
+Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all
+clients, and for models that travel down whole, where the function does not say otherwise.
 
 A function has the name of its recipe in :mod:`fjx.algorithms`.  Compressed recipes without one:
 

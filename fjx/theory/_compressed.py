@@ -87,9 +87,9 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, rate: float)
         P^+      <= (1 - eta) P + ((1 - eta)^2 / eta) L_tilde^2 ||x^+ - x||^2,
 
     from which, with J = 4 beta eta^2 / theta and M = J + 2 (1 + J) (1 - eta)^2 / eta^2,
-    gamma = min(1 / (L + L_tilde sqrt(2 M)), theta / (2 mu), eta / (2 mu)), and the rate 1 - gamma mu of
-    f - f* + (2 gamma / theta) G + (2 gamma (1 + J) / eta) P, in every round and surely where the codec
-    is deterministic.  With eta = 1 the step is that of :func:`ef21` to a factor of two.
+    gamma = min(1 / (L + L_tilde sqrt(2 M)), theta / (2 mu), eta / (2 mu)), and the factor 1 - gamma mu
+    of f - f* + (2 gamma / theta) G + (2 gamma (1 + J) / eta) P, in every round and surely where the
+    codec is deterministic.  With eta = 1 the step is that of :func:`ef21` to a factor of two.
 
     Args:
         L: smoothness of f.

@@ -2,7 +2,8 @@
 
 Let a client begin with x and take tau gradient steps of size eta <= 2 / L_max on a convex,
 L_max-smooth function g, and let D be the mean of the gradients on its way.  As such steps do not
-enlarge gradients, the k-th point y_k is within k eta ||grad g(x)|| of x.  So with
+enlarge gradients, the k-th point y_k is within k eta ||grad g(x)|| of x.  (With one step D is the
+gradient at x, whatever eta.)  So with
 u = eta L_max (tau - 1) / 2 and q = (eta L_max)^2 (tau - 1) (2 tau - 1) / 6
 
     ||D|| <= ||grad g(x)||,    ||D - grad g(x)|| <= u ||grad g(x)||,
@@ -42,10 +43,11 @@ def fedcom(
         E||x^+ - x*||^2 <= ||x - x*||^2 - 2 gamma (1 - (1 + u) gamma L) F
         + gamma (q / L_max + gamma v) (4 L_max F + 2 mean ||grad f_i(x*)||^2)
 
-    if server_lr is at least one; a smaller one scales what changes.  From this
-    eta tau s = 1 / (2 L + 4 omega L_max / n + L_max sqrt(5 (1 - 1 / tau) / s)), the rate
-    1 - server_lr eta tau mu / 2, and (4 / mu) (q / L_max + gamma v) of noise: none where clients have an
-    optimum in common.  The same holds of any smaller step.
+    if server_lr is at least one; a smaller one scales what changes.  F is paid for,
+    2 (1 + u) gamma L + 4 (q + gamma v L_max) <= 1, with
+    eta tau s = 1 / (2 L + 4 omega L_max / n + L_max sqrt(5 (1 - 1 / tau) / s)); then the rate is
+    1 - server_lr eta tau mu / 2, with (4 / mu) (q / L_max + gamma v) of noise: none where clients have
+    an optimum in common.  The same holds of any smaller step.
 
     Args:
         L: smoothness of f.
@@ -71,7 +73,7 @@ def fedcom(
     References:
         Haddadpour, Kamani, Mokhtari, Mahdavi, AISTATS 2021 (arXiv:2007.01154), for the method.
     """
-    positive(mu=mu)
+    positive(L=L, L_max=L_max, mu=mu)
     eta, q, v = _local(L, L_max, omega, n, steps, server_lr, 4.0)
     noise = 4 / mu * (q / L_max + max(server_lr, 1) * eta * steps * v)
     return Theory(eta, 1 - server_lr * eta * steps * mu / 2, noise=noise)
@@ -163,7 +165,7 @@ def fedcomgate(
     References:
         Haddadpour, Kamani, Mokhtari, Mahdavi, AISTATS 2021 (arXiv:2007.01154), for the method.
     """
-    positive(mu=mu)
+    positive(L=L, L_max=L_max, mu=mu)
     _validate.number("omega", omega, at_least=0, below=1)
     eps = 1 - omega
     k, c = eps / 3 + 5 * eps**2 / 12, 2 / eps + 1 / 3 - 2 * eps / 3
@@ -175,7 +177,7 @@ def _local(
     L: float, L_max: float, omega: float, n: int, steps: int, server_lr: float, weight: float
 ) -> tuple[float, float, float]:
     """The eta of 2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, K the weight, its q and its v."""
-    positive(L=L, L_max=L_max, server_lr=server_lr)
+    positive(server_lr=server_lr)
     _validate.number("omega", omega, at_least=0)
     _validate.integer("n", n, at_least=1)
     _validate.integer("steps", steps, at_least=1)

@@ -27,8 +27,15 @@ class Theory(NamedTuple):
 
 
 def positive(**numbers: float) -> None:
+    """Raises unless all are positive, and mu at most the smoothness of f and of an f_i."""
     for name, value in numbers.items():
         _validate.number(name, value, above=0)
+    for name in ("L", "L_max"):
+        if name in numbers and "mu" in numbers and numbers["mu"] > numbers[name]:
+            raise ValueError(
+                f"mu must be at most {name} = {numbers[name]!r}, got {numbers['mu']!r}: no function is "
+                "more convex than it is smooth"
+            )
 
 
 def contraction(delta: float) -> tuple[float, float]:

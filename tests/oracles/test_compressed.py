@@ -493,3 +493,10 @@ def test_theory_counts():
         theory.pp_marina(L=1.0, L_hat=1.0, mu=0.1, omega=1.0, participants=1.5, p=0.5)
     with pytest.raises(TypeError, match="steps must be an integer"):
         theory.fedlin(L_max=1.0, mu=0.1, steps=1.5)
+    for name, constants in {
+        "ef14": {"L": 1.0, "L_max": 1.0, "delta": 0.5},
+        "diana": {"L_max": 1.0, "omega": 1.0, "n": 2},
+        "fedcom": {"L": 1.0, "L_max": 1.0, "omega": 1.0, "n": 2, "steps": 2},
+    }.items():
+        with pytest.raises(ValueError, match="mu must be at most L"):
+            getattr(theory, name)(mu=1.5, **constants)

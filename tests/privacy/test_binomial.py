@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fjx import Public, _random, aggregators, privacy, wire
+from fjx import Public, _random, aggregators, privacy, samplers, wire
 from fjx.privacy import _curves
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -136,3 +136,9 @@ def test_no_coin_is_more_unfair_than_what_is_accounted(monkeypatch):
         coins = 2**22 + np.array([end, end - 1, -end, -end - 1])
         codes = fast(jax.vmap(sent))(jnp.asarray(coins / 2**23, jnp.float32))
         assert codes.tolist() == [[0, 0], [1, 0], [1, 0], [1, 1]], theta
+
+
+def test_a_claim_says_that_its_worst_case_was_searched():
+    mechanism = privacy.poisson_binomial(bound=1.0, theta=0.25, trials=8, clients=10, dimension=3)
+    claim = privacy.epsilon(mechanism, samplers.full(), rounds=2, delta=1e-5, method="rdp")
+    assert "was searched, and is not proved" in claim.caveats[0]

@@ -116,7 +116,7 @@ def test_the_noised_sum_is_that_of_integers_however_large_it_is():
 
 def test_noise_on_the_grid_is_the_discrete_gaussian_with_the_gaussian_curve():
     mechanism = privacy.discrete_gaussian(
-        clip_norm=4.0, noise_multiplier=2.0, granularity=4.0, dimension=3
+        clip_norm=8.0, noise_multiplier=1.0, granularity=4.0, dimension=3
     )
     zeros = {"a": jnp.zeros(100_000, jnp.int32), "b": jnp.zeros(100_000, jnp.int32)}
     noised, _, metrics = fast(mechanism.release)(jax.random.key(3), nobody(zeros), ())
@@ -127,8 +127,8 @@ def test_noise_on_the_grid_is_the_discrete_gaussian_with_the_gaussian_curve():
     assert abs(np.corrcoef(a, b)[0, 1]) * np.sqrt(a.size) < 5
     assert float(metrics["noise_std"]) == pytest.approx(8.0, rel=1e-6)
     orders = np.array([2.0, 7.5])
-    np.testing.assert_allclose(mechanism.event(2.0).rdp(orders), orders * 4 / 8)
-    gaussian = privacy.gaussian(clip_norm=4.0, noise_multiplier=2.0)
+    np.testing.assert_allclose(mechanism.event(2.0).rdp(orders), orders * 4 / 2)
+    gaussian = privacy.gaussian(clip_norm=8.0, noise_multiplier=1.0)
     ours, theirs = (
         privacy.epsilon(m, samplers.full(), rounds=10, delta=1e-5, method="rdp")
         for m in (mechanism, gaussian)
@@ -148,6 +148,8 @@ def test_what_the_grid_refuses():
         make(granularity=2.0**-23, noise_multiplier=1e-4)
     with pytest.raises(ValueError, match=r"rounding 400 coordinates .* may add 1.25 to a norm"):
         make(granularity=0.125, dimension=400)
+    with pytest.raises(ValueError, match="too little left for a single step"):
+        make(granularity=0.5, dimension=15)
     mechanism = make(granularity=0.125)
     with pytest.raises(
         ValueError, match="accounted for 9 coordinates and the message has 10; make"
@@ -189,11 +191,11 @@ def test_draws_within_a_total_variation_cost_one_plus_e_to_the_epsilon_of_it(bit
 def test_epsilon_pays_for_tables_from_delta():
     """A hundred thousand rounds of much noise: epsilon is a fixed point."""
     mechanism = privacy.discrete_gaussian(
-        clip_norm=1.0, noise_multiplier=1000.0, granularity=1.0, dimension=3
+        clip_norm=2.0, noise_multiplier=1000.0, granularity=1.0, dimension=3
     )
     orders = np.array(DEFAULT_RDP_ORDERS)
     rounds = 100_000
-    apart = rounds * 3 * _discrete.discrete_gaussian(1000.0).distance
+    apart = rounds * 3 * _discrete.discrete_gaussian(2000.0).distance
     assert mechanism.event(1.0).distance * rounds == pytest.approx(apart)
     assert mechanism.event(2.0).distance == mechanism.event(1.0).distance
     curve = rounds * orders / (2 * 1000.0**2)
@@ -202,20 +204,46 @@ def test_epsilon_pays_for_tables_from_delta():
         how = {"rounds": rounds, "delta": delta, "method": "rdp"}
         return float(privacy.epsilon(mechanism, samplers.full(), **how))
 
-    for delta in (20 * apart, 100 * apart):
+    for delta in (60 * apart, 200 * apart):
         epsilon = claim(delta)
         spendable = delta - (1 + math.exp(epsilon)) * apart
         assert compute_epsilon(orders, curve, spendable)[0] == pytest.approx(epsilon, rel=1e-9)
         # The draws are charged, and visibly.
         assert epsilon > compute_epsilon(orders, curve, delta)[0] * 1.0005
-    # Where no epsilon is enough, none is claimed.
+    # Where no epsilon is enough, none is claimed, and the claim says what it would have paid for.
     assert claim(2 * apart) == math.inf
+    for delta, tells in ((2 * apart, True), (1e-6, False)):
+        told = privacy.epsilon(mechanism, samplers.full(), rounds=rounds, delta=delta, method="rdp")
+        assert any("Tables of integer noise" in words for words in told.caveats) == tells
     assert claim(2 * apart, rounds=0) == 0
     # In a ledger the distances of all runs are one.
     ledger = privacy.Ledger()
     for _ in range(2):
         ledger = ledger.add(mechanism, samplers.full(), rounds=rounds // 2)
-    assert float(ledger.epsilon(delta=20 * apart, method="rdp")) == pytest.approx(claim(20 * apart))
+    assert float(ledger.epsilon(delta=60 * apart, method="rdp")) == pytest.approx(claim(60 * apart))
+
+
+def test_a_large_run_can_afford_its_tables():
+    """A million coordinates, 1000 clients, 500 rounds: what tables cost is far below delta."""
+    mechanism = privacy.distributed_gaussian(
+        clip_norm=1.0,
+        noise_multiplier=2.0,
+        granularity=1e-3,
+        bits=24,
+        clients=1000,
+        dimension=2**20,
+    )
+    claim = privacy.epsilon(
+        mechanism, samplers.uniform(1000), rounds=500, delta=1e-6, num_clients=100_000, method="rdp"
+    )
+    (run,) = (
+        privacy.Ledger()
+        .add(mechanism, samplers.uniform(1000), rounds=500, num_clients=100_000)
+        .runs
+    )
+    assert 0 < (1 + math.exp(claim)) * run.distance < 1e-9
+    assert claim < 4
+    assert not any("Tables" in words for words in claim.caveats)
 
 
 def test_a_client_pays_for_draws_of_its_own_rounds_and_for_honest_shares():

@@ -330,7 +330,9 @@ def test_only_noise_in_proportion_can_be_rescaled():
 
     how = {"noise_multiplier": 1.5, "simulated": 2, "deployed": 20}
     assert privacy.rescaled(correlated, **how).simulation.noise_multiplier == pytest.approx(0.15)
-    with pytest.raises(ValueError, match="one whose bound follows a noised count"):
+    with pytest.raises(
+        ValueError, match="with a state, such as a bound that follows a noised count"
+    ):
         privacy.rescaled(adaptive, **how)
     with pytest.raises(TypeError, match=r"mechanism must make a fjx.privacy.Mechanism, got 0\.15"):
         privacy.rescaled(lambda z: z, **how)

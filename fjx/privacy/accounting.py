@@ -191,7 +191,7 @@ def epsilon(
 
     and epsilon is that of delta_0 = delta - T tau.
 
-    *Noise from a table.*  Integers are drawn from probabilities of 64 bits, so that a run M' is within
+    *Noise from a table.*  Integers are drawn from probabilities of 96 bits, so that a run M' is within
     some total variation t of one with ideal draws M, whatever the data.  If M is (epsilon, delta_0)-
     differentially private,
 
@@ -302,8 +302,8 @@ def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relati
     if distance and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
         caveats.append(
             f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
-            "(1 + e^epsilon) times that is taken from delta: fewer coordinates, rounds or shares, a "
-            "coarser granularity or more noise make it less"
+            "(1 + e^epsilon) times that is taken from delta: fewer coordinates, rounds or shares "
+            "or a coarser granularity make it less"
         )
     num_clients = max((run.release.num_clients or 0 for run in runs), default=0)
     if num_clients and delta >= 1 / num_clients:

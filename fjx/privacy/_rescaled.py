@@ -70,8 +70,8 @@ def rescaled(
 
     Raises:
         TypeError: not real numbers, or ``mechanism`` makes something else.
-        ValueError: not positive, or the deployment's cohort is smaller; the mechanism has a state that is
-            not past noise, such as an adaptive bound.
+        ValueError: not positive, or the deployment's cohort is smaller; the mechanism has a state
+            that is not past noise, such as an adaptive bound.
 
     Examples:
         >>> from fjx import privacy, samplers

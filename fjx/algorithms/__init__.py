@@ -57,6 +57,7 @@ from fjx.algorithms._replicated import replicated as replicated
 from fjx.algorithms._scaffnew import ScaffnewServerState as ScaffnewServerState
 from fjx.algorithms._scaffnew import scaffnew as scaffnew
 from fjx.algorithms._scaffold import scaffold as scaffold
+from fjx.algorithms._stochastic import stochastic as stochastic
 from fjx.algorithms._tamuna import compressed_scaffnew as compressed_scaffnew
 from fjx.algorithms._tamuna import tamuna as tamuna
 
@@ -118,6 +119,7 @@ __all__ = [
     "scaffnew",
     "scaffold",
     "sign_sgd",
+    "stochastic",
     "tamuna",
     "two_phases",
 ]

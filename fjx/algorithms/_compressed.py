@@ -26,7 +26,7 @@ def compressed_gd(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, unbiased.
         learning_rate: gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         downlink: codec of the broadcast.
 
     Returns:
@@ -69,7 +69,7 @@ def ef14(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
         learning_rate: gamma; :func:`fjx.theory.ef14` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         downlink: codec of the broadcast.
 
     Returns:
@@ -110,7 +110,7 @@ def double_squeeze(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
         learning_rate: gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
 
     Returns:
         An :class:`fjx.Algorithm`.

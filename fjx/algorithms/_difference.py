@@ -152,7 +152,7 @@ def ef_bv(
         codec: C.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef_bv` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         lam: of the memories.
         nu: of the aggregate.
         downlink: codec of the broadcast.
@@ -196,7 +196,7 @@ def ef21(
         codec: C, with delta > 0, such as ``top_k``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef21` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         downlink: codec of the broadcast.
 
     Returns:
@@ -284,7 +284,7 @@ def diana(
         codec: C, unbiased with an omega.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.diana` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
         downlink: codec of the broadcast.
 
@@ -327,7 +327,7 @@ def mcm(
         codec: C, unbiased with an omega, of both directions.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.mcm` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         lam: of the memories of both ends, at most 1 / (1 + omega).
 
     Returns:

@@ -56,7 +56,7 @@ def clag(
         codec: C, with delta > 0, such as ``top_k`` or ``identity``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.clag` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         zeta: how lazy clients are, not negative; may be traced.
         downlink: codec of the broadcast.
 

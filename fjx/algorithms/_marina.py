@@ -57,7 +57,7 @@ def marina(
             it, such as ``aggregators.perm_k``.
         p: in (0, 1]; k / d for a codec of k coordinates sends as much of both kinds.
         learning_rate: gamma; :func:`fjx.theory.marina` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         downlink: codec of the broadcast.
 
     Returns:
@@ -122,7 +122,7 @@ def pp_marina(
             variance.
         p: in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         downlink: codec of the broadcast.
 
     Returns:

@@ -204,7 +204,7 @@ def ef21_bc(
         codec: C, with delta > 0, such as ``top_k``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef21_bc` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         server_codec: C_s, with delta > 0; C by default.
 
     Returns:
@@ -253,7 +253,7 @@ def artemis(
         codec: C, unbiased with an omega.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.artemis` gives one that is proved.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
         server_codec: C_s, unbiased with an omega; C by default.
 

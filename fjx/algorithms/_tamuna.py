@@ -41,7 +41,7 @@ def tamuna(
         owners: s, 2 to c; few save most, 2 being the paper's choice unless n exceeds d.
         p: of an average, in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.tamuna` gives one that is proved, and p.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         seed: of the coin.
         downlink: codec of the broadcast.
 
@@ -99,7 +99,7 @@ def compressed_scaffnew(
         owners: s, 2 to n.
         p: of an average, in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.compressed_scaffnew` gives one that is proved, and p.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
         seed: of the coin.
         downlink: codec of the broadcast.
 

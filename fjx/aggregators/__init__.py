@@ -1,16 +1,16 @@
 """How the messages of a cohort become one."""
 
 from fjx.aggregators._distributed import distributed as distributed
-from fjx.aggregators._holders import holders_mean as holders_mean
+from fjx.aggregators._submodel import holders_mean as holders_mean
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
 from fjx.aggregators._integers import integer_sum as integer_sum
 from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import total as total
 from fjx.aggregators._mean import uniform as uniform
-from fjx.aggregators._owners import owners_mean as owners_mean
+from fjx.aggregators._assigned import owners_mean as owners_mean
 from fjx.aggregators._private import private as private
-from fjx.aggregators._robust import median as median
+from fjx.aggregators._robust.median import median as median
 from fjx.aggregators._shared import perm_k as perm_k
 from fjx.aggregators._shared import rotated as rotated
 from fjx.aggregators._shared import shared_rand_k as shared_rand_k

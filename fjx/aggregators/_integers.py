@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _random, _validate
+from fjx._kernels import random as _random
+from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
-from fjx._permutation import permute_by, reshuffle, shuffle
-from fjx._rounding import stochastic_round
+from fjx._kernels.permutation import permute_by
+from fjx._kernels.permutation import reshuffle
+from fjx._kernels.permutation import shuffle
+from fjx._kernels.rounding import stochastic_round
 from fjx.aggregators._vectors import as_vector
 from fjx.wire import Codes
 from fjx.wire._payload import index_width

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx._hadamard import rotate, unrotate
-from fjx._permutation import permute
-from fjx._select import share_of
+from fjx._kernels.hadamard import rotate
+from fjx._kernels.hadamard import unrotate
+from fjx._kernels.permutation import permute
+from fjx._kernels.select import share_of
 from fjx.aggregators._mean import mean, require_aggregator
 from fjx.aggregators._vectors import as_vector
 from fjx.wire._payload import padded_size

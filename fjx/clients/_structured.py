@@ -10,8 +10,8 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike
-from fjx._permutation import permute
-from fjx._select import share_of
+from fjx._kernels.permutation import permute
+from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
 from fjx.clients._submodel import Local
 

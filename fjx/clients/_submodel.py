@@ -14,8 +14,8 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree, TreeLike
-from fjx._permutation import permute
-from fjx._select import share_of
+from fjx._kernels.permutation import permute
+from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
 
 Sizes = dict[str, int]

@@ -1,6 +1,6 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
-from fjx._lift import lift as lift
+from fjx.compressors._lift import lift as lift
 from fjx.compressors._bernoulli import bernoulli as bernoulli
 from fjx.compressors._bernoulli import rand_p as rand_p
 from fjx.compressors._block_formats import mx as mx

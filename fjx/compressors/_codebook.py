@@ -5,10 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fjx import _random, _validate
+from fjx._kernels import random as _random
+from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key
-from fjx._lift import lift
-from fjx._rounding import largest
+from fjx.compressors._lift import lift
+from fjx._kernels.rounding import largest
 from fjx.wire import Codebook
 
 

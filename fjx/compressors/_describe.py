@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fjx import _random, _tree, _validate, wire
+from fjx._kernels import random as _random
+from fjx import _tree
+from fjx import _validate
+from fjx import wire
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._chain import require_compressor
 from fjx.wire import Coded, Leaves, Selected

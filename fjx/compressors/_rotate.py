@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
-from fjx._hadamard import rotate, unrotate
-from fjx._lift import lift
+from fjx._kernels.hadamard import rotate
+from fjx._kernels.hadamard import unrotate
+from fjx.compressors._lift import lift
 from fjx.compressors._chain import chain, require_compressor
 from fjx.wire import Rotated
 from fjx.wire._payload import padded_size

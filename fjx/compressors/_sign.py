@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx._base import Array, Compressor, Contract, Key
-from fjx._lift import lift
+from fjx.compressors._lift import lift
 from fjx.wire import Signs, TwoMeans
 
 

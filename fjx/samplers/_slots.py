@@ -5,9 +5,9 @@ import math
 
 import jax.numpy as jnp
 
-from fjx import _random
+from fjx._kernels import random as _random
 from fjx._base import Array, Key
-from fjx._permutation import permute
+from fjx._kernels.permutation import permute
 from fjx.samplers._types import Sample
 
 OVERFLOW = 2.0**-40

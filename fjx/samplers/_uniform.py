@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Key
-from fjx._permutation import permute
+from fjx._kernels.permutation import permute
 from fjx.samplers._types import FixedSize, Sample, Sampler
 
 

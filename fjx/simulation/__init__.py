@@ -1,9 +1,9 @@
 """Running algorithms: whole runs as one program, and a host that watches over them."""
 
-from fjx._executors import chunked as chunked
-from fjx._executors import lanes as lanes
-from fjx._executors import sharded as sharded
-from fjx._executors import vectorized as vectorized
+from fjx.rounds._executors import chunked as chunked
+from fjx.rounds._executors import lanes as lanes
+from fjx.rounds._executors import sharded as sharded
+from fjx.rounds._executors import vectorized as vectorized
 from fjx.simulation._compile import cache_compilations as cache_compilations
 from fjx.simulation._curves import Curve as Curve
 from fjx.simulation._curves import curve as curve

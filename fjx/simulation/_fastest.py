@@ -14,7 +14,10 @@ from jax.sharding import Mesh
 
 from fjx import _validate
 from fjx._base import Algorithm, Cohort, Executor, Key, Tree
-from fjx._executors import chunked, lanes, sharded, vectorized
+from fjx.rounds._executors import chunked
+from fjx.rounds._executors import lanes
+from fjx.rounds._executors import sharded
+from fjx.rounds._executors import vectorized
 from fjx.data import FederatedData, on_device, take_clients
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, place

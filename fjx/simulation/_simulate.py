@@ -17,7 +17,7 @@ from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Tree
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon, Plan
-from fjx.privacy._claim import rounded_up
+from fjx.privacy._accounting.claim import rounded_up
 from fjx.samplers import Sampler
 from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler

@@ -10,7 +10,7 @@ import pytest
 
 import fjx
 from fjx import aggregators, wire
-from fjx.aggregators._owners import owned
+from fjx.aggregators._assigned import owned
 
 TREE = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(()), "c": jnp.zeros((0, 2)), "d": jnp.zeros(7)}
 SIZES = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fjx import compressors, wire
-from fjx._hadamard import unrotate
+from fjx._kernels.hadamard import unrotate
 from fjx.compressors import _kashin
 
 DRAWS = {

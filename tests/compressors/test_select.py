@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import _select
+from fjx._kernels import select as _select
 
 LONG = _select._SHORT + 1000 - 7  # no multiple of a word
 select = jax.jit(_select.largest_magnitudes, static_argnums=1)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from fjx import compressors, wire
-from fjx._sketch import estimate, sketch
+from fjx._kernels.sketch import estimate
+from fjx._kernels.sketch import sketch
 
 SIGMAS, DRAWS = 6.0, 4000
 sketched = functools.partial(jax.jit, static_argnames=("rows", "columns"))(sketch)

@@ -152,7 +152,7 @@ def test_k(ratio, d, k):
 @pytest.mark.parametrize("d", [3 * 10**8, 10**9, 2 * 10**9])
 def test_k_of_long_vectors_is_not_one_too_many(d):
     """0.1 * d is off by more than an absolute slack of 1e-9 would forgive."""
-    from fjx._select import share_of
+    from fjx._kernels.select import share_of
 
     for tenths in range(1, 10):
         assert share_of(tenths / 10, d) == tenths * d // 10

@@ -11,7 +11,7 @@ import pytest
 
 import fjx
 from fjx import aggregators, algorithms, clients, compressors, theory, wire
-from fjx._permutation import permute
+from fjx._kernels.permutation import permute
 
 _spec = importlib.util.spec_from_file_location(
     "quadratics", pathlib.Path(__file__).with_name("quadratics.py")

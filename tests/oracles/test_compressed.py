@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fjx import aggregators, algorithms, compressors, data, theory, wire
-from fjx.algorithms._scaffnew import steps_of
+from fjx.algorithms._corrected.scaffnew import steps_of
 
 PROBLEM = data.quadratic_problem(jax.random.key(0))
 A, B = (np.asarray(PROBLEM.dataset.arrays[k], np.float64) for k in ("A", "b"))

@@ -15,8 +15,8 @@ import pytest
 
 import fjx
 from fjx import aggregators, algorithms, compressors, data, samplers, simulation, theory
-from fjx.aggregators._owners import owned
-from fjx.algorithms._scaffnew import steps_of
+from fjx.aggregators._assigned import owned
+from fjx.algorithms._corrected.scaffnew import steps_of
 
 PROBLEM = data.quadratic_problem(jax.random.key(0))
 A, B = (np.asarray(PROBLEM.dataset.arrays[k], np.float64) for k in ("A", "b"))

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from fjx import privacy, samplers
-from fjx.privacy import _renyi
+from fjx.privacy._accounting import renyi as _renyi
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 

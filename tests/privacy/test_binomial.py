@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fjx import Public, _random, aggregators, privacy, samplers, wire
+from fjx import Public
+from fjx import aggregators
+from fjx import privacy
+from fjx import samplers
+from fjx import wire
+from fjx._kernels import random as _random
 from fjx.privacy import _curves
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fjx import privacy, samplers
-from fjx.privacy._bins import bins_curve
+from fjx.privacy._accounting.bins import bins_curve
 
 ORDERS = np.array([2.0, 3.0, 4.0, 7.0, 30.0])
 

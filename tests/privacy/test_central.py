@@ -12,7 +12,7 @@ from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
 from scipy import stats
 
 from fjx import Public, aggregators, privacy, samplers
-from fjx.privacy import _discrete
+from fjx.privacy._mechanisms import integer_noise as _discrete
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fjx import _random
-from fjx.privacy import _discrete
-from fjx.privacy._discrete import discrete_gaussian, skellam
+from fjx._kernels import random as _random
+from fjx.privacy._mechanisms import integer_noise as _discrete
+from fjx.privacy._mechanisms.integer_noise import discrete_gaussian
+from fjx.privacy._mechanisms.integer_noise import skellam
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

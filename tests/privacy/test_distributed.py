@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from fjx import Public, aggregators, clients, compose, data, privacy, simulation, wire
-from fjx._rounding import exact_stochastic_round
-from fjx.privacy import _curves, _discrete
+from fjx._kernels.rounding import exact_stochastic_round
+from fjx.privacy import _curves
+from fjx.privacy._mechanisms import integer_noise as _discrete
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

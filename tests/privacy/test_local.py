@@ -13,7 +13,7 @@ from dp_accounting.rdp import RdpAccountant
 from scipy import special, stats
 
 from fjx import privacy, wire
-from fjx.privacy import _sphere
+from fjx.privacy._local import sphere as _sphere
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

@@ -1,0 +1,81 @@
+"""What quantisers share: the span of a leaf, its coordinates in units of a step, and rounding."""
+
+import jax
+import jax.numpy as jnp
+
+from fjx._kernels import random as _random
+from fjx._base import Array, Contract, Key
+
+
+def largest(x: Array) -> Array:
+    """max|x|, and NaN where a coordinate is not finite: a maximum alone may lose a NaN."""
+    return jnp.where(jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x), initial=0.0), jnp.nan)
+
+
+def norm(x: Array) -> Array:
+    """||x||, not finite where a coordinate is not; no square overflows, nor do all vanish."""
+    # A power of two: by it, x is divided exactly.
+    _, exponent = jnp.frexp(largest(x))
+    return jnp.ldexp(jnp.sqrt(jnp.sum(jnp.ldexp(x, -exponent) ** 2)), exponent)
+
+
+def in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
+    """``x / 2^e`` in [-1, 1], e, and whether x is broken: not finite, or beyond 2^125.
+
+    The division is exact, and then of squares none overflows, nor do all vanish.
+    """
+    top = largest(x)
+    usable = (top >= 2.0**-126) & (top <= 2.0**125)
+    _, exponent = jnp.frexp(jnp.where(usable, top, 1.0))
+    unit = jnp.where(usable, x * jnp.ldexp(jnp.ones_like(top), -exponent), 0.0)
+    return unit, exponent, ~(top <= 2.0**125)
+
+
+def in_units(x: Array, unit: Array) -> tuple[Array, Array]:
+    """``x / unit``, and the unit by which to multiply again.
+
+    A broken message must not decode to a sound one, and zero is to stay zero: a unit above 2^125 or
+    not finite becomes NaN, one below 2^-126 becomes 0, and the ratio is zero with them.
+    """
+    # XLA may multiply by the reciprocal of the unit, which must not be subnormal either.
+    usable = (unit >= 2.0**-126) & (unit <= 2.0**125)
+    ratio = jnp.where(usable, x / jnp.where(usable, unit, 1.0), 0.0)
+    return ratio, jnp.where(usable, unit, jnp.where(unit < 1.0, 0.0, jnp.nan))
+
+
+def stochastic_round(key: Key, ratio: Array) -> Array:
+    """``ratio`` rounded up with the probability of its fractional part, else down: unbiased."""
+    # A coordinate on the grid is there but for rounding (two divisions, 2 ulp each on a GPU), and
+    # must not move by a whole step.
+    nearest = jnp.round(ratio)
+    ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
+    return exact_stochastic_round(key, ratio)
+
+
+def exact_stochastic_round(key: Key, ratio: Array) -> Array:
+    """:func:`stochastic_round` of ratios to powers of two, which are exact."""
+    # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
+    uniform = jax.lax.optimization_barrier(_random.uniform(key, ratio.shape))
+    lower = jnp.floor(ratio)
+    return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
+
+
+def power_of_two(exponent: Array) -> Array:
+    """2^e in float32, made from its bits, for -126 <= e <= 127."""
+    return jax.lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
+
+
+def binade(x: Array, least: int) -> Array:
+    """The e with 2^e <= |x| < 2^(e + 1), but at least ``least``, which is above -127: ``i32``."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    return jnp.maximum((bits >> 23 & 255) - 127, least)
+
+
+def unbiased(leaf: jax.ShapeDtypeStruct, omega: float) -> Contract:
+    """The contract of an unbiased codec; it contracts too where omega < 1.
+
+    A leaf narrower than float32 is rounded once more when it is decoded: nothing is promised of it.
+    """
+    if jnp.finfo(leaf.dtype).bits < 32:
+        return Contract()
+    return Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)

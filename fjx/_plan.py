@@ -1,0 +1,287 @@
+"""One description, from which everything that privacy depends on is built, and held to."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fjx import _validate
+from fjx._base import Aggregator, Algorithm
+from fjx.privacy._accounting.calibrate import calibrate
+from fjx.privacy._accounting.claim import COVERS
+from fjx.privacy._accounting.claim import Epsilon
+from fjx.privacy._accounting.claim import Method
+from fjx.privacy._accounting.claim import Unit
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._mechanisms.gaussian import gaussian
+from fjx.privacy._accounting.releases import Accountable
+from fjx.privacy._accounting.releases import require_sampler
+from fjx.privacy._accounting.report import Report
+from fjx.privacy._accounting.report import report as report_of
+from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._accounting.epsilon import relation_of
+from fjx.samplers import poisson
+from fjx.samplers._types import (
+    BallsInBins,
+    Cyclic,
+    CyclicPoisson,
+    FixedSize,
+    Full,
+    Poisson,
+    Sampler,
+)
+
+
+class Plan(NamedTuple):
+    """What was decided before a run, and the claim that follows; made by :func:`plan`.
+
+    Give ``aggregator`` to :func:`fjx.compose` or to a recipe, ``sampler`` to :func:`fjx.simulate`, and
+    the plan itself, too: it then refuses to run anything else.
+
+    Attributes:
+        mechanism: bounds and noises the sum.
+        sampler: draws the cohorts.
+        aggregator: the private sum over ``denominator``.
+        denominator: a public number, the expected cohort.
+        rounds: the most that may be run.
+        num_clients: the population.
+        delta: of the claim.
+        relation: which populations are neighbours.
+        method: how it is accounted.
+        unit: whose data are protected.
+        claim: the epsilon of all ``rounds``.
+    """
+
+    mechanism: Any
+    sampler: Sampler
+    aggregator: Aggregator
+    denominator: float
+    rounds: int
+    num_clients: int
+    delta: float
+    relation: Relation
+    method: Method
+    unit: Unit
+    claim: Epsilon
+
+    def epsilon(self, rounds: int) -> Epsilon:
+        """The claim for the first ``rounds`` rounds."""
+        if rounds == self.rounds:
+            return self.claim
+        return _claim(self.mechanism, self.sampler, rounds, self._how())
+
+    def report(self, *, points: int = 8) -> Report:
+        """Epsilon against rounds, see :func:`fjx.privacy.report`."""
+        return report_of(
+            self.mechanism, self.sampler, rounds=self.rounds, points=points, **self._how()
+        )
+
+    def check(
+        self, algorithm: Algorithm, sampler: Sampler, *, num_clients: int, rounds: int
+    ) -> None:
+        """Raises unless a run is the one that was planned.
+
+        The aggregator is compared by identity: around it nothing is known.  A sampler is compared by its
+        description, so that :func:`fjx.samplers.dropout` of the plan's is accepted.
+
+        Raises:
+            ValueError: naming what differs, and the remedy.
+        """
+        if algorithm.aggregator is not self.aggregator:
+            raise ValueError(
+                "the algorithm's aggregator is not the plan's, so its noise is not what was planned: "
+                "compose with aggregator=plan.aggregator.  If another goes around it, make the plan "
+                "with plan(..., aggregator=lambda mechanism, denominator: ...)"
+            )
+        drawn, planned = sampler.subsampling, self.sampler.subsampling
+        # As tuples, Cyclic(3) and FixedSize(3) are equal.
+        if type(drawn) is not type(planned) or drawn != planned:
+            raise ValueError(
+                f"the sampler is {drawn}, and {planned} was planned: "
+                "pass sampler=plan.sampler, or plan with this one"
+            )
+        if num_clients != self.num_clients:
+            raise ValueError(
+                f"the dataset has {num_clients} clients, and {self.num_clients} were planned: "
+                f"plan with num_clients={num_clients}"
+            )
+        if rounds > self.rounds:
+            raise ValueError(
+                f"{rounds} rounds are asked for, those of a checkpoint included, and {self.rounds} "
+                f"were planned: ask for at most as many, or plan with rounds={rounds}"
+            )
+
+    def _how(self) -> dict[str, Any]:
+        names = ("delta", "method", "relation", "num_clients", "unit")
+        return {name: getattr(self, name) for name in names}
+
+
+def plan(
+    *,
+    num_clients: int,
+    rounds: int,
+    delta: float,
+    clip_norm: Any = None,
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    cohort: float | None = None,
+    sampler: Sampler | None = None,
+    mechanism: Callable[[float], Accountable] | None = None,
+    aggregator: Callable[[Any, float], Aggregator] | None = None,
+    relation: Relation | None = None,
+    unit: Unit = "client",
+    method: Method = "pld",
+) -> Plan:
+    """Sampler, bound, noise and aggregator from one description, with the claim that they support.
+
+    What can go wrong between these parts cannot here: the denominator is the expected cohort and no
+    weight or count of a round; the sampling that is accounted is the one that draws; the noise is
+    calibrated for the rounds, the relation and the method of the claim.
+
+    Args:
+        num_clients: the population, which counts as public.
+        rounds: the most that may be run.
+        delta: of the claim, below ``1 / num_clients``.
+        clip_norm: C, or a :class:`Bound`, of :func:`gaussian`; not with ``mechanism``.
+        epsilon: the target, to which the noise is calibrated; or else
+        noise_multiplier: z, as given.
+        cohort: the expected number of clients of a round.  Without a ``sampler`` they are drawn by
+            ``samplers.poisson(cohort / num_clients)``; with one it may be left out where the sampler's
+            description says it.
+        sampler: what draws the cohorts.
+        mechanism: ``(z) -> mechanism``, for another than :func:`gaussian`.
+        aggregator: ``(mechanism, denominator) -> Aggregator``, by default
+            :func:`fjx.aggregators.private`.  What is put around the private sum here may transform
+            messages before and results after (``aggregators.rotated``); its ``releases`` must be this
+            mechanism, once, and nothing else.
+        relation: which populations are neighbours; None for what suits the sampler and the unit.
+        unit: ``"client"``, or ``"example"``: a client's example that comes or goes *replaces* what the
+            client sends, so that is claimed under replace-one.
+        method: how it is accounted, see :func:`fjx.privacy.epsilon`.
+
+    Returns:
+        A :class:`Plan`.
+
+    Raises:
+        TypeError: an argument of another kind, or traced.
+        ValueError: out of bounds; both or neither of two alternatives; what
+            :func:`fjx.privacy.epsilon` refuses.
+
+    Examples:
+        >>> p = plan(num_clients=10_000, cohort=100, rounds=500, delta=1e-5, epsilon=3.0, clip_norm=1.0,
+        ...          method="rdp")
+        >>> p.claim <= 3.0, p.denominator
+        (True, 100.0)
+        >>> print(p.claim)
+        epsilon = 3.000 at delta = 1e-05
+        (client-level, add-or-remove-one, Poisson rate 0.01, 500 rounds, RDP). Covers ...
+    """
+    num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
+    rounds = _validate.static_integer("rounds", rounds, at_least=1)
+    delta = _validate.static_number("delta", delta, above=0, below=1)
+    if delta >= 1 / num_clients:
+        raise ValueError(
+            f"delta must be below 1 / num_clients = {1 / num_clients:.2g}, got {delta!r}: else the "
+            "claim would allow one client's data to be published"
+        )
+    _one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
+    _one_of("clip_norm", clip_norm, "mechanism", mechanism)
+    sampler, denominator = _drawn(sampler, cohort, num_clients)
+    make: Callable[[float], Any] = mechanism or (
+        lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
+    )
+    how: dict[str, Any] = {
+        "delta": delta,
+        "method": method,
+        "relation": relation_of(relation, unit),
+        "num_clients": num_clients,
+    }
+    if noise_multiplier is None:
+        assert epsilon is not None
+        noise_multiplier = calibrate(sampler, epsilon=epsilon, rounds=rounds, mechanism=make, **how)
+    made = make(noise_multiplier)
+    claim = _claim(made, sampler, rounds, {**how, "unit": unit})
+    if aggregator is None:
+        # Imported here, because aggregators are built on mechanisms.
+        from fjx.aggregators import private
+
+        aggregator = private
+    built = aggregator(made, denominator)
+    _require_once(made, built)
+    return Plan(
+        mechanism=made,
+        sampler=sampler,
+        aggregator=built,
+        denominator=denominator,
+        rounds=rounds,
+        num_clients=num_clients,
+        delta=delta,
+        relation=claim.relation,
+        method=method,
+        unit=unit,
+        claim=claim,
+    )
+
+
+def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, how: dict[str, Any]) -> Epsilon:
+    return epsilon_of(mechanism, sampler, rounds=rounds, **how).but(COVERS)
+
+
+def _require_once(mechanism: object, aggregator: Aggregator) -> None:
+    """Raises unless the aggregator's result is one release of the mechanism, and nothing else."""
+    if not isinstance(aggregator, Aggregator):
+        raise TypeError(f"aggregator must make a fjx.Aggregator, got {aggregator!r}")
+    releases = aggregator.releases
+    if len(releases) == 1 and releases[0] is mechanism:
+        return
+    if not releases:
+        found = "that does not say that all of its result is noised"
+    elif len(releases) == 1:
+        found = "that releases another mechanism than the one it was given"
+    else:
+        found = (
+            f"that releases {len(releases)} results of the same cohort, each of which costs privacy"
+        )
+    raise ValueError(
+        f"aggregator made one {found}, and the claim is for one release of the plan's mechanism: put "
+        "aggregators.private(mechanism, denominator) around the whole message, inside what transforms "
+        "it; several fields are accounted as one gaussian, see aggregators.private, and without a plan. "
+        "An aggregator of your own that adds the mechanism's noise says releases=(mechanism,)"
+    )
+
+
+def _drawn(
+    sampler: Sampler | None, cohort: float | None, num_clients: int
+) -> tuple[Sampler, float]:
+    """The sampler, and how many clients a round is expected to have."""
+    if cohort is not None:
+        cohort = _validate.static_number("cohort", cohort, above=0, at_most=num_clients)
+    if sampler is None:
+        if cohort is None:
+            raise ValueError("give cohort, the expected number of clients of a round, or a sampler")
+        return poisson(cohort / num_clients), cohort
+    require_sampler(sampler)
+    match sampler.subsampling:
+        case Full():
+            expected: float | None = num_clients
+        case FixedSize(size):
+            expected = size
+        case Poisson(rate):
+            expected = rate * num_clients
+        case Cyclic(period) | BallsInBins(period):
+            expected = num_clients / period
+        case CyclicPoisson(period, rate):
+            expected = rate * num_clients / period
+        case _:
+            expected = None
+    cohort = expected if cohort is None else cohort
+    if cohort is None:
+        raise ValueError(
+            "cohort is needed, the number of clients that a round is expected to have: "
+            f"{sampler.subsampling} does not say it"
+        )
+    return sampler, float(cohort)
+
+
+def _one_of(name: str, value: object, other: str, alternative: object) -> None:
+    if (value is None) == (alternative is None):
+        got = "neither" if value is None else "both"
+        raise ValueError(f"give either {name} or {other}, got {got}")

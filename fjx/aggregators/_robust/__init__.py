@@ -1,0 +1,1 @@
+"""Robust aggregators: a minority of the clients cannot move the result far."""

@@ -1,0 +1,1 @@
+"""Averaging: local training, and a server that steps along the mean."""

@@ -1,0 +1,153 @@
+"""FedSGD and FedAvg, with and without server momentum or a proximal term."""
+
+from typing import Unpack
+
+from fjx import clients
+from fjx._base import Algorithm, Array
+from fjx.rounds._compose import Slots
+from fjx.rounds._compose import compose
+from fjx.clients._minibatch import client_sgd
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+
+
+def fedsgd(
+    loss_fn: LossFn, *, learning_rate: float | Array, batch_size: int = 32, **slots: Unpack[Slots]
+) -> Algorithm:
+    """FedSGD: w <- w - eta sum_k (n_k / n) grad F_k(w).
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        learning_rate: eta.
+        batch_size: examples at a time; the gradient is that of all examples all the same.
+        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.fedsgd(lambda w, x, key: (w - x).mean(), learning_rate=0.1)
+
+    References:
+        McMahan et al., AISTATS 2017 (arXiv:1602.05629), section 2.
+    """
+    return compose(
+        client=clients.gradient(loss_fn, batch_size=batch_size),
+        server=server_sgd(learning_rate),
+        **slots,
+    )
+
+
+def fedavg(
+    loss_fn: LossFn,
+    *,
+    client_lr: float | Array,
+    batch_size: int,
+    epochs: int = 1,
+    server_lr: float | Array = 1.0,
+    **slots: Unpack[Slots],
+) -> Algorithm:
+    """FedAvg: each client runs E epochs of SGD, the server averages by examples.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: eta of the clients' SGD.
+        batch_size: B.
+        epochs: E.
+        server_lr: 1 is the paper's.
+        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.fedavg(
+        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, batch_size=10)
+
+    References:
+        McMahan et al., AISTATS 2017 (arXiv:1602.05629), algorithm 1.
+    """
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size),
+        server=server_sgd(server_lr),
+        **slots,
+    )
+
+
+def fedavgm(
+    loss_fn: LossFn,
+    *,
+    client_lr: float | Array,
+    batch_size: int,
+    epochs: int = 1,
+    server_lr: float | Array = 1.0,
+    momentum: float | Array = 0.9,
+    **slots: Unpack[Slots],
+) -> Algorithm:
+    """FedAvgM: FedAvg with server momentum, v <- beta v + Delta; w <- w + eta v.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: of the clients' SGD.
+        batch_size: examples in a batch.
+        epochs: local passes.
+        server_lr: eta.
+        momentum: beta.
+        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.fedavgm(
+        ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, batch_size=10, momentum=0.9)
+
+    References:
+        Hsu, Qi, Brown, *Measuring the Effects of Non-Identical Data Distribution*, 2019
+        (arXiv:1909.06335), section 4.
+    """
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size),
+        server=server_sgd(server_lr, momentum),
+        **slots,
+    )
+
+
+def fedprox(
+    loss_fn: LossFn,
+    *,
+    mu: float | Array,
+    client_lr: float | Array,
+    batch_size: int,
+    epochs: int = 1,
+    **slots: Unpack[Slots],
+) -> Algorithm:
+    """FedProx: clients descend F_k(w) + mu/2 ||w - w_t||^2 by SGD, the server averages.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        mu: strength of the proximal term; 0 is FedAvg.
+        client_lr: of the clients' SGD.
+        batch_size: examples in a batch.
+        epochs: local passes.
+        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.fedprox(
+        ...     lambda w, x, key: (w - x).mean(), mu=0.1, client_lr=0.1, batch_size=10)
+
+    References:
+        Li et al., MLSys 2020 (arXiv:1812.06127), algorithm 2.
+    """
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size, clients.proximal(mu)),
+        server=server_sgd(1.0),
+        **slots,
+    )

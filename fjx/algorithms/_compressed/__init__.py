@@ -1,0 +1,1 @@
+"""Compressed methods: gradients, differences and models in few bits."""

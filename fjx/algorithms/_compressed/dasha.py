@@ -1,0 +1,87 @@
+"""DASHA: every message compressed, and no synchronisation ever."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fjx import _tree, _validate, clients
+from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx.rounds._compose import compose
+from fjx.rounds._difference import accumulated
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+from fjx.compressors._chain import require_compressor
+
+
+class DashaState(NamedTuple):
+    """The client's state of :func:`dasha`.
+
+    Attributes:
+        last: h_i, the message before.
+        estimate: g_i, what the server believes of it.
+        inner: the codec's state.
+    """
+
+    last: Tree
+    estimate: Tree
+    inner: Tree
+
+
+def dasha(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    num_clients: int,
+    learning_rate: float | Array,
+    batch_size: int,
+    momentum: Array | float,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""DASHA: variance reduction as in MARINA, of which no round is sent whole.
+
+    From the gradient h_i^+ at the new model each client sends m_i = C(h_i^+ - h_i - a (g_i - h_i)), and
+    g_i = g_i + m_i; the server moves by the mean of all g_i, which it knows.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, unbiased with an omega.
+        num_clients: of the whole population, all of whom take part.
+        learning_rate: gamma; :func:`fjx.theory.dasha` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        momentum: a in (0, 1]; 1 / (2 omega + 1) in the paper.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.dasha(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1), num_clients=100,
+        ...     learning_rate=0.1, batch_size=10, momentum=1 / 19)
+
+    References:
+        Tyurin, Richtarik, *DASHA: Distributed Nonconvex Optimization with Communication Compression,
+        Optimal Oracle Complexity, and No Client Synchronization*, ICLR 2023 (arXiv:2202.01268).
+    """
+    require_compressor("dasha", codec)
+    _validate.number("momentum", momentum, above=0, at_most=1)
+
+    def init(message_like: TreeLike) -> DashaState:
+        nothing = _tree.zeros_like(message_like)
+        return DashaState(nothing, nothing, codec.init(message_like))
+
+    def encode(key: Key, message: Tree, state: DashaState) -> tuple[Tree, DashaState]:
+        error = _tree.scale(jnp.asarray(momentum), _tree.subtract(state.estimate, state.last))
+        change = _tree.subtract(_tree.subtract(message, state.last), error)
+        payload, inner = codec.encode(key, change, state.inner)
+        estimate = _tree.add(state.estimate, codec.decode(payload))
+        return payload, DashaState(message, estimate, inner)
+
+    return compose(
+        client=clients.gradient(loss_fn, batch_size=batch_size),
+        uplink=Compressor(init, encode, codec.decode, lambda message_like: Contract()),
+        aggregator=accumulated(num_clients),
+        server=server_sgd(learning_rate),
+        downlink=downlink,
+    )

@@ -1,0 +1,65 @@
+"""FetchSGD: sketches up, a few coordinates down."""
+
+from fjx import aggregators
+from fjx._base import Algorithm, Array
+from fjx.rounds._compose import compose
+from fjx.rounds._replicated import replicated
+from fjx.clients._minibatch import batch_gradient
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+from fjx.compressors import flatten, top_k
+
+
+def fetch_sgd(
+    loss_fn: LossFn,
+    *,
+    ratio: float,
+    rows: int,
+    columns: int,
+    learning_rate: float | Array,
+    batch_size: int,
+    momentum: float | Array = 0.9,
+) -> Algorithm:
+    """FetchSGD: clients send sketches of gradients; the server remembers in their space, and moves k.
+
+    :func:`fjx.aggregators.fetch_sgd` gathers momentum and error and finds Delta, of which k coordinates
+    are not zero: these travel down, to clients that are :func:`replicated`.
+
+    Guarantees: clients remember nothing but the model; bits up: 32 rows * columns, down: k numbers and
+        their places, without loss, for clients that hear every broadcast.  One that comes once, or was
+        away, must be sent the model or what it missed, which is not billed (:func:`replicated`).
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        ratio: of the coordinates that move, k = ceil(ratio d), at most about a tenth of the columns.
+        rows: of a sketch, at least 1; medians want an odd number.
+        columns: at least 1.
+        learning_rate: of the server.
+        batch_size: examples in a client's batch.
+        momentum: rho, in [0, 1).
+
+    Returns:
+        An :class:`fjx.Algorithm`, for models of floating parameters.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.fetch_sgd(
+        ...     lambda w, x, key: (w - x).mean(), ratio=0.01, rows=5, columns=100,
+        ...     learning_rate=0.1, batch_size=10)
+        >>> algorithm.traffic(jnp.zeros(1000))
+        Traffic(uplink=16000, downlink=424)
+
+    References:
+        Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora, *FetchSGD:
+        Communication-Efficient Federated Learning with Sketching*, ICML 2020 (arXiv:2007.07682),
+        algorithm 1.
+    """
+    return compose(
+        client=batch_gradient(loss_fn, batch_size),
+        **replicated(
+            flatten(top_k(ratio)),  # of k coordinates, all others being zero: exact
+            aggregator=aggregators.fetch_sgd(ratio, rows=rows, columns=columns, momentum=momentum),
+            server=server_sgd(learning_rate),
+        ),
+    )

@@ -1,0 +1,111 @@
+"""Clients that keep silent while their gradient has not moved much."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fjx import _tree, _validate, clients
+from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx.rounds._compose import compose
+from fjx._ravel import ravel
+from fjx.rounds._difference import accumulated
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+from fjx.compressors._chain import payload_like, require_compressor
+from fjx.wire import Chosen
+
+
+class ClagState(NamedTuple):
+    """The client's state of :func:`clag`.
+
+    Attributes:
+        memory: h_i, what the server believes of the message.
+        last: y_i, the message of the round before, sent or not.
+        inner: the codec's state.
+        begun: ``bool[]``, whether there was a message before.
+    """
+
+    memory: Tree
+    last: Tree
+    inner: Tree
+    begun: Array
+
+
+def clag(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    num_clients: int,
+    learning_rate: float | Array,
+    batch_size: int,
+    zeta: float | Array,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""CLAG: EF21 whose clients send only if it matters; with ``identity()`` for a codec, LAG.
+
+    With x_i the gradient, y_i the one before and h_i the memory, a client sends m_i = C(x_i - h_i) if
+    ||x_i - h_i||^2 > zeta ||x_i - y_i||^2, and else only that it does not; h_i = h_i + m_i.  Its first
+    message it sends in any case, as there is none before.
+
+    Guarantees: with zeta = 0 it is :func:`ef21`; with full gradients of all clients in every round it
+        converges to the optimum at a constant step: of one that was away y_i is older than the round
+        before, and nothing is proved; bits up: a byte, and those of the codec where something is sent.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k`` or ``identity``.
+        num_clients: of the whole population.
+        learning_rate: gamma; :func:`fjx.theory.clag` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        zeta: how lazy clients are, not negative; may be traced.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.clag(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1), num_clients=100,
+        ...     learning_rate=0.1, batch_size=10, zeta=4.0)
+
+    References:
+        Richtarik, Sokolov, Fatkhullin, Gasanov, Li, Gorbunov, *3PC: Three Point Compressors for
+        Communication-Efficient Distributed Training and a Better Theory for Lazy Aggregation*, ICML
+        2022 (arXiv:2202.00998); Chen, Giannakis, Sun, Yin, *LAG*, NeurIPS 2018 (arXiv:1805.09965).
+    """
+    require_compressor("clag", codec)
+    _validate.number("zeta", zeta, at_least=0)
+
+    def init(message_like: TreeLike) -> ClagState:
+        nothing = _tree.zeros_like(message_like)
+        return ClagState(nothing, nothing, codec.init(message_like), jnp.asarray(False))
+
+    def encode(key: Key, message: Tree, state: ClagState) -> tuple[Chosen, ClagState]:
+        change = _tree.subtract(message, state.memory)
+        moved = _square(_tree.subtract(message, state.last))
+        sends = _square(change) > jnp.asarray(zeta).astype(moved.dtype) * moved
+        sends = sends | ~state.begun
+        payload, inner = codec.encode(key, change, state.inner)
+        payload = _tree.where(sends, payload, _tree.zeros_like(payload_like(codec, change)))
+        sent = Chosen(sends.astype(jnp.uint8), ((), payload))
+        memory = _tree.add(state.memory, decode(sent))
+        inner = _tree.where(sends, inner, state.inner)
+        return sent, ClagState(memory, message, inner, jnp.asarray(True))
+
+    def decode(sent: Chosen) -> Tree:
+        change = codec.decode(sent.parts[1])
+        return _tree.where(sent.which == 1, change, _tree.zeros_like(change))
+
+    return compose(
+        client=clients.gradient(loss_fn, batch_size=batch_size),
+        uplink=Compressor(init, encode, decode, lambda message_like: Contract()),
+        aggregator=accumulated(num_clients),
+        server=server_sgd(learning_rate),
+        downlink=downlink,
+    )
+
+
+def _square(tree: Tree) -> Array:
+    """The squared norm of the floats of a tree."""
+    return jnp.sum(_tree.wide(ravel(tree)[0]) ** 2)

@@ -1,0 +1,324 @@
+"""MARINA: compressed gradient differences of all or some clients, now and then whole gradients."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx._kernels import random as _random
+from fjx import _tree
+from fjx import _validate
+from fjx import clients
+from fjx import servers
+from fjx import wire
+from fjx._base import (
+    SUM,
+    Aggregator,
+    Algorithm,
+    Array,
+    ClientUpdate,
+    Compressor,
+    Examples,
+    Key,
+    Metrics,
+    Public,
+    ServerUpdate,
+    Tree,
+    TreeLike,
+)
+from fjx.rounds._compose import compose
+from fjx.rounds._compose import sent_like
+from fjx._kernels.permutation import permute
+from fjx.aggregators import coded, mean, uniform
+from fjx.aggregators._mean import require_aggregator
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+from fjx.wire import Chosen, Known
+from fjx.wire._bits import is_ragged
+
+
+def marina(
+    loss_fn: LossFn,
+    differences: Compressor | Aggregator,
+    *,
+    p: float,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""MARINA: with probability p the mean gradient, else the last estimate and a compressed difference.
+
+    g = mean grad f_i(x^+) with probability p, the same coin for all, and else
+    g = g + mean C(grad f_i(x^+) - grad f_i(x)); x moves by -gamma g.  The broadcast holds both models,
+    so that clients remember nothing; both gradients are taken on the same examples with the same key.
+
+    Guarantees: with full gradients of all clients it converges to the optimum at a constant step; bits
+        up: those of the model with probability p, else those of the codec; the coin is free.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        differences: C, unbiased with an omega, without a state; or how the clients of a round agree on
+            it, such as ``aggregators.perm_k``.
+        p: in (0, 1]; k / d for a codec of k coordinates sends as much of both kinds.
+        learning_rate: gamma; :func:`fjx.theory.marina` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Raises:
+        TypeError: ``differences`` is something else.
+        ValueError: ``p`` is out of range, or ``differences`` stacks; from ``init``, the codec has a
+            state.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.marina(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1), p=0.1,
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Gorbunov, Burlachenko, Li, Richtarik, *MARINA: Faster Non-Convex Distributed Learning with
+        Compression*, ICML 2021 (arXiv:2102.07845), algorithm 1.
+    """
+    if isinstance(differences, Compressor):
+        differences = coded(differences, uniform(mean()))
+    require_aggregator("marina", differences)
+    if differences.combine is not SUM:
+        raise ValueError(
+            "marina adds the mean of differences to an estimate, and this aggregator needs messages "
+            "side by side (STACK): pass one that sums, such as aggregators.coded(codec) or perm_k"
+        )
+    algorithm = compose(
+        client=_two_gradients(loss_fn, batch_size),
+        aggregator=_now_and_then(differences, p),
+        server=_both_models(servers.from_optax(server_sgd(learning_rate))),
+        downlink=downlink,
+    )
+    return algorithm._replace(expected=_expected(differences, p))
+
+
+def pp_marina(
+    loss_fn: LossFn,
+    differences: Compressor | Aggregator,
+    *,
+    participants: int,
+    p: float,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""PP-MARINA: :func:`marina` in whose compressed rounds a few clients are drawn and others rest.
+
+    g = mean grad f_i(x^+) of the whole cohort with probability p, and else, with S a set of r clients of
+    the cohort, g = g + (1 / r) sum_S C(grad f_i(x^+) - grad f_i(x)).  Who is in S follows from the
+    round's key and a client's rank in the cohort, so that all know it.
+
+    Guarantees: with full gradients it converges to the optimum at a constant step, as long as everybody
+        comes to the whole rounds; bits up: those of the model with probability p, else those of the
+        codec from clients of S, and nothing from others.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        differences: C, unbiased with an omega, without a state; or how clients agree on it.
+        participants: r, at least 1; drawn without replacement, where the paper draws with, at no less
+            variance.
+        p: in (0, 1].
+        learning_rate: gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).  It expects no
+        bits of one client: those of a difference come from r of the cohort, whose size a model does not
+        tell.
+
+    Raises:
+        TypeError: ``differences`` is something else, or ``participants`` not an integer.
+        ValueError: a number is out of range, or ``differences`` stacks; from ``init``, the codec has a
+            state.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.pp_marina(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1), participants=5, p=0.05,
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), algorithm 4.
+    """
+    if isinstance(differences, Compressor):
+        differences = coded(differences, uniform(mean()))
+    require_aggregator("pp_marina", differences)
+    return marina(
+        loss_fn, _drawn(differences, participants), p=p, learning_rate=learning_rate,
+        batch_size=batch_size, downlink=downlink,
+    )  # fmt: skip
+
+
+def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
+    """Leaves out all but some clients of the cohort, drawn by rank from the round's key."""
+    participants = _validate.static_integer("participants", participants, at_least=1)
+
+    def place(public: Public) -> Array:
+        """In the order in which clients are drawn."""
+        return permute(jax.random.fold_in(public.key, 0), public.rank, public.size)
+
+    def inside(public: Public) -> Public:
+        """The round as those see it who were drawn: a cohort of their own."""
+        return public._replace(
+            key=jax.random.fold_in(public.key, 1),
+            rank=None if public.rank is None else place(public),
+            size=jnp.minimum(participants, public.size),
+        )
+
+    def is_in(public: Public) -> Array:
+        return place(public) < participants
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        drawn = is_in(public)
+        kept = _tree.where(drawn, message, _tree.zeros_like(message))
+        return aggregator.contribute(key, kept, jnp.where(drawn, weight, 0.0), inside(public))
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return aggregator.finish(key, total, inside(public))
+
+    def encode(key: Key, message: Tree, public: Public) -> Chosen:
+        coder = aggregator.encode
+        sent = message if coder is None else coder(key, message, inside(public))
+        drawn = is_in(public)
+        sent = _tree.where(drawn, sent, _tree.zeros_like(sent))
+        return Chosen(Known(drawn.astype(jnp.uint8)), ((), sent))
+
+    return Aggregator(aggregator.init, contribute, finish, aggregator.combine, encode)
+
+
+def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
+    """The message ``{"now", "before"}``: descent directions at both models of the broadcast."""
+    inner = clients.gradient(loss_fn, batch_size=batch_size)
+
+    def update(
+        key: Key, broadcast: Tree, state: Tree, examples: Examples
+    ) -> tuple[Tree, Tree, Metrics]:
+        now, _, metrics = inner.update(key, broadcast["now"], (), examples)
+        before, _, _ = inner.update(jax.random.clone(key), broadcast["before"], (), examples)
+        return {"now": now, "before": before}, state, metrics
+
+    def message(params: Tree) -> TreeLike:
+        return {"now": _tree.like(params), "before": _tree.like(params)}
+
+    return ClientUpdate(inner.init, update, message)
+
+
+def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np.ndarray | None]:
+    """Bits of a client's message: whole in the first round, and then with probability p.
+
+    None where those of a difference depend on the data.
+    """
+
+    def expected(params: TreeLike, rounds: int) -> np.ndarray | None:
+        whole, small = _tree.like(params), _tree.like(params)
+        if differences.encode is not None:
+            small = sent_like(differences, small)
+        if is_ragged(small):
+            return None
+        whole, small = wire.bits(whole), wire.bits(small)
+        return np.concatenate([[whole], np.full(rounds - 1, p * whole + (1 - p) * small)])
+
+    return expected
+
+
+class MarinaServerState(NamedTuple):
+    """The server's state of :func:`marina`.
+
+    Attributes:
+        inner: of the update that moves the model.
+        before: the model of the round before.
+    """
+
+    inner: Tree
+    before: Tree
+
+    @property
+    def params(self) -> Tree:
+        """The current model."""
+        return self.inner.params
+
+
+def _both_models(server: ServerUpdate) -> ServerUpdate:
+    def init(params: Tree) -> MarinaServerState:
+        return MarinaServerState(server.init(params), params)
+
+    def broadcast(state: MarinaServerState) -> Tree:
+        return {"now": state.params, "before": state.before}
+
+    def update(state: MarinaServerState, message: Tree) -> MarinaServerState:
+        return MarinaServerState(server.update(state.inner, message), state.params)
+
+    return ServerUpdate(init, broadcast, update)
+
+
+class MarinaState(NamedTuple):
+    """The aggregator's state of :func:`marina`.
+
+    Attributes:
+        estimate: g.
+        rounds: ``i32[]``; the first round is sent whole, as there is no estimate yet.
+        inner: of the aggregator of differences.
+    """
+
+    estimate: Tree
+    rounds: Array
+    inner: Tree
+
+
+def _now_and_then(differences: Aggregator, p: float) -> Aggregator:
+    p = _validate.static_number("p", p, above=0, at_most=1)
+    dense = uniform(mean())
+
+    def coin(public: Public) -> Array:
+        heads = _random.uniform(jax.random.fold_in(public.key, 0), ()) < p
+        return heads | (public.state.rounds == 0)
+
+    def inside(public: Public) -> Public:
+        return public._replace(state=public.state.inner, key=jax.random.fold_in(public.key, 1))
+
+    def parts(message: Tree, public: Public) -> tuple[Array, Tree, Tree]:
+        """Whether all is sent, and what is: the message, or else its difference."""
+        whole = coin(public)
+        change = _tree.subtract(message["now"], message["before"])
+        return (
+            whole,
+            _tree.where(whole, message["now"], _tree.zeros_like(change)),
+            _tree.where(whole, _tree.zeros_like(change), change),
+        )
+
+    def init(message_like: TreeLike) -> MarinaState:
+        like = message_like["now"]
+        nothing = _tree.scale(jnp.float32(0), _tree.zeros_like(like))
+        return MarinaState(nothing, jnp.int32(0), differences.init(like))
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        _, now, change = parts(message, public)
+        small = differences.contribute(key, change, weight, inside(public))
+        return dense.contribute(key, now, weight, public), small
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        fresh, _, _ = dense.finish(key, total[0], public)
+        moved, inner, metrics = differences.finish(key, total[1], inside(public))
+        anybody = total[0][1] > 0
+        estimate = _tree.where(
+            coin(public) & anybody, fresh, _tree.add(public.state.estimate, moved)
+        )
+        return estimate, MarinaState(estimate, public.state.rounds + 1, inner), metrics
+
+    def encode(key: Key, message: Tree, public: Public) -> Chosen:
+        whole, now, change = parts(message, public)
+        coder = differences.encode
+        small = change if coder is None else coder(key, change, inside(public))
+        return Chosen(Known(whole.astype(jnp.uint8)), (small, now))
+
+    return Aggregator(init, contribute, finish, SUM, encode)

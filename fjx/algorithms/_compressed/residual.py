@@ -1,0 +1,172 @@
+"""Gradient descent with compressed gradients, with and without memory of what was lost."""
+
+from fjx import clients
+from fjx._base import Algorithm, Array, Compressor
+from fjx.rounds._compose import compose
+from fjx.aggregators import mean, sign_vote, uniform
+from fjx.clients._minibatch import batch_gradient
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+from fjx.compressors import error_feedback, tracked
+
+
+def compressed_gd(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """Distributed compressed gradient descent: x = x - gamma mean C(grad f_i(x)).
+
+    Guarantees: none of convergence to the optimum: at a constant step it comes to rest in a
+        neighbourhood that grows with gamma, omega and the gradients at the optimum.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, unbiased.
+        learning_rate: gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.compressed_gd(
+        ...     lambda w, x, key: (w - x).mean(), compressors.rand_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Khirirat, Feyzmahdavian, Johansson, *Distributed Learning with Compressed Gradients*, 2018
+        (arXiv:1806.06573).
+    """
+    return compose(
+        client=clients.gradient(loss_fn, batch_size=batch_size),
+        uplink=codec,
+        aggregator=uniform(mean()),
+        server=server_sgd(learning_rate),
+        downlink=downlink,
+    )
+
+
+def ef14(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """Error feedback: :func:`compressed_gd` with ``error_feedback(codec)``, for contractive codecs.
+
+    Guarantees: with e the mean of the residuals of all clients, x - gamma e moves like gradient descent
+        on gradients at x, exactly; at a constant step it comes to rest in a neighbourhood of the optimum
+        that shrinks with gamma, unless clients are alike.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k``.
+        learning_rate: gamma; :func:`fjx.theory.ef14` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.ef14(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Seide, Fu, Droppo, Li, Yu, *1-Bit Stochastic Gradient Descent*, Interspeech 2014; Stich,
+        Cordonnier, Jaggi, NeurIPS 2018 (arXiv:1809.07599).
+    """
+    return compressed_gd(
+        loss_fn, error_feedback(codec), learning_rate=learning_rate,
+        batch_size=batch_size, downlink=downlink,
+    )  # fmt: skip
+
+
+def double_squeeze(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+) -> Algorithm:
+    """DoubleSqueeze: error feedback on both ends, :func:`ef14` with ``downlink=tracked(codec)``.
+
+    The server's model x moves by the mean of what clients sent, and clients compute at w, which moves by
+    C(x - w): what the downlink lost is what x is ahead.
+
+    Guarantees: with e the mean of the clients' residuals, x - gamma e moves like gradient descent on
+        gradients at w, exactly; bits: those of the codec in both directions.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, with delta > 0, such as ``top_k``.
+        learning_rate: gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.double_squeeze(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1),
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Tang, Yu, Lian, Zhang, Liu, *DoubleSqueeze: Parallel Stochastic Gradient Descent with Double-Pass
+        Error-Compensated Compression*, ICML 2019 (arXiv:1905.05957).
+    """
+    return ef14(
+        loss_fn, codec, learning_rate=learning_rate,
+        batch_size=batch_size, downlink=tracked(codec),
+    )  # fmt: skip
+
+
+def sign_sgd(
+    loss_fn: LossFn,
+    *,
+    learning_rate: float | Array,
+    batch_size: int,
+    rate: float | Array = 1.0,
+) -> Algorithm:
+    """SignSGD with majority vote: one bit a coordinate up, and a step of one size everywhere.
+
+    Each client votes with the signs of its stochastic gradient, or of an average of them (Signum).
+
+    Guarantees: none of convergence where clients differ, or noise is skewed: the sign of a mean is not
+        the mean of signs; half of the clients less one may vote against the others.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        learning_rate: the size of the step.
+        batch_size: examples in a batch.
+        rate: of the average, in (0, 1].
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.sign_sgd(
+        ...     lambda w, x, key: (w - x).mean(), learning_rate=0.01, batch_size=10)
+
+    References:
+        Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434); Bernstein,
+        Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019 (arXiv:1810.05291).
+    """
+    batch = batch_gradient(loss_fn, batch_size)
+    return compose(
+        client=clients.averaged(batch, rate=rate),
+        aggregator=sign_vote(),
+        server=server_sgd(learning_rate),
+    )

@@ -1,0 +1,1 @@
+"""Corrected methods: local steps that do not drift apart."""

@@ -1,0 +1,117 @@
+"""Scaffnew: local steps whose drift is corrected, and communication now and then."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree, _validate, clients
+from fjx._base import Algorithm, Array, ClientUpdate, Compressor, ServerUpdate, Tree
+from fjx.rounds._compose import compose
+from fjx.aggregators import mean, uniform
+from fjx.clients._corrected import corrected
+from fjx.clients import LossFn
+
+
+class ScaffnewServerState(NamedTuple):
+    """The server's state of :func:`scaffnew` and its kin.
+
+    Attributes:
+        params: the model.
+        rounds: ``i32[]``, how many there have been.
+    """
+
+    params: Tree
+    rounds: Array
+
+
+def scaffnew(
+    loss_fn: LossFn,
+    *,
+    p: float | Array,
+    learning_rate: float | Array,
+    batch_size: int,
+    seed: int | Array = 0,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""Scaffnew (ProxSkip): gradient steps corrected for drift, averaged with probability p each.
+
+    Each client steps x_i = x_i - gamma (grad f_i(x_i) - h_i).  After each step all average, with
+    probability p and the same coin, x = mean x_i, and h_i = h_i + (p / gamma) (x - x_i).  A round is
+    what lies between two averages: its number of steps is geometric, and follows from ``seed`` and
+    the number of the round, so that all clients and their server know it.
+
+    Guarantees: with full gradients of all clients it converges to the optimum however much they differ,
+        in sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; the sum of the
+        h_i of all clients stays zero, whoever comes; downlink: the model when a round begins, and the
+        average when it ends, which are billed both, and are one where everybody always comes.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        p: of an average, in (0, 1].
+        learning_rate: gamma; :func:`fjx.theory.scaffnew` gives one that is proved, and p.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        seed: of the coin.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`, whose clients' state is h_i.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: (from ``init_client``) the model holds more than floating parameters.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.scaffnew(
+        ...     lambda w, x, key: (w - x).mean(), p=0.1, learning_rate=0.1, batch_size=10)
+
+    References:
+        Mishchenko, Malinovsky, Stich, Richtarik, *ProxSkip: Yes! Local Gradient Steps Provably Lead to
+        Communication Acceleration! Finally!*, ICML 2022 (arXiv:2202.09357), algorithm 2.
+    """
+    gradient = clients.gradient(loss_fn, batch_size=batch_size)
+    return compose(
+        client=between_coins(gradient, p, learning_rate, seed, gain=p),
+        aggregator=uniform(mean()),
+        server=counting(),
+        downlink=downlink,
+    )
+
+
+def between_coins(
+    descent: ClientUpdate,
+    p: float | Array,
+    learning_rate: float | Array,
+    seed: int | Array,
+    **more: Any,
+) -> ClientUpdate:
+    """Corrected steps until a coin, the same for all, says that it is time to average."""
+    _validate.number("p", p, above=0, at_most=1)
+    _validate.number("learning_rate", learning_rate, above=0)
+
+    def start(broadcast: Tree) -> tuple[Tree, Array]:
+        return broadcast["params"], steps_of(seed, broadcast["rounds"], p)
+
+    return corrected(descent, learning_rate=learning_rate, start=start, **more)
+
+
+def steps_of(seed: int | Array, rounds: Array, p: float | Array) -> Array:
+    """``i32[]``: how many steps a round has: geometric, one at least, of mean 1 / p."""
+    key = jax.random.fold_in(jax.random.key(seed), rounds)
+    return jax.random.geometric(key, p, dtype=jnp.int32)
+
+
+def counting() -> ServerUpdate:
+    """Adds the aggregate message to the model, and tells clients the number of the round."""
+
+    def init(params: Tree) -> ScaffnewServerState:
+        return ScaffnewServerState(params, jnp.int32(0))
+
+    def broadcast(state: ScaffnewServerState) -> Tree:
+        return {"params": state.params, "rounds": state.rounds}
+
+    def update(state: ScaffnewServerState, message: Tree) -> ScaffnewServerState:
+        return ScaffnewServerState(_tree.add(state.params, message), state.rounds + 1)
+
+    return ServerUpdate(init, broadcast, update)

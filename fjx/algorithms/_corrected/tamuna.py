@@ -1,0 +1,124 @@
+"""TAMUNA and CompressedScaffnew: Scaffnew in which each coordinate is sent by a few clients."""
+
+from functools import partial
+
+from fjx import _validate, clients
+from fjx._base import Algorithm, Array, Compressor
+from fjx.rounds._compose import compose
+from fjx.aggregators import owners_mean
+from fjx.aggregators._assigned import owned
+from fjx.algorithms._corrected.scaffnew import between_coins
+from fjx.algorithms._corrected.scaffnew import counting
+from fjx.clients import LossFn
+
+
+def tamuna(
+    loss_fn: LossFn,
+    *,
+    num_clients: int,
+    clients_per_round: int,
+    owners: int,
+    p: float | Array,
+    learning_rate: float | Array,
+    batch_size: int,
+    seed: int | Array = 0,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    r"""TAMUNA: Scaffnew in which c of n clients take part, and s of them send each coordinate.
+
+    With q_i the mask of :func:`fjx.aggregators.owners_mean`, x = (1 / s) sum q_i x_i, and
+    h_i = h_i + (eta / gamma) q_i (x - x_i) with eta = p n (s - 1) / (s (n - 1)); the h_i of clients
+    that are idle stay as they are.
+
+    Guarantees: with full gradients and cohorts drawn uniformly it converges to the optimum; the sum of
+        the h_i of all clients stays zero, whoever comes or drops out, a cohort of one included; with
+        s = c = n it is :func:`scaffnew`, bit for bit; uplink: 32 ceil(d s / c) bits.  A coordinate
+        that none of its owners brings stays where it was.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        num_clients: n, of the whole population.
+        clients_per_round: c, 2 to n: the size of the sampler's cohorts.
+        owners: s, 2 to c; few save most, 2 being the paper's choice unless n exceeds d.
+        p: of an average, in (0, 1].
+        learning_rate: gamma; :func:`fjx.theory.tamuna` gives one that is proved, and p.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        seed: of the coin.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`, whose clients' state is h_i.
+
+    Raises:
+        TypeError: a number of clients is not an integer; (from ``init_client``) the model holds more
+            than floating parameters.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.tamuna(
+        ...     lambda w, x, key: (w - x).mean(), num_clients=100, clients_per_round=10, owners=2,
+        ...     p=0.1, learning_rate=0.1, batch_size=10)
+
+    References:
+        Condat, Agarsky, Malinovsky, Richtarik, *TAMUNA: Doubly Accelerated Federated Learning with Local
+        Training, Compression, and Partial Participation*, 2023 (arXiv:2302.09832), algorithm 1.
+    """
+    n = _validate.static_integer("num_clients", num_clients, at_least=2)
+    c = _validate.static_integer("clients_per_round", clients_per_round, at_least=2, at_most=n)
+    s = _validate.static_integer("owners", owners, at_least=2, at_most=c)
+    gradient = clients.gradient(loss_fn, batch_size=batch_size)
+    eta = p * (n * (s - 1) / (s * (n - 1)))
+    return compose(
+        client=between_coins(
+            gradient, p, learning_rate, seed, gain=eta, owns=partial(owned, clients=c, owners=s)
+        ),
+        aggregator=owners_mean(clients=c, owners=s),
+        server=counting(),
+        downlink=downlink,
+    )
+
+
+def compressed_scaffnew(
+    loss_fn: LossFn,
+    *,
+    num_clients: int,
+    owners: int,
+    p: float | Array,
+    learning_rate: float | Array,
+    batch_size: int,
+    seed: int | Array = 0,
+    downlink: Compressor | None = None,
+) -> Algorithm:
+    """CompressedScaffnew: :func:`tamuna` of all clients, s of whom send each coordinate.
+
+    Guarantees: those of :func:`tamuna`; uplink: 32 ceil(d s / n) bits.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        num_clients: n, all of whom take part.
+        owners: s, 2 to n.
+        p: of an average, in (0, 1].
+        learning_rate: gamma; :func:`fjx.theory.compressed_scaffnew` gives one that is proved, and p.
+        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        seed: of the coin.
+        downlink: codec of the broadcast.
+
+    Returns:
+        An :class:`fjx.Algorithm`, whose clients' state is h_i.
+
+    Examples:
+        >>> from fjx import algorithms
+        >>> algorithm = algorithms.compressed_scaffnew(
+        ...     lambda w, x, key: (w - x).mean(), num_clients=100, owners=2, p=0.1,
+        ...     learning_rate=0.1, batch_size=10)
+
+    References:
+        Condat, Agarsky, Richtarik, *Provably Doubly Accelerated Federated Learning: The First
+        Theoretically Successful Combination of Local Training and Communication Compression*, 2022
+        (arXiv:2210.13277), algorithm 1.
+    """
+    return tamuna(
+        loss_fn, num_clients=num_clients, clients_per_round=num_clients, owners=owners, p=p,
+        learning_rate=learning_rate, batch_size=batch_size, seed=seed, downlink=downlink,
+    )  # fmt: skip

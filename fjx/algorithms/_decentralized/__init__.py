@@ -1,0 +1,1 @@
+"""Decentralized methods: nodes that talk to their neighbours."""

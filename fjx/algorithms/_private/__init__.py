@@ -1,0 +1,1 @@
+"""Private methods: client-level differential privacy."""

@@ -1,0 +1,64 @@
+"""DP-FTRL: FedAvg under noise that is correlated between rounds."""
+
+from typing import Unpack
+
+from fjx import privacy
+from fjx._base import Algorithm, Array
+from fjx.rounds._compose import Codecs
+from fjx.rounds._compose import compose
+from fjx.aggregators import private
+from fjx.clients._minibatch import client_sgd
+from fjx.clients._minibatch import server_sgd
+from fjx.clients import LossFn
+
+
+def dp_ftrl(
+    loss_fn: LossFn,
+    *,
+    strategy: privacy.Strategy,
+    clip_norm: float | Array,
+    noise_multiplier: float | Array,
+    cohort: float | Array,
+    client_lr: float | Array,
+    batch_size: int,
+    epochs: int = 1,
+    server_lr: float | Array = 1.0,
+    momentum: float | Array = 0.0,
+    **codecs: Unpack[Codecs],
+) -> Algorithm:
+    """DP-FTRL: v_t = beta v_{t-1} + (S_t + z C_clip N_t) / m; w_{t+1} = w_0 + eta v_t.
+
+    S_t adds up the clipped updates of rounds 1 to t, N = A C^-1 Z is the noise on it, m the cohort.  The
+    differences of both lines are what runs: the server adds, with momentum beta, the round's sum and
+    noise.  :func:`fjx.privacy.epsilon` of ``privacy.correlated(strategy, clip_norm=,
+    noise_multiplier=)`` and the sampler covers the model, and not the un-noised metrics of a round.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        strategy: C: ``privacy.tree`` as in the paper, ``toeplitz``, ``buffered_toeplitz``.
+        clip_norm, noise_multiplier: C_clip, of each client's whole message, and z.
+        cohort: m, the number of clients of a round; public, and not the number that came.
+        client_lr, batch_size, epochs: of the clients' SGD.
+        server_lr, momentum: eta and beta.
+        **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`; clipping follows decoding.
+
+    Returns:
+        An :class:`fjx.Algorithm`.
+
+    Examples:
+        >>> from fjx import algorithms, privacy
+        >>> algorithm = algorithms.dp_ftrl(
+        ...     lambda w, x, key: (w - x).mean(), strategy=privacy.tree(64), client_lr=0.1,
+        ...     batch_size=10, clip_norm=0.5, noise_multiplier=4.0, cohort=20)
+
+    References:
+        Kairouz et al., ICML 2021 (arXiv:2103.00039), DP-FTRLM; Choquette-Choo et al., ICML 2023
+        (arXiv:2211.06530) for other C.
+    """
+    mechanism = privacy.correlated(strategy, clip_norm=clip_norm, noise_multiplier=noise_multiplier)
+    return compose(
+        client=client_sgd(loss_fn, client_lr, epochs, batch_size),
+        aggregator=private(mechanism, denominator=cohort),
+        server=server_sgd(server_lr, momentum),
+        **codecs,
+    )

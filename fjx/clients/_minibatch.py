@@ -1,0 +1,61 @@
+"""The optimisers that the recipes share."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fjx import _tree, _validate, clients
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
+from fjx._kernels.permutation import shuffle
+from fjx.clients import LossFn
+from fjx.clients._loss import as_loss, value_and_grad
+from fjx.clients._sgd import minibatch
+
+
+def client_sgd(
+    loss_fn: LossFn,
+    client_lr: float | Array,
+    epochs: int,
+    batch_size: int,
+    *before: optax.GradientTransformation,
+) -> ClientUpdate:
+    """Local epochs of plain SGD, after whatever transforms the gradient ``before``."""
+    _validate.number("client_lr", client_lr, above=0)
+    local = optax.chain(*before, optax.sgd(client_lr)) if before else optax.sgd(client_lr)
+    return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
+
+
+def server_sgd(
+    server_lr: float | Array, momentum: float | Array | None = None
+) -> optax.GradientTransformation:
+    """W += eta Delta, or with momentum v <- beta v + Delta; w += eta v."""
+    _validate.number("server_lr", server_lr, above=0)
+    if momentum is not None:
+        _validate.number("momentum", momentum, at_least=0, below=1)
+    return optax.sgd(server_lr, momentum=momentum)
+
+
+def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
+    """Sends the negative gradient of one random batch, of all examples where it holds as many.
+
+    The gradient itself, in the dtype of the model: (x - g) - x would lose what is below x's rounding.
+    Zero of leaves that are not floating, and of clients without examples.
+    """
+    loss = as_loss(loss_fn)
+    batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
+
+    def update(
+        key: Key, model: Tree, state: Tree, examples: Examples
+    ) -> tuple[Tree, Tree, Metrics]:
+        if isinstance(model, Stateful):
+            raise TypeError("a gradient moves no mutable state; use algorithms.fedavg")
+        key_batch, key_loss = jax.random.split(key)
+        batch, mask = minibatch(shuffle(key_batch), examples, jnp.int32(0), batch_size)
+        value, metrics, _, gradient = value_and_grad(loss, model, batch, mask, key_loss)
+        _, others = _tree.split_floats(model)
+        descent = jax.tree.map(lambda g: -g, gradient)
+        told = _tree.merge(descent, _tree.zeros_like(others)), {**metrics, "loss": value}
+        message, metrics = _tree.where(examples.size > 0, told, _tree.zeros_like(told))
+        return message, state, metrics
+
+    return ClientUpdate(lambda params: (), update, _tree.like)

@@ -1,0 +1,1 @@
+"""Accounting: the epsilon of the mechanism and the sampler that ran."""

@@ -1,0 +1,150 @@
+"""Privacy loss distributions on a grid."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._accounting.releases import Release
+from fjx.privacy._accounting.releases import Run
+from fjx.privacy._accounting.renyi import known
+from fjx.privacy._accounting.renyi import neighbours
+from fjx.privacy._accounting.renyi import refusal_of_bins
+from fjx.privacy._accounting.renyi import refusal_of_fixed_size
+from fjx.privacy._accounting.renyi import unsampled
+from fjx.samplers._types import BallsInBins, FixedSize, Poisson
+
+_GRID = 1e-4  # of the privacy loss, absolute for epsilon below 10 ..
+_RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
+_HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is not computed but inf
+
+
+def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: float | None) -> float:
+    """The epsilon of the runs' privacy loss distributions, convolved; 0 of nothing.
+
+    Raises:
+        ValueError: they have none; the message says what there is.
+    """
+    from dp_accounting.pld import PLDAccountant
+
+    events = [(event_of(run.release, relation), run.times) for run in runs]
+    for event, count in events:
+        if not PLDAccountant(neighbours(relation), 1.0).supports(event):
+            raise ValueError(
+                f"no privacy loss distribution is known for {event} under relation={relation!r}; "
+                "pass method='rdp', or another relation"
+            )
+        if count > 1 and _repeats_badly(event):
+            raise ValueError(
+                "dp-accounting's privacy loss distributions do not count how often a randomized "
+                "response is repeated; pass method='rdp'"
+            )
+    events = [(event, count) for event, count in events if count]
+    if not events:
+        return 0.0
+    size = sum(run.times * _divergence(run.release, relation) for run in runs if run.times)
+    if not size <= _HOPELESS:
+        return math.inf
+
+    def on(grid: float) -> float:
+        accountant = PLDAccountant(neighbours(relation), grid)
+        for event, count in events:
+            accountant.compose(event, count)
+        return float(accountant.get_epsilon(delta))
+
+    if grid is not None:
+        return on(grid)
+    # Every grid gives an upper bound.  A coarse one, at a hundredth of the cost, tells which to use;
+    # it starts where it cannot exhaust the memory, and is corrected if it is far too coarse.
+    grid = max(100 * _GRID, min(100.0, 1e-6 * size))
+    while True:
+        value = on(grid)
+        finer = max(_GRID, _RELATIVE_GRID * value)
+        if finer > grid / 2:
+            return value
+        grid = finer
+
+
+def event_of(release: Release, relation: Relation) -> Any:
+    """The event of one release, in the convention of dp-accounting's PLD.
+
+    Raises:
+        ValueError: there is none; the message says what there is.
+    """
+    import dp_accounting
+
+    # Of Gaussian noise dp-accounting's PLD doubles the sensitivity under REPLACE_ONE itself.
+    replace = relation == "replace_one"
+    event = _one_gaussian(release.once)
+    if replace and not isinstance(event, dp_accounting.GaussianDpEvent):
+        event = _one_gaussian(release.twice)
+    if isinstance(event, RenyiCurve):
+        raise ValueError(
+            f"{event.words} is described by a Renyi curve, and there is no privacy loss distribution "
+            "of that; pass method='rdp'"
+        )
+    match release.amplified_by:
+        case None:
+            return event
+        case FixedSize():
+            raise ValueError(refusal_of_fixed_size("pld", relation))
+        case BallsInBins():
+            raise ValueError(refusal_of_bins("pld", relation, event))
+        case Poisson(rate, cap=None):
+            return dp_accounting.PoissonSampledDpEvent(rate, event)
+        case Poisson(rate, cap):
+            if not isinstance(event, dp_accounting.GaussianDpEvent):
+                raise ValueError(
+                    "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
+                    f"only, got {event}; sample without a cap"
+                )
+            return dp_accounting.TruncatedSubsampledGaussianDpEvent(
+                known(release.num_clients, "capped Poisson cohorts"),
+                rate,
+                cap,
+                event.noise_multiplier,
+            )
+
+
+def _one_gaussian(event: Any) -> Any:
+    """Gaussian events of one cohort as one: 1/z^2 = sum 1/z_i^2; anything else as it is."""
+    import dp_accounting
+
+    def precision(event: Any) -> float:
+        match event:
+            case dp_accounting.GaussianDpEvent(noise_multiplier=z):
+                return z**-2 if z else math.inf
+            case dp_accounting.SelfComposedDpEvent(event=inner, count=count):
+                return count * precision(inner)
+            case dp_accounting.ComposedDpEvent(events=parts):
+                return sum(precision(part) for part in parts)
+        return math.nan
+
+    several = isinstance(event, dp_accounting.ComposedDpEvent | dp_accounting.SelfComposedDpEvent)
+    total = precision(event) if several else math.nan
+    return dp_accounting.GaussianDpEvent(total**-0.5) if total > 0 else event
+
+
+def _repeats_badly(event: Any) -> bool:
+    import dp_accounting
+
+    match event:
+        case dp_accounting.RandomizedResponseDpEvent():
+            return True
+        case dp_accounting.SelfComposedDpEvent(event=inner):
+            return _repeats_badly(inner)
+        case dp_accounting.ComposedDpEvent(events=parts):
+            return any(_repeats_badly(part) for part in parts)
+    return False
+
+
+def _divergence(release: Release, relation: Relation) -> float:
+    """How large privacy losses are, whatever the sampling: the Renyi divergence of order 2."""
+    event = release.twice if relation == "replace_one" else release.once
+    try:
+        return float(unsampled(event, relation)(np.array([2.0]))[0])
+    except ValueError:
+        return 0.0  # unknown to Renyi; the usual grid will do

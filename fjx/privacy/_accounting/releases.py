@@ -1,0 +1,219 @@
+"""What a run releases about a client: which event, how often, and with whom it hid."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from fjx import _validate
+from fjx.privacy._distributed.rounded import DistributedMechanism
+from fjx.privacy._mechanisms.gaussian import Participation
+from fjx.samplers._types import (
+    BallsInBins,
+    Cyclic,
+    CyclicPoisson,
+    FixedSize,
+    Full,
+    Poisson,
+    Sampler,
+    Scheduled,
+)
+
+Chance = Poisson | FixedSize | BallsInBins
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """What the accountant reads of a mechanism, whatever else that is or does.
+
+    See :class:`fjx.privacy.Mechanism` for what each attribute means; ``noise_multiplier`` is None where
+    the noise is not described by one number.
+    """
+
+    @property
+    def noise_multiplier(self) -> Any: ...
+    @property
+    def sensitivity(self) -> Callable[..., Any]: ...
+    @property
+    def event(self) -> Callable[[float], Any]: ...
+    @property
+    def correlation(self) -> Callable[[Participation], float] | None: ...
+
+
+class Release(NamedTuple):
+    """One look at the clients' data.
+
+    Attributes:
+        once: the event of a sum that moves by what a client may contribute: it comes or goes.
+        twice: the event of a sum that moves by twice as much: its data are replaced.
+        amplified_by: the chance in which a client hides (``Poisson``, ``FixedSize`` or
+            ``BallsInBins``), or None.
+        num_clients: how many there are, if it is known.
+    """
+
+    once: Any
+    twice: Any
+    amplified_by: Chance | None
+    num_clients: int | None
+
+
+class Run(NamedTuple):
+    """Some rounds of one mechanism on the cohorts of one sampler.
+
+    Attributes:
+        release: what is released.
+        times: how often, of one client's data.
+        rounds: in how many rounds.
+        slack: the part of delta that is paid for cohorts that do not fit.
+        words: the sampling.
+        zero_out: whether an absent client is accounted as one whose update is zero.
+        whole: what makes the run one that cannot be cut in two: phases of it are no separate releases.
+        distance: the total variation between the draws and those of the release, all together.
+    """
+
+    release: Release
+    times: int
+    rounds: int
+    slack: float
+    words: str
+    zero_out: bool
+    whole: frozenset[str] = frozenset()
+    distance: float = 0.0
+
+
+def participation(sampler: Sampler, *, rounds: int) -> Participation:
+    """How often one client may take part in a run, whatever falls to it by chance.
+
+    It is what mechanisms with correlated noise are calibrated to, and it amplifies nothing.  Samplers
+    that promise nothing (Poisson, fixed size) may draw a client in every round.
+
+    Args:
+        sampler: what draws the cohorts.
+        rounds: of the run, at least 0.
+
+    Returns:
+        A :class:`Participation`.
+
+    Raises:
+        TypeError: ``rounds`` is not an integer, or the sampler's description is unknown.
+        ValueError: ``rounds`` is negative.
+
+    Examples:
+        >>> from fjx import samplers
+        >>> participation(samplers.cyclic(10), rounds=25)
+        Participation(rounds=25, separation=10, most=3)
+        >>> participation(samplers.poisson(0.01), rounds=25)
+        Participation(rounds=25, separation=1, most=25)
+    """
+    require_sampler(sampler)
+    rounds = _validate.static_integer("rounds", rounds, at_least=0)
+    match sampler.subsampling:
+        case Full() | Poisson() | FixedSize():
+            separation, most = 1, rounds
+        case Cyclic(period) | CyclicPoisson(period) | BallsInBins(period):
+            separation, most = period, rounds
+        case Scheduled(_, separation, most_of):
+            most = most_of(rounds)
+        case unknown:
+            raise TypeError(
+                f"a sampler with subsampling {unknown!r} cannot be accounted: only chance that does "
+                "not depend on the clients amplifies privacy.  If a client takes part in no more than "
+                "k rounds, say so: sampler._replace(subsampling=samplers.Scheduled('what ran', "
+                "separation=1, most=lambda rounds: k)), or account k rounds of samplers.full()"
+            )
+    return Participation(rounds, separation, min(most, math.ceil(rounds / separation)))
+
+
+def run_of(
+    mechanism: Accountable, sampler: Sampler, rounds: int, num_clients: int | None = None
+) -> Run:
+    """What some rounds of a mechanism on a sampler's cohorts release.
+
+    Without amplification, who takes part is fixed first: it depends on nobody's data, so a claim that
+    holds for each outcome holds on average, and cohorts that do not fit cost nothing.
+
+    Raises:
+        TypeError: an argument of another kind, or a sampler whose description is unknown.
+        ValueError: a number is out of range.
+    """
+    if not isinstance(mechanism, Accountable):
+        raise TypeError(
+            "mechanism must have noise_multiplier, sensitivity, event and correlation, as a "
+            f"fjx.privacy.Mechanism has, got {mechanism!r}"
+        )
+    fixed = isinstance(sampler.subsampling, Full | Cyclic | FixedSize | Scheduled)
+    if isinstance(mechanism, DistributedMechanism) and not fixed:
+        raise ValueError(
+            "a client that is not drawn adds no noise, so that noise which clients add cannot be "
+            f"accounted on cohorts of random size, {words_of(sampler.subsampling, num_clients)}; "
+            "sample with samplers.uniform, under relation='replace_one'"
+        )
+    often = participation(sampler, rounds=rounds)
+    num_clients = None if num_clients is None else int(num_clients)
+    subsampling = sampler.subsampling
+    words = words_of(subsampling, num_clients)
+    whole = frozenset(
+        what
+        for what, there in {
+            "correlated noise": mechanism.correlation is not None,
+            "balls in bins": isinstance(subsampling, BallsInBins),
+            "a schedule": isinstance(subsampling, Scheduled),
+        }.items()
+        if there and rounds
+    )
+
+    def released(count: int, moves: float, amplified_by: Chance | None, words: str) -> Run:
+        once, twice = (mechanism.event(moves * times) for times in (1.0, 2.0))
+        release = Release(once, twice, amplified_by, num_clients)
+        slack = count * getattr(amplified_by, "overflow", 0.0)
+        # In rounds without the client its neighbour's draws are the same, ideal or not.
+        distance = often.most * max(getattr(event, "distance", 0.0) for event in (once, twice))
+        zero_out = amplified_by is None
+        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
+
+    if mechanism.correlation is not None and often.most > 0:
+        chance = isinstance(subsampling, Chance | CyclicPoisson)
+        words = f"{words}, not amplified" if chance else words
+        return released(1, float(mechanism.correlation(often)), None, words)
+    match subsampling:
+        case Poisson() | FixedSize():
+            return released(often.most, 1.0, subsampling, words)
+        case CyclicPoisson(_, rate, overflow):
+            # The blocks are by id: whoever comes or goes leaves the others in theirs.
+            run = released(often.most, 1.0, Poisson(rate, None, overflow), words)
+            return run._replace(zero_out=True)
+        case BallsInBins() if often.most > 0:
+            # All rounds of a bin are one release; who else is in it has to fit in every round.
+            run = released(1, often.most**0.5, subsampling, words)
+            return run._replace(slack=often.rounds * subsampling.overflow)
+    return released(often.most, 1.0, None, words)
+
+
+def words_of(subsampling: Any, num_clients: int | None) -> str:
+    """The sampling in words."""
+    of = "" if num_clients is None else f" of {num_clients}"
+    match subsampling:
+        case Full():
+            return "every client in every round"
+        case Cyclic(period):
+            return f"every client once in {period} rounds"
+        case FixedSize(size):
+            return f"fixed size {size}{of}"
+        case Poisson(rate, cap=None):
+            return f"Poisson rate {rate:.4g}"
+        case Poisson(rate, cap):
+            return f"Poisson rate {rate:.4g}{of} truncated to {cap}"
+        case CyclicPoisson(period, rate):
+            return f"Poisson rate {rate:.4g} in one of {period} blocks by turns"
+        case BallsInBins(bins):
+            return f"one random bin of {bins}, by turns"
+    return f"{subsampling.words}, not amplified"
+
+
+def require_sampler(sampler: object) -> None:
+    """Raises unless it is one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler must be a fjx Sampler, got {sampler!r}")

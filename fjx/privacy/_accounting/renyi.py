@@ -1,0 +1,193 @@
+"""Renyi differential privacy: a curve of each release, their sum, and the epsilon of that."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fjx.privacy._accounting.bins import bins_curve
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._curves import Curve, fixed_size_bound, poisson_bound
+from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._accounting.releases import Release
+from fjx.privacy._accounting.releases import Run
+from fjx.samplers._types import BallsInBins, FixedSize, Poisson
+
+
+def renyi_epsilon(runs: Sequence[Run], delta: float, relation: Relation) -> float:
+    """The epsilon of the sum of the runs' curves over dp-accounting's orders; 0 of nothing.
+
+    Raises:
+        ValueError: there is no such bound; the message says what there is.
+    """
+    from dp_accounting.rdp import compute_epsilon
+    from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
+
+    orders = np.asarray(DEFAULT_RDP_ORDERS, np.float64)
+    with _quiet():
+        curves = [curve_of(run.release, relation)(orders) for run in runs]
+        counted = [run.times * curve for run, curve in zip(runs, curves, strict=True) if run.times]
+        if not counted:
+            return 0.0
+        total = np.sum(counted, axis=0)
+        # Where nothing is known of an order, nothing is claimed by it.
+        return float(compute_epsilon(orders, np.where(np.isnan(total), np.inf, total), delta)[0])
+
+
+def curve_of(release: Release, relation: Relation) -> Curve:
+    """The curve of one release.
+
+    Raises:
+        ValueError: there is none; the message says what there is.
+    """
+    replace = relation == "replace_one"
+    event = release.twice if replace else release.once
+    plain = unsampled(event, relation)
+    match release.amplified_by:
+        case None:
+            return plain
+        case FixedSize(size):
+            return _without_replacement(event, size, release.num_clients, relation, plain)
+        case BallsInBins(bins):
+            return _in_bins(event, bins, relation, plain)
+        case Poisson(_, cap) if cap is not None:
+            raise ValueError(
+                "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
+                "only, got method='rdp'; pass that, or sample without a cap"
+            )
+    if replace:
+        raise ValueError(
+            "Poisson cohorts cannot be accounted by method='rdp' under relation='replace_one'; "
+            "pass method='pld', or relation='add_or_remove_one'"
+        )
+    return _poisson(event, release.amplified_by.rate, relation, plain)
+
+
+def unsampled(event: Any, relation: Relation) -> Curve:
+    """The curve of an event by itself.
+
+    Raises:
+        ValueError: dp-accounting does not know it.
+    """
+    if isinstance(event, RenyiCurve):
+        return event.rdp
+    if not _supports(event, relation):
+        raise ValueError(
+            f"no Renyi bound is known for {event} under relation={relation!r}; "
+            "pass method='pld', or another relation"
+        )
+    return lambda orders: _accountant(orders, relation).compose(event).rdp
+
+
+def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve:
+    """By dp-accounting if it knows the mixture, else by the general bound."""
+    import dp_accounting
+
+    if not isinstance(event, RenyiCurve):
+        sampled = dp_accounting.PoissonSampledDpEvent(rate, event)
+        if _supports(sampled, relation):
+            return lambda orders: _accountant(orders, relation).compose(sampled).rdp
+    if rate == 1:
+        return plain
+    bound = poisson_bound(plain, rate)
+    # A mixture is no farther away than the farther of its parts: sampling never costs.
+    return lambda orders: np.fmin(bound(orders), plain(orders))
+
+
+def _without_replacement(
+    event: Any, size: int, num_clients: int | None, relation: Relation, plain: Curve
+) -> Curve:
+    import dp_accounting
+
+    if relation != "replace_one":
+        raise ValueError(refusal_of_fixed_size("rdp", relation))
+    n = known(num_clients, "cohorts of fixed size")
+    if size > n:
+        raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
+    if isinstance(event, RenyiCurve):
+        bound = fixed_size_bound(plain, size / n)
+        return lambda orders: np.fmin(bound(orders), plain(orders))
+    sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, event)
+    if not _supports(sampled, relation):
+        raise ValueError(
+            "cohorts of fixed size can be accounted for Gaussian noise only, got "
+            f"{words_of_event(event)}; sample with samplers.poisson"
+        )
+    # The bound for sampling can exceed that without, which holds for every sampling.
+    return lambda orders: np.fmin(_accountant(orders, relation).compose(sampled).rdp, plain(orders))
+
+
+def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
+    import dp_accounting
+
+    if relation != "add_or_remove_one" or not isinstance(event, dp_accounting.GaussianDpEvent):
+        raise ValueError(refusal_of_bins("rdp", relation, event))
+    if not event.noise_multiplier:
+        return plain
+    bound = bins_curve(bins, 1 / event.noise_multiplier)
+    # A mixture is no farther away than the farther of its parts.
+    return lambda orders: np.fmin(bound(orders), plain(orders))
+
+
+def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
+    """What to say where balls in bins meet another method, relation or noise."""
+    return (
+        "balls in bins can be accounted for Gaussian noise, with method='rdp' and "
+        f"relation='add_or_remove_one' only, got {words_of_event(event)}, {method!r} and {relation!r}; "
+        "pass these, or sample with samplers.cyclic"
+    )
+
+
+def refusal_of_fixed_size(method: str, relation: Relation) -> str:
+    """What to say where fixed cohorts meet another method or relation."""
+    return (
+        "cohorts of fixed size can be accounted with method='rdp' and relation='replace_one' only, "
+        f"got {method!r} and {relation!r}; pass these, or sample with samplers.poisson"
+    )
+
+
+def known(num_clients: int | None, sampling: str) -> int:
+    """The size of the population.
+
+    Raises:
+        ValueError: it was not given.
+    """
+    if num_clients is None:
+        raise ValueError(f"num_clients is needed to account for {sampling}: pass num_clients=")
+    return num_clients
+
+
+def words_of_event(event: Any) -> str:
+    """An event, for messages."""
+    return event.words if isinstance(event, RenyiCurve) else str(event)
+
+
+def neighbours(relation: Relation) -> Any:
+    """dp-accounting's name of the relation."""
+    import dp_accounting
+
+    return dp_accounting.NeighboringRelation[relation.upper()]
+
+
+def _supports(event: Any, relation: Relation) -> bool:
+    return _accountant(np.array([2.0]), relation).supports(event)
+
+
+def _accountant(orders: np.ndarray, relation: Relation) -> Any:
+    """A fresh one for every number, because accountants are mutable."""
+    from dp_accounting.rdp import RdpAccountant
+
+    return RdpAccountant(orders, neighbours(relation))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without dp-accounting's warnings: an order that is left out makes the bound looser, not wrong."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

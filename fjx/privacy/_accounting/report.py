@@ -1,0 +1,170 @@
+"""Epsilon against rounds, for a reader who was not there."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fjx import _validate
+from fjx.privacy._accounting.claim import COVERS
+from fjx.privacy._accounting.claim import Epsilon
+from fjx.privacy._accounting.claim import Method
+from fjx.privacy._accounting.claim import Unit
+from fjx.privacy._accounting.claim import rounded_up
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._accounting.releases import Accountable
+from fjx.privacy._accounting.epsilon import epsilon
+from fjx.samplers._types import Sampler
+
+
+class Report(NamedTuple):
+    """Claims at several numbers of rounds, and what has to be told beside them; see :func:`report`.
+
+    ``str`` is the whole report in words, with a table.
+
+    Attributes:
+        claims: epsilons of more and more rounds.
+        noise: the noise, in words.
+        caveats: sentences.
+    """
+
+    claims: tuple[Epsilon, ...]
+    noise: str
+    caveats: tuple[str, ...]
+
+    def __str__(self) -> str:
+        last = self.claims[-1]
+        facts = {
+            "unit": last.unit,
+            "neighbours": last.relation.replace("_", "-"),
+            "sampling": last.sampling,
+            "noise": self.noise,
+            "delta": f"{last.delta:g}",
+            "method": ", ".join(sorted({claim.method.upper() for claim in self.claims})),
+        }
+        rows = [(f"{claim.rounds}", rounded_up(claim)) for claim in self.claims]
+        width = max(len("epsilon"), *(len(cell) for row in rows for cell in row))
+        lines = [f"{name + ':':<12}{value}" for name, value in facts.items()]
+        lines += ["", f"{'rounds':>{width}}  {'epsilon':>{width}}"]
+        lines += [f"{rounds:>{width}}  {value:>{width}}" for rounds, value in rows]
+        return "\n".join([*lines, "", *(f"- {caveat}." for caveat in self.caveats)])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draws epsilon against rounds with matplotlib.
+
+        Args:
+            axes: where; None for new ones.
+
+        Returns:
+            The axes.
+        """
+        if axes is None:
+            from matplotlib import pyplot
+
+            _, axes = pyplot.subplots()
+        last = self.claims[-1]
+        label = f"{last.sampling}, {self.noise}"
+        axes.plot(
+            [c.rounds for c in self.claims], [float(c) for c in self.claims], "o-", label=label
+        )
+        neighbours = last.relation.replace("_", "-")
+        axes.set(
+            xlabel="rounds",
+            ylabel=f"epsilon at delta = {last.delta:g}",
+            title=f"{last.unit}-level, {neighbours}, {last.method.upper()}",
+        )
+        axes.set_ylim(bottom=0)
+        axes.legend()
+        return axes
+
+
+def report(
+    mechanism: Accountable,
+    sampler: Sampler,
+    *,
+    rounds: int,
+    delta: float,
+    method: Method = "pld",
+    relation: Relation | None = None,
+    num_clients: int | None = None,
+    unit: Unit = "client",
+    points: int = 8,
+) -> Report:
+    """All that a reader needs to judge a privacy claim, in one call.
+
+    Args:
+        mechanism: what bounded and noised the sums.
+        sampler: what drew the cohorts.
+        rounds: the most, at least 1.
+        delta: as in :func:`fjx.privacy.epsilon`, and so are the others.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.
+        relation: which populations are neighbours.
+        num_clients: the size of the population.
+        unit: whose data are protected.
+        points: at how many numbers of rounds, evenly spaced, at least 1.
+
+    Returns:
+        A :class:`Report`, with its ``plot``.
+
+    Raises:
+        TypeError: as :func:`fjx.privacy.epsilon`.
+        ValueError: as :func:`fjx.privacy.epsilon`.
+
+    Examples:
+        >>> from fjx import privacy, samplers
+        >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=4.0)
+        >>> print(report(mechanism, samplers.cyclic(10), rounds=40, delta=1e-6, points=2,
+        ...              method="rdp", num_clients=50_000))
+        unit:       client
+        neighbours: add-or-remove-one
+        sampling:   every client once in 10 rounds
+        noise:      4 times the sensitivity 1
+        delta:      1e-06
+        method:     RDP
+        <BLANKLINE>
+         rounds  epsilon
+             20    1.661
+             40    2.420
+        <BLANKLINE>
+        - An absent client counts as one whose update is zero.
+        - Covers the models of all rounds, and not what is without noise: ...
+    """
+    rounds = _validate.static_integer("rounds", rounds, at_least=1)
+    points = _validate.static_integer("points", points, at_least=1)
+    steps = sorted({int(x) for x in np.linspace(0, rounds, points + 1).round()[1:]} - {0})
+    claims = [
+        epsilon(
+            mechanism,
+            sampler,
+            rounds=step,
+            delta=delta,
+            method=method,
+            relation=relation,
+            num_clients=num_clients,
+            unit=unit,
+        )
+        for step in steps
+    ]
+    noise = "as its mechanism says"
+    if mechanism.noise_multiplier is not None:
+        z, moves = (
+            float(mechanism.noise_multiplier),
+            float(mechanism.sensitivity("add_or_remove_one")),
+        )
+        noise = f"{z:.4g} times the sensitivity {moves:.4g}"
+    return Report(tuple(claims), noise, (*claims[-1].caveats, *_caveats(mechanism, num_clients)))
+
+
+def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
+    caveats = [
+        COVERS,
+        "Whoever owns several clients is protected that many times less",
+        "Choosing among runs by what they gave costs more; add the others to a ledger",
+    ]
+    if num_clients is None:
+        caveats.append("delta should be well below 1 / num_clients, which was not given")
+    if not isinstance(mechanism.event(1.0), RenyiCurve):
+        caveats.append(
+            "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
+        )
+    return caveats

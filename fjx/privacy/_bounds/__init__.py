@@ -1,0 +1,1 @@
+"""Bounds: how far one client can move a sum."""

@@ -1,0 +1,170 @@
+"""Bounds in other norms than the global L2 norm, and one that every update reaches."""
+
+import operator
+
+import jax.numpy as jnp
+
+from fjx import _validate
+from fjx._base import Array, Tree
+from fjx.privacy._bounds.clip import Bound
+from fjx.privacy._bounds.clip import Clipped
+from fjx.privacy._bounds.clip import require_floating
+from fjx.privacy._bounds.clip import scaled
+
+
+def by_l1_norm(clip_norm: Array | float) -> Bound:
+    r"""Every client counts alike, with an L1 norm of at most C: what Laplace noise is calibrated to.
+
+    clip(x) = x min(1, C / ||x||_1), the norm being the sum of |x_j| over all leaves together.
+
+    ===========================  ===============================================================
+    update and clip_norm         result
+    ===========================  ===============================================================
+    norm 0                       zeros, not clipped
+    norm tiny (1e-30)            unchanged, not clipped
+    finite, but its norm is inf  of norm C, clipped; ``norm`` says inf
+    any entry inf or NaN         zeros, not clipped, not finite
+    clip_norm nearly 0           zeros: below 2^-102 d for d entries, about 2e-31 d
+    clip_norm traced             as above; zeros if it is 0, negative or NaN; unchanged if it is inf
+    ===========================  ===============================================================
+
+    Guarantees: the true L1 norm of what a client contributes is at most C, after rounding; an update
+        within C (1 - 4e-5) is returned bit for bit; the direction is kept, up to rounding.  The sum
+        moves by C if a client comes or goes, by 2 C if one is replaced.
+
+    Args:
+        clip_norm: C, positive; may be traced.
+
+    Returns:
+        A :class:`Bound` in the L1 norm.
+
+    Raises:
+        TypeError: not a real number; from ``clip``, a leaf is not floating.
+        ValueError: not positive, or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> bound = by_l1_norm(2.0)
+        >>> bound.norm, bound.sensitivity("replace_one")
+        ('l1', 4.0)
+        >>> print(bound.clip(jnp.array([3.0, -1.0]), 1.0).update.round(4))
+        [ 1.5 -0.5]
+
+    References:
+        Dwork, Roth, *The Algorithmic Foundations of Differential Privacy*, 2014, section 3.3.
+    """
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
+
+    def clip(update: Tree, weight: Array) -> Clipped:
+        require_floating("update", update)
+        return scaled(update, clip_norm, "l1", operator.gt)
+
+    return Bound(clip, "l1", clip_norm)
+
+
+def by_linf_norm(clip_norm: Array | float) -> Bound:
+    r"""Every client counts alike, with coordinates of at most C in magnitude.
+
+    clip(x) = x min(1, C / max_j |x_j|): the whole update is scaled, so that its direction is kept; it
+    is not cut coordinate by coordinate.
+
+    ===========================  ===============================================================
+    update and clip_norm         result
+    ===========================  ===============================================================
+    norm 0                       zeros, not clipped
+    norm tiny (1e-30)            unchanged, not clipped
+    norm 3e38                    of norm C, clipped
+    any entry inf or NaN         zeros, not clipped, not finite
+    clip_norm nearly 0           zeros: below 2^-102, about 2e-31
+    clip_norm traced             as above; zeros if it is 0, negative or NaN; unchanged if it is inf
+    ===========================  ===============================================================
+
+    Guarantees: no coordinate of what a client contributes is above C, after rounding; an update within
+        C (1 - 2e-6) is returned bit for bit; the direction is kept, up to rounding.  No coordinate of
+        the sum moves by more than C if a client comes or goes, by more than 2 C if one is replaced;
+        all d of them may, so the sum moves by up to d C in the L1 and sqrt(d) C in the L2 norm.
+
+    Args:
+        clip_norm: C, positive; may be traced.
+
+    Returns:
+        A :class:`Bound` in the L-infinity norm.
+
+    Raises:
+        TypeError: not a real number; from ``clip``, a leaf is not floating.
+        ValueError: not positive, or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> bound = by_linf_norm(2.0)
+        >>> bound.norm, bound.sensitivity("replace_one")
+        ('linf', 4.0)
+        >>> print(bound.clip(jnp.array([4.0, -1.0]), 1.0).update.round(4))
+        [ 2.  -0.5]
+    """
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
+
+    def clip(update: Tree, weight: Array) -> Clipped:
+        require_floating("update", update)
+        return scaled(update, clip_norm, "linf", operator.gt)
+
+    return Bound(clip, "linf", clip_norm)
+
+
+def normalized(clip_norm: Array | float) -> Bound:
+    r"""Every client contributes its direction: an update of L2 norm C, whatever its own norm.
+
+    clip(x) = C x / ||x||_2.
+
+    Nothing is left of an update's norm, so an update is never too small for the noise, and there is no
+    bound to tune: scaling C scales signal and noise alike.  The price is that clients near their
+    optimum count as much as those far from it.
+
+    ===========================  ===============================================================
+    update and clip_norm         result
+    ===========================  ===============================================================
+    norm 0                       zeros, not clipped
+    all entries below 2^-126     unchanged, not clipped: XLA takes subnormal numbers for zeros
+    norm tiny (1e-30)            of norm C, clipped
+    finite, but its norm is inf  of norm C, clipped; ``norm`` says inf
+    any entry inf or NaN         zeros, not clipped, not finite
+    clip_norm nearly 0           zeros: below 2^-102 sqrt(d) for d entries, about 2e-31 sqrt(d)
+    clip_norm traced             as above; zeros if it is not positive and finite
+    ===========================  ===============================================================
+
+    Guarantees: the true norm of what a client contributes is at most C, after rounding, and at least
+        C (1 - 4e-5) in float32 but for the first two rows; multiplying an update by a power of two
+        does not change a bit of the result.  The sum moves by C if a client comes or goes, by 2 C if
+        one is replaced.
+
+    Args:
+        clip_norm: C, positive; may be traced.
+
+    Returns:
+        A :class:`Bound` in the L2 norm.
+
+    Raises:
+        TypeError: not a real number; from ``clip``, a leaf is not floating.
+        ValueError: not positive, or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> bound = normalized(2.5)
+        >>> for x in (jnp.array([3e-9, 4e-9]), jnp.array([3e9, 4e9])):
+        ...     print(bound.clip(x, 1.0).update.round(4))
+        [1.5 2. ]
+        [1.5 2. ]
+
+    References:
+        Das, Hashemi, Sanghavi, Dhillon, *Differentially Private Federated Learning with Normalized
+        Updates*, OPT 2022 (arXiv:2106.07094).
+    """
+    clip_norm = _validate.scalar("clip_norm", clip_norm, above=0)
+
+    def clip(update: Tree, weight: Array) -> Clipped:
+        require_floating("update", update)
+        target = jnp.asarray(clip_norm, jnp.float32)
+        target = jnp.where(target < jnp.inf, target, 0.0)
+        return scaled(update, target, "l2", lambda norm, limit: norm > 0)
+
+    return Bound(clip, "l2", clip_norm)

@@ -1,0 +1,199 @@
+"""Noise that is correlated between rounds: the matrix mechanism, streamed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key, Metrics, Tree, TreeLike
+from fjx.privacy._bounds.clip import Bound
+from fjx.privacy._bounds.clip import require_floating
+from fjx.privacy._mechanisms.gaussian import Contribution
+from fjx.privacy._mechanisms.gaussian import Mechanism
+from fjx.privacy._mechanisms.gaussian import Participation
+from fjx.privacy._mechanisms.gaussian import add
+from fjx.privacy._mechanisms.gaussian import as_bound
+from fjx.privacy._mechanisms.gaussian import deviation
+from fjx.privacy._mechanisms.gaussian import draw_noise
+from fjx.privacy._mechanisms.gaussian import gaussian_event
+
+
+class Strategy(NamedTuple):
+    """A strategy matrix C, lower triangular and invertible, as the stream of rows of C^-1 Z.
+
+    Attributes:
+        init: ``(message_like) -> state``, before the first round: arrays, and no key.
+        step: ``(fresh, state) -> (noise, state)``: row t of C^-1 Z from row t of Z and what the state
+            kept of those before; linear in both, and without randomness.  ``fresh`` is a tree in
+            float32, the state's size does not depend on t.
+        deviation: ``(state) -> f32[]``, the standard deviation of the noise that the last ``step``
+            returned, if ``fresh`` was standard normal: the norm of that row of C^-1.
+        sensitivity: ``(Participation) -> float``, at least the largest ||C G - C G'||_F over runs
+            G, G' in which the rows of one client, of norm at most 1, are there or are zero.
+    """
+
+    init: Callable[[TreeLike], Tree]
+    step: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    deviation: Callable[[Tree], Array]
+    sensitivity: Callable[[Participation], float]
+
+
+def correlated(
+    strategy: Strategy, *, clip_norm: Array | float | Bound, noise_multiplier: Array | float
+) -> Mechanism:
+    r"""The matrix mechanism on the sums of a run: each round's noise undoes some of what came before.
+
+    With G the sums of clipped updates, one row for each of T rounds, and Z standard normal,
+
+    release_t = G_t + z C_clip (C^-1 Z)_t,
+
+    so that a model which adds up the rounds sees the noise A C^-1 Z, A the lower triangle of ones, much
+    less than A Z.  With C = I it is :func:`gaussian`.
+
+    *Privacy.*  All rounds together are one Gaussian release of C G + z C_clip Z, of which C^-1 is
+    taken; nothing is composed round by round, and nothing is amplified by sampling.  If a client
+    takes part in at most k rounds which are at least b apart, it moves C G by at most
+    ``strategy.sensitivity`` times C_clip in the Frobenius norm, also where its updates depend on
+    what was released before.  Its absence is meant in the zero-out sense (``REPLACE_SPECIAL``): its
+    updates are zero, and the rounds of others stay as they are.  If its data are replaced,
+    everything moves twice as far.
+
+    As with :func:`gaussian` the claim is about real numbers; draws and recursion are in float32.
+
+    *The state is secret.*  It holds past noise, and with it the noise of the next round can be
+    foreseen in part and that of the last ones removed.  It belongs to the server, which is
+    trusted.  Clients' code can reach it in a simulation; a deployment must not send it to them.
+
+    Guarantees: the noise is linear in the fresh normal numbers, which are those of :func:`gaussian`
+        for the same key; so with C = I the noise is that of :func:`gaussian`, bit for bit; the
+        state has a constant size and no key in it; noise is added once, also when nobody came.
+
+    Args:
+        strategy: C, such as :func:`tree`, :func:`toeplitz` or :func:`buffered_toeplitz`.
+        clip_norm: C_clip > 0, or a :class:`Bound` in the L2 norm; may be traced.
+        noise_multiplier: z >= 0, of the fresh noise: one release of the run is accounted as
+            ``event(moves * correlation(participation))``; may be traced.
+
+    Returns:
+        A :class:`Mechanism` with a ``correlation``.  Its metric ``noise_std`` is that of the round's
+        noise on a coordinate of the sum, z C_clip ||(C^-1)_t||.
+
+    Raises:
+        TypeError: ``strategy`` is no :class:`Strategy`; a number is none.
+        ValueError: as :func:`gaussian`.
+
+    Examples:
+        >>> from fjx.privacy import toeplitz
+        >>> mechanism = correlated(toeplitz([1.0, 0.5]), clip_norm=1.0, noise_multiplier=4.0)
+        >>> once = Participation(rounds=100, separation=100, most=1)
+        >>> print(f"{mechanism.correlation(once):.3f}")  # the norm of (1, 1/2)
+        1.118
+        >>> mechanism.event(mechanism.correlation(once)).noise_multiplier
+        3.577...
+
+    References:
+        Kairouz, McMahan, Song, Thakkar, Thakurta, Xu, *Practical and Private (Deep) Learning without
+        Sampling or Shuffling*, ICML 2021 (arXiv:2103.00039).
+        Denisov, McMahan, Rush, Smith, Thakurta, *Improved Differential Privacy for SGD via Optimal
+        Private Linear Operators on Adaptive Streams*, NeurIPS 2022 (arXiv:2202.08312), theorem 2.1.
+        Choquette-Choo, McMahan, Rush, Thakurta, *Multi-Epoch Matrix Factorization Mechanisms for
+        Private Machine Learning*, ICML 2023 (arXiv:2211.06530).
+    """
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"strategy must be a fjx.privacy.Strategy such as privacy.tree(16), got {strategy!r}"
+        )
+    bound = as_bound(clip_norm)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
+
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        require_floating("total", total.update)
+        std = deviation(noise_multiplier, bound.radius)
+        noise, state = strategy.step(draw_noise(key, total.update, std), state)
+        return add(total.update, noise), state, {"noise_std": std * strategy.deviation(state)}
+
+    return Mechanism(
+        init=strategy.init,
+        clip=lambda update, weight, state: bound.clip(update, weight),
+        release=release,
+        noise_multiplier=noise_multiplier,
+        sensitivity=bound.sensitivity,
+        event=lambda moves: gaussian_event(noise_multiplier, moves),
+        correlation=strategy.sensitivity,
+    )
+
+
+def noise_matrix(strategy: Strategy, rounds: int) -> np.ndarray:
+    """The first rows and columns of C^-1, which is what ``strategy.step`` makes of the unit vectors.
+
+    Args:
+        strategy: C.
+        rounds: T.
+
+    Returns:
+        ``f64[T, T]``, computed in float32.
+
+    Raises:
+        TypeError: ``rounds`` is not a Python integer.
+        ValueError: it is below 1.
+
+    Examples:
+        >>> from fjx.privacy import toeplitz
+        >>> print(noise_matrix(toeplitz([1.0, 0.5]), 3))
+        [[ 1.    0.    0.  ]
+         [-0.5   1.    0.  ]
+         [ 0.25 -0.5   1.  ]]
+    """
+    rounds = _validate.static_integer("rounds", rounds, at_least=1)
+
+    @jax.jit
+    def rows(unit: Array) -> Array:
+        def step(state: Tree, fresh: Array) -> tuple[Tree, Array]:
+            noise, state = strategy.step(fresh, state)
+            return state, noise
+
+        return jax.lax.scan(step, strategy.init(unit[0]), unit)[1]
+
+    return np.asarray(rows(jnp.eye(rounds, dtype=jnp.float32)), np.float64)
+
+
+def prefix_error(strategy: Strategy, participation: Participation) -> float:
+    """The noise on the running sums of a run, at equal privacy: what a strategy is chosen by.
+
+    sens(C) sqrt(mean_t ||(A C^-1)_t||^2), A the lower triangle of ones: the root mean squared noise of a
+    coordinate of the sums of rounds 1 to t, in units of the clip norm, where the whole run is a release
+    with noise multiplier 1.  Without correlation it is sqrt(k (T + 1) / 2).
+
+    Args:
+        strategy: C.
+        participation: T, and how often one client takes part.
+
+    Returns:
+        The error.
+
+    Raises:
+        ValueError: a run of no rounds.
+
+    Examples:
+        >>> from fjx.privacy import square_root_coefficients, toeplitz
+        >>> once = Participation(rounds=16, separation=16, most=1)
+        >>> for coefficients in ([1.0], square_root_coefficients(16)):
+        ...     print(f"{prefix_error(toeplitz(coefficients), once):.3f}")
+        2.915
+        1.797
+
+    References:
+        Henzinger, Upadhyay, Upadhyay, *Almost Tight Error Bounds on Differentially Private Continual
+        Counting*, SODA 2023 (arXiv:2211.05006).
+    """
+    prefix = np.cumsum(noise_matrix(strategy, participation.rounds), axis=0)
+    mean = np.square(prefix).sum() / participation.rounds
+    return float(strategy.sensitivity(participation) * np.sqrt(mean))
+
+
+def mix(weights: Array, past: Array) -> Array:
+    """sum_i weights_i past_i, in full precision on every device."""
+    return jnp.tensordot(weights, past, axes=1, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,1 @@
+"""Distributed mechanisms: every client adds its share of the noise to integers."""

@@ -1,0 +1,384 @@
+"""Noise that the clients add themselves, as integers, so that a secure sum needs no trusted server."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key
+from fjx._kernels.rounding import exact_stochastic_round
+from fjx.privacy import _curves
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._bounds.clip import clip_by_global_norm
+from fjx.privacy._bounds.clip import require_relation
+from fjx.privacy._curves import Curve
+from fjx.privacy._mechanisms.integer_noise import LARGEST
+from fjx.privacy._mechanisms.integer_noise import WRAPS
+from fjx.privacy._mechanisms.integer_noise import IntegerNoise
+from fjx.privacy._mechanisms.integer_noise import discrete_gaussian
+from fjx.privacy._mechanisms.integer_noise import skellam
+from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._bounds.norms import measure
+
+
+class Encoded(NamedTuple):
+    """What one client adds to a sum, and what was found on the way.
+
+    All but ``codes`` is about the client's own data, and not covered by its noise.
+
+    Attributes:
+        codes: ``u32[d]``, integers mod 2^b.
+        norm: ``f32[]``, the L2 norm of the message.
+        clipped: ``bool[]``, whether it was scaled down.
+        finite: ``bool[]``, whether it was finite; if not, ``codes`` is noise alone.
+        saturated: ``i32[]``, how many coordinates were cut to what n clients have room for.
+    """
+
+    codes: Array
+    norm: Array
+    clipped: Array
+    finite: Array
+    saturated: Array
+
+
+class DistributedMechanism(NamedTuple):
+    """A modular sum of integers to which each client adds its share of the noise.
+
+    It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
+    claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
+    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts for it on
+    cohorts of a fixed size, and refuses random ones.
+
+    Attributes:
+        encode: ``(key, vector) -> Encoded``, on the client.
+        decode: ``(sum, clients) -> f32[d]``, of the sum of so many clients' codes mod 2^b, in the units
+            of messages.
+        bits: b.
+        dimension: d, the most coordinates that a vector may have.
+        clients: n, the most clients whose codes are added.
+        least: the fewest, below which nothing is released.
+        variance: of the noise of one client, in the units of messages, or the most that it may be.
+        noise_multiplier: z, the deviation of the noise that is sure to be there, in units of C.
+        sensitivity: ``(relation) -> float``, how far the rounded sum moves between neighbours: a client
+            whose message becomes zero, or another one.  It adds its noise in either case.
+        event: ``(moves) -> RenyiCurve`` of one release.
+        correlation: None, rounds are independent.
+    """
+
+    encode: Callable[[Key, Array], Encoded]
+    decode: Callable[[Array, Array], Array]
+    bits: int
+    dimension: int
+    clients: int
+    least: int
+    variance: float
+    noise_multiplier: float
+    sensitivity: Callable[[Relation], float]
+    event: Callable[[float], RenyiCurve]
+    correlation: None = None
+
+
+def distributed_gaussian(
+    *,
+    clip_norm: float,
+    noise_multiplier: float,
+    granularity: float,
+    bits: int,
+    clients: int,
+    dimension: int,
+    dropped: int = 0,
+    colluding: int = 0,
+    beta: float = math.exp(-0.5),
+) -> DistributedMechanism:
+    r"""The distributed discrete Gaussian mechanism.
+
+    Client i sends R(clip(x_i) / gamma) + N_Z(s^2) mod 2^b.  R rounds each coordinate up or down at
+    random, and all of them again until ||R(x)|| is at most
+
+    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))),  c = C / gamma;
+
+    and N_Z is the discrete Gaussian.  The server takes the sum mod 2^b around zero, times gamma.  Its
+    noise has the deviation z C even where ``dropped`` clients are missing, and ``colluding`` ones have
+    told the reader of the sum theirs:
+
+    s = z C / (gamma sqrt(n - dropped - colluding)).
+
+    Nothing here needs 64 bits.  Messages should be flat, each coordinate about C / sqrt(d), which
+    :func:`fjx.aggregators.rotated` makes them.
+
+    Guarantees: a client's integers, without noise, have at most the norm above, whatever it sends and
+        however floats round; sums are exact mod 2^b, in any order; coordinates are cut so that the codes
+        of n clients and their noise have room, and counted in ``saturated``; so that a sum wraps with a
+        probability of at most 1e-6 a round, which nothing can detect; ``event`` is that of the paper,
+        for the noise of n - dropped - colluding clients, at orders of at least 2, and knows how far
+        the tables of their d draws are from ideal ones, which is charged to delta.  With beta = 0 no
+        rounding is repeated, and the decoded sum of unclipped messages is unbiased (to 2^-23 gamma); its
+        error has a variance of at most gamma^2 / 4 + (gamma s)^2 for each client and coordinate.
+
+    Args:
+        clip_norm: C, of the L2 norm of a message.
+        noise_multiplier: z, at least 0.
+        granularity: gamma, the distance of two values of a coordinate; s should be at least 1/2.
+        bits: b, 2 to 32.
+        clients: n, the most that a cohort may have.
+        dimension: d, the coordinates of a message, rotated and padded.
+        dropped: how many of n may be missing; if more are, nothing is released.
+        colluding: how many of those that came are not to be trusted with their noise.
+        beta: how likely, at most, a rounding is repeated; 0 for never, at the cost of a larger norm.
+
+    Returns:
+        A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.
+
+    Raises:
+        TypeError: an argument is not a Python number of its kind: tables are made from them.
+        ValueError: one is out of range, or ``bits`` too few for what a flat message and noise need.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, math
+        >>> mechanism = distributed_gaussian(clip_norm=1.0, noise_multiplier=1.0, granularity=1e-2,
+        ...     bits=16, clients=100, dimension=1024)
+        >>> x = jnp.full(1024, 1 / 32)
+        >>> keys = jax.random.split(jax.random.key(0), 100)
+        >>> codes = jax.jit(jax.vmap(lambda key: mechanism.encode(key, x).codes))(keys)
+        >>> total = mechanism.decode(codes.sum(0, dtype=jnp.uint32), jnp.int32(100))
+        >>> print(f"{jnp.mean(total):.1f} +- {jnp.std(total):.1f}")
+        3.1 +- 1.0
+        >>> round(mechanism.sensitivity("add_or_remove_one"), 2)
+        1.02
+
+    References:
+        Kairouz, Liu, Steinke, *The Distributed Discrete Gaussian Mechanism for Federated Learning with
+        Secure Aggregation*, ICML 2021 (arXiv:2102.06387).
+    """
+
+    def curve(l2: float, l1: float, sd: float, shares: int) -> Curve:
+        return _curves.discrete_gaussians(l2, l1, sd=sd, shares=shares, dimension=dimension)
+
+    return _distributed(
+        "discrete Gaussian",
+        discrete_gaussian,
+        curve,
+        clip_norm=clip_norm,
+        noise_multiplier=noise_multiplier,
+        granularity=granularity,
+        bits=bits,
+        clients=clients,
+        dimension=dimension,
+        dropped=dropped,
+        colluding=colluding,
+        beta=beta,
+    )
+
+
+def distributed_skellam(
+    *,
+    clip_norm: float,
+    noise_multiplier: float,
+    granularity: float,
+    bits: int,
+    clients: int,
+    dimension: int,
+    dropped: int = 0,
+    colluding: int = 0,
+    beta: float = math.exp(-0.5),
+) -> DistributedMechanism:
+    r"""The distributed Skellam mechanism: :func:`distributed_gaussian` with other noise.
+
+    A Skellam variable is the difference of two Poisson variables, and a sum of them is one again, so
+    that the sum's noise is known exactly, however many clients share in it, and needs no s of a certain
+    size.
+
+    Guarantees: those of :func:`distributed_gaussian`; ``event`` is known at integer orders.
+
+    Args:
+        clip_norm: C, of the L2 norm of a message.
+        noise_multiplier: z, at least 0.
+        granularity: gamma, the distance of two values of a coordinate.
+        bits: b, 2 to 32.
+        clients: n, the most that a cohort may have.
+        dimension: d, the coordinates of a message, rotated and padded.
+        dropped: how many of n may be missing; if more are, nothing is released.
+        colluding: how many of those that came are not to be trusted with their noise.
+        beta: how likely, at most, a rounding is repeated; 0 for never.
+
+    Returns:
+        A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.
+
+    Raises:
+        TypeError: an argument is not a Python number of its kind.
+        ValueError: one is out of range, or ``bits`` too few.
+
+    Examples:
+        >>> import numpy as np
+        >>> mechanism = distributed_skellam(clip_norm=1.0, noise_multiplier=1.0, granularity=1e-2,
+        ...     bits=16, clients=100, dimension=1024)
+        >>> mechanism.event(1.0).rdp(np.array([2.0, 2.5])).round(3).tolist()
+        [1.037, inf]
+
+    References:
+        Agarwal, Kairouz, Liu, *The Skellam Mechanism for Differentially Private Federated Learning*,
+        NeurIPS 2021 (arXiv:2110.04995).
+    """
+
+    def curve(l2: float, l1: float, sd: float, shares: int) -> Curve:
+        return _curves.skellam(l2, l1, variance=shares * sd**2)
+
+    return _distributed(
+        "Skellam",
+        skellam,
+        curve,
+        clip_norm=clip_norm,
+        noise_multiplier=noise_multiplier,
+        granularity=granularity,
+        bits=bits,
+        clients=clients,
+        dimension=dimension,
+        dropped=dropped,
+        colluding=colluding,
+        beta=beta,
+    )
+
+
+def _distributed(
+    family: str,
+    noise_of: Callable[[float], IntegerNoise],
+    curve: Callable[[float, float, float, int], Curve],
+    *,
+    clip_norm: float,
+    noise_multiplier: float,
+    granularity: float,
+    bits: int,
+    clients: int,
+    dimension: int,
+    dropped: int,
+    colluding: int,
+    beta: float,
+) -> DistributedMechanism:
+    """What both mechanisms are, but for their noise and what is known of it."""
+    clip_norm = _validate.static_number("clip_norm", clip_norm, above=0)
+    noise_multiplier = _validate.static_number("noise_multiplier", noise_multiplier, at_least=0)
+    gamma = _validate.static_number("granularity", granularity, above=2.0**-100, at_most=2.0**100)
+    bits = _validate.static_integer("bits", bits, at_least=2, at_most=32)
+    clients = _validate.static_integer("clients", clients, at_least=1)
+    dimension = _validate.static_integer("dimension", dimension, at_least=1)
+    dropped = _validate.static_integer("dropped", dropped, at_least=0)
+    colluding = _validate.static_integer("colluding", colluding, at_least=0)
+    beta = _validate.static_number("beta", beta, at_least=0, below=1)
+    shares = honest_shares(clients, dropped, colluding)
+    radius = clip_norm / gamma
+    if radius > 2**22:
+        raise ValueError(
+            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 has no "
+            "fractions of so fine a step to round"
+        )
+    sd = noise_multiplier * clip_norm / (gamma * math.sqrt(shares))
+    if sd > LARGEST:
+        raise ValueError(
+            f"granularity = {granularity!r} makes a client's noise {sd:.4g} steps wide, and {LARGEST:g} "
+            "are supported; a coarser step loses nothing while the noise is a few of them"
+        )
+    noise = noise_of(sd) if sd > 0 else None
+    room = _room(noise, radius, bits=bits, clients=clients, dimension=dimension)
+    l2 = _curves.rounded_norm(radius, dimension=dimension, beta=beta)
+    l1 = _curves.rounded_sum(l2, dimension)
+
+    def encode(key: Key, vector: Array) -> Encoded:
+        key_round, key_noise = jax.random.split(key)
+        # A quotient is off by at most 2^-23 of itself.
+        bounded = clip_by_global_norm(vector, clip_norm * (1 - 2.0**-22))
+        steps = bounded.update / np.float32(gamma)
+        fitting = jnp.clip(steps, -room, room)
+        integers = _conditional_round(key_round, fitting, l2, radius).astype(jnp.int32)
+        if noise is not None:
+            integers = integers + noise.sample(key_noise, vector.shape)
+        codes = jax.lax.bitcast_convert_type(integers, jnp.uint32) & jnp.uint32(2**bits - 1)
+        saturated = jnp.sum(fitting != steps, dtype=jnp.int32)
+        return Encoded(codes, bounded.norm, bounded.clipped, bounded.finite, saturated)
+
+    def decode(total: Array, count: Array) -> Array:
+        # The highest of b bits is the sign.
+        high = jax.lax.bitcast_convert_type(total << (32 - bits), jnp.int32)
+        return (high >> (32 - bits)).astype(jnp.float32) * np.float32(gamma)
+
+    def sensitivity(relation: Relation) -> float:
+        require_relation(relation)
+        return gamma * l2 * (1 if relation == "add_or_remove_one" else 2)
+
+    def event(moves: float) -> RenyiCurve:
+        words = (
+            f"distributed {family} noise of multiplier {noise_multiplier:.4g} by {shares} of {clients} "
+            f"clients, steps of {gamma:.4g}, {dimension} coordinates"
+        )
+        if noise is None:
+            return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
+        # Whatever the other clients' noise is, it is independent of that of these.
+        distance = shares * dimension * noise.distance
+        return RenyiCurve(curve(moves * l2, moves * l1, sd, shares), words, distance)
+
+    return DistributedMechanism(
+        encode=encode,
+        decode=decode,
+        bits=bits,
+        dimension=dimension,
+        clients=clients,
+        least=clients - dropped,
+        variance=gamma**2 * (noise.variance if noise else 0.0),
+        noise_multiplier=noise_multiplier,
+        sensitivity=sensitivity,
+        event=event,
+    )
+
+
+def honest_shares(clients: int, dropped: int, colluding: int) -> int:
+    """How many clients' noise is sure to be there.
+
+    Raises:
+        ValueError: nobody's is.
+    """
+    shares = clients - dropped - colluding
+    if shares < 1:
+        raise ValueError(
+            f"of clients = {clients}, {dropped} may be dropped and {colluding} collude, and nobody's "
+            "noise is left; lower one of them"
+        )
+    return shares
+
+
+def _room(
+    noise: IntegerNoise | None, radius: float, *, bits: int, clients: int, dimension: int
+) -> int:
+    """The largest integer that each of n clients may add, the tail of the noise being allowed for."""
+    half = 2 ** (bits - 1) - 1
+    tail = noise.tail(clients, WRAPS / dimension) if noise else 0.0
+    room = math.floor((half - tail) / clients)
+    # A random rotation leaves a coordinate above t with probability 2 exp(-t^2 d / (2 c^2)), at most.
+    log_tail = math.log(2 * dimension * clients / WRAPS)
+    wanted = math.ceil(radius * min(1.0, math.sqrt(2 * log_tail / dimension)))
+    if room < wanted:
+        enough = math.ceil(math.log2(clients * wanted + tail + 1)) + 1
+        raise ValueError(
+            f"bits = {bits} are too few: {clients} clients with coordinates up to {wanted} steps, and "
+            f"noise up to {tail:.0f}, could wrap modulo 2^{bits}; take bits = {enough}, a coarser "
+            "granularity, or fewer clients"
+        )
+    return min(room, 2**23)
+
+
+def _conditional_round(key: Key, steps: Array, limit: float, radius: float) -> Array:
+    """Each coordinate rounded at random, all of them again until their norm is within the limit."""
+    if not steps.size or limit >= radius + math.sqrt(steps.size):
+        return exact_stochastic_round(key, steps)
+
+    def attempt(number: Array) -> tuple[Array, Array, Array]:
+        rounded = exact_stochastic_round(jax.random.fold_in(key, number), steps)
+        measured = measure([rounded], "l2")
+        return number + 1, rounded, measured.norm <= limit * (1 - measured.slack)
+
+    def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        return attempt(carry[0])
+
+    return jax.lax.while_loop(lambda carry: ~carry[2], again, attempt(jnp.int32(0)))[1]

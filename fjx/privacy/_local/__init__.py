@@ -1,0 +1,1 @@
+"""Local mechanisms: a client protects its own message before it is sent."""

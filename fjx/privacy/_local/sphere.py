@@ -1,0 +1,98 @@
+"""Caps of the sphere: how high one is to be, and a point in it or out of it."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx._kernels import random as _random
+from fjx._base import Array, Key
+
+
+class Caps(NamedTuple):
+    """A sphere in R^d cut in two: {v: <v, u> >= t} and the rest.
+
+    Attributes:
+        dimension: d, at least 2.
+        height: t.
+        share: q, the probability that a uniform point lies in the cap.
+        inside: p, the probability with which one of the cap is drawn.
+        mean: m, E<V, u> then.
+    """
+
+    dimension: int
+    height: float
+    share: float
+    inside: float
+    mean: float
+
+
+@functools.cache
+def unit(epsilon: float, dimension: int) -> Caps:
+    """The cap that estimates best when densities in and out of it differ by e^epsilon.
+
+    A uniform <V, u> has the density c (1 - t^2)^((d-3)/2), c = 1 / B(1/2, (d-1)/2), whose first moment
+    above t is M = c (1 - t^2)^((d-1)/2) / (d - 1), and -M below; so m = M (p/q - (1-p)/(1-q)).
+    """
+    from scipy import special
+
+    half = (dimension - 1) / 2
+    # No cap that is worth while is smaller than about e^-epsilon.
+    top = min(1 - 1e-6, (math.sqrt(2 * epsilon) + 3) / math.sqrt(dimension))
+    heights = np.linspace(0, top, 8192)
+    shares = special.betainc(half, 0.5, 1 - heights**2) / 2
+    moments = np.exp(half * np.log1p(-(heights**2)) - special.betaln(0.5, half)) / (dimension - 1)
+    means = moments * math.expm1(epsilon) / (1 + math.expm1(epsilon) * shares)
+    means = np.where(shares >= 1e-3 * min(1.0, math.exp(5 - epsilon)), means, 0.0)
+    best = int(np.argmax(means))
+    share = float(shares[best])
+    inside = share * math.exp(epsilon) / (1 + math.expm1(epsilon) * share)
+    return Caps(dimension, float(heights[best]), share, inside, float(means[best]))
+
+
+def along(key: Key, caps: Caps) -> Array:
+    """``f32[]``: <V, u>, drawn by rejection: a handful of scalars, whatever the dimension."""
+    key_coin, key_tries = jax.random.split(key)
+    inside = _random.uniform(key_coin, ()) < caps.inside
+    if caps.dimension == 2:  # on a circle, of an angle that is uniform
+        edge, share = np.float32(math.acos(caps.height)), _random.uniform(key_tries, ())
+        return jnp.cos(jnp.where(inside, share * edge, edge + share * (np.float32(math.pi) - edge)))
+    k, t = (caps.dimension - 3) / 2, caps.height
+    # The tangent of a concave function is above it: (1 - h^2)^k <= (1 - t^2)^k exp(-slope (h - t)).
+    slope = 2 * k * t / (1 - t * t)
+    rate = max(slope, 1e-3)
+    slack = np.float32((rate - slope) * (1 - t))
+    by_tangent = rate * t >= 1 or k <= 4
+
+    def anywhere(key: Key) -> tuple[Array, Array]:
+        """A proposal on [-1, 1], and the logarithm of its chance: (1 - h^2)^k <= exp(-k h^2)."""
+        if k == 0:
+            return 2 * _random.uniform(key, ()) - 1, jnp.zeros(())
+        height = np.float32(1 / math.sqrt(2 * k)) * _random.normal(key, ())
+        square = jnp.minimum(height**2, 1.0)
+        return height, np.float32(k) * (jnp.log1p(-square) + square)
+
+    def above(key: Key) -> tuple[Array, Array]:
+        """A proposal on [t, 1], an exponential that ends there, and the logarithm of its chance."""
+        whole = -math.expm1(-rate * (1 - t))
+        beyond = -jnp.log1p(-np.float32(whole) * _random.uniform(key, ())) / np.float32(rate)
+        square = beyond * (beyond + np.float32(2 * t)) / np.float32(1 - t * t)
+        log_ratio = np.float32(k) * jnp.log1p(-jnp.minimum(square, 1.0)) if k else jnp.zeros(())
+        return np.float32(t) + beyond, log_ratio + np.float32(rate) * beyond - slack
+
+    def attempt(number: Array) -> tuple[Array, Array, Array]:
+        key_try = jax.random.fold_in(key_tries, number)
+        key_anywhere, key_above, key_accept = jax.random.split(key_try, 3)
+        height, chance = anywhere(key_anywhere)
+        fits = (height >= t) == inside
+        if by_tangent:
+            high, high_chance = above(key_above)
+            height, chance = jnp.where(inside, high, height), jnp.where(inside, high_chance, chance)
+            fits = inside | fits
+        return number + 1, height, fits & (jnp.log1p(-_random.uniform(key_accept, ())) < chance)
+
+    first = attempt(jnp.int32(0))
+    return jax.lax.while_loop(lambda carry: ~carry[2], lambda carry: attempt(carry[0]), first)[1]

@@ -1,0 +1,1 @@
+"""Central mechanisms: noise that a trusted server adds once to a sum."""

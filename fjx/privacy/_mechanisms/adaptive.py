@@ -1,0 +1,186 @@
+"""Clipping at a quantile of the updates' norms, which is followed privately."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx._kernels import random as _random
+from fjx import _validate
+from fjx._base import Array, Key, Metrics, Tree, TreeLike
+from fjx.privacy._bounds.clip import Bound
+from fjx.privacy._bounds.clip import Clipped
+from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._bounds.clip import by_global_norm
+from fjx.privacy._mechanisms.gaussian import Contribution
+from fjx.privacy._mechanisms.gaussian import Mechanism
+from fjx.privacy._mechanisms.gaussian import add_noise
+from fjx.privacy._mechanisms.gaussian import as_bound
+from fjx.privacy._mechanisms.gaussian import deviation
+from fjx.privacy._mechanisms.gaussian import gaussian_event
+
+LEAST, MOST = 2.0**-64, 2.0**64  # of C: noise scaled by it must neither vanish nor overflow
+
+
+class AdaptiveState(NamedTuple):
+    """The state of :func:`adaptive_gaussian`.
+
+    Attributes:
+        clip_norm: C_t, ``f32[]``; public.
+    """
+
+    clip_norm: Array
+
+
+def adaptive_gaussian(
+    *,
+    initial_clip: Array | float,
+    noise_multiplier: Array | float,
+    cohort: Array | float,
+    target_quantile: Array | float = 0.5,
+    learning_rate: Array | float = 0.2,
+    count_noise: Array | float | None = None,
+    bound: Callable[[Array | float], Bound] = by_global_norm,
+) -> Mechanism:
+    r"""The Gaussian mechanism whose clip norm follows a quantile of the norms of updates.
+
+    In round t, with b_i = 1 if client i was not clipped at C_t and 0 if it was, m = ``cohort``,
+    gamma = ``target_quantile``, eta = ``learning_rate`` and sigma_b = ``count_noise``, the server sees
+
+        sum_i clip(x_i; C_t) + N(0, (z_delta C_t)^2 I)   and
+        b~ = 1/2 + (sum_i (b_i - 1/2) + N(0, sigma_b^2)) / m,
+
+    and sets C_{t+1} = C_t exp(-eta (b~ - gamma)): where too many updates fit, C falls.
+
+    A client moves the sum by C_t at most and the count by 1/2 at most, being +1/2 or -1/2 of it, so in
+    units of their noise it moves both together by at most (1/z_delta^2 + 1/(2 sigma_b)^2)^(1/2).  With
+
+        z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2)
+
+    that is 1/z: the two are one Gaussian release of multiplier z = ``noise_multiplier``, whatever C_t,
+    and are accounted as one.  (They are of the same cohort, so two separately sampled releases, of
+    multipliers z_delta and 2 sigma_b, would claim too small an epsilon.)
+
+    ============================  ==============================================================
+    round                         what happens
+    ============================  ==============================================================
+    nobody came                   noise is added to zeros; b~ is 1/2 and noise
+    a client of weight zero       contributes to neither
+    an update not finite          contributes to neither
+    an update zeroed by `bound`   zeros, and counts as clipped
+    C would leave [2^-64, 2^64]   it stays at the end: the noise neither vanishes nor overflows
+    ============================  ==============================================================
+
+    Guarantees: epsilon is that of ``gaussian`` with the same z; C stays positive and finite under any
+        history; with all updates clipped and no noise on the count, C grows by exp(eta gamma) a round.
+
+    Args:
+        initial_clip: C_0 > 0, in [2^-64, 2^64]; better too small, for C grows and falls by factors.
+        noise_multiplier: z >= 0, of both together.
+        cohort: m > 0, the expected number of participants; public, and not the number that came.
+        target_quantile: gamma in [0, 1].
+        learning_rate: eta >= 0.
+        count_noise: sigma_b > z / 2, the standard deviation of the noise on the count; None for m / 20.
+        bound: ``(C_t) -> Bound`` in the L2 norm, of a radius proportional to C_t: say
+            ``lambda c: privacy.zeroed(privacy.by_global_norm(c), above=10 * c)``.
+
+    Any of the numbers may be traced; where ``count_noise`` is then too small, the noise is NaN.
+
+    Returns:
+        A :class:`Mechanism` whose state is an :class:`AdaptiveState`.  ``sensitivity`` is that of the
+        first round, in later ones it is to C_t as it was to C_0.  Its metrics are public: ``clip_norm``
+        (C_t), ``noised_unclipped`` (b~) and ``noise_std``.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: out of range; ``count_noise`` is at most z / 2, and leaves nothing for the sum; a
+            bound in another norm than L2.
+
+    Examples:
+        >>> from fjx import aggregators, privacy, samplers
+        >>> mechanism = adaptive_gaussian(initial_clip=0.1, noise_multiplier=1.0, cohort=100)
+        >>> aggregator = aggregators.private(mechanism, denominator=100)
+        >>> claims = [
+        ...     privacy.epsilon(m, samplers.poisson(0.01), rounds=1000, delta=1e-5, method="rdp")
+        ...     for m in (mechanism, privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0))]
+        >>> claims[0] == claims[1]
+        True
+
+    References:
+        Andrew, Thakkar, McMahan, Ramaswamy, *Differentially Private Learning with Adaptive Clipping*,
+        NeurIPS 2021 (arXiv:1905.03871), algorithm 1 and theorem 1.
+    """
+    initial_clip = _validate.scalar("initial_clip", initial_clip, at_least=LEAST, at_most=MOST)
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
+    cohort = _validate.scalar("cohort", cohort, above=0)
+    target_quantile = _validate.scalar("target_quantile", target_quantile, at_least=0, at_most=1)
+    learning_rate = _validate.scalar("learning_rate", learning_rate, at_least=0)
+    sigma_b = cohort / 20 if count_noise is None else count_noise
+    sigma_b = _validate.scalar("count_noise", sigma_b, at_least=0)
+    on_sum = split_noise(noise_multiplier, sigma_b)
+
+    def bound_at(clip_norm: Array | float) -> Bound:
+        return as_bound(bound(clip_norm))
+
+    bound_at(initial_clip)  # for its checks
+
+    def init(message_like: TreeLike) -> AdaptiveState:
+        return AdaptiveState(jnp.asarray(initial_clip, jnp.float32))
+
+    def clip(update: Tree, weight: Array, state: AdaptiveState) -> Clipped:
+        return bound_at(state.clip_norm).clip(update, weight)
+
+    def release(
+        key: Key, total: Contribution, state: AdaptiveState
+    ) -> tuple[Tree, AdaptiveState, Metrics]:
+        key_sum, key_count = jax.random.split(key)
+        std = deviation(on_sum, bound_at(state.clip_norm).radius)
+        noised = add_noise(key_sum, total.update, std)
+
+        count = total.clients.astype(jnp.float32) / 2 - total.clipped.astype(jnp.float32)
+        count = count + jnp.asarray(sigma_b, jnp.float32) * _random.normal(key_count, ())
+        unclipped = count / jnp.asarray(cohort, jnp.float32) + 0.5
+        step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
+        clip_norm = jnp.clip(state.clip_norm * jnp.exp(-step), LEAST, MOST)
+        metrics = {
+            "clip_norm": state.clip_norm,
+            "noised_unclipped": unclipped,
+            "noise_std": std,
+        }
+        return noised, AdaptiveState(clip_norm), metrics
+
+    def sensitivity(relation: Relation) -> Array | float:
+        return bound_at(initial_clip).sensitivity(relation)
+
+    return Mechanism(
+        init=init,
+        clip=clip,
+        release=release,
+        noise_multiplier=noise_multiplier,
+        sensitivity=sensitivity,
+        event=lambda moves: gaussian_event(noise_multiplier, moves),
+    )
+
+
+def split_noise(noise_multiplier: Array | float, count_noise: Array | float) -> Array | float:
+    """z_delta, the multiplier of the noise on the sum beside a count noised with sigma_b.
+
+    Raises:
+        ValueError: sigma_b is at most z / 2.
+    """
+    if _validate.concrete(noise_multiplier) and _validate.concrete(count_noise):
+        z, sigma_b = float(noise_multiplier), float(count_noise)
+        if z == 0:
+            return 0.0
+        if z >= 2 * sigma_b:
+            raise ValueError(
+                f"count_noise must be greater than noise_multiplier / 2 = {z / 2:g}, got {sigma_b:g}: "
+                "the count alone would spend all of the privacy; raise it (for count_noise=None, "
+                "raise the cohort)"
+            )
+        return z * (1 - (z / (2 * sigma_b)) ** 2) ** -0.5
+    spent, half = (jnp.asarray(x, jnp.float32) for x in (noise_multiplier, count_noise))
+    share = jnp.where(spent > 0, spent / (2 * half), 0.0)
+    # Not 1 - share^2, which cancels near 1.
+    return jnp.where(share < 1, spent / jnp.sqrt((1 - share) * (1 + share)), jnp.nan)

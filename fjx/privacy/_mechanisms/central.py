@@ -1,0 +1,224 @@
+"""Noise of other laws than the normal one on a sum that the server sees: Laplace, and on a grid."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import _validate
+from fjx._base import Array, Key, Metrics, Tree
+from fjx.privacy._bounds.other_norms import by_l1_norm
+from fjx.privacy._bounds.clip import Bound
+from fjx.privacy._bounds.clip import Clipped
+from fjx.privacy._bounds.clip import by_global_norm
+from fjx.privacy._bounds.clip import clip_by_global_norm
+from fjx.privacy._bounds.clip import require_floating
+from fjx.privacy._mechanisms.integer_noise import LARGEST
+from fjx.privacy._mechanisms.integer_noise import WRAPS
+from fjx.privacy._mechanisms.integer_noise import discrete_gaussian as discrete_gaussian_noise
+from fjx.privacy._mechanisms.gaussian import Contribution
+from fjx.privacy._mechanisms.gaussian import Mechanism
+from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._mechanisms.gaussian import on_host
+
+
+def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
+    r"""The Laplace mechanism on a sum of updates of bounded L1 norm.
+
+    M(x_1, ..., x_m) = sum_i clip(x_i) + Laplace(b)^d with b = z C.  With delta = 0 one release is
+    1/z-private where one client comes or goes, and 2/z-private where its data are replaced.
+
+    Noise is drawn in float32, whose lattice an adversary who reads all bits may exploit (Mironov 2012);
+    the epsilon is that of the real-valued mechanism.
+
+    Guarantees: leaf i's noise comes from ``fold_in(key, i)``, and depends on key, shapes and dtypes
+        only; its standard deviation is sqrt(2) z C; z = 0 adds nothing.
+
+    Args:
+        clip_norm: C > 0, of the L1 norm; may be traced.  Or a :class:`Bound` in that norm, of radius C.
+        noise_multiplier: z >= 0, the *scale* b in units of C; may be traced.
+
+    Returns:
+        A :class:`Mechanism`.
+
+    Raises:
+        TypeError: not a real number; from ``event``, ``noise_multiplier`` is traced.
+        ValueError: an argument is out of range, or the bound is in another norm.
+
+    Examples:
+        >>> from fjx import privacy, samplers
+        >>> mechanism = privacy.laplace(clip_norm=1.0, noise_multiplier=4.0)
+        >>> mechanism.event(2.0).noise_multiplier  # epsilon is 1/2
+        2.0
+
+    References:
+        Dwork, McSherry, Nissim, Smith, *Calibrating Noise to Sensitivity in Private Data Analysis*, TCC
+        2006.
+    """
+    bound = clip_norm if isinstance(clip_norm, Bound) else by_l1_norm(clip_norm)
+    if bound.norm != "l1":
+        raise ValueError(
+            f"Laplace noise is calibrated to an L1 norm, and clip_norm bounds the {bound.norm} norm; "
+            "pass a number or privacy.by_l1_norm"
+        )
+    noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
+
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        _validate.key("key", key)
+        require_floating("total", total.update)
+        scale = jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(bound.radius, jnp.float32)
+
+        def add(i: int, x: Array) -> Array:
+            draw = scale * jax.random.laplace(jax.random.fold_in(key, i), x.shape, jnp.float32)
+            return x + draw.astype(x.dtype)
+
+        leaves, treedef = jax.tree.flatten(total.update)
+        noised = treedef.unflatten([add(i, leaf) for i, leaf in enumerate(leaves)])
+        return noised, state, {"noise_std": math.sqrt(2) * scale}
+
+    def event(moves: float) -> Any:
+        import dp_accounting
+
+        return dp_accounting.LaplaceDpEvent(on_host(noise_multiplier) / moves)
+
+    return Mechanism(
+        init=lambda message_like: (),
+        clip=lambda update, weight, state: bound.clip(update, weight),
+        release=release,
+        noise_multiplier=noise_multiplier,
+        sensitivity=bound.sensitivity,
+        event=event,
+    )
+
+
+def discrete_gaussian(
+    *, clip_norm: float, noise_multiplier: float, granularity: float, dimension: int
+) -> Mechanism:
+    r"""The discrete Gaussian mechanism on a grid: no bit of a float says more than it should.
+
+    Every client's update is clipped to C - gamma sqrt(d) / 2 and rounded to the nearest multiple of
+    gamma, so that its norm is at most C.  What it contributes are the steps, as ``int32``; to their sum
+    an integer is added that is drawn from the discrete Gaussian of parameter z C / gamma, and the result
+    becomes a float.
+
+    Guarantees: sums of integers are exact modulo 2^32, in any order and of any number of clients, so
+        that the output is a function of the exact sum plus the noise, whether it wraps or not.  The
+        Renyi curve is that of the Gaussian mechanism of multiplier z, a moves^2 / (2 z^2), without the
+        leaks of floating noise; that the table of the noise is not the ideal one, by less than 2^-80 in
+        total variation a draw, is known to the curve and charged to delta.  Where C / gamma times the
+        number of clients has no room in 31 bits, coordinates may have wrapped, which costs accuracy and
+        no privacy: the metric ``unnoised_may_wrap`` is then 1.  Rounding to the nearest is not unbiased;
+        it errs by at most gamma / 2 for each client and coordinate, and leaves nothing of a message
+        whose norm is spread over all coordinates where C <= gamma sqrt(d).
+
+    Args:
+        clip_norm: C, positive.
+        noise_multiplier: z >= 0.
+        granularity: gamma, a power of two; at least z C / 3000 and C / 2^22.
+        dimension: d, the most coordinates that a message may have.
+
+    Returns:
+        A :class:`Mechanism`, for :func:`fjx.aggregators.private`.  Its ``clip`` makes ``int32`` leaves,
+        and its ``release`` takes their sum.
+
+    Raises:
+        TypeError: an argument is not a Python number of its kind: a table is made from them; from
+            ``release``, the sum is of something else than the steps.
+        ValueError: one is out of range, or d is so large that rounding leaves nothing of C; from
+            ``clip``, the message has more than d coordinates.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import privacy
+        >>> mechanism = privacy.discrete_gaussian(
+        ...     clip_norm=1.0, noise_multiplier=2.0, granularity=2.0**-8, dimension=2)
+        >>> own = mechanism.clip(jnp.array([3.0, 4.0]), jnp.float32(1), ())
+        >>> own.update.tolist()
+        [153, 204]
+
+    References:
+        Canonne, Kamath, Steinke, *The Discrete Gaussian for Differential Privacy*, NeurIPS 2020
+        (arXiv:2004.00010).
+        Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS 2012.
+    """
+    clip_norm = _validate.static_number("clip_norm", clip_norm, above=0)
+    z = _validate.static_number("noise_multiplier", noise_multiplier, at_least=0)
+    gamma = _validate.static_number("granularity", granularity, above=2.0**-100, at_most=2.0**100)
+    if math.frexp(gamma)[0] != 0.5:
+        raise ValueError(f"granularity must be a power of two, such as 2**-8, got {granularity!r}")
+    dimension = _validate.static_integer("dimension", dimension, at_least=1)
+    radius, sd = clip_norm / gamma, z * clip_norm / gamma
+    if radius > 2**22:
+        raise ValueError(
+            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 has no "
+            "fractions of so fine a step to round"
+        )
+    if sd > LARGEST:
+        raise ValueError(
+            f"granularity must be at least noise_multiplier * clip_norm / {LARGEST:g}, got "
+            f"{granularity!r}: the noise would be {sd:.4g} steps wide"
+        )
+    margin = gamma * math.sqrt(dimension) / 2
+    if clip_norm - margin <= gamma / 2:
+        raise ValueError(
+            f"rounding {dimension} coordinates to multiples of {gamma!r} may add {margin:.4g} to a "
+            f"norm, and of clip_norm = {clip_norm!r} there is too little left for a single step; take a "
+            "finer granularity"
+        )
+    noise = discrete_gaussian_noise(sd) if sd > 0 else None
+    tail = noise.tail(1, WRAPS / dimension) if noise else 0.0
+    most = min(math.floor((2**31 - 1 - tail) / radius), 2**31 - 1)
+
+    def clip(update: Tree, weight: Array, state: Tree) -> Clipped:
+        size = sum(leaf.size for leaf in jax.tree.leaves(update))
+        if size > dimension:
+            raise ValueError(
+                f"the mechanism is accounted for {dimension} coordinates and the message has {size}; "
+                f"make it with dimension={size}"
+            )
+        own = clip_by_global_norm(update, (clip_norm - margin) * (1 - 2.0**-22))
+        # The quotient is exact, and so is the conversion: its magnitude is at most 2^22.
+        return own._replace(
+            update=jax.tree.map(
+                lambda x: jnp.round(x / np.float32(gamma)).astype(jnp.int32), own.update
+            )
+        )
+
+    def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
+        _validate.key("key", key)
+        leaves, treedef = jax.tree.flatten(total.update)
+        if any(leaf.dtype != jnp.int32 for leaf in leaves):
+            raise TypeError(
+                "the total must be a sum of int32 steps, as clip makes them, got "
+                f"{sorted({str(leaf.dtype) for leaf in leaves})}"
+            )
+
+        def add(i: int, x: Array) -> Array:
+            drawn = noise.sample(jax.random.fold_in(key, i), x.shape) if noise else 0
+            return (x + drawn).astype(jnp.float32) * np.float32(gamma)
+
+        noised = treedef.unflatten([add(i, x) for i, x in enumerate(leaves)])
+        std = jnp.float32(gamma * math.sqrt(noise.variance) if noise else 0.0)
+        may_wrap = (total.clients > most).astype(jnp.int32)
+        return noised, state, {"noise_std": std, "unnoised_may_wrap": may_wrap}
+
+    def event(moves: float) -> RenyiCurve:
+        words = f"discrete Gaussian noise of multiplier {z:.4g}, steps of {gamma:.4g}"
+        if noise is None:
+            return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
+        return RenyiCurve(
+            lambda orders: np.asarray(orders) * moves**2 / (2 * z**2),
+            words,
+            distance=dimension * noise.distance,
+        )
+
+    return Mechanism(
+        init=lambda message_like: (),
+        clip=clip,
+        release=release,
+        noise_multiplier=z,
+        sensitivity=by_global_norm(clip_norm).sensitivity,
+        event=event,
+    )

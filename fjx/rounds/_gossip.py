@@ -1,0 +1,270 @@
+"""Gossip: clients that talk to their neighbours, and no server."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fjx import _tree, _validate, clients, wire
+from fjx._base import (
+    Algorithm,
+    Array,
+    ClientUpdate,
+    Cohort,
+    Compressor,
+    Examples,
+    Executor,
+    Key,
+    Metrics,
+    Traffic,
+    Tree,
+)
+from fjx.rounds._compose import bytes_of_a_cohort
+from fjx.rounds._compose import bytes_sent
+from fjx.rounds._compose import require_rows
+from fjx.rounds._executors import vectorized
+from fjx.clients import LossFn
+from fjx.compressors._chain import payload_like, require_compressor
+
+
+class ChocoState(NamedTuple):
+    """What no node holds, but an observer sees.
+
+    Attributes:
+        params: the mean of all nodes' models.
+    """
+
+    params: Tree
+
+
+class ChocoRow(NamedTuple):
+    """One node's state.
+
+    Attributes:
+        model: x_i.
+        public: what its neighbours believe of x_i, and it knows that they do.
+        client: the client update's state.
+        codec: the codec's state.
+    """
+
+    model: Tree
+    public: Tree
+    client: Tree
+    codec: Tree
+
+
+def choco(
+    client: ClientUpdate, codec: Compressor, *, mixing: Array, step_size: float | Array
+) -> Algorithm:
+    r"""CHOCO: nodes step locally and gossip, and what they send is how they differ from what is known.
+
+    In each round every node makes a local step and tells its neighbours how far it has come,
+
+        y_i = x_i + message_i,   q_i = C(y_i - z_i),   z_i = z_i + q_i,
+
+    and moves towards them, x_i = y_i + gamma sum_j w_ij (z_j - z_i); of z_i each neighbour keeps a copy,
+    for which q_i is all it has to hear.
+
+    Guarantees: the mean of all models moves by the mean of the messages, to rounding, whatever is lost
+        of what is sent; a node that is absent in a round, or whose message is not finite, rests, its
+        neighbours' weight of it falls to themselves, and the mean stays.  Bits: those of the codec, once
+        for each neighbour; a neighbour that is absent hears them later, and they are billed as well.
+
+    Args:
+        client: local work, begun at x_i, whose message is added to it.
+        codec: C, contractive.
+        mixing: W, ``f[n, n]``, symmetric with rows that sum to one: w_ij is not zero where i and j are
+            neighbours.
+        step_size: gamma, of the gossip; :func:`fjx.theory.choco_gossip` gives one that is proved.
+
+    Returns:
+        An :class:`fjx.Algorithm` without a server: its ``params`` is the mean of all models, and each
+        client's row holds its own.  Client i of the population is node i; clients of which W says
+        nothing are counted as rejected.
+
+    Raises:
+        TypeError: ``client`` or ``codec`` is something else; from ``init_client``, the model holds more
+            than floating parameters.
+        ValueError: ``mixing`` is not such a matrix, or ``step_size`` not positive; ``client`` settles or
+            hears.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import algorithms, clients, compressors
+        >>> ring = jnp.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+        >>> algorithm = algorithms.choco(
+        ...     clients.gradient(lambda w, x, key: (w - x).mean(), batch_size=1),
+        ...     compressors.top_k(0.1), mixing=ring, step_size=0.1)
+        >>> algorithm.traffic(jnp.zeros(100))
+        Traffic(uplink=784, downlink=0)
+
+    References:
+        Koloskova, Stich, Jaggi, *Decentralized Stochastic Optimization and Gossip Algorithms with
+        Compressed Communication*, ICML 2019 (arXiv:1902.00340), algorithms 1 and 2.
+    """
+    if not isinstance(client, ClientUpdate):
+        raise TypeError(f"choco needs a fjx.ClientUpdate, got {client!r}")
+    if client.settle is not None or client.hear is not None:
+        raise ValueError(
+            "choco has no server of which a client could hear: settle and hear must be None"
+        )
+    require_compressor("choco", codec)
+    _validate.number("step_size", step_size, above=0)
+    matrix = _validate.mixing(mixing)
+    neighbours = (matrix != 0).sum(1) - (matrix.diagonal() != 0)
+
+    def init(params: Tree) -> ChocoState:
+        return ChocoState(jax.tree.map(jnp.asarray, params))
+
+    def init_client(params: Tree) -> ChocoRow:
+        if not all(map(_tree.is_float, jax.tree.leaves(params))):
+            raise TypeError("models that gossip are averaged: they must hold floating leaves only")
+        message = client.message(params)
+        nothing = _tree.zeros_like(params)
+        return ChocoRow(params, nothing, client.init(params), codec.init(message))
+
+    def run_round(
+        key: Key,
+        state: ChocoState,
+        rows: ChocoRow,
+        cohort: Cohort,
+        *,
+        executor: Executor | None = None,
+    ) -> tuple[ChocoState, ChocoRow, Metrics]:
+        _validate.key("key", key)
+        require_rows(rows, cohort)
+        execute = vectorized() if executor is None else executor
+        is_node = cohort.ids < len(matrix)
+        present = (cohort.weights > 0) & (cohort.ids < cohort.population) & is_node
+
+        def node(shared: tuple[Key, Tree], slot: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+            id_, takes_part, offset, size, row = slot
+            key_train, key_encode = jax.random.split(jax.random.fold_in(shared[0], id_))
+            examples = Examples(shared[1], offset, size)
+            message, memory, metrics = client.update(key_train, row.model, row.client, examples)
+            moved = _tree.add(row.model, message)
+            payload, inner = codec.encode(key_encode, _tree.subtract(moved, row.public), row.codec)
+            known = _tree.add(row.public, codec.decode(payload))
+            counts = takes_part & _tree.all_finite((moved, known))
+            after = _tree.where(counts, ChocoRow(moved, known, memory, inner), row)
+            degree = jnp.where(counts, jnp.asarray(neighbours, jnp.int32)[id_], 0)
+            tally = {
+                "participants": counts.astype(jnp.int32),
+                "nonfinite": (takes_part & ~counts).astype(jnp.int32),
+                "examples": (held := jnp.where(counts, size, 0).astype(jnp.float32)),
+                "sums": {k: jnp.where(counts, held * v, 0.0) for k, v in metrics.items()},
+                "sent": bytes_sent(payload, degree),
+            }
+            return tally, (counts, after)
+
+        slots = (cohort.ids, present, cohort.examples.offset, cohort.examples.size, rows)
+        shared = (key, cohort.examples.arrays)
+        tally, (counts, after) = execute(node, shared, slots, cohort.examples.size)
+
+        among = jnp.asarray(matrix)[cohort.ids[:, None], cohort.ids[None, :]]
+        weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
+
+        def gossip(model: Array, public: Array) -> Array:
+            z = _tree.wide(public).reshape(public.shape[0], -1)
+            # Differences are what is exchanged; taken from the mean they are not lost in what is common.
+            z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
+            pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
+            moved = jnp.asarray(step_size, z.dtype) * pull
+            return model + moved.reshape(model.shape).astype(model.dtype)
+
+        after = after._replace(model=jax.tree.map(gossip, after.model, after.public))
+        step = _tree.scale(1 / cohort.population, _tree.subtract(after.model, rows.model))
+        mean = _tree.add(state.params, jax.tree.map(lambda x: jnp.sum(x, axis=0), step))
+        examples = jnp.maximum(tally["examples"], 1.0)
+        metrics = {
+            "invited": jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32),
+            "participants": tally["participants"],
+            "nonfinite": tally["nonfinite"],
+            "rejected": cohort.rejected + jnp.sum((cohort.weights > 0) & ~present, dtype=jnp.int32),
+            "uplink_bytes": bytes_of_a_cohort(*tally["sent"]),
+        }
+        means = {name: total / examples for name, total in tally["sums"].items()}
+        return ChocoState(mean), after, _validate.disjoint(metrics, means)
+
+    def traffic(params: Tree) -> Traffic:
+        payload = payload_like(codec, client.message(params))
+        return Traffic(uplink=wire.bits(payload) * int(neighbours.max()), downlink=0)
+
+    return Algorithm(init, init_client, run_round, traffic)
+
+
+def choco_sgd(
+    loss_fn: LossFn,
+    codec: Compressor,
+    *,
+    mixing: Array,
+    step_size: float | Array,
+    learning_rate: float | Array,
+    batch_size: int,
+) -> Algorithm:
+    """CHOCO-SGD: :func:`choco` with one stochastic gradient step a round.
+
+    Guarantees: those of :func:`choco`; at a constant learning rate nodes come to rest near the optimum,
+        at a distance, from it and from one another, that is of the order of the learning rate.
+
+    Args:
+        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
+        codec: C, contractive.
+        mixing: W, ``f[n, n]``, symmetric with rows that sum to one.
+        step_size: gamma, of the gossip.
+        learning_rate: eta, of the gradient step.
+        batch_size: examples in a batch.
+
+    Returns:
+        An :class:`fjx.Algorithm`, as :func:`choco`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.choco_sgd(
+        ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1),
+        ...     mixing=jnp.full((3, 3), 1 / 3), step_size=0.1, learning_rate=0.1, batch_size=10)
+
+    References:
+        Koloskova, Stich, Jaggi, ICML 2019 (arXiv:1902.00340), algorithm 2.
+    """
+    _validate.number("learning_rate", learning_rate, above=0)
+    return choco(
+        clients.local_sgd(loss_fn, optax.sgd(learning_rate), steps=1, batch_size=batch_size),
+        codec,
+        mixing=mixing,
+        step_size=step_size,
+    )
+
+
+def choco_gossip(codec: Compressor, *, mixing: Array, step_size: float | Array) -> Algorithm:
+    """CHOCO-Gossip: :func:`choco` without local work, by which nodes agree on a mean.
+
+    Guarantees: the mean of all nodes is preserved, to rounding; with the step of
+        :func:`fjx.theory.choco_gossip` nodes come to it linearly.
+
+    Args:
+        codec: C, contractive.
+        mixing: W, ``f[n, n]``, symmetric with rows that sum to one.
+        step_size: gamma.
+
+    Returns:
+        An :class:`fjx.Algorithm`, as :func:`choco`: what node i holds at first is the ``model`` of its
+        row, and their mean is what ``init`` is to be given.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from fjx import algorithms, compressors
+        >>> algorithm = algorithms.choco_gossip(
+        ...     compressors.top_k(0.1), mixing=jnp.full((3, 3), 1 / 3), step_size=0.1)
+
+    References:
+        Koloskova, Stich, Jaggi, ICML 2019 (arXiv:1902.00340), algorithm 1.
+    """
+
+    def rest(key: Key, model: Tree, state: Tree, examples: Examples) -> tuple[Tree, Tree, Metrics]:
+        return _tree.zeros_like(model), state, {}
+
+    still = ClientUpdate(lambda params: (), rest, _tree.like)
+    return choco(still, codec, mixing=mixing, step_size=step_size)

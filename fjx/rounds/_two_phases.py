@@ -1,0 +1,243 @@
+"""Rounds of two kinds: halves of one step, or what comes before and what after."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fjx import _tree
+from fjx._base import (
+    SUM,
+    Aggregator,
+    Algorithm,
+    Array,
+    Broadcast,
+    ClientInit,
+    ClientStep,
+    ClientUpdate,
+    Compressor,
+    Contract,
+    Examples,
+    Key,
+    MessageLike,
+    Metrics,
+    Public,
+    ServerInit,
+    ServerStep,
+    ServerUpdate,
+    Tree,
+    TreeLike,
+)
+from fjx.rounds._compose import compose
+from fjx.aggregators import mean, uniform
+from fjx.rounds._replicated import replicated
+from fjx.compressors import identity
+from fjx.wire import Chosen, Known
+
+FIRST, SECOND = "first", "second"
+NOBODY = 2  # in place of the phase of a round to which nobody came
+
+
+class Phase(NamedTuple):
+    """What happens in a round of one kind.
+
+    Attributes:
+        client: what clients do; both phases share the client's state.
+        message: the template of what they send.
+        server: ``(state, mean) -> state``, what the mean of the messages does to the server.
+        uplink: codec of the messages; its state rests during the other phase.
+        downlink: codec of their mean.
+    """
+
+    client: ClientStep
+    message: MessageLike
+    server: ServerStep
+    uplink: Compressor = identity()
+    downlink: Compressor = identity()
+
+
+def alternately(rounds: Array) -> Array:
+    """The schedule of a step with two uplinks: 0, 1, 0, 1, ..."""
+    return rounds % 2
+
+
+class PhasesState(NamedTuple):
+    """The server's state of :func:`two_phases`.
+
+    Attributes:
+        inner: what both phases move.
+        rounds: ``i32[]``, how many there were.
+    """
+
+    inner: Any
+    rounds: Array
+
+    @property
+    def params(self) -> Tree:
+        """The current model."""
+        return self.inner.params
+
+
+def two_phases(
+    first: Phase,
+    second: Phase,
+    *,
+    client: ClientInit,
+    server: ServerInit,
+    broadcast: Broadcast,
+    schedule: Callable[[Array], Array] = alternately,
+) -> Algorithm:
+    """An algorithm whose rounds are of two kinds: by default halves of a step that has two uplinks.
+
+    What clients and server do, and what is sent, is that of the phase, which follows from the number of
+    the round.  Clients are :func:`replicated`: down travels the mean of what was sent up in the round
+    before.
+
+    Guarantees: what does not travel in a phase costs nothing; bits up: those of the phase's codec; down:
+        those of the mean of the round before; everybody counts rounds, so that the phase is free.  A
+        round to which nobody comes moves nothing but the count of rounds; what is sent down of it is
+        empty, by which it is known.  A metric that only one phase reports is NaN in the other.  Traffic
+        is that of the dearer phase; a run is billed what was sent.
+
+    Args:
+        first: of phase 0.
+        second: of phase 1.
+        client: ``(params) -> state`` of a client.
+        server: ``(params) -> state`` of the server, with a field ``params``.
+        broadcast: ``(state) -> tree`` that clients of both phases are given.
+        schedule: ``(rounds) -> phase`` of the round after so many others, ``i32[]``, 0 or 1.
+
+    Returns:
+        An :class:`fjx.Algorithm` of uniform means.  Its metric ``phase`` is that of the round.  A client
+        that is absent in one phase of a step may take part in the other; what a phase needs of its state
+        is for its author to say.
+
+    Examples:
+        A step that first asks how large gradients are:
+
+        >>> import jax, jax.numpy as jnp
+        >>> from typing import NamedTuple
+        >>> from fjx import algorithms
+        >>> class State(NamedTuple):
+        ...     params: jax.Array
+        ...     size: jax.Array
+        >>> def ask(key, state, memory, examples):
+        ...     return jnp.max(jnp.abs(examples.batch(0, 1)[0])), memory, {}
+        >>> def move(key, state, memory, examples):
+        ...     return examples.batch(0, 1)[0][0] / state.size, memory, {}
+        >>> def scalar(params):
+        ...     return jax.ShapeDtypeStruct((), jnp.float32)
+        >>> algorithm = algorithms.two_phases(
+        ...     algorithms.Phase(ask, scalar, lambda state, mean: state._replace(size=mean)),
+        ...     algorithms.Phase(move, scalar, lambda state, mean: state._replace(params=mean)),
+        ...     client=lambda params: (), server=lambda params: State(params, jnp.ones(())),
+        ...     broadcast=lambda state: state)
+        >>> algorithm.traffic(jnp.zeros(()))
+        Traffic(uplink=32, downlink=32)
+    """
+
+    def message(params: Tree) -> TreeLike:
+        phase = jax.ShapeDtypeStruct((), jnp.uint8)
+        return {"phase": phase, FIRST: first.message(params), SECOND: second.message(params)}
+
+    def update(
+        key: Key, received: Tree, state: Tree, examples: Examples
+    ) -> tuple[Tree, Tree, Metrics]:
+        phase, content = received
+        inputs = (key, content, state, examples)
+        likes = [jax.eval_shape(half.client, *_clones(inputs)) for half in (first, second)]
+        names = likes[0][2].keys() | likes[1][2].keys()
+
+        def run(name: str, half: Phase) -> tuple[Tree, Tree, Metrics]:
+            sent = {FIRST: likes[0][0], SECOND: likes[1][0]}
+            sent = _tree.zeros_like(sent)
+            sent[name], after, metrics = half.client(*inputs)
+            return sent, after, {n: _float32(metrics.get(n, jnp.nan)) for n in names}
+
+        sent, state, metrics = jax.lax.cond(
+            phase == 0, lambda: run(FIRST, first), lambda: run(SECOND, second)
+        )
+        return {"phase": phase, **sent}, state, metrics
+
+    def step(state: PhasesState, heard: Tree) -> PhasesState:
+        inner = jax.lax.switch(
+            heard["phase"],
+            (
+                lambda: first.server(state.inner, heard[FIRST]),
+                lambda: second.server(state.inner, heard[SECOND]),
+                lambda: state.inner,
+            ),
+        )
+        return PhasesState(inner, state.rounds + 1)
+
+    def phase_of(rounds: Array) -> Array:
+        return schedule(rounds).astype(jnp.uint8)
+
+    return compose(
+        client=ClientUpdate(client, update, message),
+        uplink=_either(first.uplink, second.uplink),
+        **replicated(
+            _either(first.downlink, second.downlink),
+            aggregator=_means(phase_of),
+            server=ServerUpdate(
+                lambda params: PhasesState(server(params), jnp.int32(0)),
+                lambda state: (phase_of(state.rounds), broadcast(state.inner)),
+                step,
+            ),
+            message=message,
+        ),
+    )
+
+
+def _either(first: Compressor, second: Compressor) -> Compressor:
+    """The codec of ``{"phase", "first", "second"}``: of the part that is of the phase, if any is."""
+    codecs = {FIRST: first, SECOND: second}
+
+    def init(message_like: TreeLike) -> Tree:
+        return {name: codec.init(message_like[name]) for name, codec in codecs.items()}
+
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[Chosen, Tree]:
+        parts, states = [], {}
+        for number, (name, codec) in enumerate(codecs.items()):
+            now = message["phase"] == number
+            own = jax.random.fold_in(key, number)
+            payload, after = codec.encode(own, message[name], state[name])
+            parts.append(_tree.where(now, payload, _tree.zeros_like(payload)))
+            states[name] = _tree.where(now, after, state[name])
+        return Chosen(Known(message["phase"]), (*parts, ())), states
+
+    def decode(payload: Chosen) -> Tree:
+        message = {"phase": payload.number}
+        for number, (name, codec) in enumerate(codecs.items()):
+            part = codec.decode(payload.parts[number])
+            message[name] = _tree.where(payload.number == number, part, _tree.zeros_like(part))
+        return message
+
+    return Compressor(init, encode, decode, lambda message_like: Contract())
+
+
+def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
+    """The uniform means of both parts, and the phase, or that nobody came."""
+    inner = uniform(mean())
+
+    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+        parts = {name: message[name] for name in (FIRST, SECOND)}
+        return inner.contribute(key, parts, weight, public)
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        phase = phase_of(public.state)
+        parts, _, _ = inner.finish(key, total, public)
+        _, participants = total
+        said = jnp.where(participants > 0, phase, jnp.uint8(NOBODY))
+        return {"phase": said, **parts}, public.state + 1, {"phase": phase}
+
+    return Aggregator(lambda message_like: jnp.int32(0), contribute, finish, SUM)
+
+
+def _clones(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (jax.random.clone(inputs[0]), *inputs[1:])
+
+
+def _float32(x: Any) -> Array:
+    return jnp.asarray(x).astype(jnp.float32)

@@ -6,18 +6,14 @@ from typing import Any, NamedTuple
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.privacy._accounting.calibrate import calibrate
-from fjx.privacy._accounting.claim import COVERS
-from fjx.privacy._accounting.claim import Epsilon
-from fjx.privacy._accounting.claim import Method
-from fjx.privacy._accounting.claim import Unit
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._mechanisms.gaussian import gaussian
-from fjx.privacy._accounting.releases import Accountable
+from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit
+from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
 from fjx.privacy._accounting.report import report as report_of
-from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
-from fjx.privacy._accounting.epsilon import relation_of
+from fjx.privacy._mechanisms.gaussian import gaussian
+from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
 from fjx.samplers._types import (
     BallsInBins,

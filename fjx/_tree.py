@@ -1,6 +1,8 @@
 """Small operations on pytrees that more than one package needs."""
 
-from typing import Any
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,3 +100,71 @@ def merge(first: Tree, second: Tree) -> Tree:
     return jax.tree.map(
         lambda a, b: b if a is None else a, first, second, is_leaf=lambda part: part is None
     )
+
+
+class Structure(NamedTuple):
+    """A tree without its numbers.
+
+    Attributes:
+        treedef: its containers.
+        floats: for each leaf in order ``(shape, dtype name)``, or None where it is not floating.
+    """
+
+    treedef: jax.tree_util.PyTreeDef
+    floats: tuple[tuple[tuple[int, ...], str] | None, ...]
+
+
+def ravel(message: Tree) -> tuple[Array, Tree, Structure]:
+    """The floats in their widest dtype, the tree with None in their places, and its structure."""
+    floats, others = split_floats(message)
+    leaves = jax.tree.leaves(floats)
+    dtype = _widest({leaf.dtype for leaf in leaves})
+    parts = [leaf.reshape(-1).astype(dtype) for leaf in leaves]
+    vector = jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
+    return vector, others, structure_of(message)
+
+
+def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
+    """The widest dtype; neither of float16 and bfloat16 holds the other, but float32 both."""
+    width = max((jnp.finfo(dtype).bits for dtype in dtypes), default=0)
+    widest = [dtype for dtype in dtypes if jnp.finfo(dtype).bits == width]
+    return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
+
+
+def unravel(vector: Array, others: Tree, structure: Structure) -> Tree:
+    """The inverse of :func:`ravel`."""
+    start, floats = 0, []
+    for shape, dtype in filter(None, structure.floats):
+        size = math.prod(shape)
+        floats.append(vector[start : start + size].reshape(shape).astype(dtype))
+        start += size
+    return unite(floats, others, structure)
+
+
+def structure_of(tree: Tree) -> Structure:
+    """A tree without its numbers."""
+    leaves, treedef = jax.tree.flatten(tree)
+    floats = ((tuple(leaf.shape), leaf.dtype.name) if is_float(leaf) else None for leaf in leaves)
+    return Structure(treedef, tuple(floats))
+
+
+def unite(floats: Iterable[Array], others: Tree, structure: Structure) -> Tree:
+    """The tree of a structure, from its floating leaves in order and the tree without them."""
+    floating, rest = iter(floats), iter(jax.tree.leaves(others))
+    leaves = [next(rest if described is None else floating) for described in structure.floats]
+    return structure.treedef.unflatten(leaves)
+
+
+def require_floating(name: str, tree: Tree) -> None:
+    """Raises unless every leaf is floating.
+
+    Raises:
+        TypeError: naming the first leaf that is not.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_float(leaf):
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            raise TypeError(
+                f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}: it "
+                "cannot be bounded and noised together with the others; keep it out of the message"
+            )

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fjx._kernels.permutation import permute
-from fjx._kernels.permutation import permute_by
-from fjx._kernels.permutation import reshuffle
-from fjx._kernels.permutation import shuffle
+from fjx._kernels.permutation import permute, permute_by, reshuffle, shuffle
 
 MOST = 2000
 traced = jax.jit(permute)  # one program for every n

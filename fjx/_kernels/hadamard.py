@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 
 _RADIX = 16
 _WHOLE = 2**16  # the longest row whose transform reaches no farther than a cache does

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx._base import Array, Contract, Key
+from fjx._kernels import random as _random
 
 
 def largest(x: Array) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._kernels.permutation import permute
-from fjx._ravel import ravel
+from fjx._tree import ravel
 from fjx.aggregators._submodel import holders_mean
 
 

@@ -4,12 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
-from fjx._kernels.permutation import permute_by
-from fjx._kernels.permutation import reshuffle
-from fjx._kernels.permutation import shuffle
+from fjx._kernels import random as _random
+from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx._kernels.rounding import stochastic_round
 from fjx.aggregators._vectors import as_vector
 from fjx.wire import Codes

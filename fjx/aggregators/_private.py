@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx._tree import require_floating
 from fjx.privacy import Contribution, Mechanism
-from fjx.privacy._bounds.clip import require_floating
 
 
 def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx._kernels.hadamard import rotate
-from fjx._kernels.hadamard import unrotate
+from fjx._kernels.hadamard import rotate, unrotate
 from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
 from fjx.aggregators._mean import mean, require_aggregator

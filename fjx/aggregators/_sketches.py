@@ -7,10 +7,8 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx._kernels.select import largest_magnitudes
-from fjx._kernels.select import share_of
-from fjx._kernels.sketch import estimate
-from fjx._kernels.sketch import sketch
+from fjx._kernels.select import largest_magnitudes, share_of
+from fjx._kernels.sketch import estimate, sketch
 from fjx.aggregators._mean import mean, require_aggregator
 from fjx.aggregators._vectors import as_vector
 

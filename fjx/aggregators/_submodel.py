@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx._ravel import ravel
+from fjx._tree import ravel
 from fjx.wire import Held
 
 

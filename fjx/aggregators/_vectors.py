@@ -6,7 +6,7 @@ import jax
 
 from fjx import _tree
 from fjx._base import Aggregator, Array, Compressor, Key, Metrics, Public, Tree, TreeLike
-from fjx._ravel import ravel, structure_of, unravel
+from fjx._tree import ravel, structure_of, unravel
 from fjx.aggregators._mean import mean, require_aggregator
 from fjx.wire import Structure
 from fjx.wire._payload import static

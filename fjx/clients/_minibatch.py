@@ -25,16 +25,6 @@ def client_sgd(
     return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
 
 
-def server_sgd(
-    server_lr: float | Array, momentum: float | Array | None = None
-) -> optax.GradientTransformation:
-    """W += eta Delta, or with momentum v <- beta v + Delta; w += eta v."""
-    _validate.number("server_lr", server_lr, above=0)
-    if momentum is not None:
-        _validate.number("momentum", momentum, at_least=0, below=1)
-    return optax.sgd(server_lr, momentum=momentum)
-
-
 def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
     """Sends the negative gradient of one random batch, of all examples where it holds as many.
 

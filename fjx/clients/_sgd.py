@@ -8,9 +8,7 @@ import optax
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree
-from fjx._kernels.permutation import permute_by
-from fjx._kernels.permutation import reshuffle
-from fjx._kernels.permutation import shuffle
+from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 

@@ -1,6 +1,5 @@
 """Codecs for what clients send: payloads that are the wire, with promises that are tested."""
 
-from fjx.compressors._lift import lift as lift
 from fjx.compressors._bernoulli import bernoulli as bernoulli
 from fjx.compressors._bernoulli import rand_p as rand_p
 from fjx.compressors._block_formats import mx as mx
@@ -26,6 +25,7 @@ from fjx.compressors._identity import identity as identity
 from fjx.compressors._identity import stochastic_cast as stochastic_cast
 from fjx.compressors._importance import importance_sampling as importance_sampling
 from fjx.compressors._kashin import kashin as kashin
+from fjx.compressors._lift import lift as lift
 from fjx.compressors._lowrank import power_sgd as power_sgd
 from fjx.compressors._natural import natural as natural
 from fjx.compressors._natural import natural_dithering as natural_dithering

@@ -5,12 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
-from fjx.compressors._lift import lift
+from fjx._kernels import random as _random
 from fjx._kernels.rounding import unbiased
 from fjx._tree import wide
+from fjx.compressors._lift import lift
 from fjx.wire import Lazy, Thinned
 
 

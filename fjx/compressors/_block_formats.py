@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels.rounding import binade, power_of_two
 from fjx.compressors._lift import lift
-from fjx._kernels.rounding import binade
-from fjx._kernels.rounding import power_of_two
 from fjx.wire import Microscaled
 
 _BLOCK = 32

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._lift import lift
-from fjx.compressors._lift import map_nodes
-from fjx.compressors._chain import payload_like, require_compressor
+from fjx.compressors._lift import lift, map_nodes
+from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.wire import Blocks, Coded, Flat, Leaves, Selected
 from fjx.wire._bits import is_ragged
 

@@ -5,11 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key
-from fjx.compressors._lift import lift
+from fjx._kernels import random as _random
 from fjx._kernels.rounding import largest
+from fjx.compressors._lift import lift
 from fjx.wire import Codebook
 
 

@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
-from fjx import _tree
-from fjx import _validate
-from fjx import wire
+from fjx import _tree, _validate, wire
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._chain import require_compressor
+from fjx._kernels import random as _random
+from fjx.compressors._shapes import require_compressor
 from fjx.wire import Coded, Leaves, Selected
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._kernels.gaussian import gaussian_quantiser
-from fjx.compressors._lift import lift
 from fjx._kernels.rounding import in_powers_of_two
+from fjx.compressors._lift import lift
 from fjx.compressors._rotate import rotated
 from fjx.wire import LloydMax, MixedLloydMax
 

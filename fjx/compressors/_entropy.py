@@ -1,7 +1,7 @@
 """A lossless coder behind a codec."""
 
 from fjx._base import Compressor, Key, Tree
-from fjx.compressors._chain import require_compressor
+from fjx.compressors._shapes import require_compressor
 from fjx.wire import Coded
 from fjx.wire._coders import require_coder
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._chain import require_compressor
+from fjx.compressors._shapes import require_compressor
 from fjx.wire import Known, Tracked
 
 

@@ -6,13 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx._base import EXACT, Array, Compressor, Contract, Key
+from fjx._kernels import random as _random
+from fjx._kernels.rounding import binade, exact_stochastic_round, power_of_two, unbiased
 from fjx.compressors._lift import lift
-from fjx._kernels.rounding import binade
-from fjx._kernels.rounding import exact_stochastic_round
-from fjx._kernels.rounding import power_of_two
-from fjx._kernels.rounding import unbiased
 from fjx.wire import Cast
 
 

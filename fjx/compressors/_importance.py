@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key
-from fjx.compressors._lift import lift
-from fjx._kernels.rounding import in_powers_of_two
-from fjx._kernels.rounding import unbiased
+from fjx._kernels import random as _random
+from fjx._kernels.rounding import in_powers_of_two, unbiased
 from fjx._kernels.select import share_of
+from fjx.compressors._lift import lift
 from fjx.compressors._sparsify import decode_kept
 from fjx.wire import Kept
 

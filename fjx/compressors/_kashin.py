@@ -8,13 +8,10 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
-from fjx._kernels.hadamard import rotate
-from fjx._kernels.hadamard import unrotate
-from fjx.compressors._lift import lift
-from fjx._kernels.rounding import in_units
-from fjx._kernels.rounding import norm
-from fjx._kernels.rounding import unbiased
+from fjx._kernels.hadamard import rotate, unrotate
+from fjx._kernels.rounding import in_units, norm, unbiased
 from fjx.compressors._chain import chain
+from fjx.compressors._lift import lift
 from fjx.compressors._quantize import quantize
 from fjx.compressors._rotate import derotated
 from fjx.wire import Rotated

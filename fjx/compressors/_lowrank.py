@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._lift import map_nodes
-from fjx.compressors._lift import product
+from fjx.compressors._lift import map_nodes, product
 from fjx.wire import LowRank
 
 

@@ -9,12 +9,8 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels.rounding import in_units, largest, norm, stochastic_round, unbiased
 from fjx.compressors._lift import lift
-from fjx._kernels.rounding import in_units
-from fjx._kernels.rounding import largest
-from fjx._kernels.rounding import norm
-from fjx._kernels.rounding import stochastic_round
-from fjx._kernels.rounding import unbiased
 from fjx.wire import Quantized, Ternary
 
 

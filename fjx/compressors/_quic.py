@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels import random as _random
+from fjx._kernels.rounding import in_units, norm, unbiased
 from fjx.compressors._lift import lift
-from fjx._kernels.rounding import in_units
-from fjx._kernels.rounding import norm
-from fjx._kernels.rounding import unbiased
 from fjx.compressors._rotate import rotated
 from fjx.wire import Quic
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
-from fjx._kernels.hadamard import rotate
-from fjx._kernels.hadamard import unrotate
+from fjx._kernels.hadamard import rotate, unrotate
+from fjx.compressors._chain import chain
 from fjx.compressors._lift import lift
-from fjx.compressors._chain import chain, require_compressor
+from fjx.compressors._shapes import require_compressor
 from fjx.wire import Rotated
 from fjx.wire._payload import padded_size
 

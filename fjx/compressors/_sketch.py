@@ -5,14 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key
-from fjx.compressors._lift import lift
+from fjx._kernels import random as _random
 from fjx._kernels.rounding import unbiased
 from fjx._kernels.select import share_of
-from fjx._kernels.sketch import estimate
-from fjx._kernels.sketch import sketch
+from fjx._kernels.sketch import estimate, sketch
+from fjx.compressors._lift import lift
 from fjx.wire import Projected, Sketched
 
 

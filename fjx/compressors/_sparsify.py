@@ -7,14 +7,12 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
-from fjx.compressors._lift import lift
-from fjx.compressors._lift import product
 from fjx._kernels.permutation import permute
 from fjx._kernels.rounding import unbiased
-from fjx._kernels.select import largest_magnitudes
-from fjx._kernels.select import share_of
+from fjx._kernels.select import largest_magnitudes, share_of
 from fjx._tree import is_float, wide
 from fjx.compressors._chain import chain
+from fjx.compressors._lift import lift, product
 from fjx.compressors._sign import scaled_sign
 from fjx.wire import Kept, Masked, Sparse
 

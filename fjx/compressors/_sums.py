@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
-from fjx import _tree
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._chain import payload_like, require_compressor
+from fjx._kernels import random as _random
+from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.wire import Chosen, Summed
 
 

@@ -8,9 +8,9 @@ import jax
 
 from fjx import _tree
 from fjx._base import EXACT, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx._tree import ravel, structure_of, unite, unravel
 from fjx.compressors._lift import product
-from fjx._ravel import ravel, structure_of, unite, unravel
-from fjx.compressors._chain import require_compressor, weighs_alike
+from fjx.compressors._shapes import require_compressor, weighs_alike
 from fjx.wire import Flat, Leaves, Selected
 
 

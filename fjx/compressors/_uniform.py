@@ -5,14 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels import random as _random
+from fjx._kernels.rounding import in_units, largest, stochastic_round, unbiased
 from fjx.compressors._lift import lift
-from fjx._kernels.rounding import in_units
-from fjx._kernels.rounding import largest
-from fjx._kernels.rounding import stochastic_round
-from fjx._kernels.rounding import unbiased
 from fjx.wire import FixedStep, KLevel, SubtractivelyDithered
 
 

@@ -28,10 +28,10 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.rounds._executors import vectorized
 from fjx.aggregators import mean
 from fjx.compressors import identity
-from fjx.compressors._chain import payload_like
+from fjx.compressors._shapes import payload_like
+from fjx.rounds._executors import vectorized
 from fjx.servers import from_optax
 from fjx.wire._bits import is_ragged
 

@@ -29,10 +29,10 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, uniform
-from fjx.rounds._replicated import replicated
 from fjx.compressors import identity
+from fjx.rounds._compose import compose
+from fjx.rounds._replicated import replicated
 from fjx.wire import Chosen, Known
 
 FIRST, SECOND = "first", "second"

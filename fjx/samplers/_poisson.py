@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 from fjx.samplers._slots import OVERFLOW, into_slots, scale, slots_for
 from fjx.samplers._types import Poisson, Sample, Sampler
 

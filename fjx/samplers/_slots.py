@@ -5,8 +5,8 @@ import math
 
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
 from fjx.samplers._types import Sample
 

@@ -14,11 +14,8 @@ from jax.sharding import Mesh
 
 from fjx import _validate
 from fjx._base import Algorithm, Cohort, Executor, Key, Tree
-from fjx.rounds._executors import chunked
-from fjx.rounds._executors import lanes
-from fjx.rounds._executors import sharded
-from fjx.rounds._executors import vectorized
 from fjx.data import FederatedData, on_device, take_clients
+from fjx.rounds._executors import chunked, lanes, sharded, vectorized
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, place
 from fjx.simulation._program import initial_state, require_parts, sampling_key

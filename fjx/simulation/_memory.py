@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Tree
-from fjx.rounds._executors import chunked
 from fjx.data import FederatedData
+from fjx.rounds._executors import chunked
 from fjx.samplers import Sampler
 from fjx.simulation._program import initial_state
 from fjx.simulation._table import gather

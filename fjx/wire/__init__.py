@@ -1,5 +1,6 @@
 """The wire: payload types, their exact cost in bits, and their bytes."""
 
+from fjx._tree import Structure as Structure
 from fjx.wire._bits import bits as bits
 from fjx.wire._bits import measured_bits as measured_bits
 from fjx.wire._bytes import from_bytes as from_bytes
@@ -13,7 +14,6 @@ from fjx.wire._lowrank import Projected as Projected
 from fjx.wire._lowrank import Sketched as Sketched
 from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
-from fjx.wire._payload import Structure as Structure
 from fjx.wire._quic import Quic as Quic
 from fjx.wire._rotated import MixedLloydMax as MixedLloydMax
 from fjx.wire._rotated import Rotated as Rotated

@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Stateful, Tree, TreeLike
+from fjx._tree import Structure
 from fjx.wire._bits import Section, children, leaf_width, sections, write
 from fjx.wire._coders import from_numbers, read_integers
 from fjx.wire._pack import unpack
-from fjx.wire._payload import ARRAYS, Payload, Structure
+from fjx.wire._payload import ARRAYS, Payload
 from fjx.wire._trees import Chosen, is_known, without_known
 
 _MAGIC = b"FJX\x01"

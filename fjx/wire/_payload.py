@@ -8,7 +8,7 @@ static fields are what a receiver knows in advance.  It says how many bits each 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -73,18 +73,6 @@ class Ragged(Payload):
     """
 
     count: Array
-
-
-class Structure(NamedTuple):
-    """A tree without its numbers.
-
-    Attributes:
-        treedef: its containers.
-        floats: for each leaf in order ``(shape, dtype name)``, or None where it is not floating.
-    """
-
-    treedef: jax.tree_util.PyTreeDef
-    floats: tuple[tuple[tuple[int, ...], str] | None, ...]
 
 
 ARRAYS = (np.ndarray, Array)

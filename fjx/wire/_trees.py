@@ -6,12 +6,12 @@ from typing import ClassVar
 import jax
 
 from fjx._base import Array, Tree
+from fjx._tree import Structure
 from fjx.wire._coders import require_coder
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
     Ragged,
-    Structure,
     require_count,
     require_integers,
     size_of,

@@ -92,8 +92,7 @@ def test_a_rotation_around_the_mean_is_the_mean():
 
 def test_one_inverse_rotation_is_the_mean_of_n():
     """Against rotating, encoding, decoding and rotating back for each client, with the same keys."""
-    from fjx._kernels.hadamard import rotate
-    from fjx._kernels.hadamard import unrotate
+    from fjx._kernels.hadamard import rotate, unrotate
 
     x = vectors(5, 60)
     codec = compressors.k_level(levels=4)

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fjx import compressors, wire
 from fjx._kernels import gaussian as _gaussian
-from fjx import compressors
-from fjx import wire
 from fjx.compressors import _eden
 
 D = (0.363380, 0.117482, 0.034548, 0.009501, 0.002505, 0.000644)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fjx import compressors, wire
 from fjx._kernels import hadamard as _hadamard
-from fjx import compressors
-from fjx import wire
 
 # --------------------------------------------------------------------------------------------------
 # The transform

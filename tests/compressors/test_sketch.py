@@ -6,8 +6,7 @@ import jax
 import numpy as np
 
 from fjx import compressors, wire
-from fjx._kernels.sketch import estimate
-from fjx._kernels.sketch import sketch
+from fjx._kernels.sketch import estimate, sketch
 
 SIGMAS, DRAWS = 6.0, 4000
 sketched = functools.partial(jax.jit, static_argnames=("rows", "columns"))(sketch)

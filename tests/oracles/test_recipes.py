@@ -13,9 +13,7 @@ import optax
 import pytest
 
 from fjx import Examples, aggregators, algorithms, clients, data, privacy, samplers, simulation
-from fjx._kernels.permutation import permute_by
-from fjx._kernels.permutation import reshuffle
-from fjx._kernels.permutation import shuffle
+from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 
 SIZES, D, ROUNDS, EPOCHS, LR = (3, 5, 1, 7, 2), 4, 20, 3, 0.05
 CLIENTS = len(SIZES)

@@ -14,9 +14,7 @@ from scipy import stats
 import fjx
 from fjx import clients, privacy, samplers
 from fjx.aggregators import private
-from fjx.privacy._mechanisms.adaptive import LEAST
-from fjx.privacy._mechanisms.adaptive import MOST
-from fjx.privacy._mechanisms.adaptive import split_noise
+from fjx.privacy._mechanisms.adaptive import LEAST, MOST, split_noise
 
 GAUSSIAN = dp_accounting.GaussianDpEvent
 jitted = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

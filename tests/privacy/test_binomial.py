@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fjx import Public
-from fjx import aggregators
-from fjx import privacy
-from fjx import samplers
-from fjx import wire
+from fjx import Public, aggregators, privacy, samplers, wire
 from fjx._kernels import random as _random
 from fjx.privacy import _curves
 

@@ -11,8 +11,7 @@ from scipy import stats
 
 from fjx._kernels import random as _random
 from fjx.privacy._mechanisms import integer_noise as _discrete
-from fjx.privacy._mechanisms.integer_noise import discrete_gaussian
-from fjx.privacy._mechanisms.integer_noise import skellam
+from fjx.privacy._mechanisms.integer_noise import discrete_gaussian, skellam
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

@@ -3,10 +3,9 @@
 from typing import Unpack
 
 from fjx._base import Algorithm, Array
-from fjx.rounds._compose import Slots
-from fjx.rounds._compose import compose
-from fjx.clients._minibatch import client_sgd
 from fjx.clients import LossFn
+from fjx.clients._minibatch import client_sgd
+from fjx.rounds._compose import Slots, compose
 from fjx.servers import adagrad, adam, adaptive, yogi
 
 

@@ -4,11 +4,10 @@ from typing import Unpack
 
 from fjx import clients
 from fjx._base import Algorithm, Array
-from fjx.rounds._compose import Slots
-from fjx.rounds._compose import compose
-from fjx.clients._minibatch import client_sgd
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.clients._minibatch import client_sgd
+from fjx.rounds._compose import Slots, compose
+from fjx.servers._sgd import server_sgd
 
 
 def fedsgd(

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx.clients import LossFn
+from fjx.compressors._shapes import require_compressor
 from fjx.rounds._compose import compose
 from fjx.rounds._difference import accumulated
-from fjx.clients._minibatch import server_sgd
-from fjx.clients import LossFn
-from fjx.compressors._chain import require_compressor
+from fjx.servers._sgd import server_sgd
 
 
 class DashaState(NamedTuple):

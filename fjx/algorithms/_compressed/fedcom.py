@@ -4,12 +4,12 @@ import optax
 
 from fjx import _validate, clients
 from fjx._base import Algorithm, Array, Compressor
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, uniform
+from fjx.clients import LossFn
 from fjx.clients._corrected import corrected
 from fjx.clients._minibatch import batch_gradient
-from fjx.clients._minibatch import server_sgd
-from fjx.clients import LossFn
+from fjx.rounds._compose import compose
+from fjx.servers._sgd import server_sgd
 
 
 def fedcom(

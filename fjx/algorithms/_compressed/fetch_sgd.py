@@ -2,12 +2,12 @@
 
 from fjx import aggregators
 from fjx._base import Algorithm, Array
+from fjx.clients import LossFn
+from fjx.clients._minibatch import batch_gradient
+from fjx.compressors import flatten, top_k
 from fjx.rounds._compose import compose
 from fjx.rounds._replicated import replicated
-from fjx.clients._minibatch import batch_gradient
-from fjx.clients._minibatch import server_sgd
-from fjx.clients import LossFn
-from fjx.compressors import flatten, top_k
+from fjx.servers._sgd import server_sgd
 
 
 def fetch_sgd(

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
-from fjx.rounds._compose import compose
-from fjx._ravel import ravel
-from fjx.rounds._difference import accumulated
-from fjx.clients._minibatch import server_sgd
+from fjx._tree import ravel
 from fjx.clients import LossFn
-from fjx.compressors._chain import payload_like, require_compressor
+from fjx.compressors._shapes import payload_like, require_compressor
+from fjx.rounds._compose import compose
+from fjx.rounds._difference import accumulated
+from fjx.servers._sgd import server_sgd
 from fjx.wire import Chosen
 
 

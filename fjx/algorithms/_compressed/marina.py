@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
-from fjx import _tree
-from fjx import _validate
-from fjx import clients
-from fjx import servers
-from fjx import wire
+from fjx import _tree, _validate, clients, servers, wire
 from fjx._base import (
     SUM,
     Aggregator,
@@ -28,13 +23,13 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.rounds._compose import compose
-from fjx.rounds._compose import sent_like
+from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
 from fjx.aggregators import coded, mean, uniform
 from fjx.aggregators._mean import require_aggregator
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.rounds._compose import compose, sent_like
+from fjx.servers._sgd import server_sgd
 from fjx.wire import Chosen, Known
 from fjx.wire._bits import is_ragged
 

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
-from fjx.rounds._two_phases import Phase
-from fjx.rounds._two_phases import two_phases
-from fjx.clients._minibatch import batch_gradient
 from fjx.clients import LossFn
+from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import error_feedback, scaled_sign
+from fjx.rounds._two_phases import Phase, two_phases
 
 
 class OneBitAdamState(NamedTuple):

@@ -8,12 +8,11 @@ import optax
 
 from fjx import _tree, _validate, servers
 from fjx._base import Algorithm, Array, Examples, Key, Metrics, Tree, TreeLike
-from fjx.rounds._two_phases import Phase
-from fjx.rounds._two_phases import two_phases
-from fjx.clients._minibatch import batch_gradient
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.clients._minibatch import batch_gradient
 from fjx.compressors._lowrank import is_approximated, orthonormal, started
+from fjx.rounds._two_phases import Phase, two_phases
+from fjx.servers._sgd import server_sgd
 
 
 class PowerSgdState(NamedTuple):

@@ -2,12 +2,12 @@
 
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, sign_vote, uniform
-from fjx.clients._minibatch import batch_gradient
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import error_feedback, tracked
+from fjx.rounds._compose import compose
+from fjx.servers._sgd import server_sgd
 
 
 def compressed_gd(

@@ -14,14 +14,13 @@ from fjx._base import (
     Metrics,
     Tree,
 )
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, uniform
-from fjx.algorithms._corrected.scaffnew import between_coins
-from fjx.algorithms._corrected.scaffnew import counting
-from fjx.clients._minibatch import batch_gradient
+from fjx.algorithms._corrected.scaffnew import between_coins, counting
 from fjx.clients import LossFn
+from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import identity
-from fjx.compressors._chain import require_compressor
+from fjx.compressors._shapes import require_compressor
+from fjx.rounds._compose import compose
 from fjx.wire import Known
 
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
-from fjx.rounds._two_phases import Phase
-from fjx.rounds._two_phases import two_phases
 from fjx.clients import LossFn
 from fjx.compressors import identity
+from fjx.rounds._two_phases import Phase, two_phases
 
 
 class FedLinState(NamedTuple):

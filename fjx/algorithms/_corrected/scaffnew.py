@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, ClientUpdate, Compressor, ServerUpdate, Tree
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, uniform
-from fjx.clients._corrected import corrected
 from fjx.clients import LossFn
+from fjx.clients._corrected import corrected
+from fjx.rounds._compose import compose
 
 
 class ScaffnewServerState(NamedTuple):

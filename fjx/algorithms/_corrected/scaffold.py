@@ -4,11 +4,10 @@ from typing import Unpack
 
 from fjx import clients, servers
 from fjx._base import Algorithm, Array
-from fjx.rounds._compose import Codecs
-from fjx.rounds._compose import compose
 from fjx.aggregators import mean, per_field, total, uniform
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.rounds._compose import Codecs, compose
+from fjx.servers._sgd import server_sgd
 
 
 def scaffold(

@@ -4,12 +4,11 @@ from functools import partial
 
 from fjx import _validate, clients
 from fjx._base import Algorithm, Array, Compressor
-from fjx.rounds._compose import compose
 from fjx.aggregators import owners_mean
 from fjx.aggregators._assigned import owned
-from fjx.algorithms._corrected.scaffnew import between_coins
-from fjx.algorithms._corrected.scaffnew import counting
+from fjx.algorithms._corrected.scaffnew import between_coins, counting
 from fjx.clients import LossFn
+from fjx.rounds._compose import compose
 
 
 def tamuna(

@@ -4,12 +4,11 @@ from typing import Unpack
 
 from fjx import privacy
 from fjx._base import Algorithm, Array
-from fjx.rounds._compose import Codecs
-from fjx.rounds._compose import compose
 from fjx.aggregators import private
-from fjx.clients._minibatch import client_sgd
-from fjx.clients._minibatch import server_sgd
 from fjx.clients import LossFn
+from fjx.clients._minibatch import client_sgd
+from fjx.rounds._compose import Codecs, compose
+from fjx.servers._sgd import server_sgd
 
 
 def dp_ftrl(

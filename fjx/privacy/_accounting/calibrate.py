@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Method
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._mechanisms.gaussian import gaussian
-from fjx.privacy._accounting.releases import Accountable
 from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._mechanisms.gaussian import gaussian
+from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
 from fjx.samplers._types import Sampler
 

@@ -4,7 +4,7 @@ import decimal
 import math
 from typing import Any, Literal
 
-from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._types import Relation
 
 Method = Literal["pld", "rdp", "best"]
 """Numerical privacy loss distributions (tight), Renyi differential privacy, or the lower of the two."""

@@ -10,17 +10,11 @@ import math
 from typing import get_args
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import Epsilon
-from fjx.privacy._accounting.claim import Method
-from fjx.privacy._accounting.claim import Unit
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._bounds.clip import require_relation
+from fjx.privacy._accounting.claim import Epsilon, Method, Unit
 from fjx.privacy._accounting.losses import pld_epsilon
-from fjx.privacy._accounting.releases import Accountable
-from fjx.privacy._accounting.releases import Run
-from fjx.privacy._accounting.releases import require_sampler
-from fjx.privacy._accounting.releases import run_of
+from fjx.privacy._accounting.releases import Run, require_sampler, run_of
 from fjx.privacy._accounting.renyi import renyi_epsilon
+from fjx.privacy._types import Accountable, Relation, require_relation
 from fjx.samplers._types import FixedSize, Sampler
 
 _STEPS = 100  # towards a fixed point

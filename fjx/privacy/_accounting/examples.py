@@ -1,11 +1,9 @@
 """The privacy of single examples, where clients train with DP-SGD."""
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import Epsilon
-from fjx.privacy._accounting.claim import Method
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._mechanisms.gaussian import Mechanism
+from fjx.privacy._accounting.claim import Epsilon, Method
 from fjx.privacy._accounting.epsilon import epsilon
+from fjx.privacy._types import Mechanism, Relation
 from fjx.samplers import poisson
 
 _SIZES = (

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
-from fjx.privacy._accounting.releases import Release
-from fjx.privacy._accounting.releases import Run
-from fjx.privacy._accounting.renyi import known
-from fjx.privacy._accounting.renyi import neighbours
-from fjx.privacy._accounting.renyi import refusal_of_bins
-from fjx.privacy._accounting.renyi import refusal_of_fixed_size
-from fjx.privacy._accounting.renyi import unsampled
+from fjx.privacy._accounting.releases import Release, Run
+from fjx.privacy._accounting.renyi import (
+    known,
+    neighbours,
+    refusal_of_bins,
+    refusal_of_fixed_size,
+    unsampled,
+)
+from fjx.privacy._types import Relation, RenyiCurve
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 _GRID = 1e-4  # of the privacy loss, absolute for epsilon below 10 ..

@@ -1,12 +1,10 @@
 """What a run releases about a client: which event, how often, and with whom it hid."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from fjx import _validate
-from fjx.privacy._distributed.rounded import DistributedMechanism
-from fjx.privacy._mechanisms.gaussian import Participation
+from fjx.privacy._types import Accountable, DistributedMechanism, Participation
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -19,24 +17,6 @@ from fjx.samplers._types import (
 )
 
 Chance = Poisson | FixedSize | BallsInBins
-
-
-@runtime_checkable
-class Accountable(Protocol):
-    """What the accountant reads of a mechanism, whatever else that is or does.
-
-    See :class:`fjx.privacy.Mechanism` for what each attribute means; ``noise_multiplier`` is None where
-    the noise is not described by one number.
-    """
-
-    @property
-    def noise_multiplier(self) -> Any: ...
-    @property
-    def sensitivity(self) -> Callable[..., Any]: ...
-    @property
-    def event(self) -> Callable[[float], Any]: ...
-    @property
-    def correlation(self) -> Callable[[Participation], float] | None: ...
 
 
 class Release(NamedTuple):

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from fjx.privacy._accounting.bins import bins_curve
-from fjx.privacy._bounds.clip import Relation
+from fjx.privacy._accounting.releases import Release, Run
 from fjx.privacy._curves import Curve, fixed_size_bound, poisson_bound
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
-from fjx.privacy._accounting.releases import Release
-from fjx.privacy._accounting.releases import Run
+from fjx.privacy._types import Relation, RenyiCurve
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 

@@ -5,15 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import COVERS
-from fjx.privacy._accounting.claim import Epsilon
-from fjx.privacy._accounting.claim import Method
-from fjx.privacy._accounting.claim import Unit
-from fjx.privacy._accounting.claim import rounded_up
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
-from fjx.privacy._accounting.releases import Accountable
+from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
 from fjx.privacy._accounting.epsilon import epsilon
+from fjx.privacy._types import Accountable, Relation, RenyiCurve
 from fjx.samplers._types import Sampler
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Epsilon
-from fjx.privacy._mechanisms.gaussian import Mechanism
 from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._types import Mechanism
 from fjx.samplers._types import Sampler
 
 

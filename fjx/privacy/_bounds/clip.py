@@ -2,64 +2,17 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _tree, _validate
+from fjx import _validate
 from fjx._base import Array, Tree
-from fjx.privacy._bounds.norms import Norm as Norm
-from fjx.privacy._bounds.norms import measure
-from fjx.privacy._bounds.norms import scale_to
-
-Relation = Literal["add_or_remove_one", "replace_one"]
-"""What makes two populations neighbours: one client more or less, or one client's data replaced."""
-
-
-class Clipped(NamedTuple):
-    """A bounded update, and what was found on the way.
-
-    ``norm``, ``clipped`` and ``finite`` are about one client's private data: releasing them, alone or
-    averaged, is not covered by the noise on the sum.
-
-    Attributes:
-        update: the bounded update, of the structure, shapes and dtypes of the input.
-        norm: ``f32[]``, the norm of the input, in which it is bounded; NaN if the input is not finite.
-        clipped: ``bool[]``, whether the update was scaled to the bound, or to zero.
-        finite: ``bool[]``, whether it had finite entries only; if not, ``update`` is zero.
-        zeroed: ``bool[]``, whether it was replaced by zeros for being too far out, although finite;
-            None where the bound never does that.
-    """
-
-    update: Tree
-    norm: Array
-    clipped: Array
-    finite: Array
-    zeroed: Array | None = None
-
-
-class Bound(NamedTuple):
-    """What one client may add to a sum: how it is enforced, and how far it then moves the sum.
-
-    Attributes:
-        clip: ``(update, weight) -> Clipped``, what one client contributes; no axis of clients.  The
-            weight is positive; most bounds count every client alike and do not look at it.
-        norm: in which norm the sum is bounded: ``"l2"``, ``"l1"`` or ``"linf"``.
-        radius: C: what one client contributes has at most this norm, whatever it sends.  A sum of such
-            contributions moves by at most C if a client comes or goes, by 2 C if its data are replaced.
-            May be traced.
-    """
-
-    clip: Callable[[Tree, Array], Clipped]
-    norm: Norm
-    radius: Array | float
-
-    def sensitivity(self, relation: Relation) -> Array | float:
-        """How far the sum moves between neighbours, in :attr:`norm`."""
-        require_relation(relation)
-        return self.radius if relation == "add_or_remove_one" else 2 * self.radius
+from fjx._tree import require_floating
+from fjx.privacy._bounds.norms import measure, scale_to
+from fjx.privacy._types import Bound, Clipped
+from fjx.privacy._types import Norm as Norm
 
 
 def by_global_norm(clip_norm: Array | float) -> Bound:
@@ -172,28 +125,3 @@ def scaled(
         clipped=clipped,
         finite=measured.finite,
     )
-
-
-def require_relation(relation: Any) -> None:
-    """Raises unless ``relation`` is one of :data:`Relation`.
-
-    Raises:
-        ValueError: naming those that are.
-    """
-    if relation not in get_args(Relation):
-        raise ValueError(f"relation must be one of {get_args(Relation)}, got {relation!r}")
-
-
-def require_floating(name: str, tree: Tree) -> None:
-    """Raises unless every leaf is floating.
-
-    Raises:
-        TypeError: naming the first leaf that is not.
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not _tree.is_float(leaf):
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise TypeError(
-                f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}: it "
-                "cannot be bounded and noised together with the others; keep it out of the message"
-            )

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Array
-
-Norm = Literal["l2", "l1", "linf"]
-"""The norms in which a contribution can be bounded."""
+from fjx.privacy._types import Norm
 
 _BLOCK = 64  # additions in a row, see _sum
 

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Tree
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import Clipped
-from fjx.privacy._bounds.clip import require_floating
+from fjx._tree import require_floating
 from fjx.privacy._bounds.clip import scaled
+from fjx.privacy._types import Bound, Clipped
 
 
 def by_l1_norm(clip_norm: Array | float) -> Bound:

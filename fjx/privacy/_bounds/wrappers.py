@@ -9,12 +9,9 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Array, Tree
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import Clipped
-from fjx.privacy._bounds.clip import Norm
-from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._bounds.norms import joint
-from fjx.privacy._bounds.norms import narrow
+from fjx.privacy._bounds.clip import Norm, by_global_norm
+from fjx.privacy._bounds.norms import joint, narrow
+from fjx.privacy._types import Bound, Clipped
 
 
 def grouped(bounds: Tree) -> Bound:

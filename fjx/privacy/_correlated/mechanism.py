@@ -9,16 +9,9 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import require_floating
-from fjx.privacy._mechanisms.gaussian import Contribution
-from fjx.privacy._mechanisms.gaussian import Mechanism
-from fjx.privacy._mechanisms.gaussian import Participation
-from fjx.privacy._mechanisms.gaussian import add
-from fjx.privacy._mechanisms.gaussian import as_bound
-from fjx.privacy._mechanisms.gaussian import deviation
-from fjx.privacy._mechanisms.gaussian import draw_noise
-from fjx.privacy._mechanisms.gaussian import gaussian_event
+from fjx._tree import require_floating
+from fjx.privacy._mechanisms.gaussian import add, as_bound, deviation, draw_noise, gaussian_event
+from fjx.privacy._types import Bound, Contribution, Mechanism, Participation
 
 
 class Strategy(NamedTuple):

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 
 from fjx import _validate
-from fjx.privacy._mechanisms.gaussian import Participation
-from fjx.privacy._correlated.toeplitz import blt_coefficients
-from fjx.privacy._correlated.toeplitz import overlay
-from fjx.privacy._correlated.toeplitz import square_root_coefficients
+from fjx.privacy._correlated.toeplitz import blt_coefficients, overlay, square_root_coefficients
+from fjx.privacy._types import Participation
 
 
 def optimal_coefficients(bands: int, participation: Participation) -> np.ndarray:

@@ -9,9 +9,8 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Tree, TreeLike
-from fjx.privacy._correlated.mechanism import Strategy
-from fjx.privacy._correlated.mechanism import mix
-from fjx.privacy._mechanisms.gaussian import Participation
+from fjx.privacy._correlated.mechanism import Strategy, mix
+from fjx.privacy._types import Participation
 
 
 class ToeplitzState(NamedTuple):

@@ -6,16 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 from fjx.privacy import _curves
-from fjx.privacy._bounds.clip import Relation
-from fjx.privacy._bounds.clip import require_relation
-from fjx.privacy._distributed.rounded import DistributedMechanism
-from fjx.privacy._distributed.rounded import Encoded
 from fjx.privacy._distributed.rounded import honest_shares
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
+from fjx.privacy._types import DistributedMechanism, Encoded, Relation, RenyiCurve, require_relation
 
 
 def poisson_binomial(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,74 +11,17 @@ from fjx import _validate
 from fjx._base import Array, Key
 from fjx._kernels.rounding import exact_stochastic_round
 from fjx.privacy import _curves
-from fjx.privacy._bounds.clip import Relation
 from fjx.privacy._bounds.clip import clip_by_global_norm
-from fjx.privacy._bounds.clip import require_relation
-from fjx.privacy._curves import Curve
-from fjx.privacy._mechanisms.integer_noise import LARGEST
-from fjx.privacy._mechanisms.integer_noise import WRAPS
-from fjx.privacy._mechanisms.integer_noise import IntegerNoise
-from fjx.privacy._mechanisms.integer_noise import discrete_gaussian
-from fjx.privacy._mechanisms.integer_noise import skellam
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
 from fjx.privacy._bounds.norms import measure
-
-
-class Encoded(NamedTuple):
-    """What one client adds to a sum, and what was found on the way.
-
-    All but ``codes`` is about the client's own data, and not covered by its noise.
-
-    Attributes:
-        codes: ``u32[d]``, integers mod 2^b.
-        norm: ``f32[]``, the L2 norm of the message.
-        clipped: ``bool[]``, whether it was scaled down.
-        finite: ``bool[]``, whether it was finite; if not, ``codes`` is noise alone.
-        saturated: ``i32[]``, how many coordinates were cut to what n clients have room for.
-    """
-
-    codes: Array
-    norm: Array
-    clipped: Array
-    finite: Array
-    saturated: Array
-
-
-class DistributedMechanism(NamedTuple):
-    """A modular sum of integers to which each client adds its share of the noise.
-
-    It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
-    claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
-    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts for it on
-    cohorts of a fixed size, and refuses random ones.
-
-    Attributes:
-        encode: ``(key, vector) -> Encoded``, on the client.
-        decode: ``(sum, clients) -> f32[d]``, of the sum of so many clients' codes mod 2^b, in the units
-            of messages.
-        bits: b.
-        dimension: d, the most coordinates that a vector may have.
-        clients: n, the most clients whose codes are added.
-        least: the fewest, below which nothing is released.
-        variance: of the noise of one client, in the units of messages, or the most that it may be.
-        noise_multiplier: z, the deviation of the noise that is sure to be there, in units of C.
-        sensitivity: ``(relation) -> float``, how far the rounded sum moves between neighbours: a client
-            whose message becomes zero, or another one.  It adds its noise in either case.
-        event: ``(moves) -> RenyiCurve`` of one release.
-        correlation: None, rounds are independent.
-    """
-
-    encode: Callable[[Key, Array], Encoded]
-    decode: Callable[[Array, Array], Array]
-    bits: int
-    dimension: int
-    clients: int
-    least: int
-    variance: float
-    noise_multiplier: float
-    sensitivity: Callable[[Relation], float]
-    event: Callable[[float], RenyiCurve]
-    correlation: None = None
+from fjx.privacy._curves import Curve
+from fjx.privacy._mechanisms.integer_noise import (
+    LARGEST,
+    WRAPS,
+    IntegerNoise,
+    discrete_gaussian,
+    skellam,
+)
+from fjx.privacy._types import DistributedMechanism, Encoded, Relation, RenyiCurve, require_relation
 
 
 def distributed_gaussian(

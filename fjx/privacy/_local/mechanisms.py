@@ -3,43 +3,22 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree
-from fjx._ravel import ravel, unravel
-from fjx._kernels.rounding import exact_stochastic_round
-from fjx._kernels.rounding import norm
-from fjx.privacy._bounds.other_norms import by_l1_norm
+from fjx._kernels import random as _random
+from fjx._kernels.rounding import exact_stochastic_round, norm
+from fjx._tree import ravel, require_floating, unravel
 from fjx.privacy._bounds.clip import clip_by_global_norm
-from fjx.privacy._bounds.clip import require_floating
-from fjx.privacy._local.sphere import along
-from fjx.privacy._local.sphere import unit
+from fjx.privacy._bounds.other_norms import by_l1_norm
+from fjx.privacy._local.sphere import along, unit
+from fjx.privacy._types import LocalMechanism
 from fjx.wire import Cast, Codes, Flat
-
-
-class LocalMechanism(NamedTuple):
-    """A codec whose payload is differentially private, whoever reads it.
-
-    The neighbours of local privacy are *any* two messages, so that nothing is amplified by who is
-    sampled, and T messages of a client cost T epsilon, or less by composing ``event``.
-
-    Attributes:
-        codec: the ``uplink`` of :func:`fjx.compose`.  Its payload hides the numbers of the message, not
-            that it was sent.
-        epsilon: of one message, pure (delta = 0); inf where only ``event`` says what is known.
-        event: ``() -> DpEvent`` of dp-accounting, one message, between any two messages
-            (``REPLACE_ONE``, in the convention of its RDP accountant).
-    """
-
-    codec: Compressor
-    epsilon: float
-    event: Callable[[], Any]
 
 
 def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:

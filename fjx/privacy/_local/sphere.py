@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 
 
 class Caps(NamedTuple):

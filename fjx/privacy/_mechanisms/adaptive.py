@@ -6,19 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import Clipped
-from fjx.privacy._bounds.clip import Relation
+from fjx._kernels import random as _random
 from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._mechanisms.gaussian import Contribution
-from fjx.privacy._mechanisms.gaussian import Mechanism
-from fjx.privacy._mechanisms.gaussian import add_noise
-from fjx.privacy._mechanisms.gaussian import as_bound
-from fjx.privacy._mechanisms.gaussian import deviation
-from fjx.privacy._mechanisms.gaussian import gaussian_event
+from fjx.privacy._mechanisms.gaussian import add_noise, as_bound, deviation, gaussian_event
+from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, Relation
 
 LEAST, MOST = 2.0**-64, 2.0**64  # of C: noise scaled by it must neither vanish nor overflow
 

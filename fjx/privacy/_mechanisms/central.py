@@ -9,19 +9,13 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree
+from fjx._tree import require_floating
+from fjx.privacy._bounds.clip import by_global_norm, clip_by_global_norm
 from fjx.privacy._bounds.other_norms import by_l1_norm
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import Clipped
-from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._bounds.clip import clip_by_global_norm
-from fjx.privacy._bounds.clip import require_floating
-from fjx.privacy._mechanisms.integer_noise import LARGEST
-from fjx.privacy._mechanisms.integer_noise import WRAPS
-from fjx.privacy._mechanisms.integer_noise import discrete_gaussian as discrete_gaussian_noise
-from fjx.privacy._mechanisms.gaussian import Contribution
-from fjx.privacy._mechanisms.gaussian import Mechanism
-from fjx.privacy._mechanisms.gaussian import RenyiCurve
 from fjx.privacy._mechanisms.gaussian import on_host
+from fjx.privacy._mechanisms.integer_noise import LARGEST, WRAPS
+from fjx.privacy._mechanisms.integer_noise import discrete_gaussian as discrete_gaussian_noise
+from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, RenyiCurve
 
 
 def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:

@@ -1,101 +1,16 @@
 """Mechanisms: the bound, the noise and what describes them, in one value."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fjx._kernels import random as _random
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx.privacy._bounds.clip import Bound
-from fjx.privacy._bounds.clip import Clipped
-from fjx.privacy._bounds.clip import Relation
+from fjx._kernels import random as _random
+from fjx._tree import require_floating
 from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._bounds.clip import require_floating
-
-
-class Contribution(NamedTuple):
-    """What one client adds to a round, and, added up, what the server sees; zeros of an absentee.
-
-    Attributes:
-        update: the bounded message, in float32, or in int32 as steps of a grid.
-        clients: ``i32[]``, one.
-        clipped: ``i32[]``, whether the message was scaled down.
-        norm: ``f32[]``, its norm before.
-        zeroed: ``i32[]``, whether zeros took its place; None where the bound never does that.
-    """
-
-    update: Tree
-    clients: Array
-    clipped: Array
-    norm: Array
-    zeroed: Array | None = None
-
-
-class Participation(NamedTuple):
-    """How often one client may take part in a run, for noise that is not independent between rounds.
-
-    Attributes:
-        rounds: T, the length of the run.
-        separation: b, at least 1: between two of its rounds t < t' there are t' - t >= b.
-        most: k, the most rounds that it takes part in.
-    """
-
-    rounds: int
-    separation: int
-    most: int
-
-
-class RenyiCurve(NamedTuple):
-    """Renyi differential privacy of one release, where dp-accounting has no event for it.
-
-    Attributes:
-        rdp: ``(orders) -> rdp``, NumPy arrays of floats; inf at orders for which nothing is known.
-        words: the mechanism and its settings, for messages.
-        distance: the total variation between what is drawn in one release and the law that has this
-            curve, at most; it is charged to delta.
-        caveat: what a claim by this curve rests on besides its proof; empty where it rests on nothing.
-    """
-
-    rdp: Callable[[np.ndarray], np.ndarray]
-    words: str
-    distance: float = 0.0
-    caveat: str = ""
-
-
-class Mechanism(NamedTuple):
-    """A sum of bounded updates plus noise, described by the object that adds the noise.
-
-    Attributes:
-        init: ``(message_like) -> state``, before the first round: an adaptive bound, past noise; ``()``
-            for most mechanisms.  No key is ever in it.  An adaptive bound is public, clients clip to it;
-            past noise (:func:`correlated`) is the server's own, and a deployment must not send it.
-        clip: ``(update, weight, state) -> Clipped``, what one client contributes; no axis of clients.
-        release: ``(key, total, state) -> (noised sum, state, metrics)``, on the :class:`Contribution` of
-            all clients together: adds noise *once*, on the *sum*.  Of its metrics ``noise_std`` is that
-            of a coordinate of the sum.
-        noise_multiplier: z, the noise's standard deviation in units of what a client may contribute, on
-            the sum; may be traced.
-        sensitivity: ``(relation) -> float``, how far the sum moves between neighbours: C if a client
-            comes or goes, 2 C if its data are replaced.
-        event: ``(moves) -> DpEvent`` of dp-accounting (or a :class:`RenyiCurve`), one release of a sum
-            that moves by at most ``moves`` times what a client may contribute.  How many that is depends
-            on the relation *and* on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
-        correlation: None where the noise of a round is independent of that of others, and each round is
-            a release.  Else ``(Participation) -> float``: the whole run is *one* release, of a sequence
-            that a client moves by at most so many times what it may contribute to a round.
-    """
-
-    init: Callable[[TreeLike], Tree]
-    clip: Callable[[Tree, Array, Tree], Clipped]
-    release: Callable[[Key, Contribution, Tree], tuple[Tree, Tree, Metrics]]
-    noise_multiplier: Array | float
-    sensitivity: Callable[[Relation], Array | float]
-    event: Callable[[float], Any]
-    correlation: Callable[[Participation], float] | None = None
+from fjx.privacy._types import Bound, Contribution, Mechanism
 
 
 def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._kernels import random as _random
 from fjx._base import Array, Key
+from fjx._kernels import random as _random
 
 LARGEST = 3000.0
 """The largest standard deviation of a draw: its table has 2^17 columns."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Array, Key, Tree, TreeLike
-from fjx.privacy._bounds.clip import require_floating
+from fjx._tree import require_floating
 
 
 def canaries(key: Key, like: TreeLike, *, count: int, norm: float | Array = 1.0) -> Tree:

@@ -1,0 +1,65 @@
+"""What a codec makes of a message, from shapes alone."""
+
+import jax
+
+from fjx._base import Compressor, TreeLike
+from fjx.wire import (
+    Blocks,
+    Chosen,
+    Coded,
+    Flat,
+    Leaves,
+    Masked,
+    Payload,
+    Rotated,
+    Selected,
+    Sparse,
+    Summed,
+)
+
+
+def require_compressor(where: str, codec: object) -> None:
+    """Raises TypeError unless ``codec`` is a Compressor."""
+    if not isinstance(codec, Compressor):
+        raise TypeError(
+            f"{where} needs a fjx.Compressor such as compressors.top_k(0.01), got {codec!r}"
+        )
+
+
+def payload_like(codec: Compressor, message_like: TreeLike) -> TreeLike:
+    """The payload of a message of the shapes given, as shapes."""
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(codec.init, message_like)
+    return jax.eval_shape(codec.encode, key, message_like, state)[0]
+
+
+_SAME_NORM = (Blocks, Chosen, Coded, Sparse, Masked, Flat, Leaves, Rotated, Selected)
+"""Payloads that decode to a message of the norm of their floats: none of them is a scale."""
+
+
+def weighs_alike(message_like: TreeLike) -> bool:
+    """Whether all floats of a message count alike, which those of some payloads in it would not."""
+
+    def unlike(part: TreeLike) -> bool:
+        return isinstance(part, Payload) and not isinstance(part, _SAME_NORM)
+
+    return not any(unlike(part) for part in jax.tree.leaves(message_like, is_leaf=unlike))
+
+
+def blocks_weigh_alike(message_like: TreeLike) -> bool:
+    """Whether no leaf holds the scales of many blocks, of which each counts for its own norm."""
+
+    def is_blocks(part: TreeLike) -> bool:
+        return isinstance(part, Blocks)
+
+    parts = jax.tree.leaves(message_like, is_leaf=is_blocks)
+    return all(weighs_alike(part) for part in parts if is_blocks(part))
+
+
+def _is_no_sum(message_like: TreeLike) -> bool:
+    """Whether no payload is a sum, whose terms may cancel where the errors of a later codec do not."""
+
+    def is_sum(part: TreeLike) -> bool:
+        return isinstance(part, Summed)
+
+    return not any(is_sum(part) for part in jax.tree.leaves(message_like, is_leaf=is_sum))

@@ -19,7 +19,7 @@ TOP, RAND, BITS = ({"codec": codec} for codec in (c.top_k(R), c.rand_k(R), c.qua
 LAM, CHANGES = RAND | {"lam": R}, {"differences": c.rand_k(R), "p": R}
 METHODS = [
     (a.compressed_gd, {"codec": c.identity()}), (a.compressed_gd, RAND), (a.ef14, TOP), (a.ef21, TOP),
-    (a.ef21_bc, TOP), (a.ef21_sgdm, TOP | {"rate": 0.2}), (a.clag, TOP | {"zeta": 1}), (a.sign_sgd, {}),
+    (a.ef21_bc, TOP), (a.ef21_sgdm, TOP | {"eta": 0.2}), (a.clag, TOP | {"zeta": 1}), (a.sign_sgd, {}),
     (a.double_squeeze, TOP), (a.choco_sgd, TOP | {"step_size": 0.2}), (a.ef_bv, LAM | {"nu": 0.5}),
     (a.diana, LAM), (a.mcm, LAM), (a.artemis, LAM), (a.dasha, RAND | {"momentum": R / (2 - R)}),
     (a.marina, CHANGES), (a.pp_marina, CHANGES | {"participants": 9}), (a.compressed_scaffnew, {}),

@@ -53,12 +53,12 @@ for cohort in (50, 500):
     if cohort == 50:
         report("no clipping, no noise", run(algorithms.fedavg(model.loss, **local), sampler))
         bound = {"clip_norm": CLIP_NORM, "noise_multiplier": 0.0}
-        clipping = algorithms.dp_fedavg(model.loss, cohort=cohort, **bound, **local)
+        clipping = algorithms.dp_fedavg(model.loss, cohort_size=cohort, **bound, **local)
         report("clipping, no noise", run(clipping, sampler))
     spent = {"rounds": args.rounds, "delta": DELTA, "num_clients": NUM_CLIENTS}
     z = privacy.calibrate(sampler, epsilon=EPSILON, **spent)
     gauss = {"clip_norm": CLIP_NORM, "noise_multiplier": z}
-    private = algorithms.dp_fedavg(model.loss, cohort=cohort, **gauss, **local)
+    private = algorithms.dp_fedavg(model.loss, cohort_size=cohort, **gauss, **local)
     epsilon = privacy.epsilon(privacy.gaussian(**gauss), sampler, **spent)
     report("DP-FedAvg", run(private, sampler), z, f"{float(epsilon):.2f}")
     statements.append(f"cohorts of {cohort}: {epsilon}")

@@ -58,7 +58,7 @@ for name, strategy in strategies.items():
         strategy=strategy or privacy.toeplitz([1.0]),
         clip_norm=CLIP,
         noise_multiplier=z,
-        cohort=COHORT,
+        cohort_size=COHORT,
         client_lr=0.1,
         batch_size=20,
     )

@@ -35,7 +35,7 @@ gauss = {
 }
 fedavg = algorithms.fedavg(model.loss, **local)
 compressed = algorithms.fedavg(model.loss, uplink=compressors.error_feedback(sparse_int8), **local)
-private = algorithms.dp_fedavg(model.loss, cohort=COHORT, **gauss, **local)
+private = algorithms.dp_fedavg(model.loss, cohort_size=COHORT, **gauss, **local)
 epsilon = privacy.epsilon(privacy.gaussian(**gauss), poisson, **spent)
 runs = {
     "FedAvg": (fedavg, samplers.uniform(COHORT), "none"),

@@ -7,6 +7,7 @@ from fjx import compressors as compressors
 from fjx import data as data
 from fjx import layers as layers
 from fjx import privacy as privacy
+from fjx import rounds as rounds
 from fjx import samplers as samplers
 from fjx import servers as servers
 from fjx import simulation as simulation
@@ -27,6 +28,8 @@ from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
 from fjx._base import Steps as Steps
 from fjx._base import Traffic as Traffic
+from fjx._plan import Plan as Plan
+from fjx._plan import plan as plan
 from fjx.rounds._compose import compose as compose
 from fjx.simulation import Result as Result
 from fjx.simulation import simulate as simulate
@@ -47,6 +50,7 @@ __all__ = [
     "Contract",
     "Examples",
     "Executor",
+    "Plan",
     "Public",
     "Result",
     "ServerUpdate",
@@ -60,7 +64,9 @@ __all__ = [
     "compressors",
     "data",
     "layers",
+    "plan",
     "privacy",
+    "rounds",
     "samplers",
     "servers",
     "simulate",

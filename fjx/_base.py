@@ -263,7 +263,7 @@ class MessageLike(Protocol):
         """The template (shapes and dtypes) of the message that ``update`` returns."""
 
 
-class Settle(Protocol):
+class OnSent(Protocol):
     def __call__(self, received: Tree, state: Tree, public: Public, /) -> Tree:
         """On the client, once its message is on the wire: the state that it keeps.
 
@@ -271,11 +271,11 @@ class Settle(Protocol):
         """
 
 
-class Hear(Protocol):
+class OnAggregate(Protocol):
     def __call__(self, aggregate: Tree, state: Tree, public: Public, /) -> Tree:
         """On a client that took part, once the messages have met: the state that it keeps.
 
-        ``aggregate`` is the aggregate message, ``state`` what ``settle``, or else ``update``, left.
+        ``aggregate`` is the aggregate message, ``state`` what ``on_sent``, or else ``update``, left.
         """
 
 
@@ -283,16 +283,17 @@ class ClientUpdate(NamedTuple):
     """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too.
 
     Where what a client remembers depends on what its codec made of the message, or on its place in the
-    cohort, ``settle`` says how; where it depends on what became of the cohort's messages, ``hear``
-    does.  Else they are None.  What is heard goes to those who took part, at the end of the round: it
-    is traffic of its own, because a client need not be there when the next round begins.
+    cohort, ``on_sent`` says how; where it depends on what became of the cohort's messages,
+    ``on_aggregate`` does.  Else they are None.  What is heard goes to those who took part, at the end
+    of the round: it is traffic of its own, because a client need not be there when the next round
+    begins.
     """
 
     init: ClientInit
     update: ClientStep
     message: MessageLike
-    settle: Settle | None = None
-    hear: Hear | None = None
+    on_sent: OnSent | None = None
+    on_aggregate: OnAggregate | None = None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ class Aggregator(NamedTuple):
     permutation), ``encode`` says what that is; else it is None, and the uplink codec's payload is.
 
     ``releases`` names the private mechanisms of which the result is made, if it is made of nothing else:
-    what :func:`fjx.privacy.plan` accounts for.  An aggregator around another one passes it on if it
+    what :func:`fjx.plan` accounts for.  An aggregator around another one passes it on if it
     changes messages before and results after; whatever says nothing counts as without noise.
     """
 
@@ -452,7 +453,7 @@ class Algorithm(NamedTuple):
 
     @property
     def aggregator(self) -> Aggregator | None:
-        """What :attr:`round` was made with, for whoever must know what runs (:class:`fjx.privacy.Plan`).
+        """What :attr:`round` was made with, for whoever must know what runs (:class:`fjx.Plan`).
 
         None of an algorithm that was not composed.
         """

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm
+from fjx.aggregators import private
 from fjx.privacy._accounting.calibrate import calibrate
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit
 from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
@@ -118,7 +119,7 @@ def plan(
     clip_norm: Any = None,
     epsilon: float | None = None,
     noise_multiplier: float | None = None,
-    cohort: float | None = None,
+    cohort_size: float | None = None,
     sampler: Sampler | None = None,
     mechanism: Callable[[float], Accountable] | None = None,
     aggregator: Callable[[Any, float], Aggregator] | None = None,
@@ -139,9 +140,9 @@ def plan(
         clip_norm: C, or a :class:`Bound`, of :func:`gaussian`; not with ``mechanism``.
         epsilon: the target, to which the noise is calibrated; or else
         noise_multiplier: z, as given.
-        cohort: the expected number of clients of a round.  Without a ``sampler`` they are drawn by
-            ``samplers.poisson(cohort / num_clients)``; with one it may be left out where the sampler's
-            description says it.
+        cohort_size: the expected number of clients of a round.  Without a ``sampler`` they are drawn by
+            ``samplers.poisson(cohort_size / num_clients)``; with one it may be left out
+            where the sampler's description says it.
         sampler: what draws the cohorts.
         mechanism: ``(z) -> mechanism``, for another than :func:`gaussian`.
         aggregator: ``(mechanism, denominator) -> Aggregator``, by default
@@ -162,8 +163,8 @@ def plan(
             :func:`fjx.privacy.epsilon` refuses.
 
     Examples:
-        >>> p = plan(num_clients=10_000, cohort=100, rounds=500, delta=1e-5, epsilon=3.0, clip_norm=1.0,
-        ...          method="rdp")
+        >>> p = plan(num_clients=10_000, cohort_size=100, rounds=500, delta=1e-5, epsilon=3.0,
+        ...          clip_norm=1.0, method="rdp")
         >>> p.claim <= 3.0, p.denominator
         (True, 100.0)
         >>> print(p.claim)
@@ -180,7 +181,7 @@ def plan(
         )
     _one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
     _one_of("clip_norm", clip_norm, "mechanism", mechanism)
-    sampler, denominator = _drawn(sampler, cohort, num_clients)
+    sampler, denominator = _drawn(sampler, cohort_size, num_clients)
     make: Callable[[float], Any] = mechanism or (
         lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
     )
@@ -196,9 +197,6 @@ def plan(
     made = make(noise_multiplier)
     claim = _claim(made, sampler, rounds, {**how, "unit": unit})
     if aggregator is None:
-        # Imported here, because aggregators are built on mechanisms.
-        from fjx.aggregators import private
-
         aggregator = private
     built = aggregator(made, denominator)
     _require_once(made, built)
@@ -245,15 +243,19 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
 
 
 def _drawn(
-    sampler: Sampler | None, cohort: float | None, num_clients: int
+    sampler: Sampler | None, cohort_size: float | None, num_clients: int
 ) -> tuple[Sampler, float]:
     """The sampler, and how many clients a round is expected to have."""
-    if cohort is not None:
-        cohort = _validate.static_number("cohort", cohort, above=0, at_most=num_clients)
+    if cohort_size is not None:
+        cohort_size = _validate.static_number(
+            "cohort_size", cohort_size, above=0, at_most=num_clients
+        )
     if sampler is None:
-        if cohort is None:
-            raise ValueError("give cohort, the expected number of clients of a round, or a sampler")
-        return poisson(cohort / num_clients), cohort
+        if cohort_size is None:
+            raise ValueError(
+                "give cohort_size, the expected number of clients of a round, or a sampler"
+            )
+        return poisson(cohort_size / num_clients), cohort_size
     require_sampler(sampler)
     match sampler.subsampling:
         case Full():
@@ -268,13 +270,13 @@ def _drawn(
             expected = rate * num_clients / period
         case _:
             expected = None
-    cohort = expected if cohort is None else cohort
-    if cohort is None:
+    cohort_size = expected if cohort_size is None else cohort_size
+    if cohort_size is None:
         raise ValueError(
-            "cohort is needed, the number of clients that a round is expected to have: "
+            "cohort_size is needed, the number of clients that a round is expected to have: "
             f"{sampler.subsampling} does not say it"
         )
-    return sampler, float(cohort)
+    return sampler, float(cohort_size)
 
 
 def _one_of(name: str, value: object, other: str, alternative: object) -> None:

@@ -9,10 +9,10 @@ from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._kernels.permutation import permute
 from fjx._tree import ravel
-from fjx.aggregators._submodel import holders_mean
+from fjx.aggregators._submodel import submodel_mean
 
 
-def owners_mean(*, clients: int, owners: int) -> Aggregator:
+def assigned_mean(*, clients: int, owners: int) -> Aggregator:
     """The mean of each coordinate over its owners: s of the c clients of the round.
 
     The owners of coordinate k are the clients in places k s, ..., k s + s - 1 (mod c) of a random order
@@ -38,7 +38,7 @@ def owners_mean(*, clients: int, owners: int) -> Aggregator:
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, wire
-        >>> a = aggregators.owners_mean(clients=4, owners=2)
+        >>> a = aggregators.assigned_mean(clients=4, owners=2)
         >>> x = jnp.arange(6.0)
         >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(4))
         >>> share = jax.vmap(lambda i: a.contribute(
@@ -55,19 +55,19 @@ def owners_mean(*, clients: int, owners: int) -> Aggregator:
     """
     clients = _validate.static_integer("clients", clients, at_least=1, at_most=2**16)
     owners = _validate.static_integer("owners", owners, at_least=1, at_most=clients)
-    each = holders_mean()
+    each = submodel_mean()
 
     def init(message_like: TreeLike) -> Tree:
         leaves = jax.tree_util.tree_leaves_with_path(message_like)
         for path, leaf in leaves:
             if not _tree.is_float(leaf):
                 raise TypeError(
-                    f"owners_mean needs messages of floats, at {jax.tree_util.keystr(path)} got "
+                    f"assigned_mean needs messages of floats, at {jax.tree_util.keystr(path)} got "
                     f"{leaf.dtype}; aggregate it by aggregators.per_field"
                 )
         if owners * sum(math.prod(leaf.shape) for _, leaf in leaves) >= 2**32:
             raise ValueError(
-                f"owners_mean deals fewer than 2^32 parts; owners={owners} is too many"
+                f"assigned_mean deals fewer than 2^32 parts; owners={owners} is too many"
             )
         return ()
 

@@ -14,7 +14,7 @@ from fjx.wire import Codes
 from fjx.wire._payload import index_width
 
 
-def integer_sum(step: float, *, bits: int, clients: int) -> Aggregator:
+def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
     """The mean of messages that are rounded to multiples of one step and added as integers.
 
     x_ij becomes an integer c_ij with E[h c_ij] = x_ij; the server adds int32 and multiplies by
@@ -42,7 +42,7 @@ def integer_sum(step: float, *, bits: int, clients: int) -> Aggregator:
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
-        >>> a = aggregators.integer_sum(0.5, bits=8, clients=100)
+        >>> a = aggregators.integer_mean(0.5, bits=8, clients=100)
         >>> public = fjx.Public(a.init(jnp.ones(2)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
         >>> share = a.contribute(jax.random.key(1), jnp.array([1.5, -2.0]), jnp.float32(1), public)
         >>> share[0].tolist(), a.finish(None, share, public)[0].tolist()

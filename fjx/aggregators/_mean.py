@@ -43,7 +43,7 @@ def mean() -> Aggregator:
     return Aggregator(lambda message_like: (), contribute, finish, SUM)
 
 
-def total(denominator: float | Array) -> Aggregator:
+def scaled_sum(denominator: float | Array) -> Aggregator:
     """The sum of the messages of those who take part, over a fixed number: sum_i x_i / denominator.
 
     Unlike a mean it does not know how many came, which is what private sums and running averages
@@ -61,7 +61,7 @@ def total(denominator: float | Array) -> Aggregator:
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
-        >>> a = aggregators.total(10.0)
+        >>> a = aggregators.scaled_sum(10.0)
         >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(1))
         >>> share = a.contribute(None, jnp.array(5.0), jnp.array(3.0), public)
         >>> float(a.finish(None, share, public)[0])
@@ -122,7 +122,7 @@ def per_field(**fields: Aggregator) -> Aggregator:
 
     Examples:
         >>> from fjx import aggregators
-        >>> a = aggregators.per_field(model=aggregators.mean(), control=aggregators.total(10.0))
+        >>> a = aggregators.per_field(model=aggregators.mean(), control=aggregators.scaled_sum(10.0))
         >>> a.init({"model": 0.0, "control": 0.0}), a.combine.name
         ({'control': (), 'model': ()}, 'SUM')
     """

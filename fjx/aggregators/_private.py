@@ -29,7 +29,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     clipped.  ``rotated(private(...))`` clips rotated messages, which have the same L2 norm.
 
     What the *server* remembers must be made of noised sums only.  Momentum and Adam on the aggregate
-    are; the mean of memories in :func:`fjx.algorithms.difference` and SCAFFOLD's server control, as the
+    are; the mean of memories in :func:`fjx.rounds.difference` and SCAFFOLD's server control, as the
     recipes keep them, are sums of raw messages: with these, a private aggregator elsewhere gives no
     privacy.  SCAFFOLD can be composed of ``per_field(params=private(...), control=private(...))``.
 

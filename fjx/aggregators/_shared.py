@@ -27,7 +27,7 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
         where a codec's absence of bias rests on the rotation (DRIVE, EDEN), they do not average out.
 
     Args:
-        aggregator: linear, of vectors of float32, say ``coded(compressors.k_level(levels=4))``.
+        aggregator: linear, of vectors of float32, say ``compressed(compressors.k_level(levels=4))``.
         rounds: of signs and Hadamard transform, at least 1.
         block: how many coordinates are rotated with one another, a power of two; None for all.
 
@@ -42,7 +42,7 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, compressors, wire
-        >>> a = aggregators.rotated(aggregators.coded(compressors.k_level(levels=2)))
+        >>> a = aggregators.rotated(aggregators.compressed(compressors.k_level(levels=2)))
         >>> x = {"w": jnp.arange(60.0).reshape(6, 10), "b": jnp.ones(4)}
         >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(1))
         >>> wire.bits(a.encode(jax.random.key(1), x, public))

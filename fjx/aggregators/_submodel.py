@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from fjx import _tree
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._tree import ravel
-from fjx.wire import Held
+from fjx.wire import SubModel
 
 
-def holders_mean() -> Aggregator:
+def submodel_mean() -> Aggregator:
     """The weighted mean of each coordinate over those who hold it; what nobody holds is not moved.
 
     Its messages are those of :func:`fjx.clients.submodel`: ``{"update", "held", "choice"}``.
@@ -28,7 +28,7 @@ def holders_mean() -> Aggregator:
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
-        >>> a = aggregators.holders_mean()
+        >>> a = aggregators.submodel_mean()
         >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(2))
         >>> held = jnp.array([[True, True, False], [True, False, False]])
         >>> update = jnp.where(held, jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]), 0.0)
@@ -46,7 +46,7 @@ def holders_mean() -> Aggregator:
         wanted = {"update", "held", "choice"}
         if not (isinstance(message_like, dict) and set(message_like) == wanted):
             raise ValueError(
-                f"holders_mean needs the messages of fjx.clients.submodel, dicts of {sorted(wanted)}"
+                f"submodel_mean needs the messages of fjx.clients.submodel, dicts of {sorted(wanted)}"
             )
         return ()
 
@@ -65,17 +65,17 @@ def holders_mean() -> Aggregator:
 
         return jax.tree.map(mean, *total), public.state, {}
 
-    def encode(key: Key, message: Tree, public: Public) -> Held:
+    def encode(key: Key, message: Tree, public: Public) -> SubModel:
         leaves = zip(
             jax.tree.leaves(message["update"]), jax.tree.leaves(message["held"]), strict=True
         )
         floats = [(x, held) for x, held in leaves if _tree.is_float(x)]
         if not floats:
-            return Held(jnp.int32(0), jnp.zeros(0), message["choice"])
+            return SubModel(jnp.int32(0), jnp.zeros(0), message["choice"])
         values = _tree.wide(ravel([x for x, _ in floats])[0])
         held = jnp.concatenate([held.reshape(-1) for _, held in floats])
         places = jnp.where(held, jnp.cumsum(held) - 1, held.size)
         packed = jnp.zeros_like(values).at[places].set(values, mode="drop", unique_indices=False)
-        return Held(jnp.sum(held, dtype=jnp.int32), packed, message["choice"])
+        return SubModel(jnp.sum(held, dtype=jnp.int32), packed, message["choice"])
 
     return Aggregator(init, contribute, finish, SUM, encode)

@@ -88,11 +88,12 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
     return Aggregator(init, contribute, finish, aggregator.combine, coder, aggregator.releases)
 
 
-def coded(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
+def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
     """Has each client encode what it contributes, inside of what clients agree on.
 
     In the uplink a codec sees the message; here it sees what an aggregator around this one makes of it:
-    ``rotated(coded(codec))`` encodes in rotated coordinates, and one inverse rotation a round suffices.
+    ``rotated(compressed(codec))`` encodes in rotated coordinates, and one inverse
+    rotation a round suffices.
 
     Guarantees: the result is that of ``aggregator`` on the decoded payloads; bits: those of the codec.
 
@@ -110,22 +111,26 @@ def coded(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, compressors, wire
-        >>> a = aggregators.coded(compressors.cast(jnp.bfloat16))
+        >>> a = aggregators.compressed(compressors.cast(jnp.bfloat16))
         >>> public = fjx.Public(a.init(jnp.ones(3)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
         >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(3), public))
         48
     """
     if not isinstance(codec, Compressor):
-        raise TypeError(f"coded needs a fjx.Compressor such as compressors.drive(), got {codec!r}")
+        raise TypeError(
+            f"compressed needs a fjx.Compressor such as compressors.drive(), got {codec!r}"
+        )
     aggregator = mean() if aggregator is None else aggregator
-    require_aggregator("coded", aggregator)
+    require_aggregator("compressed", aggregator)
     if aggregator.encode is not None:
-        raise ValueError("coded needs an aggregator that does not say itself what clients send")
+        raise ValueError(
+            "compressed needs an aggregator that does not say itself what clients send"
+        )
 
     def init(message_like: TreeLike) -> Tree:
         if jax.tree.leaves(jax.eval_shape(codec.init, _tree.like(message_like))):
             raise ValueError(
-                "coded needs a codec without a state; put error_feedback in the uplink"
+                "compressed needs a codec without a state; put error_feedback in the uplink"
             )
         return aggregator.init(message_like)
 

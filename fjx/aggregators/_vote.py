@@ -8,7 +8,7 @@ from fjx.aggregators._vectors import as_vector
 from fjx.wire import Words, pack_words, unpack_words
 
 
-def sign_vote() -> Aggregator:
+def majority_vote() -> Aggregator:
     """The sign that most clients' messages have, coordinate by coordinate: -1 or 1.
 
     Signs travel and are counted in words of 32: a sum of bits is kept in ceil(log2(n + 1)) words, the
@@ -29,7 +29,7 @@ def sign_vote() -> Aggregator:
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
-        >>> a = aggregators.sign_vote()
+        >>> a = aggregators.majority_vote()
         >>> x = jnp.array([[1.0, -1.0, 0.0], [9.0, 5.0, -1.0], [-1.0, -0.1, -2.0]])
         >>> public = fjx.Public(a.init(x[0]), jax.random.key(0), None, jnp.int32(3))
         >>> share = jax.vmap(lambda x: a.contribute(None, x, jnp.float32(1), public))(x)

@@ -46,41 +46,17 @@ from fjx.algorithms._decentralized.choco import choco_gossip as choco_gossip
 from fjx.algorithms._decentralized.choco import choco_sgd as choco_sgd
 from fjx.algorithms._private.dp_fedavg import dp_fedavg as dp_fedavg
 from fjx.algorithms._private.dp_ftrl import dp_ftrl as dp_ftrl
-from fjx.rounds._difference import DifferenceState as DifferenceState
-from fjx.rounds._difference import Link as Link
-from fjx.rounds._difference import difference as difference
-from fjx.rounds._gossip import ChocoRow as ChocoRow
-from fjx.rounds._gossip import ChocoState as ChocoState
-from fjx.rounds._gossip import choco as choco
-from fjx.rounds._minibatch import stochastic as stochastic
-from fjx.rounds._replicated import Replicas as Replicas
-from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
-from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
-from fjx.rounds._replicated import replicated as replicated
-from fjx.rounds._two_phases import Phase as Phase
-from fjx.rounds._two_phases import PhasesState as PhasesState
-from fjx.rounds._two_phases import two_phases as two_phases
 
 __all__ = [
-    "ChocoRow",
-    "ChocoState",
     "ClagState",
     "DashaState",
-    "DifferenceState",
     "FedLinState",
-    "Link",
     "MarinaServerState",
     "MarinaState",
     "OneBitAdamState",
-    "Phase",
-    "PhasesState",
     "PowerSgdState",
-    "Replicas",
-    "ReplicatedAggregate",
-    "ReplicatedServer",
     "ScaffnewServerState",
     "artemis",
-    "choco",
     "choco_gossip",
     "choco_sgd",
     "clag",
@@ -88,7 +64,6 @@ __all__ = [
     "compressed_scaffnew",
     "dasha",
     "diana",
-    "difference",
     "double_squeeze",
     "dp_fedavg",
     "dp_ftrl",
@@ -115,11 +90,8 @@ __all__ = [
     "onebit_adam",
     "power_sgd",
     "pp_marina",
-    "replicated",
     "scaffnew",
     "scaffold",
     "sign_sgd",
-    "stochastic",
     "tamuna",
-    "two_phases",
 ]

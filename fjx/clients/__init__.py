@@ -17,9 +17,9 @@ from fjx.clients._structured import random_low_rank as random_low_rank
 from fjx.clients._structured import random_mask as random_mask
 from fjx.clients._structured import structured as structured
 from fjx.clients._submodel import Units as Units
+from fjx.clients._submodel import federated_dropout as federated_dropout
 from fjx.clients._submodel import held_coordinates as held_coordinates
-from fjx.clients._submodel import ordered_units as ordered_units
-from fjx.clients._submodel import random_units as random_units
+from fjx.clients._submodel import ordered_dropout as ordered_dropout
 from fjx.clients._submodel import submodel as submodel
 
 __all__ = [
@@ -30,16 +30,16 @@ __all__ = [
     "Units",
     "averaged",
     "dp_sgd",
+    "federated_dropout",
     "fixed_mask",
     "gradient",
     "held_coordinates",
     "local_sgd",
-    "ordered_units",
+    "ordered_dropout",
     "per_example",
     "proximal",
     "random_low_rank",
     "random_mask",
-    "random_units",
     "scaffold",
     "structured",
     "submodel",

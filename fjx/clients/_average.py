@@ -20,7 +20,7 @@ class AveragedState(NamedTuple):
     inner: Tree
 
 
-def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
+def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
     """Sends v = (1 - eta) v + eta m in place of the client's message m: momentum on the client.
 
     Of stochastic gradients the average has less noise, which is what difference compression needs: the
@@ -30,20 +30,20 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
 
     Args:
         client: whose messages are averaged, in float32 or wider.
-        rate: eta, in (0, 1]; may be traced.
+        eta: weight of the new message, in (0, 1]; may be traced.
 
     Returns:
         A :class:`fjx.ClientUpdate` whose state holds one message.
 
     Raises:
-        TypeError: ``client`` is not a ClientUpdate, or ``rate`` not a number.
-        ValueError: ``rate`` is out of range, or ``client`` has a ``settle`` or a ``hear``.
+        TypeError: ``client`` is not a ClientUpdate, or ``eta`` not a number.
+        ValueError: ``eta`` is out of range, or ``client`` has a ``on_sent`` or a ``on_aggregate``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import clients
         >>> client = clients.averaged(
-        ...     clients.gradient(lambda w, x, key: jnp.mean(w * x), batch_size=1), rate=0.25)
+        ...     clients.gradient(lambda w, x, key: jnp.mean(w * x), batch_size=1), eta=0.25)
         >>> examples = fjx.Examples(jnp.array([8.0]), jnp.int32(0), jnp.int32(1))
         >>> state = client.init(jnp.array(0.0))
         >>> message, state, _ = client.update(jax.random.key(0), jnp.array(0.0), state, examples)
@@ -57,11 +57,12 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
     """
     if not isinstance(client, ClientUpdate):
         raise TypeError(f"averaged needs a fjx.ClientUpdate, got {client!r}")
-    if client.settle is not None or client.hear is not None:
+    if client.on_sent is not None or client.on_aggregate is not None:
         raise ValueError(
-            "averaged sends another message than its client's: give it a client without settle or hear"
+            "averaged sends another message than its client's: it needs one without on_sent "
+            "or on_aggregate"
         )
-    _validate.number("rate", rate, above=0, at_most=1)
+    _validate.number("eta", eta, above=0, at_most=1)
 
     def init(params: Tree) -> AveragedState:
         return AveragedState(_tree.zeros_like(client.message(params)), client.init(params))
@@ -79,7 +80,7 @@ def averaged(client: ClientUpdate, *, rate: Array | float) -> ClientUpdate:
         trained: tuple[Tree, Tree, Metrics],
     ) -> tuple[Tree, AveragedState, Metrics]:
         message, inner, metrics = trained
-        step = _tree.scale(jnp.asarray(rate), _tree.subtract(message, state.average))
+        step = _tree.scale(jnp.asarray(eta), _tree.subtract(message, state.average))
         average = _tree.add(state.average, step)
         return average, AveragedState(average, inner), metrics
 

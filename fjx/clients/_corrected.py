@@ -97,13 +97,13 @@ def corrected(
             )
         return _tree.scale(jnp.asarray(gain / learning_rate), message)
 
-    def settle(received: Tree, control: Tree, public: Public) -> Tree:
+    def on_sent(received: Tree, control: Tree, public: Public) -> Tree:
         return _tree.subtract(control, corrections(received, public))
 
-    def hear(aggregate: Tree, control: Tree, public: Public) -> Tree:
+    def on_aggregate(aggregate: Tree, control: Tree, public: Public) -> Tree:
         return _tree.add(control, corrections(aggregate, public))
 
     def message(params: Tree) -> TreeLike:
         return jax.eval_shape(send, _tree.like(params), _tree.like(params))
 
-    return ClientUpdate(init, Steps(begin, step, end), message, settle, hear)
+    return ClientUpdate(init, Steps(begin, step, end), message, on_sent, on_aggregate)

@@ -23,15 +23,15 @@ def dp_sgd(
     *,
     clip_norm: float | Array | Bound,
     noise_multiplier: float | Array,
-    rate: float,
+    sampling_rate: float,
     steps: int | Array,
     batch_size: float | Array,
     capacity: int,
 ) -> ClientUpdate:
     r"""Trains with clipped, noised gradients of Poisson samples of the client's own examples.
 
-    In each of ``steps`` steps every example is drawn with probability q = ``rate``, independently of
-    all others, and
+    In each of ``steps`` steps every example is drawn with probability q = ``sampling_rate``,
+    independently of all others, and
 
     g = (sum_i clip(grad l(w, x_i)) + N(0, (z C)^2 I)) / L,    L = ``batch_size``,
 
@@ -56,7 +56,7 @@ def dp_sgd(
         optimizer: any optax transformation; its state begins anew in each round.
         clip_norm: C, of one example's gradient; may be traced.  Or a :class:`fjx.privacy.Bound`.
         noise_multiplier: z, as of :func:`fjx.privacy.gaussian`; may be traced.
-        rate: q in [2^-32, 1], rounded to a multiple of 2^-32.
+        sampling_rate: q in [2^-32, 1], rounded to a multiple of 2^-32.
         steps: noised steps in a round; may be traced.
         batch_size: L, positive; may be traced.
         capacity: the most examples of a step; bounds memory.
@@ -77,7 +77,8 @@ def dp_sgd(
         >>> from fjx import Examples, clients
         >>> client = clients.dp_sgd(
         ...     lambda w, x, key: jnp.mean((w - x) ** 2) / 2, optax.sgd(1.0),
-        ...     clip_norm=1.0, noise_multiplier=0.0, rate=1.0, steps=1, batch_size=2, capacity=2)
+        ...     clip_norm=1.0, noise_multiplier=0.0, sampling_rate=1.0, steps=1,
+        ...     batch_size=2, capacity=2)
         >>> examples = Examples(jnp.array([0.5, 9.0]), jnp.int32(0), jnp.int32(2))
         >>> message, _, metrics = client.update(jax.random.key(0), jnp.array(0.0), (), examples)
         >>> print(message.round(4), metrics["unnoised_clipped_examples"])
@@ -95,7 +96,7 @@ def dp_sgd(
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
     mechanism = gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)
-    rate = _validate.static_number("rate", rate, at_least=1 / _WORD, at_most=1)
+    rate = _validate.static_number("sampling_rate", sampling_rate, at_least=1 / _WORD, at_most=1)
     _validate.integer("steps", steps, at_least=1)
     _validate.number("batch_size", batch_size, above=0)
     capacity = _validate.static_integer("capacity", capacity, at_least=1)

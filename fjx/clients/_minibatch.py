@@ -9,7 +9,7 @@ from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tre
 from fjx._kernels.permutation import shuffle
 from fjx.clients import LossFn
 from fjx.clients._loss import as_loss, value_and_grad
-from fjx.clients._sgd import minibatch
+from fjx.clients._sgd import batch_at
 
 
 def client_sgd(
@@ -40,7 +40,7 @@ def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
         if isinstance(model, Stateful):
             raise TypeError("a gradient moves no mutable state; use algorithms.fedavg")
         key_batch, key_loss = jax.random.split(key)
-        batch, mask = minibatch(shuffle(key_batch), examples, jnp.int32(0), batch_size)
+        batch, mask = batch_at(shuffle(key_batch), examples, jnp.int32(0), batch_size)
         value, metrics, _, gradient = value_and_grad(loss, model, batch, mask, key_loss)
         _, others = _tree.split_floats(model)
         descent = jax.tree.map(lambda g: -g, gradient)

@@ -95,7 +95,7 @@ def trainer(
     def observe(
         model: Tree, examples: Examples, t: Array, order: Array, key_loss: Key
     ) -> tuple[Metrics, Tree, Tree]:
-        batch, mask = minibatch(order, examples, t, batch_size)
+        batch, mask = batch_at(order, examples, t, batch_size)
         value, metrics, model, gradient = value_and_grad(
             loss, model, batch, mask, jax.random.fold_in(key_loss, t)
         )
@@ -164,7 +164,7 @@ class _Training(NamedTuple):
     trips: Array
 
 
-def minibatch(order: Array, examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
+def batch_at(order: Array, examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
     """Batch ``step`` of an endless run of epochs, each a fresh permutation of the examples.
 
     Returns the batch and its mask; rows outside the mask repeat one real example.

@@ -50,7 +50,7 @@ class Units(NamedTuple):
     choice_like: TreeLike
 
 
-def ordered_units(
+def ordered_dropout(
     widths: Sequence[float], *, of: Callable[[Key, Examples], Array] | None = None
 ) -> Units:
     """The first units of every layer, as many as a width says: nested sub-models.
@@ -74,7 +74,7 @@ def ordered_units(
     Examples:
         >>> import jax.numpy as jnp
         >>> from fjx import clients
-        >>> units = clients.ordered_units([1.0, 0.5])
+        >>> units = clients.ordered_dropout([1.0, 0.5])
         >>> units.masks(jnp.uint8(1), {"hidden": 5})["hidden"].tolist()
         [True, True, True, False, False]
 
@@ -102,7 +102,7 @@ def ordered_units(
     return Units(choose, masks, jax.ShapeDtypeStruct((), jnp.uint8))
 
 
-def random_units(ratio: float) -> Units:
+def federated_dropout(ratio: float) -> Units:
     """As many units of every layer as a ratio says, chosen anew by each client in each round.
 
     Args:
@@ -118,7 +118,7 @@ def random_units(ratio: float) -> Units:
     Examples:
         >>> import jax
         >>> from fjx import clients
-        >>> units = clients.random_units(0.5)
+        >>> units = clients.federated_dropout(0.5)
         >>> choice = units.choose(jax.random.key(0), None)
         >>> int(units.masks(choice, {"hidden": 8})["hidden"].sum())
         4
@@ -152,7 +152,7 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
     loss, so that they have no gradient, and in its message.  Nothing is rescaled.
 
     Its message is ``{"update": after - before, "held": which coordinates, "choice": of the units}``, and
-    wants :func:`fjx.aggregators.holders_mean`, which also prices what travels.
+    wants :func:`fjx.aggregators.submodel_mean`, which also prices what travels.
 
     Guarantees: a coordinate that is not held is not trained, whatever the activation functions; with all
         units held it is ``local(loss_fn)``, bit for bit.
@@ -164,7 +164,7 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
             message is after - before, and it has no state.
         axes: a tree like the parameters, with a tuple in place of each array: for each axis the name of
             its units or None.  Axes of one name have one size.
-        units: such as :func:`ordered_units` and :func:`random_units` make.
+        units: such as :func:`ordered_dropout` and :func:`federated_dropout` make.
 
     Returns:
         A :class:`fjx.ClientUpdate`.
@@ -183,8 +183,8 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
         >>> client = clients.submodel(
         ...     loss_fn, lambda loss: clients.local_sgd(loss, optax.sgd(0.1), steps=3, batch_size=2),
         ...     axes={"in": (None, "hidden"), "out": ("hidden",)},
-        ...     units=clients.ordered_units([0.5]))
-        >>> algorithm = fjx.compose(client=client, aggregator=aggregators.holders_mean())
+        ...     units=clients.ordered_dropout([0.5]))
+        >>> algorithm = fjx.compose(client=client, aggregator=aggregators.submodel_mean())
         >>> data = fjx.data.from_clients([{"x": jnp.ones((2, 3)), "y": jnp.ones(2)}] * 4)
         >>> params = {"in": jnp.ones((3, 2)), "out": jnp.ones(2)}
         >>> result = fjx.simulate(jax.random.key(0), algorithm, params, data,
@@ -250,7 +250,7 @@ def held_coordinates(axes: Tree, units: Units, choice: Tree, params: Tree) -> Tr
         >>> import jax.numpy as jnp
         >>> from fjx import clients
         >>> held = clients.held_coordinates(
-        ...     {"in": (None, "hidden"), "out": ("hidden",)}, clients.ordered_units([0.5]),
+        ...     {"in": (None, "hidden"), "out": ("hidden",)}, clients.ordered_dropout([0.5]),
         ...     jnp.uint8(0), {"in": jnp.ones((2, 4)), "out": jnp.ones(4)})
         >>> held["in"].sum(0).tolist(), held["out"].tolist()
         ([2, 2, 0, 0], [True, True, False, False])

@@ -15,11 +15,11 @@ from fjx.compressors._eden import lloyd_max as lloyd_max
 from fjx.compressors._entropy import entropy as entropy
 from fjx.compressors._feedback import ErrorFeedbackState as ErrorFeedbackState
 from fjx.compressors._feedback import MomentumState as MomentumState
-from fjx.compressors._feedback import TrackedState as TrackedState
+from fjx.compressors._feedback import ShiftedState as ShiftedState
 from fjx.compressors._feedback import error_feedback as error_feedback
 from fjx.compressors._feedback import momentum_correction as momentum_correction
 from fjx.compressors._feedback import rescaling as rescaling
-from fjx.compressors._feedback import tracked as tracked
+from fjx.compressors._feedback import shifted as shifted
 from fjx.compressors._identity import cast as cast
 from fjx.compressors._identity import identity as identity
 from fjx.compressors._identity import stochastic_cast as stochastic_cast
@@ -60,8 +60,8 @@ __all__ = [
     "ErrorFeedbackState",
     "MomentumState",
     "Row",
+    "ShiftedState",
     "SumState",
-    "TrackedState",
     "absmax",
     "bernoulli",
     "blockwise",
@@ -103,11 +103,11 @@ __all__ = [
     "rotated",
     "scaled",
     "scaled_sign",
+    "shifted",
     "stc",
     "stochastic_cast",
     "subtractive_dither",
     "terngrad",
     "threshold",
     "top_k",
-    "tracked",
 ]

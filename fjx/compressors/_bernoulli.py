@@ -11,7 +11,7 @@ from fjx._kernels import random as _random
 from fjx._kernels.rounding import unbiased
 from fjx._tree import wide
 from fjx.compressors._lift import lift
-from fjx.wire import Lazy, Thinned
+from fjx.wire import BernoulliMasked, MaybeSent
 
 
 def rand_p(p: float) -> Compressor:
@@ -52,16 +52,16 @@ def rand_p(p: float) -> Compressor:
     """
     p = _share(p)
 
-    def encode(key: Key, x: Array) -> Thinned:
+    def encode(key: Key, x: Array) -> BernoulliMasked:
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         kept = _kept(seed, impl, x.size, p)
         places = jnp.where(kept, jnp.cumsum(kept) - 1, x.size)
         scaled = (wide(x.reshape(-1)) * (1 / p)).astype(x.dtype)
         values = jnp.zeros_like(scaled).at[places].set(scaled, mode="drop")
         count = jnp.sum(kept, dtype=jnp.int32)
-        return Thinned(count, values, seed, p, x.shape, impl)
+        return BernoulliMasked(count, values, seed, p, x.shape, impl)
 
-    def decode(payload: Thinned) -> Array:
+    def decode(payload: BernoulliMasked) -> Array:
         kept = _kept(payload.seed, payload.impl, math.prod(payload.shape), payload.p)
         # A forged number of values is not the seed's, and must not be read beyond.
         kept = kept & (jnp.cumsum(kept, dtype=jnp.int32) <= payload.count)
@@ -73,7 +73,7 @@ def rand_p(p: float) -> Compressor:
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         return unbiased(leaf, 1 / p - 1)
 
-    return lift(encode, decode, contract, node=Thinned)
+    return lift(encode, decode, contract, node=BernoulliMasked)
 
 
 def bernoulli(p: float) -> Compressor:
@@ -109,18 +109,20 @@ def bernoulli(p: float) -> Compressor:
     """
     p = _share(p)
 
-    def encode(key: Key, x: Array) -> Lazy:
+    def encode(key: Key, x: Array) -> MaybeSent:
         sent = _random.uniform(key, ()) < p
         scaled = (wide(x) * (1 / p)).astype(x.dtype)
-        return Lazy(sent.astype(jnp.uint8), jnp.where(sent, scaled, jnp.zeros_like(scaled))[None])
+        return MaybeSent(
+            sent.astype(jnp.uint8), jnp.where(sent, scaled, jnp.zeros_like(scaled))[None]
+        )
 
-    def decode(payload: Lazy) -> Array:
+    def decode(payload: MaybeSent) -> Array:
         return payload.values[0]
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         return unbiased(leaf, 1 / p - 1)
 
-    return lift(encode, decode, contract, node=Lazy)
+    return lift(encode, decode, contract, node=MaybeSent)
 
 
 def _share(p: float) -> float:

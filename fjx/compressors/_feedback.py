@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._shapes import require_compressor
-from fjx.wire import Known, Tracked
+from fjx.wire import Shifted, SideInformation
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -190,8 +190,8 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
 
 
-class TrackedState(NamedTuple):
-    """The state of :func:`tracked`.
+class ShiftedState(NamedTuple):
+    """The state of :func:`shifted`.
 
     Attributes:
         memory: H, which every receiver has too; shaped like the message.
@@ -202,7 +202,7 @@ class TrackedState(NamedTuple):
     inner: Tree
 
 
-def tracked(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
+def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
     """Sends how the message differs from what its receivers remember: for the downlink.
 
     With memory H on both ends, c = C(x - H) is sent, H + c is received, and H becomes H + lam c.  With
@@ -219,7 +219,8 @@ def tracked(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
         lam: in (0, 1]; may be traced.
 
     Returns:
-        A :class:`fjx.Compressor` whose payload holds the memory as :class:`fjx.wire.Known`: a receiver
+        A :class:`fjx.Compressor` whose payload holds the memory as :class:`fjx.wire.SideInformation`:
+        a receiver
         of bytes puts its own there before it decodes.
 
     Raises:
@@ -229,7 +230,7 @@ def tracked(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
-        >>> codec = compressors.tracked(compressors.top_k(0.5))
+        >>> codec = compressors.shifted(compressors.top_k(0.5))
         >>> x = jnp.array([3.0, 2.0])
         >>> payload, state = codec.encode(jax.random.key(0), x + 1.0, codec.init(x))
         >>> codec.decode(payload).tolist(), wire.bits(payload)
@@ -240,29 +241,29 @@ def tracked(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
         Dieuleveut, *Preserved Central Model for Faster Bidirectional Compression in Distributed
         Settings*, NeurIPS 2021 (arXiv:2102.12528).
     """
-    require_compressor("tracked", codec)
+    require_compressor("shifted", codec)
     _validate.number("lam", lam, above=0, at_most=1)
 
-    def init(message_like: TreeLike) -> TrackedState:
+    def init(message_like: TreeLike) -> ShiftedState:
         memory = jax.tree.map(
             lambda x: (
                 jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else jnp.copy(x)
             ),
             message_like,
         )
-        return TrackedState(memory, codec.init(_tree.like(memory)))
+        return ShiftedState(memory, codec.init(_tree.like(memory)))
 
-    def encode(key: Key, message: Tree, state: TrackedState) -> tuple[Tracked, TrackedState]:
+    def encode(key: Key, message: Tree, state: ShiftedState) -> tuple[Shifted, ShiftedState]:
         change, inner = codec.encode(key, _tree.subtract(message, state.memory), state.inner)
         moved = _tree.scale(jnp.asarray(lam), codec.decode(change))
-        after = TrackedState(_tree.add(state.memory, moved), inner)
-        return Tracked(change, Known(state.memory)), after
+        after = ShiftedState(_tree.add(state.memory, moved), inner)
+        return Shifted(change, SideInformation(state.memory)), after
 
-    def decode(payload: Tracked) -> Tree:
+    def decode(payload: Shifted) -> Tree:
         if payload.memory.value is None:
             raise ValueError(
                 "the payload was read from bytes: give it what the receiver remembers, "
-                "dataclasses.replace(payload, memory=wire.Known(memory))"
+                "dataclasses.replace(payload, memory=wire.SideInformation(memory))"
             )
         return _tree.add(payload.memory.value, codec.decode(payload.change))
 

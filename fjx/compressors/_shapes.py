@@ -5,11 +5,11 @@ import jax
 from fjx._base import Compressor, TreeLike
 from fjx.wire import (
     Blocks,
-    Chosen,
     Coded,
     Flat,
     Leaves,
     Masked,
+    OneOf,
     Payload,
     Rotated,
     Selected,
@@ -33,7 +33,7 @@ def payload_like(codec: Compressor, message_like: TreeLike) -> TreeLike:
     return jax.eval_shape(codec.encode, key, message_like, state)[0]
 
 
-_SAME_NORM = (Blocks, Chosen, Coded, Sparse, Masked, Flat, Leaves, Rotated, Selected)
+_SAME_NORM = (Blocks, OneOf, Coded, Sparse, Masked, Flat, Leaves, Rotated, Selected)
 """Payloads that decode to a message of the norm of their floats: none of them is a scale."""
 
 

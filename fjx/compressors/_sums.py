@@ -12,7 +12,7 @@ from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._kernels import random as _random
 from fjx.compressors._shapes import payload_like, require_compressor
-from fjx.wire import Chosen, Summed
+from fjx.wire import OneOf, Summed
 
 
 def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor:
@@ -263,7 +263,7 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
     def init(message_like: TreeLike) -> SumState:
         return SumState(tuple(codec.init(message_like) for codec in codecs))
 
-    def encode(key: Key, message: Tree, state: SumState) -> tuple[Chosen, SumState]:
+    def encode(key: Key, message: Tree, state: SumState) -> tuple[OneOf, SumState]:
         key_choice, key_encode = (jax.random.fold_in(key, i) for i in range(2))
         which = jnp.sum(_random.uniform(key_choice, ()) >= bounds).astype(jnp.uint8)
         nothing = tuple(_tree.zeros_like(payload_like(codec, message)) for codec in codecs)
@@ -283,9 +283,9 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
 
         branches = [branch(i) for i in range(len(codecs))]
         parts, states = jax.lax.switch(which.astype(jnp.int32), branches, seed)
-        return Chosen(which, parts), SumState(states)
+        return OneOf(which, parts), SumState(states)
 
-    def decode(payload: Chosen) -> Tree:
+    def decode(payload: OneOf) -> Tree:
         branches = [
             lambda parts, i=i, codec=codec: codec.decode(parts[i]) for i, codec in enumerate(codecs)
         ]

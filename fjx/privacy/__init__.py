@@ -9,8 +9,6 @@ came about; ``epsilon`` reads both, so a claim cannot be made for a run that did
     print(privacy.epsilon(mechanism, sampler, rounds=500, delta=1e-6))
 """
 
-from fjx._plan import Plan as Plan
-from fjx._plan import plan as plan
 from fjx.privacy import auditing as auditing
 from fjx.privacy._accounting.calibrate import calibrate as calibrate
 from fjx.privacy._accounting.calibrate import calibrate_rate as calibrate_rate
@@ -87,7 +85,6 @@ __all__ = [
     "Method",
     "Norm",
     "Participation",
-    "Plan",
     "Relation",
     "RenyiCurve",
     "Report",
@@ -123,7 +120,6 @@ __all__ = [
     "optimal_buffers",
     "optimal_coefficients",
     "participation",
-    "plan",
     "poisson_binomial",
     "prefix_error",
     "priv_unit",

@@ -114,8 +114,8 @@ def compose(
     """A federated algorithm from its five parts.
 
     A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode``
-    -> ``contribute`` -> ``settle``] for each client -> sum or stack -> ``finish`` -> ``hear`` for each
-    client -> server update.
+    -> ``contribute`` -> ``on_sent``] for each client -> sum or stack -> ``finish`` -> ``on_aggregate``
+    for each client -> server update.
 
     Guarantees: what a client draws depends on the round key and its id alone, so permuting, padding
         or chunking a cohort changes nothing but the order of floating sums; a client of weight zero,
@@ -248,8 +248,8 @@ def compose(
                 nothing = _tree.zeros_like(contribution)
                 contribution = _tree.where(slot.present, contribution, nothing)
 
-            if client.settle is not None:
-                memory = client.settle(received, memory, public())
+            if client.on_sent is not None:
+                memory = client.on_sent(received, memory, public())
             row = _tree.where(counts, ClientRow(memory, residual), slot.row)
             tally = _tally(counts, (slot.weight > 0) & ~finite, slot.size, metrics)
             if aggregator.encode is not None:
@@ -283,18 +283,18 @@ def compose(
             key_finish, total, public(None)
         )
 
-        def hear(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
-            assert client.hear is not None
+        def on_aggregate(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
+            assert client.on_aggregate is not None
             heard = message.decoded if isinstance(message, Encoded) else message
-            memory = client.hear(heard, row.client, public(rank))
+            memory = client.on_aggregate(heard, row.client, public(rank))
             return _tree.where(counts, row._replace(client=memory), row)
 
         rows, counts = left
-        if client.hear is not None:
-            rows = jax.vmap(hear)(rows, counts, slots.rank)
+        if client.on_aggregate is not None:
+            rows = jax.vmap(on_aggregate)(rows, counts, slots.rank)
         state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
         counted = {"invited": invited, "rejected": cohort.rejected}
-        down = sent, () if client.hear is None else _on_wire(message)
+        down = sent, () if client.on_aggregate is None else _on_wire(message)
         if is_ragged(down):
             counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited))
         metrics = _validate.disjoint(
@@ -308,7 +308,7 @@ def compose(
         else:
             sent = sent_like(aggregator, received_like(params))
         broadcast, heard = payload_like(downlink, _broadcast_like(server, params)), ()
-        if client.hear is not None:
+        if client.on_aggregate is not None:
             heard = _on_wire(aggregate_like(aggregator, received_like(params)))
         return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
 

@@ -89,7 +89,7 @@ def choco(
         >>> import jax.numpy as jnp
         >>> from fjx import algorithms, clients, compressors
         >>> ring = jnp.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
-        >>> algorithm = algorithms.choco(
+        >>> algorithm = rounds.choco(
         ...     clients.gradient(lambda w, x, key: (w - x).mean(), batch_size=1),
         ...     compressors.top_k(0.1), mixing=ring, step_size=0.1)
         >>> algorithm.traffic(jnp.zeros(100))
@@ -101,9 +101,9 @@ def choco(
     """
     if not isinstance(client, ClientUpdate):
         raise TypeError(f"choco needs a fjx.ClientUpdate, got {client!r}")
-    if client.settle is not None or client.hear is not None:
+    if client.on_sent is not None or client.on_aggregate is not None:
         raise ValueError(
-            "choco has no server of which a client could hear: settle and hear must be None"
+            "choco has no server of which a client could hear: on_sent and on_aggregate must be None"
         )
     require_compressor("choco", codec)
     _validate.number("step_size", step_size, above=0)

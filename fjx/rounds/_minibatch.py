@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
 from fjx._kernels.permutation import shuffle
-from fjx.clients._sgd import minibatch
+from fjx.clients._sgd import batch_at
 
 
-def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
+def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
     """In each round a client of ``algorithm`` has a random batch of its examples, and no others.
 
     So the gradient over all of a client's examples, which EF21, DIANA, MARINA and their kin compress,
@@ -30,7 +30,7 @@ def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
 
     Returns:
         An :class:`fjx.Algorithm` with the same states, traffic and aggregator, so that
-        :class:`fjx.privacy.Plan` finds what it accounts for: a client whose message is clipped may do
+        :class:`fjx.Plan` finds what it accounts for: a client whose message is clipped may do
         what it likes.  Claims about single examples (:func:`fjx.privacy.examples_epsilon`) do not hold:
         one example more exchanges another in a batch of b.  A round gathers the batches of its cohort,
         m b examples, at once.
@@ -46,7 +46,7 @@ def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
         ...     return jnp.mean((w - x) ** 2)
         >>> ef21 = algorithms.ef21(
         ...     loss_fn, compressors.top_k(0.01), num_clients=100, learning_rate=0.1, batch_size=32)
-        >>> algorithm = algorithms.stochastic(ef21, batch_size=32)
+        >>> algorithm = rounds.minibatch(ef21, batch_size=32)
 
     References:
         Gorbunov, Burlachenko, Li, Richtarik, *MARINA*, ICML 2021 (arXiv:2102.07845), of which this makes
@@ -72,7 +72,7 @@ def stochastic(algorithm: Algorithm, batch_size: int) -> Algorithm:
         def draw(id: Array, offset: Array, size: Array) -> tuple[Tree, Array]:
             examples = Examples(cohort.examples.arrays, offset, size)
             order = shuffle(jax.random.fold_in(key_batches, id))
-            batch, mask = minibatch(order, examples, jnp.int32(0), batch_size)
+            batch, mask = batch_at(order, examples, jnp.int32(0), batch_size)
             return batch, jnp.sum(mask, dtype=jnp.int32)
 
         batches, sizes = jax.vmap(draw)(cohort.ids, cohort.examples.offset, cohort.examples.size)

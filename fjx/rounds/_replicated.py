@@ -23,7 +23,7 @@ from fjx._base import (
 from fjx.aggregators._mean import require_aggregator
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._compose import Encoded, aggregate_like
-from fjx.wire import Known, Tracked
+from fjx.wire import Shifted, SideInformation
 
 
 class Replicas(TypedDict):
@@ -77,7 +77,7 @@ def replicated(
     """Sends the aggregate message down in place of the model; every client takes the server's step.
 
     Clients hold the server's state.  A round's aggregate message g is encoded once; the server and its
-    replicas step by what is decoded of it, C(g).  With ``tracked(C)`` for the codec they step by
+    replicas step by what is decoded of it, C(g).  With ``shifted(C)`` for the codec they step by
     g~ = g~ + C(g - g~), and with ``error_feedback(C)`` what was lost of one message is part of the next.
 
     Guarantees: replicas follow the server to rounding, because it steps by what they were sent; bits
@@ -107,7 +107,7 @@ def replicated(
         >>> from fjx import aggregators, algorithms, clients, compressors
         >>> algorithm = fjx.compose(
         ...     client=clients.gradient(lambda w, x, key: jnp.mean((w - x) ** 2), batch_size=1),
-        ...     **algorithms.replicated(
+        ...     **rounds.replicated(
         ...         compressors.top_k(0.1), aggregator=aggregators.mean(), server=optax.sgd(0.1)))
         >>> algorithm.traffic(jnp.zeros(100))
         Traffic(uplink=3200, downlink=392)
@@ -153,14 +153,14 @@ def replicated(
         after = server.update(state.inner, sent.decoded)
         return ReplicatedServer(after, state.inner, payload, state.rounds + 1)
 
-    def send(key: Key, state: ReplicatedServer, nothing: Tree) -> tuple[Tracked, Tree]:
-        return Tracked(state.payload, Known((state.before, state.rounds))), nothing
+    def send(key: Key, state: ReplicatedServer, nothing: Tree) -> tuple[Shifted, Tree]:
+        return Shifted(state.payload, SideInformation((state.before, state.rounds))), nothing
 
-    def receive(sent: Tracked) -> Tree:
+    def receive(sent: Shifted) -> Tree:
         if sent.memory.value is None:
             raise ValueError(
                 "the payload was read from bytes: give it the receiver's replica and the number of "
-                "rounds, dataclasses.replace(payload, memory=wire.Known((replica, rounds)))"
+                "rounds, dataclasses.replace(payload, memory=wire.SideInformation((replica, rounds)))"
             )
         replica, rounds = sent.memory.value
         stepped = server.update(replica, codec.decode(sent.change))

@@ -33,7 +33,7 @@ from fjx.aggregators import mean, uniform
 from fjx.compressors import identity
 from fjx.rounds._compose import compose
 from fjx.rounds._replicated import replicated
-from fjx.wire import Chosen, Known
+from fjx.wire import OneOf, SideInformation
 
 FIRST, SECOND = "first", "second"
 NOBODY = 2  # in place of the phase of a round to which nobody came
@@ -128,9 +128,9 @@ def two_phases(
         ...     return examples.batch(0, 1)[0][0] / state.size, memory, {}
         >>> def scalar(params):
         ...     return jax.ShapeDtypeStruct((), jnp.float32)
-        >>> algorithm = algorithms.two_phases(
-        ...     algorithms.Phase(ask, scalar, lambda state, mean: state._replace(size=mean)),
-        ...     algorithms.Phase(move, scalar, lambda state, mean: state._replace(params=mean)),
+        >>> algorithm = rounds.two_phases(
+        ...     rounds.Phase(ask, scalar, lambda state, mean: state._replace(size=mean)),
+        ...     rounds.Phase(move, scalar, lambda state, mean: state._replace(params=mean)),
         ...     client=lambda params: (), server=lambda params: State(params, jnp.ones(())),
         ...     broadcast=lambda state: state)
         >>> algorithm.traffic(jnp.zeros(()))
@@ -197,7 +197,7 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
     def init(message_like: TreeLike) -> Tree:
         return {name: codec.init(message_like[name]) for name, codec in codecs.items()}
 
-    def encode(key: Key, message: Tree, state: Tree) -> tuple[Chosen, Tree]:
+    def encode(key: Key, message: Tree, state: Tree) -> tuple[OneOf, Tree]:
         parts, states = [], {}
         for number, (name, codec) in enumerate(codecs.items()):
             now = message["phase"] == number
@@ -205,9 +205,9 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
             payload, after = codec.encode(own, message[name], state[name])
             parts.append(_tree.where(now, payload, _tree.zeros_like(payload)))
             states[name] = _tree.where(now, after, state[name])
-        return Chosen(Known(message["phase"]), (*parts, ())), states
+        return OneOf(SideInformation(message["phase"]), (*parts, ())), states
 
-    def decode(payload: Chosen) -> Tree:
+    def decode(payload: OneOf) -> Tree:
         message = {"phase": payload.number}
         for number, (name, codec) in enumerate(codecs.items()):
             part = codec.decode(payload.parts[number])

@@ -12,7 +12,7 @@ from fjx.simulation._devices import use_cpu_devices as use_cpu_devices
 from fjx.simulation._evaluate import Score as Score
 from fjx.simulation._evaluate import evaluation as evaluation
 from fjx.simulation._evaluate import per_client as per_client
-from fjx.simulation._fastest import Choice as Choice
+from fjx.simulation._fastest import ExecutorChoice as ExecutorChoice
 from fjx.simulation._fastest import fastest as fastest
 from fjx.simulation._ledger import Ledger as Ledger
 from fjx.simulation._memory import Memory as Memory
@@ -24,7 +24,7 @@ from fjx.simulation._program import Program as Program
 from fjx.simulation._program import SimulationState as SimulationState
 from fjx.simulation._program import program as program
 from fjx.simulation._simulate import Result as Result
-from fjx.simulation._simulate import Seconds as Seconds
+from fjx.simulation._simulate import Timing as Timing
 from fjx.simulation._simulate import simulate as simulate
 from fjx.simulation._table import gather as gather
 from fjx.simulation._table import host_table as host_table
@@ -33,17 +33,17 @@ from fjx.simulation._table import mapped_table as mapped_table
 from fjx.simulation._table import scatter as scatter
 
 __all__ = [
-    "Choice",
     "Curve",
     "Evaluate",
+    "ExecutorChoice",
     "History",
     "Ledger",
     "Memory",
     "Program",
     "Result",
     "Score",
-    "Seconds",
     "SimulationState",
+    "Timing",
     "cache_compilations",
     "chunked",
     "curve",

@@ -27,7 +27,7 @@ _GLANCE = 1 / 16  # of the examples
 _SMALL = 2**20  # bytes of all models of a cohort
 
 
-class Choice(NamedTuple):
+class ExecutorChoice(NamedTuple):
     """What :func:`fastest` found.
 
     Attributes:
@@ -52,7 +52,7 @@ class Choice(NamedTuple):
 
 def fastest(
     key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, *, sampler: Sampler
-) -> Choice:
+) -> ExecutorChoice:
     """Times executors on the real algorithm, model and data, and returns the fastest.
 
     Chunks and lanes are widened as long as that helps; with several devices every candidate is
@@ -71,7 +71,7 @@ def fastest(
         sampler: who takes part in a round.
 
     Returns:
-        A :class:`Choice`; ``str`` of it says what was chosen and why.
+        A :class:`ExecutorChoice`; ``str`` of it says what was chosen and why.
 
     Raises:
         TypeError: an argument is of another kind, or traced.
@@ -146,14 +146,14 @@ def _trial(
 
 
 Play = Callable[[float, int], float]
-"""Seconds of a round in which the first so many clients have a fraction of their examples."""
+"""Timing of a round in which the first so many clients have a fraction of their examples."""
 
 
 def _search(
     ladders: Iterable[Iterable[tuple[str, Executor]]],
     player: Callable[[Executor], Play],
     clients: int,
-) -> Choice:
+) -> ExecutorChoice:
     """Climbs each ladder as long as that helps."""
     found: dict[str, Executor] = {}
     seconds: dict[str, float] = {}
@@ -180,7 +180,7 @@ def _search(
     name = min(seconds, key=lambda name: seconds[name])
     if seconds[name] == math.inf:
         raise MemoryError(f"not even {name} fits in the memory that is left; use a smaller model")
-    return Choice(found[name], name, seconds)
+    return ExecutorChoice(found[name], name, seconds)
 
 
 def _chunks(slots: int) -> Iterable[tuple[str, Executor]]:

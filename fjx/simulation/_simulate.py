@@ -15,13 +15,14 @@ import numpy as np
 
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Tree
+from fjx._plan import Plan
 from fjx.data import FederatedData
-from fjx.privacy import Epsilon, Plan
+from fjx.privacy import Epsilon
 from fjx.privacy._accounting.claim import rounded_up
 from fjx.samplers import Sampler
 from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler
-from fjx.simulation._fastest import Choice, fastest, usual
+from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import (
     Evaluate,
@@ -36,7 +37,7 @@ from fjx.simulation._stream import Stream
 from fjx.simulation._table import TableOf, is_hosted, make_table
 
 
-class Seconds(NamedTuple):
+class Timing(NamedTuple):
     """Where the time of a run went.
 
     Attributes:
@@ -69,10 +70,10 @@ class Result(NamedTuple):
     state: SimulationState
     history: History
     ledger: Ledger
-    seconds: Seconds
+    seconds: Timing
     stopped: str
     diverged_at: int | None
-    choice: Choice | None
+    choice: ExecutorChoice | None
     privacy: Epsilon | None = None
 
 
@@ -124,7 +125,7 @@ def simulate(
         stop: given the scores of an evaluation, whether to stop.
         checkpoint: a folder, of this run alone; its newest checkpoint is resumed if there is one.
         on_nonfinite: ``"stop"`` after the block in which the run diverged, or ``"continue"``.
-        plan: from :func:`fjx.privacy.plan`; what differs from it is refused, and the result carries its
+        plan: from :func:`fjx.plan`; what differs from it is refused, and the result carries its
             claim.
         progress: a bar on stderr; None means if stderr is a terminal.
 
@@ -219,7 +220,7 @@ def simulate(
         state=state,
         history=history,
         ledger=Ledger.of(traffic, history.rounds, expected),
-        seconds=Seconds(compiler.seconds, time.perf_counter() - began - compiler.seconds),
+        seconds=Timing(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
         diverged_at=int(bad[0]) + 1 if bad.size else None,
         choice=choice,
@@ -298,7 +299,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _bar(
-    progress: bool | None, rounds: int, done: int, choice: Choice | None
+    progress: bool | None, rounds: int, done: int, choice: ExecutorChoice | None
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     with warnings.catch_warnings():  # a notebook without widgets gets a bar of letters
         warnings.simplefilter("ignore")

@@ -76,7 +76,7 @@ def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
     return Theory(gamma, 1 - gamma * mu)
 
 
-def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, rate: float) -> Theory:
+def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, eta: float) -> Theory:
     """EF21-SGDM with contractive codecs and full gradients, with constants and a proof of our own.
 
     With G = mean ||h_i - v_i||^2 and P = mean ||v_i - grad f_i||^2 after a round, theta and beta as
@@ -96,7 +96,7 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, rate: float)
         L_tilde: root of the mean of the squares of the clients' L_i.
         mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
         delta: of the codec.
-        rate: eta, of the averages.
+        eta: of the averages.
 
     Returns:
         A :class:`Theory`.
@@ -106,7 +106,7 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, rate: float)
 
     Examples:
         >>> from fjx import theory
-        >>> theory.ef21_sgdm(L=1.0, L_tilde=1.0, mu=0.1, delta=1.0, rate=1.0)
+        >>> theory.ef21_sgdm(L=1.0, L_tilde=1.0, mu=0.1, delta=1.0, eta=1.0)
         Theory(step_size=1.0, rate=0.9, memory=None, noise=0.0)
 
     References:
@@ -114,11 +114,11 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, rate: float)
     """
     positive(L=L, L_tilde=L_tilde, mu=mu)
     _validate.number("delta", delta, above=0, at_most=1)
-    _validate.number("rate", rate, above=0, at_most=1)
+    _validate.number("eta", eta, above=0, at_most=1)
     theta, beta = contraction(delta)
-    j = 4 * beta * rate**2 / theta
-    errors = j + 2 * (1 + j) * (1 / rate - 1) ** 2
-    gamma = min(1 / (L + L_tilde * math.sqrt(2 * errors)), min(theta, rate) / (2 * mu))
+    j = 4 * beta * eta**2 / theta
+    errors = j + 2 * (1 + j) * (1 / eta - 1) ** 2
+    gamma = min(1 / (L + L_tilde * math.sqrt(2 * errors)), min(theta, eta) / (2 * mu))
     return Theory(gamma, 1 - gamma * mu)
 
 

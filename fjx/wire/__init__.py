@@ -32,46 +32,45 @@ from fjx.wire._scalar import Ternary as Ternary
 from fjx.wire._scalar import TwoMeans as TwoMeans
 from fjx.wire._shared import Codes as Codes
 from fjx.wire._shared import Words as Words
+from fjx.wire._sparse import BernoulliMasked as BernoulliMasked
 from fjx.wire._sparse import Kept as Kept
-from fjx.wire._sparse import Lazy as Lazy
 from fjx.wire._sparse import Masked as Masked
+from fjx.wire._sparse import MaybeSent as MaybeSent
 from fjx.wire._sparse import Sparse as Sparse
-from fjx.wire._sparse import Thinned as Thinned
 from fjx.wire._trees import Blocks as Blocks
-from fjx.wire._trees import Chosen as Chosen
 from fjx.wire._trees import Coded as Coded
 from fjx.wire._trees import Flat as Flat
-from fjx.wire._trees import Held as Held
-from fjx.wire._trees import Known as Known
 from fjx.wire._trees import Leaves as Leaves
+from fjx.wire._trees import OneOf as OneOf
 from fjx.wire._trees import Selected as Selected
+from fjx.wire._trees import Shifted as Shifted
+from fjx.wire._trees import SideInformation as SideInformation
+from fjx.wire._trees import SubModel as SubModel
 from fjx.wire._trees import Summed as Summed
-from fjx.wire._trees import Tracked as Tracked
 from fjx.wire._words import pack_words as pack_words
 from fjx.wire._words import unpack_words as unpack_words
 
 __all__ = [
+    "BernoulliMasked",
     "Blocks",
     "Cast",
-    "Chosen",
     "Codebook",
     "Coded",
     "Codes",
     "Dithered",
     "FixedStep",
     "Flat",
-    "Held",
     "KLevel",
     "Kept",
-    "Known",
-    "Lazy",
     "Leaves",
     "LloydMax",
     "LowRank",
     "Masked",
+    "MaybeSent",
     "Microscaled",
     "MixedLloydMax",
     "Natural",
+    "OneOf",
     "Payload",
     "Projected",
     "Quantized",
@@ -79,15 +78,16 @@ __all__ = [
     "Ragged",
     "Rotated",
     "Selected",
+    "Shifted",
+    "SideInformation",
     "Signs",
     "Sketched",
     "Sparse",
     "Structure",
+    "SubModel",
     "SubtractivelyDithered",
     "Summed",
     "Ternary",
-    "Thinned",
-    "Tracked",
     "TwoMeans",
     "Words",
     "bits",

@@ -19,7 +19,7 @@ from fjx.wire._coders import (
 )
 from fjx.wire._pack import pack
 from fjx.wire._payload import Payload, Ragged
-from fjx.wire._trees import Chosen, Coded, Known
+from fjx.wire._trees import Coded, OneOf, SideInformation
 
 
 def bits(payload: TreeLike) -> int:
@@ -193,13 +193,13 @@ def sections(
         if not isinstance(leaf, Payload):
             yield Section(leaf, leaf_width(leaf), count, only_if)
             continue
-        if isinstance(leaf, Chosen):
-            if not isinstance(leaf.which, Known):
+        if isinstance(leaf, OneOf):
+            if not isinstance(leaf.which, SideInformation):
                 yield Section(leaf.which, leaf_width(leaf.which), None, only_if)
             for number, part in enumerate(leaf.parts):
                 yield from sections(part, None, (*only_if, (leaf.number, number)), coder)
             continue
-        if isinstance(leaf, Known):
+        if isinstance(leaf, SideInformation):
             continue
         if isinstance(leaf, Coded):
             yield from sections(leaf.inner, count, only_if, leaf.coder)

@@ -29,7 +29,7 @@ from fjx.wire._bits import Section, children, leaf_width, sections, write
 from fjx.wire._coders import from_numbers, read_integers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import ARRAYS, Payload
-from fjx.wire._trees import Chosen, is_known, without_known
+from fjx.wire._trees import OneOf, is_known, without_known
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -100,7 +100,8 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
         like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
             payload of any other form is refused, and containers that bytes cannot describe (a
             NamedTuple of yours, an equinox module) are restored.  Where the receiver knows which of
-            several parts travels (:class:`Chosen` of a :class:`Known`), it must say so here.  A server
+            several parts travels (:class:`OneOf` of a :class:`SideInformation`), it must say so
+            here.  A server
             should always give it: the check sum finds accidents, not forgeries, and without ``like``
             the shapes are those that the sender claims.
 
@@ -218,7 +219,7 @@ def _number(which: Any, read: dict[int, np.ndarray]) -> int:
     if not isinstance(number, ARRAYS):
         raise ValueError(
             "which part travels is for the receiver to know; give from_bytes a payload like the "
-            "expected one, whose Chosen.which is a Known of its number"
+            "expected one, whose OneOf.which is a SideInformation of its number"
         )
     return int(number)
 
@@ -242,7 +243,7 @@ def _check(tree: Tree) -> None:
         if isinstance(part, Payload):
             part.check()
             # Of alternatives those that were not sent are zeros, which need not be sound.
-            if isinstance(part, Chosen):
+            if isinstance(part, OneOf):
                 _check(part.parts[int(part.number)])
             else:
                 _check([child for _, child in children(part)])

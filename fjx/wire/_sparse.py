@@ -119,7 +119,7 @@ class Kept(Ragged):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Thinned(Ragged):
+class BernoulliMasked(Ragged):
     """Coordinates that a seed keeps, each with probability p; the seed travels, the positions do not.
 
     Attributes:
@@ -144,14 +144,16 @@ class Thinned(Ragged):
         """There are no more values than coordinates, which have room for them."""
         size = size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.shape != (size,):
-            raise ValueError(f"Thinned needs room for {size} values, got {self.values.shape}")
+            raise ValueError(
+                f"BernoulliMasked needs room for {size} values, got {self.values.shape}"
+            )
         require_count(self, size)
         require_seed(self.seed, self.impl)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Lazy(Ragged):
+class MaybeSent(Ragged):
     """An array that is sent or not.
 
     Attributes:
@@ -170,5 +172,5 @@ class Lazy(Ragged):
 
     def check(self) -> None:
         """One array or none."""
-        require_integers("Lazy.count", self.count, "u")
+        require_integers("MaybeSent.count", self.count, "u")
         require_count(self, 1)

@@ -140,11 +140,12 @@ class Summed(Payload):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Chosen(Payload):
+class OneOf(Payload):
     """One of several payloads; the others are zeros, and do not travel.
 
     Attributes:
-        which: ``u8[]``, the number of the one that counts; a :class:`Known` of it, which costs nothing,
+        which: ``u8[]``, the number of the one that counts; a :class:`SideInformation` of it, which
+            costs nothing,
             where the receiver knows, say from a coin that all toss alike.
         parts: a payload each.
     """
@@ -155,18 +156,18 @@ class Chosen(Payload):
     @property
     def number(self) -> Array:
         """The number itself."""
-        return self.which.value if isinstance(self.which, Known) else self.which
+        return self.which.value if isinstance(self.which, SideInformation) else self.which
 
     def check(self) -> None:
         """The choice is one of the parts."""
-        require_integers("Chosen.which", self.number, "u")
+        require_integers("OneOf.which", self.number, "u")
         if isinstance(self.number, ARRAYS) and int(self.number) >= len(self.parts):
-            raise ValueError(f"Chosen has {len(self.parts)} parts, got number {int(self.number)}")
+            raise ValueError(f"OneOf has {len(self.parts)} parts, got number {int(self.number)}")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Held(Ragged):
+class SubModel(Ragged):
     """The coordinates of a sub-model, one after another.
 
     Attributes:
@@ -189,7 +190,7 @@ class Held(Ragged):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Known(Payload):
+class SideInformation(Payload):
     """What the receiver has already: it costs nothing, and no byte of it is written.
 
     Attributes:
@@ -205,19 +206,19 @@ class Known(Payload):
 
 def is_known(part: Tree) -> bool:
     """Whether a part of a payload is the receiver's own."""
-    return isinstance(part, Known)
+    return isinstance(part, SideInformation)
 
 
 def without_known(payload: Tree) -> Tree:
-    """The payload as bytes have it: every :class:`Known` empty."""
+    """The payload as bytes have it: every :class:`SideInformation` empty."""
     return jax.tree.map(
-        lambda part: Known(None) if is_known(part) else part, payload, is_leaf=is_known
+        lambda part: SideInformation(None) if is_known(part) else part, payload, is_leaf=is_known
     )
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Tracked(Payload):
+class Shifted(Payload):
     """How a message differs from what its receiver remembers.
 
     Attributes:
@@ -226,9 +227,9 @@ class Tracked(Payload):
     """
 
     change: Tree
-    memory: Known
+    memory: SideInformation
 
     def check(self) -> None:
         """The memory is the receiver's own."""
-        if not isinstance(self.memory, Known):
-            raise ValueError("Tracked.memory must be a Known")
+        if not isinstance(self.memory, SideInformation):
+            raise ValueError("Shifted.memory must be a SideInformation")

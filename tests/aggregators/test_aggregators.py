@@ -39,7 +39,7 @@ def test_uniform_mean_is_the_average_of_those_who_take_part():
 
 def test_total_divides_by_what_it_was_told_and_not_by_who_came():
     expected = X[WEIGHTS > 0].astype(np.float64).sum(0) / 20
-    np.testing.assert_allclose(run(aggregators.total(20), X, WEIGHTS), expected, rtol=1e-5)
+    np.testing.assert_allclose(run(aggregators.scaled_sum(20), X, WEIGHTS), expected, rtol=1e-5)
 
 
 def test_integers_are_averaged_as_numbers():
@@ -81,7 +81,7 @@ def test_the_middle_two_may_be_as_large_as_floats_go():
 
 
 def test_per_field_tells_the_fields_apart():
-    a = aggregators.per_field(a=aggregators.mean(), b=aggregators.total(10))
+    a = aggregators.per_field(a=aggregators.mean(), b=aggregators.scaled_sum(10))
     actual = run(a, {"a": X, "b": X}, WEIGHTS)
     np.testing.assert_allclose(actual["a"], np.average(X, axis=0, weights=WEIGHTS), rtol=1e-5)
     np.testing.assert_allclose(actual["b"], X[WEIGHTS > 0].sum(0) / 10, rtol=1e-5)
@@ -101,7 +101,7 @@ def test_per_field_refuses_what_it_cannot_do():
 @pytest.mark.parametrize("denominator", [0, -1.0, float("nan")])
 def test_total_needs_a_positive_denominator(denominator):
     with pytest.raises(ValueError, match="denominator"):
-        aggregators.total(denominator)
+        aggregators.scaled_sum(denominator)
 
 
 def test_the_median_of_a_cohort_without_slots_is_zero():

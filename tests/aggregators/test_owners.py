@@ -80,7 +80,7 @@ def test_any_s_of_the_c_own_a_coordinate_with_equal_probability():
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_what_is_sent_are_the_coordinates_owned(c, s):
     """In their order; the array is of the same length for all, and zeros fill it up."""
-    a, key = aggregators.owners_mean(clients=c, owners=s), jax.random.key(4)
+    a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(4)
     vector = np.arange(1.0, 21.0, dtype=np.float32)
     parts = np.split(vector, [12, 13, 13])
     message = {"a": parts[0].reshape(3, 4), "b": parts[1].reshape(()), "c": np.zeros((0, 2)),
@@ -96,7 +96,7 @@ def test_what_is_sent_are_the_coordinates_owned(c, s):
 
 def test_the_mean_is_over_the_owners_who_came():
     c, s, d = 6, 3, 17
-    a, key = aggregators.owners_mean(clients=c, owners=s), jax.random.key(2)
+    a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(2)
     x = jax.random.normal(jax.random.key(3), (c, d))
     held = masks(key, x[0], c, s)
     for weights in ([9.0] * 6, [1.0, 0, 2.0, 0, 0, 1.0], [0, 0, 0, 5.0, 0, 0], [0.0] * 6):
@@ -104,7 +104,7 @@ def test_the_mean_is_over_the_owners_who_came():
         expected = np.where(came, x, 0).sum(0) / np.maximum(came.sum(0), 1)
         result = aggregate(a, key, x, jnp.array(weights), c)
         np.testing.assert_allclose(result, expected, atol=1e-6)
-    every = aggregators.owners_mean(clients=c, owners=c)
+    every = aggregators.assigned_mean(clients=c, owners=c)
     plain = aggregators.uniform(aggregators.mean())
     weights = jnp.array([1.0, 0, 2.0, 0, 0, 1.0])
     np.testing.assert_array_equal(
@@ -116,7 +116,7 @@ def test_its_error_is_that_of_a_sample_without_replacement():
     """4000 rounds: unbiased, and the mean squared error of its docstring, to 6 standard errors."""
     c, s, d, draws = 6, 2, 9, 4000
     a, x = (
-        aggregators.owners_mean(clients=c, owners=s),
+        aggregators.assigned_mean(clients=c, owners=s),
         jax.random.normal(jax.random.key(5), (c, d)),
     )
     keys = jax.random.split(jax.random.key(6), draws)
@@ -131,10 +131,10 @@ def test_its_error_is_that_of_a_sample_without_replacement():
 
 def test_arguments():
     with pytest.raises(ValueError, match="owners"):
-        aggregators.owners_mean(clients=3, owners=4)
+        aggregators.assigned_mean(clients=3, owners=4)
     with pytest.raises(TypeError, match="clients"):
-        aggregators.owners_mean(clients=3.0, owners=2)
-    a = aggregators.owners_mean(clients=3, owners=2)
+        aggregators.assigned_mean(clients=3.0, owners=2)
+    a = aggregators.assigned_mean(clients=3, owners=2)
     with pytest.raises(TypeError, match="floats"):
         a.init({"n": jnp.int32(0)})
     with pytest.raises(ValueError, match="too many"):

@@ -96,7 +96,7 @@ def test_one_inverse_rotation_is_the_mean_of_n():
 
     x = vectors(5, 60)
     codec = compressors.k_level(levels=4)
-    got, _ = run(aggregators.rotated(aggregators.coded(codec)), x)
+    got, _ = run(aggregators.rotated(aggregators.compressed(codec)), x)
     shared, own = (jax.random.fold_in(jax.random.key(0), i) for i in range(2))
 
     @jax.jit
@@ -113,8 +113,10 @@ def test_one_inverse_rotation_is_the_mean_of_n():
 
 def test_a_shared_rotation_helps_what_one_large_coordinate_spoils():
     x = vectors(10, 256).at[:, 3].set(100.0)
-    plain = many(aggregators.coded(compressors.k_level(levels=16)), x, 40)
-    turned = many(aggregators.rotated(aggregators.coded(compressors.k_level(levels=16))), x, 40)
+    plain = many(aggregators.compressed(compressors.k_level(levels=16)), x, 40)
+    turned = many(
+        aggregators.rotated(aggregators.compressed(compressors.k_level(levels=16))), x, 40
+    )
     exact = np.asarray(x.mean(0))
     assert np.square(turned - exact).sum(1).mean() < np.square(plain - exact).sum(1).mean() / 4
 
@@ -180,7 +182,7 @@ def test_perm_k_counts_those_it_has_no_place_for():
 
 def test_integers_add_up_in_any_order_and_to_the_mean_of_the_decoded():
     x = vectors(7, 30)
-    aggregator = aggregators.integer_sum(2.0**-6, bits=12, clients=7)
+    aggregator = aggregators.integer_mean(2.0**-6, bits=12, clients=7)
     got, metrics = run(aggregator, x)
     again, _ = run(aggregator, x, order=np.array([6, 2, 0, 1, 5, 3, 4]))
     np.testing.assert_array_equal(got, again)
@@ -192,23 +194,23 @@ def test_integers_add_up_in_any_order_and_to_the_mean_of_the_decoded():
 def test_integers_err_by_the_variance_of_random_rounding():
     x = vectors(5, 10)
     f = np.asarray(x, np.float64) / 0.5 % 1
-    result = many(aggregators.integer_sum(0.5, bits=8, clients=5), x, 4000)
+    result = many(aggregators.integer_mean(0.5, bits=8, clients=5), x, 4000)
     within(np.square(result - np.asarray(x.mean(0))).sum(1), 0.25 * (f * (1 - f)).sum() / 25)
 
 
 def test_what_does_not_fit_is_left_out_and_counted():
     x = vectors(4, 3).at[1, 2].set(1e6).at[3, 0].set(jnp.nan)
-    got, metrics = run(aggregators.integer_sum(2.0**-8, bits=16, clients=4), x)
+    got, metrics = run(aggregators.integer_mean(2.0**-8, bits=16, clients=4), x)
     assert int(metrics["overflowed"]) == 2
     np.testing.assert_allclose(got, x[jnp.array([0, 2])].mean(0), atol=2.0**-8)
-    _, metrics = run(aggregators.integer_sum(2.0**-8, bits=16, clients=3), vectors(4, 3))
+    _, metrics = run(aggregators.integer_mean(2.0**-8, bits=16, clients=3), vectors(4, 3))
     assert int(metrics["surplus"]) == 1
 
 
 def test_sums_that_could_wrap_are_refused_when_they_are_made():
-    aggregators.integer_sum(1.0, bits=24, clients=256)
+    aggregators.integer_mean(1.0, bits=24, clients=256)
     with pytest.raises(ValueError, match="beyond int32"):
-        aggregators.integer_sum(1.0, bits=24, clients=257)
+        aggregators.integer_mean(1.0, bits=24, clients=257)
 
 
 @pytest.mark.parametrize(("x", "n"), [(0.5, 10), (0.33, 10), (0.999, 7), (1.0, 4)])
@@ -258,14 +260,14 @@ def test_the_vote_on_words_is_the_sign_of_the_sum_of_signs(n):
     weights = np.ones(n, np.float32)
     if n > 2:
         weights[1] = 0
-    got, _ = run(aggregators.sign_vote(), jnp.asarray(x), weights=weights)
+    got, _ = run(aggregators.majority_vote(), jnp.asarray(x), weights=weights)
     votes = np.where(x < 0, -1, 1) * (weights > 0)[:, None]
     np.testing.assert_array_equal(got, np.where(votes.sum(0) < 0, -1.0, 1.0))
 
 
 def test_a_ballot_is_a_bit_a_coordinate():
-    assert wire.bits(encoded(aggregators.sign_vote(), jnp.ones(71))) == 96
-    nobody, _ = run(aggregators.sign_vote(), jnp.ones((2, 5)), weights=[0, 0])
+    assert wire.bits(encoded(aggregators.majority_vote(), jnp.ones(71))) == 96
+    nobody, _ = run(aggregators.majority_vote(), jnp.ones((2, 5)), weights=[0, 0])
     assert not np.asarray(nobody).any()
 
 
@@ -289,15 +291,15 @@ def problem():
     ("aggregator", "bits"),
     [
         pytest.param(
-            aggregators.rotated(aggregators.coded(compressors.quantize(bits=4))),
+            aggregators.rotated(aggregators.compressed(compressors.quantize(bits=4))),
             32 * 4 + 32,
             marks=pytest.mark.slow,
         ),
-        (aggregators.rotated(aggregators.integer_sum(0.01, bits=10, clients=4)), 32 * 10),
+        (aggregators.rotated(aggregators.integer_mean(0.01, bits=10, clients=4)), 32 * 10),
         pytest.param(aggregators.shared_rand_k(0.5), 10 * 32, marks=pytest.mark.slow),
         (aggregators.perm_k(4), 5 * 32),
         (aggregators.correlated_quantization(4, low=-0.3, high=0.3), 20 * 2),
-        (aggregators.sign_vote(), 32),
+        (aggregators.majority_vote(), 32),
         pytest.param(aggregators.rotated(aggregators.mean()), 32 * 32, marks=pytest.mark.slow),
     ],
 )
@@ -319,15 +321,15 @@ def test_a_round_prices_what_is_sent_and_chunks_agree(aggregator, bits):
 
 
 def test_arguments():
-    for wrong in (aggregators.as_vector, aggregators.rotated, lambda x: aggregators.coded(x)):
+    for wrong in (aggregators.as_vector, aggregators.rotated, lambda x: aggregators.compressed(x)):
         with pytest.raises(TypeError, match="needs a fjx"):
             wrong("mean")
     with pytest.raises(ValueError, match="does not say itself"):
-        aggregators.coded(compressors.identity(), aggregators.perm_k(2))
+        aggregators.compressed(compressors.identity(), aggregators.perm_k(2))
     with pytest.raises(ValueError, match="without a state"):
-        aggregators.coded(compressors.error_feedback(compressors.identity())).init(jnp.ones(3))
+        aggregators.compressed(compressors.error_feedback(compressors.identity())).init(jnp.ones(3))
     with pytest.raises(TypeError, match="must be of floats"):
-        aggregators.sign_vote().init({"n": jnp.int32(1)})
+        aggregators.majority_vote().init({"n": jnp.int32(1)})
     with pytest.raises(ValueError, match="power of two"):
         aggregators.rotated(aggregators.mean(), block=6)
     with pytest.raises(ValueError, match="high must be"):

@@ -53,13 +53,23 @@ def train(loss_fn, model, examples, key, lr=0.1, **how):
     return client.update(key, model, (), examples)
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "capacity", "rate"))
-def summed(arrays, size, key, *, loss_fn=None, z=0.0, clip_norm=1.0, capacity=10, rate=1.0):
+@functools.partial(jax.jit, static_argnames=("loss_fn", "capacity", "sampling_rate"))
+def summed(
+    arrays,
+    size,
+    key,
+    *,
+    loss_fn=None,
+    z=0.0,
+    clip_norm=1.0,
+    capacity=10,
+    sampling_rate=1.0,
+):
     """Minus the sum of clipped gradients of one step, at zero, and the metrics."""
     model = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), arrays)
     message, _, metrics = train(
         loss_fn or linear, model, window(arrays, size=size), key, lr=1.0, steps=1, batch_size=1,
-        clip_norm=clip_norm, noise_multiplier=z, rate=rate, capacity=capacity,
+        clip_norm=clip_norm, noise_multiplier=z, sampling_rate=sampling_rate, capacity=capacity,
     )  # fmt: skip
     return message, metrics
 
@@ -73,7 +83,7 @@ def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
     """The slots that stay empty change nothing."""
     model, arrays = regression(7)
     run = functools.partial(
-        train, squared, clip_norm=HUGE, noise_multiplier=0.0, rate=1.0, steps=4, batch_size=7,
+        train, squared, clip_norm=HUGE, noise_multiplier=0.0, sampling_rate=1.0, steps=4, batch_size=7,
         capacity=11,
     )  # fmt: skip
     message, _, metrics = jax.jit(run)(model, window(arrays), getkey())
@@ -96,7 +106,7 @@ def test_each_example_is_clipped_alone(getkey):
     def run(key, clip_norm, z, steps, batch_size):
         return train(
             squared, model, window(arrays, offset=2, size=9), key, lr=lr, clip_norm=clip_norm,
-            noise_multiplier=z, rate=rate, steps=steps, batch_size=batch_size, capacity=9,
+            noise_multiplier=z, sampling_rate=rate, steps=steps, batch_size=batch_size, capacity=9,
         )  # fmt: skip
 
     message, _, metrics = jax.jit(run)(key, clip, 0.0, steps, batch)
@@ -127,7 +137,7 @@ def test_integers_stay_and_low_precision_is_kept(getkey):
         return squared({"w": model["w"].astype(jnp.float32), "b": model["b"]}, batch, key)
 
     run = functools.partial(
-        train, loss_fn, clip_norm=1.0, noise_multiplier=1.0, rate=0.5, steps=2, batch_size=2,
+        train, loss_fn, clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.5, steps=2, batch_size=2,
         capacity=5,
     )  # fmt: skip
     message, _, _ = jax.jit(run)(model, window(arrays), getkey())
@@ -200,7 +210,7 @@ def test_what_cannot_be_used_is_counted(getkey):
 # --------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnames=("rate", "capacity"))
+@functools.partial(jax.jit, static_argnames=("sampling_rate", "capacity"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None))
 def sample(key, size, rate, capacity):
     return poisson_sample(key, size, rate, capacity)
@@ -237,7 +247,13 @@ def test_samples_of_any_size_fit_or_are_cut():
 # Noise and keys
 # --------------------------------------------------------------------------------------------------
 
-NOISE = {"clip_norm": 0.5, "noise_multiplier": 3.0, "rate": 0.5, "batch_size": 4, "capacity": 4}
+NOISE = {
+    "clip_norm": 0.5,
+    "noise_multiplier": 3.0,
+    "sampling_rate": 0.5,
+    "batch_size": 4,
+    "capacity": 4,
+}
 """Of deviation 0.375 in the gradient."""
 
 
@@ -283,7 +299,8 @@ def test_coins_noise_and_loss_have_keys_of_their_own():
 
     def run(seed, z):
         message, _ = summed(
-            jnp.ones((40, 1)), 40, jax.random.key(seed), z=z, clip_norm=HUGE, rate=0.5, capacity=40,
+            jnp.ones((40, 1)), 40, jax.random.key(seed), z=z, clip_norm=HUGE,
+            sampling_rate=0.5, capacity=40,
             loss_fn=scaled_by_key,
         )  # fmt: skip
         return float(message[0])
@@ -304,7 +321,7 @@ def test_coins_noise_and_loss_have_keys_of_their_own():
 # --------------------------------------------------------------------------------------------------
 
 MECHANISM = privacy.gaussian(clip_norm=0.5, noise_multiplier=1.5)
-SPENT = {"rate": 0.1, "steps": 4, "capacity": 40, "num_examples": 100, "delta": 1e-5}
+SPENT = {"sampling_rate": 0.1, "steps": 4, "capacity": 40, "num_examples": 100, "delta": 1e-5}
 
 
 def test_the_epsilon_of_an_example_is_that_of_so_many_releases():
@@ -347,7 +364,7 @@ def test_both_levels_in_one_run():
     dataset = data.from_clients([jnp.full((n, 3), 0.5) for n in (4, 2, 6)])
     sums = privacy.gaussian(clip_norm=0.2, noise_multiplier=2.0)
     client = clients.dp_sgd(
-        linear, optax.sgd(0.1), clip_norm=0.5, noise_multiplier=1.5, rate=0.5, steps=2,
+        linear, optax.sgd(0.1), clip_norm=0.5, noise_multiplier=1.5, sampling_rate=0.5, steps=2,
         batch_size=2, capacity=6,
     )  # fmt: skip
     algorithm = compose(client=client, aggregator=aggregators.private(sums, denominator=2))
@@ -362,7 +379,13 @@ def test_both_levels_in_one_run():
     assert float(metrics["steps"]) == 2
     sampler = samplers.poisson(0.6)
     example = privacy.examples_epsilon(
-        MECHANISM, rate=0.5, steps=2, participations=3, capacity=6, num_examples=6, delta=1e-3
+        MECHANISM,
+        sampling_rate=0.5,
+        steps=2,
+        participations=3,
+        capacity=6,
+        num_examples=6,
+        delta=1e-3,
     )
     whole = privacy.epsilon(sums, sampler, rounds=3, delta=1e-3)
     assert (example.unit, whole.unit) == ("example", "client")
@@ -375,7 +398,13 @@ def test_an_audit_of_one_example_stays_below_its_claim(getkey):
     arrays = jnp.array([[0.0, 50.0], [0.0, 50.0], [50.0, 0.0]])
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
     claim = privacy.examples_epsilon(
-        mechanism, rate=0.5, steps=2, participations=1, capacity=3, num_examples=3, delta=delta
+        mechanism,
+        sampling_rate=0.5,
+        steps=2,
+        participations=1,
+        capacity=3,
+        num_examples=3,
+        delta=delta,
     )
 
     @jax.jit
@@ -383,7 +412,7 @@ def test_an_audit_of_one_example_stays_below_its_claim(getkey):
     def score(key, size, z):
         message, _, _ = train(
             linear, jnp.zeros(2), window(arrays, size=size), key, lr=1.0, clip_norm=1.0,
-            noise_multiplier=z, rate=0.5, steps=2, batch_size=1, capacity=3,
+            noise_multiplier=z, sampling_rate=0.5, steps=2, batch_size=1, capacity=3,
         )  # fmt: skip
         return -message[0]
 
@@ -398,7 +427,7 @@ def test_an_audit_of_one_example_stays_below_its_claim(getkey):
 # Errors
 # --------------------------------------------------------------------------------------------------
 
-GOOD = {"clip_norm": 1.0, "noise_multiplier": 1.0, "rate": 0.5, "steps": 1, "batch_size": 2,
+GOOD = {"clip_norm": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 1, "batch_size": 2,
         "capacity": 4}  # fmt: skip
 
 
@@ -407,8 +436,8 @@ GOOD = {"clip_norm": 1.0, "noise_multiplier": 1.0, "rate": 0.5, "steps": 1, "bat
     [
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be greater than 0"),
         ({"noise_multiplier": -1.0}, ValueError, "noise_multiplier must be at least 0"),
-        ({"rate": 0.0}, ValueError, "rate must be at least"),
-        ({"rate": 1.5}, ValueError, "rate must be at least .* and at most 1"),
+        ({"sampling_rate": 0.0}, ValueError, "sampling_rate must be at least"),
+        ({"sampling_rate": 1.5}, ValueError, "sampling_rate must be at least .* and at most 1"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
         ({"steps": 1.0}, TypeError, "steps must be an integer"),
         ({"batch_size": 0}, ValueError, "batch_size must be greater than 0"),
@@ -446,7 +475,7 @@ def test_losses_that_mix_examples_are_refused():
         ({"participations": -1}, "participations must be at least 0"),
         ({"num_examples": 0}, "num_examples must be at least 1"),
         ({"delta": 1.0}, "delta must be"),
-        ({"rate": 0.0}, "rate must be"),
+        ({"sampling_rate": 0.0}, "sampling_rate must be"),
         ({"relation": "swap"}, "relation must be one of"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
     }
     cohort = federated().cohort(jnp.array([2]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
-    client = clients.submodel(loss_fn, local, axes=AXES, units=clients.ordered_units([width]))
+    client = clients.submodel(loss_fn, local, axes=AXES, units=clients.ordered_dropout([width]))
     key = jax.random.key(3)
     message, _, _ = jax.jit(client.update)(jax.random.clone(key), whole, (), examples)
     plain = local(loss_fn)
@@ -88,10 +88,10 @@ def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
 
 
 def test_all_units_held_is_fedavg_bit_for_bit():
-    units = clients.ordered_units([1.0])
+    units = clients.ordered_dropout([1.0])
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
     ours, _, _ = round_of(
-        fjx.compose(client=client, aggregator=aggregators.holders_mean()), params()
+        fjx.compose(client=client, aggregator=aggregators.submodel_mean()), params()
     )
 
     def same_keys(key, broadcast, state, examples):
@@ -109,7 +109,7 @@ def test_the_mean_is_over_holders_and_nobody_s_coordinates_stay():
     held[:, 7] = False
     update = np.where(held, rng.normal(size=(5, 40)), 0).astype(np.float32)
     weights = np.float32([1, 2, 0, 3, 0.5])
-    a = aggregators.holders_mean()
+    a = aggregators.submodel_mean()
     public = fjx.Public((), jax.random.key(0), None, jnp.int32(5))
 
     @jax.jit
@@ -140,9 +140,9 @@ def test_the_ledger_counts_what_each_client_held():
         return examples.take(jnp.zeros(1, jnp.int32))["tier"][0]
 
     client = clients.submodel(
-        loss_fn, local, axes=AXES, units=clients.ordered_units([1.0, 0.5, 1 / 3], of=tier)
+        loss_fn, local, axes=AXES, units=clients.ordered_dropout([1.0, 0.5, 1 / 3], of=tier)
     )
-    algorithm = fjx.compose(client=client, aggregator=aggregators.holders_mean())
+    algorithm = fjx.compose(client=client, aggregator=aggregators.submodel_mean())
     result = fjx.simulate(
         jax.random.key(0), algorithm, params(), dataset, sampler=samplers.full(), rounds=2
     )
@@ -154,13 +154,13 @@ def test_the_ledger_counts_what_each_client_held():
 
 
 def test_a_payload_and_the_choice_are_all_that_the_server_needs():
-    units = clients.random_units(0.5)
+    units = clients.federated_dropout(0.5)
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
     cohort = federated().cohort(jnp.array([0]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
     message, _, _ = jax.jit(client.update)(jax.random.key(5), params(), (), examples)
     public = fjx.Public((), jax.random.key(0), jnp.int32(0), jnp.int32(1))
-    sent = wire.to_bytes(aggregators.holders_mean().encode(None, message, public))
+    sent = wire.to_bytes(aggregators.submodel_mean().encode(None, message, public))
     got = wire.from_bytes(sent)
     held = clients.held_coordinates(AXES, units, got.choice, params())
     assert int(got.count) == sum(int(h.sum()) for h in jax.tree.leaves(held)) == 20
@@ -173,7 +173,7 @@ def test_a_payload_and_the_choice_are_all_that_the_server_needs():
 
 def test_random_units_are_as_many_as_asked_and_all_alike():
     """Of 2000 choices of 2 in 6 each unit is in a third, within 6 standard errors."""
-    units = clients.random_units(1 / 3)
+    units = clients.federated_dropout(1 / 3)
     keys = jax.random.split(jax.random.key(0), 2000)
     held = np.asarray(
         jax.jit(jax.vmap(lambda key: units.masks(units.choose(key, None), {"h": 6})["h"]))(keys)
@@ -183,7 +183,7 @@ def test_random_units_are_as_many_as_asked_and_all_alike():
 
 
 def test_arguments():
-    units = clients.ordered_units([0.5])
+    units = clients.ordered_dropout([0.5])
     with pytest.raises(ValueError, match="6 units and 2"):
         clients.held_coordinates({**AXES, "d": ("hidden",)}, units, jnp.uint8(0), params())
     with pytest.raises(ValueError, match="axes must name each axis"):
@@ -191,6 +191,6 @@ def test_arguments():
     with pytest.raises(ValueError, match="tree like the parameters"):
         clients.held_coordinates({"a": (None, None)}, units, jnp.uint8(0), params())
     with pytest.raises(ValueError, match="widths must be"):
-        clients.ordered_units([])
-    with pytest.raises(ValueError, match="holders_mean needs the messages"):
-        aggregators.holders_mean().init(params())
+        clients.ordered_dropout([])
+    with pytest.raises(ValueError, match="submodel_mean needs the messages"):
+        aggregators.submodel_mean().init(params())

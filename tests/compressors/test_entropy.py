@@ -243,7 +243,7 @@ def test_a_simulation_of_a_coder_without_formula_bills_the_most():
     plain = encoded(c.qsgd(levels=1), gaussian(100))
     assert is_ragged(wire.Coded(plain, "golomb"))
     assert not is_ragged(wire.Coded(plain, "zstd"))
-    assert not is_ragged(wire.Coded(wire.Chosen(jnp.uint8(0), (plain, jnp.ones(3))), "zstd"))
+    assert not is_ragged(wire.Coded(wire.OneOf(jnp.uint8(0), (plain, jnp.ones(3))), "zstd"))
     with pytest.raises(ValueError, match="no formula"):
         wire.measured_bits(wire.Coded(plain, "zstd"))
 

@@ -111,13 +111,14 @@ def message(seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
 AGGREGATORS = {
     "mean": aggregators.mean(),
     "uniform_mean": aggregators.uniform(aggregators.mean()),
-    "total": aggregators.total(7.0),
+    "total": aggregators.scaled_sum(7.0),
     "median": aggregators.median(),
     "per_field": aggregators.per_field(
         a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())
     ),
     "private": aggregators.private(
-        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort=4), denominator=4
+        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort_size=4),
+        denominator=4,
     ),
 }
 """Every public aggregator; the message of the laws is a dict of the fields a and b."""
@@ -184,7 +185,7 @@ ALGORITHMS = {
     ),
     "dp_fedavg": (
         algorithms.dp_fedavg(
-            squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort=4, **_local
+            squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort_size=4, **_local
         ),
         weights(),
     ),
@@ -194,7 +195,7 @@ ALGORITHMS = {
             strategy=privacy.honaker_tree(4),
             clip_norm=0.3,
             noise_multiplier=0.1,
-            cohort=4,
+            cohort_size=4,
             momentum=0.9,
             **_local,
         ),

@@ -54,7 +54,7 @@ METHODS = {
     "ef21": Method(_of(algorithms.ef21, TOP)),
     "ef_bv": Method(_of(algorithms.ef_bv, RAND, lam=0.3, nu=0.7)),
     "diana": Method(_of(algorithms.diana, compressors.quantize(bits=3), lam=0.5)),
-    "ef21_sgdm": Method(_of(algorithms.ef21_sgdm, TOP, rate=0.5)),
+    "ef21_sgdm": Method(_of(algorithms.ef21_sgdm, TOP, eta=0.5)),
     "mcm": Method(_of(algorithms.mcm, RAND, lam=0.4)),
     "dasha": Method(
         _of(algorithms.dasha, RAND, momentum=0.3), client=lambda rows: rows.uplink.estimate

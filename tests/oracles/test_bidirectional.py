@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import fjx
-from fjx import aggregators, algorithms, clients, compressors, theory, wire
+from fjx import aggregators, algorithms, clients, compressors, rounds, theory, wire
 from fjx._kernels.permutation import permute
 
 _spec = importlib.util.spec_from_file_location(
@@ -116,8 +116,8 @@ def test_replicas_hear_the_payload_and_follow(name):
     algorithm = ef21_bc(0.01) if name == "ef21_bc" else artemis(0.01, 0.2)
     bits = q.TOP_BITS if name == "ef21_bc" else K * 32 + 64
     assert algorithm.traffic(jnp.zeros(D)) == (bits, bits)
-    down = algorithms.replicated(
-        compressors.tracked(q.TOP) if name == "ef21_bc" else q.RAND,
+    down = rounds.replicated(
+        compressors.shifted(q.TOP) if name == "ef21_bc" else q.RAND,
         aggregator=aggregators.mean(), server=optax.sgd(0.01),
     )["downlink"]  # fmt: skip
     states, _, _ = q.trajectory(algorithm, 5)
@@ -130,7 +130,7 @@ def test_replicas_hear_the_payload_and_follow(name):
 
 
 def test_a_replica_needs_a_template():
-    slots = algorithms.replicated(
+    slots = rounds.replicated(
         q.TOP, aggregator=aggregators.mean(), server=optax.sgd(1.0),
         message=lambda params: {"other": params},
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_partial_cohorts_and_compressed_models_compose():
     both = ef21_bc(EF21.step_size / 5)
     primal = algorithms.ef21(
         PROBLEM.loss, q.TOP, num_clients=N, learning_rate=EF21.step_size / 5, batch_size=1,
-        downlink=compressors.tracked(q.TOP),
+        downlink=compressors.shifted(q.TOP),
     )  # fmt: skip
     for algorithm in (both, primal):
         xs = q.models_of(q.trajectory(algorithm, 4000, present=present)[0])

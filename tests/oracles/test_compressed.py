@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import aggregators, algorithms, compressors, data, theory, wire
+from fjx import aggregators, algorithms, compressors, data, rounds, theory, wire
 from fjx.algorithms._corrected.scaffnew import steps_of
 
 PROBLEM = data.quadratic_problem(jax.random.key(0))
@@ -361,7 +361,7 @@ def test_a_compressed_downlink_that_remembers_converges_too(name):
     """Both directions of 4 coordinates: 1e-8 of the first gap, where a plain one stays far off."""
     if name == "ef21-p":
         bound = theory.ef21(L=PROBLEM.L, L_tilde=L_TILDE, mu=PROBLEM.mu, delta=DELTA)
-        gamma, more, link = bound.step_size / 2, {}, compressors.tracked(TOP)
+        gamma, more, link = bound.step_size / 2, {}, compressors.shifted(TOP)
         algorithm = make("ef21", gamma, num_clients=N, downlink=link)
         plain = make("ef21", gamma, num_clients=N, downlink=TOP)
     else:
@@ -376,16 +376,16 @@ def test_a_compressed_downlink_that_remembers_converges_too(name):
 
 def test_receivers_begin_with_the_first_model_and_bytes_need_their_memory():
     start = jnp.linspace(-1.0, 1.0, D)
-    algorithm = make("ef21", 0.01, num_clients=N, downlink=compressors.tracked(TOP))
+    algorithm = make("ef21", 0.01, num_clients=N, downlink=compressors.shifted(TOP))
     state = algorithm.init(start)
     np.testing.assert_array_equal(state.downlink.memory, start)
-    codec = compressors.tracked(TOP)
+    codec = compressors.shifted(TOP)
     payload, _ = codec.encode(jax.random.key(0), start + 1.0, codec.init(start))
     assert wire.bits(payload) == K * (32 + 5) + 4
     received = wire.from_bytes(wire.to_bytes(payload), like=payload)
     with pytest.raises(ValueError, match="what the receiver remembers"):
         codec.decode(received)
-    mine = dataclasses.replace(received, memory=wire.Known(start))
+    mine = dataclasses.replace(received, memory=wire.SideInformation(start))
     np.testing.assert_array_equal(codec.decode(mine), codec.decode(payload))
 
 
@@ -450,11 +450,11 @@ def test_the_recipes_are_those_of_their_settings():
 
 def test_arguments():
     with pytest.raises(ValueError, match="lam"):
-        algorithms.difference(TOP, num_clients=3, lam=1.5)
+        rounds.difference(TOP, num_clients=3, lam=1.5)
     with pytest.raises(ValueError, match="nu"):
-        algorithms.difference(TOP, num_clients=3, nu=0.0)
+        rounds.difference(TOP, num_clients=3, nu=0.0)
     with pytest.raises(ValueError, match="num_clients"):
-        algorithms.difference(TOP, num_clients=0)
+        rounds.difference(TOP, num_clients=0)
     with pytest.raises(TypeError, match="marina"):
         algorithms.marina(PROBLEM.loss, 3, p=0.5, learning_rate=0.1, batch_size=1)
     with pytest.raises(

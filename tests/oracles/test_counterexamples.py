@@ -128,7 +128,7 @@ def test_averages_of_gradients_make_ef21_stand_noise():
     def rests(rate):
         algorithm = algorithms.ef21_sgdm(
             problem.loss, compressors.top_k(0.2), num_clients=10, learning_rate=0.05,
-            batch_size=1, rate=rate,
+            batch_size=1, eta=rate,
         )  # fmt: skip
         xs = run(algorithm, problem.dataset, jnp.zeros(20), 1500)
         return np.square(xs[-500:] - problem.optimum).sum(1).mean()
@@ -141,8 +141,8 @@ def test_an_average_of_rate_one_is_the_client_itself():
     plain = clients.gradient(problem.loss, batch_size=1)
     results = [
         run(fjx.compose(client=client, server=optax.sgd(0.05)), problem.dataset, jnp.zeros(20), 5)
-        for client in (plain, clients.averaged(plain, rate=1.0))
+        for client in (plain, clients.averaged(plain, eta=1.0))
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="rate"):
-        clients.averaged(plain, rate=0.0)
+        clients.averaged(plain, eta=0.0)

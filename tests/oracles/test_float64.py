@@ -124,7 +124,7 @@ def test_ef21_converges_with_half_of_the_clients_and_with_a_compressed_downlink(
         make, present = {"learning_rate": EF21.step_size / 4}, half(rounds)
     else:
         make, present = (
-            {"learning_rate": EF21.step_size / 2, "downlink": compressors.tracked(TOP)},
+            {"learning_rate": EF21.step_size / 2, "downlink": compressors.shifted(TOP)},
             None,
         )
     xs, _ = run(recipe("ef21", TOP, num_clients=N, **make), rounds, present=present)

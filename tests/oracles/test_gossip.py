@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import algorithms, clients, compressors, data, samplers, theory, wire
+from fjx import algorithms, clients, compressors, data, rounds, samplers, theory, wire
 
 _spec = importlib.util.spec_from_file_location(
     "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
@@ -186,14 +186,14 @@ def test_models_far_from_zero_agree_to_their_own_precision():
 def test_arguments():
     client = clients.gradient(q.PROBLEM.loss, batch_size=1)
     with pytest.raises(ValueError, match="square"):
-        algorithms.choco(client, q.TOP, mixing=np.ones((2, 3)), step_size=0.1)
+        rounds.choco(client, q.TOP, mixing=np.ones((2, 3)), step_size=0.1)
     with pytest.raises(ValueError, match="symmetric"):
-        algorithms.choco(client, q.TOP, mixing=np.array([[0.5, 0.5], [0.2, 0.8]]), step_size=0.1)
+        rounds.choco(client, q.TOP, mixing=np.array([[0.5, 0.5], [0.2, 0.8]]), step_size=0.1)
     with pytest.raises(TypeError, match="ClientUpdate"):
-        algorithms.choco(q.TOP, client, mixing=np.eye(2), step_size=0.1)
-    hears = client._replace(hear=lambda aggregate, state, public: state)
-    with pytest.raises(ValueError, match="settle and hear must be None"):
-        algorithms.choco(hears, q.TOP, mixing=np.eye(2), step_size=0.1)
+        rounds.choco(q.TOP, client, mixing=np.eye(2), step_size=0.1)
+    hears = client._replace(on_aggregate=lambda aggregate, state, public: state)
+    with pytest.raises(ValueError, match="on_sent and on_aggregate must be None"):
+        rounds.choco(hears, q.TOP, mixing=np.eye(2), step_size=0.1)
     with pytest.raises(TypeError, match="floating leaves only"):
         algorithms.choco_gossip(q.TOP, mixing=np.eye(2), step_size=0.1).init_client(jnp.arange(3))
     with pytest.raises(ValueError, match="join all"):

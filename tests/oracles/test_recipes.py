@@ -259,7 +259,7 @@ RECIPES = {
         ),
     ),
     "dp_fedavg": (
-        algorithms.dp_fedavg(loss_fn, **local, clip_norm=0.2, noise_multiplier=0.0, cohort=3),
+        algorithms.dp_fedavg(loss_fn, **local, clip_norm=0.2, noise_multiplier=0.0, cohort_size=3),
         functools.partial(oracle_dp_fedavg, 0.2, 3),
     ),
 }
@@ -279,7 +279,7 @@ def test_dp_ftrl_is_follow_the_regularized_leader_on_noised_running_sums():
         "strategy": privacy.honaker_tree(8),
         "clip_norm": 0.2,
         "noise_multiplier": 0.3,
-        "cohort": 3,
+        "cohort_size": 3,
     }
     # Clients without a gradient send zeros: the model is the noise on the running sums over 3.
     still = algorithms.dp_ftrl(lambda w, batch, key: 0.0 * jnp.sum(w), **private, **local)

@@ -160,7 +160,7 @@ def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
 
 def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
     eta = 0.3
-    bound = theory.ef21_sgdm(**PL, delta=DELTA, rate=eta)
+    bound = theory.ef21_sgdm(**PL, delta=DELTA, eta=eta)
     gamma = bound.step_size
 
     def start(case, state, rows):
@@ -175,7 +175,7 @@ def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
     average[1:3] = 0.0
     xs, (h, v) = run(
         lambda case: algorithms.ef21_sgdm(
-            PROBLEM.loss, TOP, num_clients=N, learning_rate=gamma, batch_size=1, rate=eta
+            PROBLEM.loss, TOP, num_clients=N, learning_rate=gamma, batch_size=1, eta=eta
         ),
         cases | {"average": average}, 100, start=start,
         watch=lambda state, rows: (-rows.uplink.memory, -rows.client.average),

@@ -90,7 +90,7 @@ def test_the_step_of_mcm_is_the_largest_of_its_proof():
 TOLD = {
     "ef14": (CONVEX, {"delta": 0.2}),
     "double_squeeze": (CONVEX, {"delta": 0.2}),
-    "ef21_sgdm": (PL | {"rate": 0.3}, {"delta": 0.2}),
+    "ef21_sgdm": (PL | {"eta": 0.3}, {"delta": 0.2}),
     "mcm": (CONVEX | {"n": 10}, {"omega": 4.0}),
     "fedcom": (CONVEX | {"n": 10, "steps": 5, "server_lr": 3.0}, {"omega": 4.0}),
     "fedpaq": (CONVEX | {"n": 10, "steps": 5}, {"omega": 4.0}),
@@ -121,7 +121,7 @@ def test_an_exact_codec_leaves_gradient_descent_to_a_constant():
         exact = getattr(theory, name)(**CONVEX, delta=1.0)
         assert np.isclose(exact.step_size * L * share, 1)
         assert exact.noise == 0
-    assert np.isclose(theory.ef21_sgdm(**PL | {"mu": 0.1}, delta=1.0, rate=1.0).step_size * L, 1)
+    assert np.isclose(theory.ef21_sgdm(**PL | {"mu": 0.1}, delta=1.0, eta=1.0).step_size * L, 1)
     assert np.isclose(theory.mcm(**CONVEX, omega=0.0, n=N).step_size * L, 1)
     for name in ("fedcom", "fedpaq", "fedcomgate"):
         exact = getattr(theory, name)(**CONVEX, omega=0.0, n=N, steps=1)
@@ -130,7 +130,7 @@ def test_an_exact_codec_leaves_gradient_descent_to_a_constant():
     for delta in (0.01, 0.5):
         one, other = (
             theory.ef21(**PL, delta=delta).step_size,
-            theory.ef21_sgdm(**PL, delta=delta, rate=1.0).step_size,
+            theory.ef21_sgdm(**PL, delta=delta, eta=1.0).step_size,
         )
         assert one / 2 <= other <= one
     with pytest.raises(ValueError, match="omega"):

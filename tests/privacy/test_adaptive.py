@@ -22,7 +22,7 @@ jitted = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_
 
 def adaptive(**settings):
     return privacy.adaptive_gaussian(
-        **{"initial_clip": 0.1, "noise_multiplier": 1.0, "cohort": 100} | settings
+        **{"initial_clip": 0.1, "noise_multiplier": 1.0, "cohort_size": 100} | settings
     )
 
 
@@ -171,7 +171,7 @@ def test_from_below_with_all_clipped_it_grows_by_a_fixed_factor():
 
 
 def test_the_noised_fraction_has_the_noise_that_is_accounted():
-    mechanism = adaptive(cohort=50, count_noise=4.0, initial_clip=1.0)
+    mechanism = adaptive(cohort_size=50, count_noise=4.0, initial_clip=1.0)
     total = privacy.Contribution(jnp.zeros(1), jnp.int32(40), jnp.int32(10), jnp.zeros(()))
     keys = jax.random.split(jax.random.key(3), 20_000)
     state = mechanism.init(None)
@@ -185,7 +185,7 @@ def test_the_noised_fraction_has_the_noise_that_is_accounted():
 
 
 def test_who_does_not_take_part_does_not_count():
-    mechanism = adaptive(cohort=4, noise_multiplier=0.0, count_noise=0.0, initial_clip=1.0)
+    mechanism = adaptive(cohort_size=4, noise_multiplier=0.0, count_noise=0.0, initial_clip=1.0)
     messages = jnp.array([[0.5], [2.0], [9.0], [jnp.nan], [jnp.inf], [0.1]])
     state, metrics = one_round(mechanism, messages, jnp.array([1.0, 7.0, 0.0, 1.0, 1.0, 3.0]))
     # Of 0.5, 2.0 and 0.1 two fit: 1/2 + (2 - 3/2) / 4.
@@ -194,7 +194,7 @@ def test_who_does_not_take_part_does_not_count():
 
 
 def test_an_empty_round_is_a_round():
-    mechanism = adaptive(initial_clip=1.0, cohort=20)
+    mechanism = adaptive(initial_clip=1.0, cohort_size=20)
     state, metrics = one_round(mechanism, jnp.ones((2, 3)), jnp.zeros(2))
     assert float(metrics["noised_unclipped"]) != 0.5
     assert float(state.clip_norm) != 1.0
@@ -215,7 +215,7 @@ def test_it_stays_positive_and_finite_under_any_history():
     """Cohorts far larger than announced pull to either end, where noise and clipping still work."""
 
     def run(learning_rate, clipped):
-        mechanism = adaptive(learning_rate=learning_rate, cohort=1.0, noise_multiplier=0.01)
+        mechanism = adaptive(learning_rate=learning_rate, cohort_size=1.0, noise_multiplier=0.01)
 
         def step(state, t):
             total = privacy.Contribution(jnp.zeros(4), jnp.int32(2000), clipped, jnp.zeros(()))
@@ -235,7 +235,7 @@ def test_it_stays_positive_and_finite_under_any_history():
 
 def test_a_run_carries_the_clip_norm_from_round_to_round():
     """All of three clients are clipped, and the count says so: 1/2 - 3/2/3 = 0."""
-    mechanism = adaptive(noise_multiplier=0.0, count_noise=0.0, cohort=3)
+    mechanism = adaptive(noise_multiplier=0.0, count_noise=0.0, cohort_size=3)
     algorithm = fjx.compose(
         client=clients.gradient(lambda w, x, key: -1e3 * jnp.mean(x @ w), batch_size=1),
         aggregator=private(mechanism, denominator=3),
@@ -259,7 +259,7 @@ def test_other_bounds_follow():
     def bound(c):
         return privacy.zeroed(privacy.grouped({"a": c, "b": 2 * c}), above=10 * c)
 
-    mechanism = adaptive(bound=bound, initial_clip=1.0, noise_multiplier=0.0, cohort=4)
+    mechanism = adaptive(bound=bound, initial_clip=1.0, noise_multiplier=0.0, cohort_size=4)
     messages = {"a": jnp.array([[0.5], [2.0], [60.0]]), "b": jnp.array([[0.5], [0.5], [0.5]])}
     shares = jitted(jax.vmap(lambda x: mechanism.clip(x, 1.0, mechanism.init(None))))(messages)
     assert shares.clipped.tolist() == [False, True, True]
@@ -276,8 +276,8 @@ def test_other_bounds_follow():
     ("settings", "error", "message"),
     [
         ({"count_noise": 0.5}, ValueError, r"count_noise must be greater than .* 0.5, got 0.5"),
-        ({"cohort": 10}, ValueError, r"got 0.5.*raise the cohort"),
-        ({"cohort": 0}, ValueError, "cohort must be greater than 0, got 0"),
+        ({"cohort_size": 10}, ValueError, r"got 0.5.*raise cohort_size"),
+        ({"cohort_size": 0}, ValueError, "cohort_size must be greater than 0, got 0"),
         ({"initial_clip": 0.0}, ValueError, "initial_clip must be at least"),
         ({"target_quantile": 1.1}, ValueError, "target_quantile must be .*at most 1, got 1.1"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate must be at least 0, got -1.0"),

@@ -35,7 +35,7 @@ def linear(w, x, key):
 
 def dp_fedavg(z):
     return algorithms.dp_fedavg(
-        linear, clip_norm=CLIP, noise_multiplier=z, cohort=4, client_lr=1.0, batch_size=1
+        linear, clip_norm=CLIP, noise_multiplier=z, cohort_size=4, client_lr=1.0, batch_size=1
     )
 
 

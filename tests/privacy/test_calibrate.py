@@ -99,7 +99,7 @@ def test_noise_that_the_mechanism_refuses_is_too_much():
 
     def adaptive(count_noise):
         return lambda z: privacy.adaptive_gaussian(
-            initial_clip=1.0, noise_multiplier=z, cohort=10, count_noise=count_noise
+            initial_clip=1.0, noise_multiplier=z, cohort_size=10, count_noise=count_noise
         )
 
     for target, count_noise in ((8.0, 0.4), (2.0, 1.5), (2.0, 10.0)):

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import fjx
-from fjx import aggregators, algorithms, clients, compressors, privacy, samplers, servers
+from fjx import aggregators, clients, compressors, privacy, rounds, samplers, servers
 from fjx._base import Cohort, Examples
 
 CLIP_NORM, DIM, CLIENTS, COHORT = 0.7, 8, 4, 2
@@ -33,12 +33,12 @@ CODECS = {
     "rotated": {"uplink": compressors.rotated(compressors.quantize(bits=2))},
     "error feedback": {"uplink": compressors.error_feedback(compressors.top_k(0.25))},
     "differences": {
-        "uplink": algorithms.difference(compressors.top_k(0.25), num_clients=CLIENTS)["uplink"]
+        "uplink": rounds.difference(compressors.top_k(0.25), num_clients=CLIENTS)["uplink"]
     },
-    "momentum": {"client": clients.averaged(SENDS, rate=0.1)},
+    "momentum": {"client": clients.averaged(SENDS, eta=0.1)},
     "all rotated": {"aggregator": aggregators.rotated(aggregators.private(QUIET, denominator=1))},
     "rand_k of all": {
-        "aggregator": aggregators.coded(
+        "aggregator": aggregators.compressed(
             compressors.rand_k(0.25), aggregators.private(QUIET, denominator=1)
         )
     },
@@ -122,7 +122,7 @@ def test_clipping_before_a_codec_would_enlarge():
 
 def test_a_server_that_sums_raw_messages_is_not_private():
     """The memory of difference codecs: any client moves it as far as it likes, with nothing refused."""
-    slots = algorithms.difference(compressors.top_k(0.25), num_clients=CLIENTS)
+    slots = rounds.difference(compressors.top_k(0.25), num_clients=CLIENTS)
     found = worlds(composed(slots), jnp.zeros(DIM), 5, released=model_moved)
     assert np.linalg.norm(found[:, 0] - found[:, 1], axis=1).max() > 1e3 * CLIP_NORM
     # The two ends come together, so a private aggregator cannot take the place of one by mistake.
@@ -168,7 +168,7 @@ def test_two_private_fields_are_two_releases():
 
 @pytest.mark.slow
 def test_a_raw_control_variate_undoes_the_noise():
-    algorithm = scaffold(aggregators.total(CLIENTS))
+    algorithm = scaffold(aggregators.scaled_sum(CLIENTS))
     found = worlds(algorithm, jnp.zeros(DIM), 5, released=both_moved)
     apart = np.linalg.norm(found[:, 0] - found[:, 1], axis=2)
     assert apart[:, 0].max() <= 2 / Z_PARAMS + 1e-4

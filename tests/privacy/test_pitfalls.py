@@ -86,8 +86,8 @@ def test_1_the_sum_is_divided_by_a_public_number():
     alone, _, _ = round_of(SMALL, weights=[1, 0, 0])
     np.testing.assert_allclose(everybody, SMALL.sum(0) / DENOMINATOR, rtol=1e-6)
     np.testing.assert_allclose(alone, SMALL[0] / DENOMINATOR, rtol=1e-6)
-    plan = privacy.plan(
-        num_clients=100, cohort=7, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
+    plan = fjx.plan(
+        num_clients=100, cohort_size=7, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
     )
     assert plan.denominator == 7
 
@@ -149,7 +149,7 @@ def test_6_no_two_rounds_share_their_noise_and_none_depends_on_data():
 FLOATING = {
     "gaussian": NOISY,
     "laplace": privacy.laplace(clip_norm=CLIP, noise_multiplier=1.0),
-    "adaptive": privacy.adaptive_gaussian(initial_clip=CLIP, noise_multiplier=1.0, cohort=99),
+    "adaptive": privacy.adaptive_gaussian(initial_clip=CLIP, noise_multiplier=1.0, cohort_size=99),
     "tree": privacy.correlated(privacy.tree(4), clip_norm=CLIP, noise_multiplier=1.0),
 }
 GRID = {
@@ -201,8 +201,8 @@ def test_13_metrics_without_noise_say_so():
     public = {"noise_std", "invited", "rejected"}
     of_clients = {"participants", "nonfinite", "norm"}  # told of in every claim of a plan
     assert set(metrics) == {"unnoised_clipped", "unnoised_norm"} | public | of_clients
-    plan = privacy.plan(
-        num_clients=9, cohort=3, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
+    plan = fjx.plan(
+        num_clients=9, cohort_size=3, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
     )
     assert "not what is without noise: losses, norms, the fraction that was clipped" in str(
         plan.claim
@@ -221,9 +221,9 @@ def test_15_the_unit_is_a_client_and_not_its_owner():
     assert "Whoever owns several clients is protected that many times less" in str(report)
     # An example that comes or goes replaces its client's message.
     with pytest.raises(ValueError, match="replaces what its client sends"):
-        privacy.plan(
+        fjx.plan(
             num_clients=9,
-            cohort=3,
+            cohort_size=3,
             rounds=1,
             delta=1e-3,
             clip_norm=1.0,
@@ -245,8 +245,8 @@ def test_17_an_epsilon_is_a_whole_claim_and_delta_is_small():
         assert told in str(claim)
     assert "delta is not below 1 / num_clients" in str(claim)
     with pytest.raises(ValueError, match="delta must be below 1 / num_clients"):
-        privacy.plan(
-            num_clients=5, cohort=3, rounds=1, delta=0.2, clip_norm=1.0, noise_multiplier=1.0
+        fjx.plan(
+            num_clients=5, cohort_size=3, rounds=1, delta=0.2, clip_norm=1.0, noise_multiplier=1.0
         )
 
 
@@ -310,7 +310,7 @@ def test_what_was_accounted_cannot_be_changed_afterwards():
         assert float(metrics["noise_std"]) == pytest.approx(3.0, rel=1e-6)
     count = changed(
         lambda b: privacy.adaptive_gaussian(
-            initial_clip=1.0, noise_multiplier=1.0, cohort=10, count_noise=b
+            initial_clip=1.0, noise_multiplier=1.0, cohort_size=10, count_noise=b
         ),
         2.0,
     )

@@ -14,11 +14,11 @@ GIVEN = {
     "num_clients": CLIENTS,
     "rounds": 6,
     "delta": 1e-4,
-    "cohort": 10,
+    "cohort_size": 10,
     "clip_norm": 0.5,
     "method": "rdp",
 }
-PLAN = privacy.plan(noise_multiplier=2.0, **GIVEN)
+PLAN = fjx.plan(noise_multiplier=2.0, **GIVEN)
 
 
 def loss_fn(w, x, key):
@@ -48,7 +48,7 @@ def simulate(plan, aggregator=None, sampler=None, dataset=DATASET, rounds=6, **h
 
 
 def test_a_plan_meets_its_target_with_the_parts_it_names():
-    plan = privacy.plan(epsilon=1.5, **GIVEN)
+    plan = fjx.plan(epsilon=1.5, **GIVEN)
     assert plan.sampler.subsampling.rate == 0.25
     assert plan.denominator == 10
     how = {"rounds": 6, "delta": 1e-4, "method": "rdp", "num_clients": CLIENTS}
@@ -74,8 +74,8 @@ def test_a_plan_meets_its_target_with_the_parts_it_names():
     ],
 )
 def test_the_denominator_is_the_expected_cohort(sampler, cohort, denominator):
-    given = {**GIVEN, "cohort": cohort, "noise_multiplier": 2.0}
-    assert privacy.plan(sampler=sampler, **given).denominator == pytest.approx(denominator)
+    given = {**GIVEN, "cohort_size": cohort, "noise_multiplier": 2.0}
+    assert fjx.plan(sampler=sampler, **given).denominator == pytest.approx(denominator)
 
 
 def test_correlated_mechanisms_are_planned_by_their_participation():
@@ -84,7 +84,7 @@ def test_correlated_mechanisms_are_planned_by_their_participation():
         return correlated._replace(correlation=lambda often: often.most**0.5)
 
     given = {**GIVEN, "clip_norm": None, "sampler": samplers.min_separation(2, period=4)}
-    plan = privacy.plan(mechanism=make, epsilon=3.0, **given)
+    plan = fjx.plan(mechanism=make, epsilon=3.0, **given)
     two = privacy.gaussian(clip_norm=1.0, noise_multiplier=plan.mechanism.noise_multiplier)
     alike = privacy.epsilon(two, samplers.full(), rounds=2, delta=1e-4, method="rdp")
     assert 2.9 < plan.claim <= 3.0
@@ -92,7 +92,7 @@ def test_correlated_mechanisms_are_planned_by_their_participation():
 
 
 def test_examples_are_protected_under_replacement():
-    plan = privacy.plan(noise_multiplier=2.0, unit="example", **{**GIVEN, "method": "pld"})
+    plan = fjx.plan(noise_multiplier=2.0, unit="example", **{**GIVEN, "method": "pld"})
     assert (plan.relation, plan.claim.unit) == ("replace_one", "example")
     assert plan.claim > PLAN.claim
 
@@ -104,11 +104,11 @@ def test_examples_are_protected_under_replacement():
         ({"epsilon": 1.0}, ValueError, "give either epsilon or noise_multiplier, got both"),
         ({"noise_multiplier": None}, ValueError, "epsilon or noise_multiplier, got neither"),
         ({"clip_norm": None}, ValueError, "give either clip_norm or mechanism, got neither"),
-        ({"cohort": None}, ValueError, "give cohort, the expected number"),
-        ({"cohort": 41}, ValueError, "cohort must be .* at most 40"),
+        ({"cohort_size": None}, ValueError, "give cohort_size, the expected number"),
+        ({"cohort_size": 41}, ValueError, "cohort_size must be .* at most 40"),
         ({"rounds": 0}, ValueError, "rounds must be at least 1"),
         (
-            {"cohort": None, "sampler": samplers.random_check_in(3, window=2)},
+            {"cohort_size": None, "sampler": samplers.random_check_in(3, window=2)},
             ValueError,
             "cohort is needed",
         ),
@@ -123,7 +123,7 @@ def test_examples_are_protected_under_replacement():
 )
 def test_what_does_not_add_up_is_refused(changed, error, message):
     with pytest.raises(error, match=message):
-        privacy.plan(**{**GIVEN, "noise_multiplier": 2.0, **changed})
+        fjx.plan(**{**GIVEN, "noise_multiplier": 2.0, **changed})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_run_with_swapped_parts_is_refused(swapped, message):
 
 
 def test_descriptions_of_other_kinds_are_other_samplers():
-    plan = privacy.plan(sampler=samplers.cyclic(4), noise_multiplier=2.0, **GIVEN)
+    plan = fjx.plan(sampler=samplers.cyclic(4), noise_multiplier=2.0, **GIVEN)
     with pytest.raises(ValueError, match=r"is FixedSize\(size=4\), and Cyclic\(period=4\) was"):
         simulate(plan, sampler=samplers.uniform(4))
 
@@ -176,7 +176,7 @@ def test_an_algorithm_that_was_not_composed_is_refused():
 def test_what_is_planned_is_accepted():
     dropping = samplers.dropout(PLAN.sampler, 0.1)
     PLAN.check(algorithm(PLAN.aggregator), dropping, num_clients=CLIENTS, rounds=6)
-    around = privacy.plan(
+    around = fjx.plan(
         noise_multiplier=2.0,
         aggregator=lambda m, d: aggregators.rotated(aggregators.private(m, d)),
         **GIVEN,
@@ -205,7 +205,7 @@ def test_what_is_planned_is_accepted():
 )
 def test_an_aggregator_that_is_not_one_release_of_the_mechanism_is_not_planned(factory, message):
     with pytest.raises(ValueError, match=message):
-        privacy.plan(noise_multiplier=2.0, aggregator=factory, **GIVEN)
+        fjx.plan(noise_multiplier=2.0, aggregator=factory, **GIVEN)
 
 
 def test_what_changes_messages_and_results_only_passes_its_releases_on():
@@ -217,8 +217,8 @@ def test_what_changes_messages_and_results_only_passes_its_releases_on():
         aggregators.uniform(inner),
         aggregators.shared_rand_k(0.5, inner),
         aggregators.sketched(rows=3, columns=8, aggregator=inner),
-        aggregators.coded(fjx.compressors.cast(jnp.bfloat16), inner),
-        aggregators.rotated(aggregators.coded(fjx.compressors.cast(jnp.bfloat16), inner)),
+        aggregators.compressed(fjx.compressors.cast(jnp.bfloat16), inner),
+        aggregators.rotated(aggregators.compressed(fjx.compressors.cast(jnp.bfloat16), inner)),
         aggregators.per_field(params=inner),
     ):
         (released,) = around.releases
@@ -323,7 +323,7 @@ def test_only_noise_in_proportion_can_be_rescaled():
     """Past noise is; the noise on the sum beside an adaptive bound's count is not."""
 
     def adaptive(z):
-        return privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=z, cohort=20)
+        return privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=z, cohort_size=20)
 
     def correlated(z):
         return privacy.correlated(privacy.tree(4), clip_norm=1.0, noise_multiplier=z)

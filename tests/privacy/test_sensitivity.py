@@ -44,7 +44,7 @@ BOUNDS = {
         privacy.zeroed(privacy.grouped({"w": privacy.normalized(0.7), "b": 0.3}), above=9.0), most=7
     ),
     "adaptive": of_mechanism(
-        privacy.adaptive_gaussian(initial_clip=0.7, noise_multiplier=0.0, cohort=20)
+        privacy.adaptive_gaussian(initial_clip=0.7, noise_multiplier=0.0, cohort_size=20)
     ),
 }
 FAST = ("l1", "all together")

@@ -136,8 +136,8 @@ def test_a_key_has_no_price_but_its_data_has():
 
 def test_of_nested_choices_the_dearest_is_the_most():
     """1 + max(10, 1 + max(20, 3)) bytes by shapes; of concrete ones what was chosen."""
-    inner = wire.Chosen(jnp.uint8(1), (jnp.zeros(20, jnp.uint8), jnp.zeros(3, jnp.uint8)))
-    outer = wire.Chosen(jnp.uint8(1), (jnp.zeros(10, jnp.uint8), inner))
+    inner = wire.OneOf(jnp.uint8(1), (jnp.zeros(20, jnp.uint8), jnp.zeros(3, jnp.uint8)))
+    outer = wire.OneOf(jnp.uint8(1), (jnp.zeros(10, jnp.uint8), inner))
     assert wire.bits(jax.eval_shape(lambda p: p, outer)) == 8 * 22
     assert wire.bits(outer) == int(jax.jit(wire.measured_bits)(outer)) == 8 * 5
     assert len(wire.to_bytes(outer)) - wire.header_bits(wire.to_bytes(outer)) // 8 == 5

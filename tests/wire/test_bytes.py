@@ -313,7 +313,7 @@ def test_what_the_receiver_knows_to_travel_costs_nothing_else():
     def chosen(number):
         contents = [jnp.arange(3.0), jnp.arange(9, dtype=jnp.uint8)]
         parts = [x if number == i else jnp.zeros_like(x) for i, x in enumerate(contents, start=1)]
-        return wire.Chosen(wire.Known(jnp.uint8(number)), ((), *parts))
+        return wire.OneOf(wire.SideInformation(jnp.uint8(number)), ((), *parts))
 
     sizes = [0, 12, 9]
     for number, size in enumerate(sizes):
@@ -322,14 +322,14 @@ def test_what_the_receiver_knows_to_travel_costs_nothing_else():
         assert wire.bits(payload) == 8 * size == 8 * len(data) - wire.header_bits(data)
         assert int(jax.jit(wire.measured_bits)(payload)) == 8 * size
         received = wire.from_bytes(data, like=payload)
-        assert received.which == wire.Known(None)
+        assert received.which == wire.SideInformation(None)
         for one, other in zip(received.parts[1:], payload.parts[1:], strict=True):
             np.testing.assert_array_equal(one, other)
     assert wire.bits(jax.eval_shape(lambda: chosen(0))) == 8 * max(sizes)
     assert "for the receiver to know" in refusal(wire.to_bytes(chosen(1)))
     assert "bytes" in refusal(wire.to_bytes(chosen(1)), like=chosen(2))
-    with pytest.raises(ValueError, match="Chosen has 3 parts"):
-        wire.Chosen(wire.Known(jnp.uint8(7)), ((), (), ())).check()
+    with pytest.raises(ValueError, match="OneOf has 3 parts"):
+        wire.OneOf(wire.SideInformation(jnp.uint8(7)), ((), (), ())).check()
 
 
 def test_a_bad_template_is_the_caller_s_mistake():

@@ -87,8 +87,8 @@ EXAMPLES = {
     ],
     "Selected": lambda: [wire.Selected({"a/b": quantized()}, {"a": {"b": None}, "n": u8(3)})],
     "Summed": lambda: [wire.Summed((quantized(), jnp.ones(3)), [None, u8(1)])],
-    "Chosen": lambda: [wire.Chosen(u8(1)[0], (sparse(), jnp.arange(4.0)))],
-    "Held": lambda: [wire.Held(jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), seed())],
+    "OneOf": lambda: [wire.OneOf(u8(1)[0], (sparse(), jnp.arange(4.0)))],
+    "SubModel": lambda: [wire.SubModel(jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), seed())],
     "Codes": lambda: [wire.Codes(i8(-3, 2, 0), 4), wire.Codes(u8(6, 0), 3)],
     "Words": lambda: [wire.Words(jnp.asarray([7, 1], jnp.uint32), 33)],
     "Kept": lambda: [
@@ -96,20 +96,25 @@ EXAMPLES = {
             jnp.int32(2), jnp.asarray([1.0, 2.0, 0.0]), jnp.asarray([1, 4, 0], jnp.uint32), (5,)
         )
     ],
-    "Thinned": lambda: [
-        wire.Thinned(jnp.int32(1), jnp.asarray([2.0, 0.0, 0.0]), seed(), 0.5, (3,), THREEFRY)
+    "BernoulliMasked": lambda: [
+        wire.BernoulliMasked(
+            jnp.int32(1), jnp.asarray([2.0, 0.0, 0.0]), seed(), 0.5, (3,), THREEFRY
+        )
     ],
-    "Lazy": lambda: [wire.Lazy(u8(1)[0], jnp.ones((1, 3))), wire.Lazy(u8(0)[0], jnp.zeros((1, 2)))],
+    "MaybeSent": lambda: [
+        wire.MaybeSent(u8(1)[0], jnp.ones((1, 3))),
+        wire.MaybeSent(u8(0)[0], jnp.zeros((1, 2))),
+    ],
     "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
     "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
     "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
-    "Known": lambda: [wire.Known(None)],
-    "Tracked": lambda: [wire.Tracked(sparse(), wire.Known(None))],
+    "SideInformation": lambda: [wire.SideInformation(None)],
+    "Shifted": lambda: [wire.Shifted(sparse(), wire.SideInformation(None))],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),
         *([wire.Coded(quic(), "run_length")] if hasattr(wire, "Quic") else []),
-        wire.Coded(wire.Chosen(u8(0)[0], (long_codes(), sparse())), "elias_delta"),
+        wire.Coded(wire.OneOf(u8(0)[0], (long_codes(), sparse())), "elias_delta"),
     ],
 }
 """Small payloads by the name of their type.  A new type of payload adds a row here."""

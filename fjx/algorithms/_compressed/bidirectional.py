@@ -7,7 +7,7 @@ from fjx._base import (
     Compressor,
 )
 from fjx.clients import LossFn
-from fjx.compressors import tracked
+from fjx.compressors import shifted
 from fjx.rounds._compose import compose
 from fjx.rounds._difference import difference
 from fjx.rounds._replicated import replicated
@@ -37,7 +37,7 @@ def ef21_bc(
         codec: C, with delta > 0, such as ``top_k``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef21_bc` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         server_codec: C_s, with delta > 0; C by default.
 
     Returns:
@@ -58,7 +58,7 @@ def ef21_bc(
         client=clients.gradient(loss_fn, batch_size=batch_size),
         uplink=link["uplink"],
         **replicated(
-            tracked(codec if server_codec is None else server_codec),
+            shifted(codec if server_codec is None else server_codec),
             aggregator=link["aggregator"],
             server=server_sgd(learning_rate),
         ),
@@ -86,7 +86,7 @@ def artemis(
         codec: C, unbiased with an omega.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.artemis` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
         server_codec: C_s, unbiased with an omega; C by default.
 

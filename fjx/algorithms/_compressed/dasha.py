@@ -47,7 +47,7 @@ def dasha(
         codec: C, unbiased with an omega.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.dasha` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         momentum: a in (0, 1]; 1 / (2 omega + 1) in the paper.
         downlink: codec of the broadcast.
 

@@ -8,7 +8,7 @@ from fjx._base import (
 )
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
-from fjx.compressors import tracked
+from fjx.compressors import shifted
 from fjx.rounds._compose import compose
 from fjx.rounds._difference import difference
 from fjx.servers._sgd import server_sgd
@@ -32,7 +32,7 @@ def ef_bv(
         codec: C.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef_bv` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         lam: of the memories.
         nu: of the aggregate.
         downlink: codec of the broadcast.
@@ -76,7 +76,7 @@ def ef21(
         codec: C, with delta > 0, such as ``top_k``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef21` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         downlink: codec of the broadcast.
 
     Returns:
@@ -106,7 +106,7 @@ def ef21_sgdm(
     num_clients: int,
     learning_rate: float | Array,
     batch_size: int,
-    rate: float | Array,
+    eta: float | Array,
     downlink: Compressor | None = None,
 ) -> Algorithm:
     """EF21-SGDM: :func:`ef21` on averages of stochastic gradients, of one batch a round.
@@ -119,7 +119,7 @@ def ef21_sgdm(
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.ef21_sgdm` gives one that is proved.
         batch_size: examples in a batch.
-        rate: eta in (0, 1]; 1 is EF21 with stochastic gradients.
+        eta: in (0, 1]; 1 is EF21 with stochastic gradients.
         downlink: codec of the broadcast.
 
     Returns:
@@ -129,7 +129,7 @@ def ef21_sgdm(
         >>> from fjx import algorithms, compressors
         >>> algorithm = algorithms.ef21_sgdm(
         ...     lambda w, x, key: (w - x).mean(), compressors.top_k(0.1), num_clients=100,
-        ...     learning_rate=0.1, batch_size=10, rate=0.1)
+        ...     learning_rate=0.1, batch_size=10, eta=0.1)
 
     References:
         Fatkhullin, Tyurin, Richtarik, *Momentum Provably Improves Error Feedback!*, NeurIPS 2023
@@ -137,7 +137,7 @@ def ef21_sgdm(
     """
     batch = batch_gradient(loss_fn, batch_size)
     return compose(
-        client=clients.averaged(batch, rate=rate),
+        client=clients.averaged(batch, eta=eta),
         server=server_sgd(learning_rate),
         downlink=downlink,
         **difference(codec, num_clients=num_clients),
@@ -164,7 +164,7 @@ def diana(
         codec: C, unbiased with an omega.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.diana` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
         downlink: codec of the broadcast.
 
@@ -207,7 +207,7 @@ def mcm(
         codec: C, unbiased with an omega, of both directions.
         num_clients: of the whole population, all of whom take part.
         learning_rate: gamma; :func:`fjx.theory.mcm` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         lam: of the memories of both ends, at most 1 / (1 + omega).
 
     Returns:
@@ -225,5 +225,5 @@ def mcm(
     """
     return diana(
         loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
-        batch_size=batch_size, lam=lam, downlink=tracked(codec, lam=lam),
+        batch_size=batch_size, lam=lam, downlink=shifted(codec, lam=lam),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._compose import compose
 from fjx.rounds._difference import accumulated
 from fjx.servers._sgd import server_sgd
-from fjx.wire import Chosen
+from fjx.wire import OneOf
 
 
 class ClagState(NamedTuple):
@@ -56,7 +56,7 @@ def clag(
         codec: C, with delta > 0, such as ``top_k`` or ``identity``.
         num_clients: of the whole population.
         learning_rate: gamma; :func:`fjx.theory.clag` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         zeta: how lazy clients are, not negative; may be traced.
         downlink: codec of the broadcast.
 
@@ -81,19 +81,19 @@ def clag(
         nothing = _tree.zeros_like(message_like)
         return ClagState(nothing, nothing, codec.init(message_like), jnp.asarray(False))
 
-    def encode(key: Key, message: Tree, state: ClagState) -> tuple[Chosen, ClagState]:
+    def encode(key: Key, message: Tree, state: ClagState) -> tuple[OneOf, ClagState]:
         change = _tree.subtract(message, state.memory)
         moved = _square(_tree.subtract(message, state.last))
         sends = _square(change) > jnp.asarray(zeta).astype(moved.dtype) * moved
         sends = sends | ~state.begun
         payload, inner = codec.encode(key, change, state.inner)
         payload = _tree.where(sends, payload, _tree.zeros_like(payload_like(codec, change)))
-        sent = Chosen(sends.astype(jnp.uint8), ((), payload))
+        sent = OneOf(sends.astype(jnp.uint8), ((), payload))
         memory = _tree.add(state.memory, decode(sent))
         inner = _tree.where(sends, inner, state.inner)
         return sent, ClagState(memory, message, inner, jnp.asarray(True))
 
-    def decode(sent: Chosen) -> Tree:
+    def decode(sent: OneOf) -> Tree:
         change = codec.decode(sent.parts[1])
         return _tree.where(sent.which == 1, change, _tree.zeros_like(change))
 

@@ -25,12 +25,12 @@ from fjx._base import (
 )
 from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
-from fjx.aggregators import coded, mean, uniform
+from fjx.aggregators import compressed, mean, uniform
 from fjx.aggregators._mean import require_aggregator
 from fjx.clients import LossFn
 from fjx.rounds._compose import compose, sent_like
 from fjx.servers._sgd import server_sgd
-from fjx.wire import Chosen, Known
+from fjx.wire import OneOf, SideInformation
 from fjx.wire._bits import is_ragged
 
 
@@ -58,7 +58,7 @@ def marina(
             it, such as ``aggregators.perm_k``.
         p: in (0, 1]; k / d for a codec of k coordinates sends as much of both kinds.
         learning_rate: gamma; :func:`fjx.theory.marina` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         downlink: codec of the broadcast.
 
     Returns:
@@ -80,12 +80,12 @@ def marina(
         Compression*, ICML 2021 (arXiv:2102.07845), algorithm 1.
     """
     if isinstance(differences, Compressor):
-        differences = coded(differences, uniform(mean()))
+        differences = compressed(differences, uniform(mean()))
     require_aggregator("marina", differences)
     if differences.combine is not SUM:
         raise ValueError(
             "marina adds the mean of differences to an estimate, and this aggregator needs messages "
-            "side by side (STACK): pass one that sums, such as aggregators.coded(codec) or perm_k"
+            "side by side (STACK): pass one that sums, such as aggregators.compressed(codec) or perm_k"
         )
     algorithm = compose(
         client=_two_gradients(loss_fn, batch_size),
@@ -123,7 +123,7 @@ def pp_marina(
             variance.
         p: in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         downlink: codec of the broadcast.
 
     Returns:
@@ -146,7 +146,7 @@ def pp_marina(
         Gorbunov, Burlachenko, Li, Richtarik, ICML 2021 (arXiv:2102.07845), algorithm 4.
     """
     if isinstance(differences, Compressor):
-        differences = coded(differences, uniform(mean()))
+        differences = compressed(differences, uniform(mean()))
     require_aggregator("pp_marina", differences)
     return marina(
         loss_fn, _drawn(differences, participants), p=p, learning_rate=learning_rate,
@@ -181,12 +181,12 @@ def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         return aggregator.finish(key, total, inside(public))
 
-    def encode(key: Key, message: Tree, public: Public) -> Chosen:
+    def encode(key: Key, message: Tree, public: Public) -> OneOf:
         coder = aggregator.encode
         sent = message if coder is None else coder(key, message, inside(public))
         drawn = is_in(public)
         sent = _tree.where(drawn, sent, _tree.zeros_like(sent))
-        return Chosen(Known(drawn.astype(jnp.uint8)), ((), sent))
+        return OneOf(SideInformation(drawn.astype(jnp.uint8)), ((), sent))
 
     return Aggregator(aggregator.init, contribute, finish, aggregator.combine, encode)
 
@@ -310,10 +310,10 @@ def _now_and_then(differences: Aggregator, p: float) -> Aggregator:
         )
         return estimate, MarinaState(estimate, public.state.rounds + 1, inner), metrics
 
-    def encode(key: Key, message: Tree, public: Public) -> Chosen:
+    def encode(key: Key, message: Tree, public: Public) -> OneOf:
         whole, now, change = parts(message, public)
         coder = differences.encode
         small = change if coder is None else coder(key, change, inside(public))
-        return Chosen(Known(whole.astype(jnp.uint8)), (small, now))
+        return OneOf(SideInformation(whole.astype(jnp.uint8)), (small, now))
 
     return Aggregator(init, contribute, finish, SUM, encode)

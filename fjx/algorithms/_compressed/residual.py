@@ -2,10 +2,10 @@
 
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
-from fjx.aggregators import mean, sign_vote, uniform
+from fjx.aggregators import majority_vote, mean, uniform
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
-from fjx.compressors import error_feedback, tracked
+from fjx.compressors import error_feedback, shifted
 from fjx.rounds._compose import compose
 from fjx.servers._sgd import server_sgd
 
@@ -27,7 +27,7 @@ def compressed_gd(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, unbiased.
         learning_rate: gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         downlink: codec of the broadcast.
 
     Returns:
@@ -70,7 +70,7 @@ def ef14(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
         learning_rate: gamma; :func:`fjx.theory.ef14` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         downlink: codec of the broadcast.
 
     Returns:
@@ -99,7 +99,7 @@ def double_squeeze(
     learning_rate: float | Array,
     batch_size: int,
 ) -> Algorithm:
-    """DoubleSqueeze: error feedback on both ends, :func:`ef14` with ``downlink=tracked(codec)``.
+    """DoubleSqueeze: error feedback on both ends, :func:`ef14` with ``downlink=shifted(codec)``.
 
     The server's model x moves by the mean of what clients sent, and clients compute at w, which moves by
     C(x - w): what the downlink lost is what x is ahead.
@@ -111,7 +111,7 @@ def double_squeeze(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         codec: C, with delta > 0, such as ``top_k``.
         learning_rate: gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -128,7 +128,7 @@ def double_squeeze(
     """
     return ef14(
         loss_fn, codec, learning_rate=learning_rate,
-        batch_size=batch_size, downlink=tracked(codec),
+        batch_size=batch_size, downlink=shifted(codec),
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def sign_sgd(
     """
     batch = batch_gradient(loss_fn, batch_size)
     return compose(
-        client=clients.averaged(batch, rate=rate),
-        aggregator=sign_vote(),
+        client=clients.averaged(batch, eta=rate),
+        aggregator=majority_vote(),
         server=server_sgd(learning_rate),
     )

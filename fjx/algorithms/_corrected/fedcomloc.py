@@ -21,7 +21,7 @@ from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import identity
 from fjx.compressors._shapes import require_compressor
 from fjx.rounds._compose import compose
-from fjx.wire import Known
+from fjx.wire import SideInformation
 
 
 def fedcomloc(
@@ -97,7 +97,7 @@ def _of_models(codec: Compressor) -> Compressor:
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         payload, state = codec.encode(key, message["model"], state)
-        return {"model": payload, "known": Known(message["known"])}, state
+        return {"model": payload, "known": SideInformation(message["known"])}, state
 
     def decode(payload: Tree) -> Tree:
         return _tree.subtract(codec.decode(payload["model"]), payload["known"].value)

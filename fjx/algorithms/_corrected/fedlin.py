@@ -49,7 +49,7 @@ def fedlin(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         learning_rate: eta; :func:`fjx.theory.fedlin` gives one that is proved, of order 1 / (L H).
         steps: H, at least 1; may be traced.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         uplink: codec of gradients, such as ``error_feedback(top_k(0.1))``; identity by default.
 
     Returns:

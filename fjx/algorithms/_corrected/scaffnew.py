@@ -50,7 +50,7 @@ def scaffnew(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
         p: of an average, in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.scaffnew` gives one that is proved, and p.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         seed: of the coin.
         downlink: codec of the broadcast.
 

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from fjx import clients, servers
 from fjx._base import Algorithm, Array
-from fjx.aggregators import mean, per_field, total, uniform
+from fjx.aggregators import mean, per_field, scaled_sum, uniform
 from fjx.clients import LossFn
 from fjx.rounds._compose import Codecs, compose
 from fjx.servers._sgd import server_sgd
@@ -46,7 +46,7 @@ def scaffold(
         client=clients.scaffold(
             loss_fn, learning_rate=client_lr, epochs=epochs, batch_size=batch_size
         ),
-        aggregator=per_field(params=uniform(mean()), control=total(num_clients)),
+        aggregator=per_field(params=uniform(mean()), control=scaled_sum(num_clients)),
         server=servers.scaffold(server_sgd(server_lr)),
         **codecs,
     )

@@ -4,7 +4,7 @@ from functools import partial
 
 from fjx import _validate, clients
 from fjx._base import Algorithm, Array, Compressor
-from fjx.aggregators import owners_mean
+from fjx.aggregators import assigned_mean
 from fjx.aggregators._assigned import owned
 from fjx.algorithms._corrected.scaffnew import between_coins, counting
 from fjx.clients import LossFn
@@ -25,7 +25,7 @@ def tamuna(
 ) -> Algorithm:
     r"""TAMUNA: Scaffnew in which c of n clients take part, and s of them send each coordinate.
 
-    With q_i the mask of :func:`fjx.aggregators.owners_mean`, x = (1 / s) sum q_i x_i, and
+    With q_i the mask of :func:`fjx.aggregators.assigned_mean`, x = (1 / s) sum q_i x_i, and
     h_i = h_i + (eta / gamma) q_i (x - x_i) with eta = p n (s - 1) / (s (n - 1)); the h_i of clients
     that are idle stay as they are.
 
@@ -41,7 +41,7 @@ def tamuna(
         owners: s, 2 to c; few save most, 2 being the paper's choice unless n exceeds d.
         p: of an average, in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.tamuna` gives one that is proved, and p.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         seed: of the coin.
         downlink: codec of the broadcast.
 
@@ -72,7 +72,7 @@ def tamuna(
         client=between_coins(
             gradient, p, learning_rate, seed, gain=eta, owns=partial(owned, clients=c, owners=s)
         ),
-        aggregator=owners_mean(clients=c, owners=s),
+        aggregator=assigned_mean(clients=c, owners=s),
         server=counting(),
         downlink=downlink,
     )
@@ -99,7 +99,7 @@ def compressed_scaffnew(
         owners: s, 2 to n.
         p: of an average, in (0, 1].
         learning_rate: gamma; :func:`fjx.theory.compressed_scaffnew` gives one that is proved, and p.
-        batch_size: examples at a time; bounds memory alone (:func:`stochastic` makes mini-batches).
+        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
         seed: of the coin.
         downlink: codec of the broadcast.
 

@@ -16,7 +16,7 @@ def dp_fedavg(
     *,
     clip_norm: float | Array,
     noise_multiplier: float | Array,
-    cohort: float | Array,
+    cohort_size: float | Array,
     client_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
@@ -31,7 +31,7 @@ def dp_fedavg(
     Args:
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         clip_norm, noise_multiplier: S, of each client's whole message, and z.
-        cohort: the expected cohort q W; public, and not the number that came.
+        cohort_size: the expected cohort q W; public, and not the number that came.
         client_lr, batch_size, epochs: of the clients' SGD.
         server_lr: eta.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`; clipping follows decoding.
@@ -43,7 +43,7 @@ def dp_fedavg(
         >>> from fjx import algorithms
         >>> algorithm = algorithms.dp_fedavg(
         ...     lambda w, x, key: (w - x).mean(), client_lr=0.1, batch_size=10,
-        ...     clip_norm=0.5, noise_multiplier=1.0, cohort=20)
+        ...     clip_norm=0.5, noise_multiplier=1.0, cohort_size=20)
 
     References:
         McMahan, Ramage, Talwar, Zhang, ICLR 2018 (arXiv:1710.06963), algorithm 1.
@@ -51,7 +51,7 @@ def dp_fedavg(
     mechanism = privacy.gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)
     return compose(
         client=client_sgd(loss_fn, client_lr, epochs, batch_size),
-        aggregator=private(mechanism, denominator=cohort),
+        aggregator=private(mechanism, denominator=cohort_size),
         server=server_sgd(server_lr),
         **codecs,
     )

@@ -17,7 +17,7 @@ def dp_ftrl(
     strategy: privacy.Strategy,
     clip_norm: float | Array,
     noise_multiplier: float | Array,
-    cohort: float | Array,
+    cohort_size: float | Array,
     client_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
@@ -36,7 +36,7 @@ def dp_ftrl(
         loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         strategy: C: ``privacy.tree`` as in the paper, ``toeplitz``, ``buffered_toeplitz``.
         clip_norm, noise_multiplier: C_clip, of each client's whole message, and z.
-        cohort: m, the number of clients of a round; public, and not the number that came.
+        cohort_size: m, the number of clients of a round; public, and not the number that came.
         client_lr, batch_size, epochs: of the clients' SGD.
         server_lr, momentum: eta and beta.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`; clipping follows decoding.
@@ -48,7 +48,7 @@ def dp_ftrl(
         >>> from fjx import algorithms, privacy
         >>> algorithm = algorithms.dp_ftrl(
         ...     lambda w, x, key: (w - x).mean(), strategy=privacy.tree(64), client_lr=0.1,
-        ...     batch_size=10, clip_norm=0.5, noise_multiplier=4.0, cohort=20)
+        ...     batch_size=10, clip_norm=0.5, noise_multiplier=4.0, cohort_size=20)
 
     References:
         Kairouz et al., ICML 2021 (arXiv:2103.00039), DP-FTRLM; Choquette-Choo et al., ICML 2023
@@ -57,7 +57,7 @@ def dp_ftrl(
     mechanism = privacy.correlated(strategy, clip_norm=clip_norm, noise_multiplier=noise_multiplier)
     return compose(
         client=client_sgd(loss_fn, client_lr, epochs, batch_size),
-        aggregator=private(mechanism, denominator=cohort),
+        aggregator=private(mechanism, denominator=cohort_size),
         server=server_sgd(server_lr, momentum),
         **codecs,
     )

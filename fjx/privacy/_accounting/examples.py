@@ -14,7 +14,7 @@ _SIZES = (
 def examples_epsilon(
     mechanism: Mechanism,
     *,
-    rate: float,
+    sampling_rate: float,
     steps: int,
     participations: int,
     capacity: int,
@@ -26,9 +26,10 @@ def examples_epsilon(
     r"""The epsilon of *one example* of a client that trains with :func:`fjx.clients.dp_sgd`.
 
     An example is in none but its client's sums: in the ``steps`` of each round that its client takes
-    part in, drawn with probability q = ``rate``.  So a run is ``steps * participations`` releases of the
-    Poisson-subsampled mechanism, and what else is done with a message, by whomever, costs nothing.  The
-    cohort's sampling is not counted on: the claim holds towards the server, who sees who sent what.
+    part in, drawn with probability q = ``sampling_rate``.  So a run is ``steps * participations``
+    releases of the Poisson-subsampled mechanism, and what else is done with a message, by whomever,
+    costs nothing.  The cohort's sampling is not counted on: the claim holds towards the server, who
+    sees who sent what.
 
     *Samples that do not fit.*  A client with n = ``num_examples`` draws capacity or more of an
     example's n - 1 neighbours with probability tau = P[Binomial(n - 1, q) >= capacity].  As for cohorts
@@ -55,7 +56,7 @@ def examples_epsilon(
     Examples:
         >>> from fjx import privacy
         >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
-        >>> print(privacy.examples_epsilon(mechanism, rate=0.05, steps=10, participations=20,
+        >>> print(privacy.examples_epsilon(mechanism, sampling_rate=0.05, steps=10, participations=20,
         ...                                capacity=40, num_examples=200, delta=1e-5))
         epsilon = 4.766 at delta = 1e-05
         (example-level, add-or-remove-one, Poisson rate 0.05 in each of 10 steps, 20 rounds, PLD).
@@ -72,13 +73,13 @@ def examples_epsilon(
     _validate.number("delta", delta, above=0, below=1)
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
     num_examples = _validate.static_integer("num_examples", num_examples, at_least=1)
-    sampler, releases = poisson(rate), int(steps) * int(participations)
+    sampler, releases = poisson(sampling_rate), int(steps) * int(participations)
     overflow = _too_many(num_examples - 1, sampler.subsampling.rate, capacity)
     if releases * overflow >= delta:
         raise ValueError(
-            f"capacity={capacity} is too small: of {num_examples} examples at rate {rate:.4g} more are "
-            f"drawn with probability {overflow:.2g}, which in {releases} steps exceeds "
-            f"delta = {delta:g}; raise capacity"
+            f"capacity={capacity} is too small: of {num_examples} examples at rate "
+            f"{sampling_rate:.4g} more are drawn with probability {overflow:.2g}, which in "
+            f"{releases} steps exceeds delta = {delta:g}; raise capacity"
         )
     sampler = sampler._replace(subsampling=sampler.subsampling._replace(overflow=overflow))
     claim = epsilon(

@@ -30,7 +30,7 @@ def adaptive_gaussian(
     *,
     initial_clip: Array | float,
     noise_multiplier: Array | float,
-    cohort: Array | float,
+    cohort_size: Array | float,
     target_quantile: Array | float = 0.5,
     learning_rate: Array | float = 0.2,
     count_noise: Array | float | None = None,
@@ -38,7 +38,7 @@ def adaptive_gaussian(
 ) -> Mechanism:
     r"""The Gaussian mechanism whose clip norm follows a quantile of the norms of updates.
 
-    In round t, with b_i = 1 if client i was not clipped at C_t and 0 if it was, m = ``cohort``,
+    In round t, with b_i = 1 if client i was not clipped at C_t and 0 if it was, m = ``cohort_size``,
     gamma = ``target_quantile``, eta = ``learning_rate`` and sigma_b = ``count_noise``, the server sees
 
         sum_i clip(x_i; C_t) + N(0, (z_delta C_t)^2 I)   and
@@ -71,7 +71,7 @@ def adaptive_gaussian(
     Args:
         initial_clip: C_0 > 0, in [2^-64, 2^64]; better too small, for C grows and falls by factors.
         noise_multiplier: z >= 0, of both together.
-        cohort: m > 0, the expected number of participants; public, and not the number that came.
+        cohort_size: m > 0, the expected number of participants; public, and not the number that came.
         target_quantile: gamma in [0, 1].
         learning_rate: eta >= 0.
         count_noise: sigma_b > z / 2, the standard deviation of the noise on the count; None for m / 20.
@@ -92,7 +92,7 @@ def adaptive_gaussian(
 
     Examples:
         >>> from fjx import aggregators, privacy, samplers
-        >>> mechanism = adaptive_gaussian(initial_clip=0.1, noise_multiplier=1.0, cohort=100)
+        >>> mechanism = adaptive_gaussian(initial_clip=0.1, noise_multiplier=1.0, cohort_size=100)
         >>> aggregator = aggregators.private(mechanism, denominator=100)
         >>> claims = [
         ...     privacy.epsilon(m, samplers.poisson(0.01), rounds=1000, delta=1e-5, method="rdp")
@@ -106,10 +106,10 @@ def adaptive_gaussian(
     """
     initial_clip = _validate.scalar("initial_clip", initial_clip, at_least=LEAST, at_most=MOST)
     noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
-    cohort = _validate.scalar("cohort", cohort, above=0)
+    cohort_size = _validate.scalar("cohort_size", cohort_size, above=0)
     target_quantile = _validate.scalar("target_quantile", target_quantile, at_least=0, at_most=1)
     learning_rate = _validate.scalar("learning_rate", learning_rate, at_least=0)
-    sigma_b = cohort / 20 if count_noise is None else count_noise
+    sigma_b = cohort_size / 20 if count_noise is None else count_noise
     sigma_b = _validate.scalar("count_noise", sigma_b, at_least=0)
     on_sum = split_noise(noise_multiplier, sigma_b)
 
@@ -133,7 +133,7 @@ def adaptive_gaussian(
 
         count = total.clients.astype(jnp.float32) / 2 - total.clipped.astype(jnp.float32)
         count = count + jnp.asarray(sigma_b, jnp.float32) * _random.normal(key_count, ())
-        unclipped = count / jnp.asarray(cohort, jnp.float32) + 0.5
+        unclipped = count / jnp.asarray(cohort_size, jnp.float32) + 0.5
         step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
         clip_norm = jnp.clip(state.clip_norm * jnp.exp(-step), LEAST, MOST)
         metrics = {
@@ -170,7 +170,7 @@ def split_noise(noise_multiplier: Array | float, count_noise: Array | float) -> 
             raise ValueError(
                 f"count_noise must be greater than noise_multiplier / 2 = {z / 2:g}, got {sigma_b:g}: "
                 "the count alone would spend all of the privacy; raise it (for count_noise=None, "
-                "raise the cohort)"
+                "raise cohort_size)"
             )
         return z * (1 - (z / (2 * sigma_b)) ** 2) ** -0.5
     spent, half = (jnp.asarray(x, jnp.float32) for x in (noise_multiplier, count_noise))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fjx
-from fjx import algorithms, compressors, data, samplers, simulation
+from fjx import algorithms, compressors, data, rounds, samplers, simulation
 
 SIZES = (5, 1, 0, 3, 5)
 RAGGED = data.from_clients(
@@ -40,7 +40,7 @@ def draws(ids, dataset):
         def alone(slot):
             here = dataset.cohort(ids)
             cohort = here._replace(weights=jnp.zeros(len(ids)).at[slot].set(1.0))
-            state = algorithms.stochastic(MEANS, 2).round(key, start, rows, cohort)[0]
+            state = rounds.minibatch(MEANS, 2).round(key, start, rows, cohort)[0]
             return state.params / 0.1
 
         return jax.vmap(alone)(jnp.arange(len(ids)))
@@ -85,7 +85,7 @@ def test_batches_of_everything_are_the_algorithm_itself(algorithm):
             jax.random.key(0), algorithm, jnp.ones(2), RAGGED, sampler=samplers.full(), rounds=4
         )
 
-    whole, drawn = run(algorithm), run(algorithms.stochastic(algorithm, 5))
+    whole, drawn = run(algorithm), run(rounds.minibatch(algorithm, 5))
     np.testing.assert_allclose(drawn.params, whole.params, atol=1e-6)
     for name, value in whole.history.rounds.items():
         np.testing.assert_allclose(drawn.history.rounds[name], value, atol=1e-6)
@@ -95,7 +95,7 @@ def test_marina_compares_two_models_on_one_batch():
     """Then a difference of gradients is the difference of the models, though the batches change."""
     alike = data.from_clients([np.asarray(RAGGED.arrays)] * 3)
     uncompressed = algorithms.marina(distance, compressors.identity(), p=1e-6, **STEP)
-    algorithm = algorithms.stochastic(uncompressed, 1)
+    algorithm = rounds.minibatch(uncompressed, 1)
     state = algorithm.init(jnp.ones(2))
     rows = jax.vmap(lambda _: algorithm.init_client(state.params))(jnp.arange(3))
     step, noise = jax.jit(algorithm.round), []
@@ -109,7 +109,7 @@ def test_marina_compares_two_models_on_one_batch():
 def test_weights_are_those_of_all_examples():
     """FedSGD of one example a client: ten of ones count ten times the one of zeros."""
     uneven = data.from_clients([np.ones((10, 1), np.float32), np.zeros((1, 1), np.float32)])
-    algorithm = algorithms.stochastic(
+    algorithm = rounds.minibatch(
         algorithms.fedsgd(mean, learning_rate=1.0, batch_size=1), batch_size=1
     )
     result = fjx.simulate(
@@ -119,7 +119,7 @@ def test_weights_are_those_of_all_examples():
 
 
 def test_chunks_and_absentees_change_nothing():
-    algorithm = algorithms.stochastic(EF21, 2)
+    algorithm = rounds.minibatch(EF21, 2)
     state = algorithm.init(jnp.ones(2))
     rows = jax.vmap(lambda _: algorithm.init_client(state.params))(jnp.arange(5))
     cohort = RAGGED.cohort(jnp.arange(5))
@@ -135,10 +135,10 @@ def test_chunks_and_absentees_change_nothing():
 def test_what_is_known_of_an_algorithm_stays_known():
     """Its price, its expected bits, and the aggregator whose noise is accounted for."""
     private = algorithms.dp_fedavg(
-        distance, client_lr=0.1, batch_size=2, clip_norm=1.0, noise_multiplier=1.0, cohort=5
+        distance, client_lr=0.1, batch_size=2, clip_norm=1.0, noise_multiplier=1.0, cohort_size=5
     )
     for algorithm in (private, MARINA):
-        wrapped = algorithms.stochastic(algorithm, 2)
+        wrapped = rounds.minibatch(algorithm, 2)
         assert wrapped.aggregator is algorithm.aggregator is not None
         assert wrapped.traffic(jnp.ones(2)) == algorithm.traffic(jnp.ones(2))
         assert wrapped.expected is algorithm.expected
@@ -154,4 +154,4 @@ def test_what_is_known_of_an_algorithm_stays_known():
 )
 def test_refusals(arguments, error, words):
     with pytest.raises(error, match=words):
-        algorithms.stochastic(*arguments)
+        rounds.minibatch(*arguments)

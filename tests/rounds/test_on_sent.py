@@ -1,4 +1,4 @@
-"""What clients remember of a round: of their own message by ``settle``, of the cohort's by ``hear``."""
+"""What clients remember of a round: ``on_sent`` and ``on_aggregate``."""
 
 import functools
 
@@ -15,10 +15,10 @@ from fjx import (
     Compressor,
     Steps,
     aggregators,
-    algorithms,
     clients,
     compressors,
     data,
+    rounds,
     simulation,
 )
 
@@ -52,11 +52,11 @@ def end(key, broadcast, state, examples, carry):
     return message, {**state, "own": message}, {}
 
 
-def settle(received, state, public):
+def on_sent(received, state, public):
     return {**state, "received": received, "settled": known(public)}
 
 
-def hear(aggregate, state, public):
+def on_aggregate(aggregate, state, public):
     return {**state, "mean": aggregate + 0 * state["received"], "heard": known(public)}
 
 
@@ -64,8 +64,8 @@ CLIENT = ClientUpdate(
     lambda params: FRESH,
     Steps(begin, step, end),
     lambda params: jax.ShapeDtypeStruct((2,), jnp.float32),
-    settle,
-    hear,
+    on_sent,
+    on_aggregate,
 )
 THIRDS = Compressor(  # loses something, so that what is decoded is not what was sent
     lambda like: (),
@@ -177,7 +177,7 @@ def test_what_is_stacked_is_heard_too():
 
 def test_what_is_heard_is_billed():
     assert ALGORITHM.traffic(jnp.zeros(2)) == (64, 128)
-    deaf = fjx.compose(client=CLIENT._replace(hear=None), uplink=THIRDS)
+    deaf = fjx.compose(client=CLIENT._replace(on_aggregate=None), uplink=THIRDS)
     assert deaf.traffic(jnp.zeros(2)) == (64, 64)
 
 
@@ -198,7 +198,7 @@ def test_what_is_heard_is_measured_with_a_broadcast_of_varying_length():
 
 def test_what_is_heard_of_a_payload_is_the_message():
     """To replicas travels half of the mean: they hear that, and not its places and values."""
-    slots = algorithms.replicated(
+    slots = rounds.replicated(
         compressors.top_k(0.5), server=optax.sgd(1.0),
         aggregator=aggregators.uniform(aggregators.mean()),
     )  # fmt: skip
@@ -208,11 +208,11 @@ def test_what_is_heard_of_a_payload_is_the_message():
     mean = np.asarray(plain["mean"])
     larger = np.abs(mean) == np.abs(mean).max(1, keepdims=True)
     np.testing.assert_allclose(rows["mean"], np.where(larger, mean, 0), rtol=1e-6)
-    deaf = fjx.compose(client=CLIENT._replace(hear=None), uplink=THIRDS, **slots)
+    deaf = fjx.compose(client=CLIENT._replace(on_aggregate=None), uplink=THIRDS, **slots)
     price = deaf.traffic(jnp.zeros(2)).downlink
     assert algorithm.traffic(jnp.zeros(2)).downlink == 2 * price  # again at the end of the round
 
 
 def test_a_wrapper_that_would_forget_refuses():
-    with pytest.raises(ValueError, match="settle"):
-        clients.averaged(CLIENT, rate=0.5)
+    with pytest.raises(ValueError, match="on_sent"):
+        clients.averaged(CLIENT, eta=0.5)

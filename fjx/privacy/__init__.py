@@ -24,6 +24,7 @@ from fjx.privacy._accounting.report import Report as Report
 from fjx.privacy._accounting.report import report as report
 from fjx.privacy._accounting.rescaled import Rescaled as Rescaled
 from fjx.privacy._accounting.rescaled import rescaled as rescaled
+from fjx.privacy._accounting.terms import Accounting as Accounting
 from fjx.privacy._bounds.clip import Norm as Norm
 from fjx.privacy._bounds.clip import by_global_norm as by_global_norm
 from fjx.privacy._bounds.clip import clip_by_global_norm as clip_by_global_norm
@@ -72,6 +73,7 @@ from fjx.privacy._types import RenyiCurve as RenyiCurve
 
 __all__ = [
     "Accountable",
+    "Accounting",
     "AdaptiveState",
     "Bound",
     "Clipped",

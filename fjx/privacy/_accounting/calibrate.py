@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Method
-from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
@@ -64,7 +64,19 @@ def calibrate(
     """
     target = epsilon
     _validate.number("epsilon", target, above=0)
+    terms = Accounting(delta, method, relation, num_clients=num_clients)
+    return noise_multiplier_for(target, sampler, terms, rounds=rounds, mechanism=mechanism)
 
+
+def noise_multiplier_for(
+    target: float,
+    sampler: Sampler,
+    terms: Accounting,
+    *,
+    rounds: int,
+    mechanism: Callable[[float], Accountable],
+) -> float:
+    """The least noise multiplier, to a relative tolerance, whose epsilon is at most the target."""
     refused: list[ValueError] = []
 
     def excess(log_z: float) -> float:
@@ -73,16 +85,7 @@ def calibrate(
         except ValueError as error:
             refused.append(error)
             return -math.inf
-        reached = epsilon_of(
-            made,
-            sampler,
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-        )
-        return _log_ratio(reached, target)
+        return _log_ratio(terms.epsilon(made, sampler, rounds=rounds), target)
 
     if rounds == 0:
         excess(0.0)  # for its checks
@@ -92,7 +95,7 @@ def calibrate(
         low, high = high, high + math.log(4)
         if high > math.log(_MOST_NOISE):
             raise ValueError(
-                f"no noise reaches epsilon = {target!r} at delta = {delta!r} in {rounds} rounds; "
+                f"no noise reaches epsilon = {target!r} at delta = {terms.delta!r} in {rounds} rounds; "
                 "allow a larger delta, or fewer rounds"
             )
     while excess(low) <= 0:
@@ -161,17 +164,10 @@ def calibrate_rounds(
     target = epsilon
     _validate.number("epsilon", target, above=0)
 
+    terms = Accounting(delta, method, relation, num_clients=num_clients)
+
     def fits(rounds: int) -> bool:
-        reached = epsilon_of(
-            mechanism,
-            sampler,
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-        )
-        return reached <= target
+        return terms.epsilon(mechanism, sampler, rounds=rounds) <= target
 
     enough, too_many = 0, 1
     while fits(too_many):
@@ -225,16 +221,11 @@ def calibrate_rate(
     target = epsilon
     _validate.number("epsilon", target, above=0)
 
+    terms = Accounting(delta, method, relation)
+
     def excess(log_q: float) -> float:
-        reached = epsilon_of(
-            mechanism,
-            poisson(min(max(math.exp(log_q), least), 1.0)),
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-        )
-        return _log_ratio(reached, target)
+        sampler = poisson(min(max(math.exp(log_q), least), 1.0))
+        return _log_ratio(terms.epsilon(mechanism, sampler, rounds=rounds), target)
 
     least = 2.0**-32
     _validate.static_integer("rounds", rounds, at_least=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
-from fjx.privacy._accounting.epsilon import epsilon
+from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._types import Accountable, Relation, RenyiCurve
 from fjx.samplers._types import Sampler
 
@@ -126,19 +126,8 @@ def report(
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     points = _validate.static_integer("points", points, at_least=1)
     steps = sorted({int(x) for x in np.linspace(0, rounds, points + 1).round()[1:]} - {0})
-    claims = [
-        epsilon(
-            mechanism,
-            sampler,
-            rounds=step,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-            unit=unit,
-        )
-        for step in steps
-    ]
+    terms = Accounting(delta, method, relation, unit, num_clients)
+    claims = [terms.epsilon(mechanism, sampler, rounds=step) for step in steps]
     noise = "as its mechanism says"
     if mechanism.noise_multiplier is not None:
         z, moves = (

@@ -1,4 +1,31 @@
-"""Codecs for what clients send: payloads that are the wire, with promises that are tested."""
+"""Codecs: compress what clients and the server send to each other.
+
+A codec is a :class:`fjx.Compressor`.  It encodes a message into a payload, and decodes the payload
+into a message.  The payload is exactly what is sent, so bits are measured on it.  Each codec states
+a :class:`fjx.Contract` (unbiased, omega, delta), and tests check every promise in it.
+
+Most codecs work on each float leaf of a message separately.  ``flatten(codec)`` makes one vector of
+the whole message.  The codecs by kind:
+
+- No loss: ``identity``.
+- Formats of floats: ``cast``, ``stochastic_cast``, ``mx`` (microscaling).
+- Unbiased quantisers: ``quantize``, ``qsgd``, ``terngrad``, ``k_level``, ``fixed_step``,
+  ``subtractive_dither``, ``natural``, ``natural_dithering``.
+- Biased quantisers, smaller error in one message: ``absmax``, ``lloyd_max``, ``scaled_sign``,
+  ``one_bit_sgd``, ``product_quantize``.
+- Sparsifiers, biased: ``top_k``, ``threshold``, ``stc``; unbiased: ``rand_k``, ``rand_p``,
+  ``bernoulli``, ``importance_sampling``.
+- Rotations: ``rotated`` around any codec; with a quantiser made for them: ``eden``, ``drive``,
+  ``quic_fl``, ``kashin``.
+- Sketches: ``count_sketch``, ``random_projection``.
+- Low rank: ``power_sgd``.
+- Memories: ``error_feedback`` (with ``rescaling``), ``momentum_correction``, ``shifted``.
+- Combinators of codecs: ``chain``, ``induced``, ``repeat``, ``mixture``, ``scaled``, ``entropy``.
+- Combinators of leaves: ``on`` some of them, ``flatten``, ``per_leaf``, ``blockwise``.
+
+``describe(codec, params)`` prints the cost, contract and error of a codec on your model.  ``lift``
+makes a codec of your own from functions of one array, and lists what such a codec must do.
+"""
 
 from fjx.compressors._bernoulli import bernoulli as bernoulli
 from fjx.compressors._bernoulli import rand_p as rand_p

@@ -1,4 +1,4 @@
-"""Narrower floating point formats."""
+"""Casts to narrower floating dtypes."""
 
 from collections.abc import Callable
 
@@ -14,19 +14,24 @@ from fjx.wire import Cast
 
 
 def cast(dtype: jax.typing.DTypeLike) -> Compressor:
-    """Rounds floating leaves to a narrower floating dtype: bfloat16, float16, an fp8 format.
+    """Round float leaves to a narrower floating dtype: bfloat16, float16, or an fp8 format.
 
-    x becomes round(x / 2^e) 2^e.  Where ``dtype`` has the exponent range of float32 (bfloat16), e = 0
-    and nothing else is sent; elsewhere e is the power of two that brings the largest |x_i| just inside
-    the range, sent as 16 bits, so that no leaf overflows and a small leaf keeps its digits.
+    x becomes round(x / 2^e) 2^e.  If ``dtype`` has the exponent range of float32 (bfloat16), e = 0
+    and nothing else is sent.  For other dtypes, 2^e brings the largest |x_i| just inside the range,
+    and e is sent as 16 bits.  So no leaf overflows, and a small leaf keeps its digits.
 
-    Guarantees: deterministic, nearest even; |error_i| <= u |x_i| + s max|x| with u the unit roundoff
-        and s what the format flushes to zero relative to its maximum; zeros exact, subnormal float32
-        counting as zero; a finite value stays finite, a non-finite value stays non-finite and does not
-        change e; bits: d * width (+ 16) per leaf.
+    Guarantees:
+        - Deterministic, rounds to the nearest, ties to even.
+        - |error_i| <= u |x_i| + s max|x|.  Here u is the unit roundoff, and s is the largest value
+          that the format flushes to zero, relative to its maximum.
+        - Zeros are exact.  Subnormal float32 values count as zero.
+        - Finite values stay finite.  Non-finite values stay non-finite and do not change e.
+
+    Bits:
+        d * width (+ 16) per leaf.
 
     Args:
-        dtype: a floating dtype.  Leaves no wider than it are sent as they are.
+        dtype: floating dtype of the payload.  Leaves that are no wider are sent unchanged.
 
     Returns:
         A :class:`fjx.Compressor` with contract delta = 1 - (u + s sqrt(d))^2.
@@ -57,21 +62,28 @@ def cast(dtype: jax.typing.DTypeLike) -> Compressor:
 
 
 def stochastic_cast(dtype: jax.typing.DTypeLike) -> Compressor:
-    """Rounds floating leaves to a narrower floating dtype at random, so that nothing is lost on average.
+    """Round float leaves to a narrower floating dtype at random, without bias.
 
-    As :func:`cast`, with the same bits, but a coordinate between two numbers of the format becomes the
-    upper one with the probability of its place between them, which is computed in float32 whatever the
-    format is: where cast gives all of many small updates the same error, here their mean is right.
+    This is :func:`cast` with the same bits.  A coordinate between two numbers of the format becomes
+    the upper one with a probability equal to its relative position between them, computed in
+    float32.  When ``cast`` gives the same error to many small updates, here their mean is right.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded);
-        numbers of the format, such as zero, never move; with m mantissa bits,
-        omega = 2^-m / (4 (2^m + 1)) + (d - 1) s^2, s as in :func:`cast` (0 for bfloat16), and
-        the first term is attained at 1 + 1 / (2^(m+1) + 1) times a power of two; magnitudes beyond the
-        largest bfloat16 become that; subnormal float32 may count as zero; a finite value stays finite,
-        a non-finite value stays non-finite and does not change e; bits: d * width (+ 16) per leaf.
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding.
+        - Numbers of the format, such as zero, never move.
+        - omega = 2^-m / (4 (2^m + 1)) + (d - 1) s^2 with m mantissa bits and s as in :func:`cast`
+          (0 for bfloat16).  The first term is attained at 1 + 1 / (2^(m+1) + 1) times a power of
+          two.
+        - Magnitudes beyond the largest bfloat16 become the largest bfloat16.
+        - Finite values stay finite.  Non-finite values stay non-finite and do not change e.
+        - Subnormal float32 values may count as zero.
+
+    Bits:
+        d * width (+ 16) per leaf.
 
     Args:
-        dtype: a floating dtype.  Leaves no wider than it are sent as they are.
+        dtype: floating dtype of the payload.  Leaves that are no wider are sent unchanged.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -97,8 +109,8 @@ def stochastic_cast(dtype: jax.typing.DTypeLike) -> Compressor:
     digits = int(info.nmant)
 
     def carried(key: Key, x: Array) -> Array:
-        # Where float32 has the same exponents, what is cut off of the mantissa is the probability of
-        # carrying into what is left: see natural.
+        # The format has the exponents of float32, so the digits that are cut off the mantissa are the
+        # probability of a carry into the digits that stay, as in natural.
         bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
         uniform = jax.lax.optimization_barrier(_random.bits(key, x.shape) >> (9 + digits))
         cut = (bits + uniform) >> (23 - digits) << (23 - digits)
@@ -109,9 +121,9 @@ def stochastic_cast(dtype: jax.typing.DTypeLike) -> Compressor:
         return exact_stochastic_round(key, x * power_of_two(-exponent)) * power_of_two(exponent)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # Of 2^e (1 + t), t in [0, 2^-m), the variance is 4^e t (2^-m - t); over the square this is
-        # largest at t = 1 / (2^(m+1) + 1).  Below the least normal number it is at most a quarter of
-        # the step's square, which is s^2 of the largest's; and the largest is normal.
+        # The variance of 2^e (1 + t), t in [0, 2^-m), is 4^e t (2^-m - t).  Relative to the square it
+        # is largest at t = 1 / (2^(m+1) + 1).  Below the least normal number it is at most a quarter of
+        # the squared step, which is s^2 times the square of the largest; and the largest is normal.
         normal = 2.0**-digits / (4 * (2**digits + 1))
         return unbiased(leaf, float(normal + max(leaf.size - 1, 0) * _flushed(info) ** 2))
 
@@ -119,7 +131,7 @@ def stochastic_cast(dtype: jax.typing.DTypeLike) -> Compressor:
 
 
 def _narrow(name: str, dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype, if it can hold a leaf."""
+    """The dtype, checked to have a sign and a NaN."""
     narrow = jnp.dtype(dtype)
     if not jnp.issubdtype(narrow, jnp.floating):
         raise TypeError(f"{name} needs a floating dtype such as jnp.bfloat16, got {narrow}")
@@ -134,7 +146,7 @@ def _cast(
     rounding: Callable[[Key, Array], Array],
     contract: Callable[[jax.ShapeDtypeStruct], Contract],
 ) -> Compressor:
-    """Leaves wider than ``narrow``, scaled where the range needs it, and rounded to it."""
+    """A codec that rounds leaves wider than ``narrow`` to it, scaled if its range is smaller."""
     info = jnp.finfo(narrow)
     scaled = _is_scaled(info)
 
@@ -159,7 +171,7 @@ def _cast(
         x = payload.values.astype(jnp.float32)
         if payload.exponent is not None:
             wide = jnp.ldexp(x, payload.exponent.astype(jnp.int32))
-            x = _saturate(wide, x, payload.dtype)  # the largest may have been rounded up
+            x = _saturate(wide, x, payload.dtype)  # rounding may have moved the largest up
         return x.astype(payload.dtype)
 
     def promised(leaf: jax.ShapeDtypeStruct) -> Contract:
@@ -169,7 +181,7 @@ def _cast(
 
 
 def _is_scaled(info: jnp.finfo) -> bool:
-    """Whether the exponents of a format are fewer than those of float32."""
+    """True if the format has fewer exponents than float32."""
     return float(info.max) < 2.0**127
 
 
@@ -179,7 +191,7 @@ def _flushed(info: jnp.finfo) -> float:
 
 
 def _saturate(x: Array, source: Array, dtype: jax.typing.DTypeLike) -> Array:
-    """``x``, but within the range of ``dtype`` where ``source`` is finite."""
+    """``x``, cut to the range of ``dtype`` wherever ``source`` is finite."""
     limit = float(jnp.finfo(dtype).max)
     return jnp.where(jnp.isfinite(source), jnp.clip(x, -limit, limit), x)
 

@@ -4,9 +4,13 @@ from fjx._base import EXACT, Compressor
 
 
 def identity() -> Compressor:
-    """Sends the message as it is.
+    """Send the message unchanged.
 
-    Guarantees: exact; ``bits`` is that of the arrays.
+    Guarantees:
+        - Exact: C(x) = x.
+
+    Bits:
+        Those of the arrays.
 
     Returns:
         A :class:`fjx.Compressor` with contract omega = 0, delta = 1, linear.

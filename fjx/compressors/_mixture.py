@@ -1,4 +1,4 @@
-"""One of several codecs, drawn for each message."""
+"""One of several codecs, drawn at random for each message."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,27 +15,31 @@ from fjx.wire import OneOf
 
 
 def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
-    """One of several codecs, chosen at random for each message.
+    """One of several codecs, drawn at random for each message.
 
-    Only the payload of the one that was chosen is sent, and a byte that says which it is.
+    Only the payload of the drawn codec is sent, with a byte that says which one it is.
 
-    Guarantees: unbiased if all are; omega = sum_i p_i omega_i and delta = sum_i p_i delta_i; bits:
-        those of the codec that was chosen + 8.  Shapes alone tell those of the dearest.
+    Guarantees:
+        - Unbiased if all codecs are.
+        - omega = sum_i p_i omega_i and delta = sum_i p_i delta_i.
+
+    Bits:
+        Those of the drawn codec + 8.  Shapes alone give those of the most expensive codec.
 
     Args:
-        *codecs: at least one, at most 256.
-        probabilities: one for each, non-negative, with sum one.
+        *codecs: at least one codec, at most 256.
+        probabilities: one for each codec, non-negative, with sum one.
 
     Returns:
         A :class:`fjx.Compressor`.
 
     Raises:
-        TypeError: a codec is not a Compressor, or a probability not a number.
-        ValueError: there are none or too many, not as many probabilities as codecs, or these are not
-            probabilities.
+        TypeError: a codec is not a Compressor, or a probability is not a number.
+        ValueError: there are no codecs or too many, their number is not that of the probabilities,
+            or the probabilities are negative or do not sum to one.
 
     Examples:
-        Two bits a coordinate, and now and then all of them:
+        Two bits per coordinate, and the exact message now and then:
 
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
@@ -70,7 +74,7 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
         which = jnp.sum(_random.uniform(key_choice, ()) >= bounds).astype(jnp.uint8)
         nothing = tuple(_tree.zeros_like(payload_like(codec, message)) for codec in codecs)
 
-        # As numbers: a key that one branch uses up may not be chosen from by vmap.
+        # The key is passed as numbers: vmap cannot select from a key that one branch has used up.
         seed, impl = jax.random.key_data(key_encode), str(jax.random.key_impl(key_encode))
 
         def branch(i: int) -> Callable[[Array], tuple[Tree, Tree]]:

@@ -9,26 +9,31 @@ from fjx.compressors._shapes import require_compressor
 
 
 def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor:
-    """Shrinks what an unbiased codec decodes, so that it contracts: C(x) / (1 + omega).
+    """Multiply the decoded message of an unbiased codec by 1 / (1 + omega), so that it contracts.
 
-    The shrinkage is the receiver's, from shapes alone: the payload and its bits are the codec's.
+    The receiver computes the factor from shapes alone, so the payload and its bits are those of the
+    codec.  Use it inside ``error_feedback``, which needs a contraction.
 
-    Guarantees: with the default factor 1 / (1 + omega), ||C(x)/(1+omega) - x||^2 <=
-        omega / (1 + omega) ||x||^2 in expectation, so delta = 1 / (1 + omega), whatever omega; with
-        another factor a, delta = 2 a - a^2 (1 + omega), and nothing is promised where that is not
-        positive or a is traced.
+    Guarantees:
+        - delta = 1 / (1 + omega) with the default factor 1 / (1 + omega), for every omega.  In
+          expectation, ||C(x)/(1+omega) - x||^2 <= omega / (1 + omega) ||x||^2.
+        - With another factor a, delta = 2 a - a^2 (1 + omega).  Nothing is promised if this is not
+          positive, or if a is traced.
+
+    Bits:
+        Those of the codec.
 
     Args:
-        codec: unbiased, with a known omega, unless ``factor`` is given.
-        factor: by which the decoded message is multiplied; may be traced.
+        codec: unbiased codec with a known omega; any codec if ``factor`` is given.
+        factor: factor of the decoded message; may be traced.
 
     Returns:
-        A :class:`fjx.Compressor`, of use in ``error_feedback``.
+        A :class:`fjx.Compressor`.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
-        ValueError: from ``init`` or ``decode``, if no factor is given and the codec's contract has no
-            omega or is not unbiased.
+        ValueError: from ``init`` or ``decode``, if no factor is given and the codec's contract is
+            not unbiased or has no omega.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -42,8 +47,9 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
 
     References:
         Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
-        JMLR 2023 (arXiv:2002.12410), for the two classes; Safaryan, Shulgin, Richtarik, *Uncertainty
-        Principle for Communication Compression*, Information and Inference 2022 (arXiv:2002.08958).
+        JMLR 2023 (arXiv:2002.12410), for the two classes of codecs; Safaryan, Shulgin, Richtarik,
+        *Uncertainty Principle for Communication Compression*, Information and Inference 2022
+        (arXiv:2002.08958).
     """
     require_compressor("scaled", codec)
     if factor is not None:
@@ -54,7 +60,7 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
         if not promised.unbiased or promised.omega is None:
             raise ValueError(
                 "scaled needs a codec whose contract is unbiased with a known omega for float32 "
-                f"leaves, got {promised}; give the factor"
+                f"leaves, got {promised}; give the factor, as in scaled(codec, 0.1)"
             )
         return promised.omega
 

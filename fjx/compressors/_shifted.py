@@ -15,8 +15,8 @@ class ShiftedState(NamedTuple):
     """The state of :func:`shifted`.
 
     Attributes:
-        memory: H, which every receiver has too; shaped like the message.
-        inner: the state of the inner codec.
+        memory: H, which every receiver also holds; shaped like the message.
+        inner: state of the inner codec.
     """
 
     memory: Tree
@@ -24,29 +24,37 @@ class ShiftedState(NamedTuple):
 
 
 def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
-    """Sends how the message differs from what its receivers remember: for the downlink.
+    r"""Send the difference between the message and a memory that the receivers share; for the downlink.
 
-    With memory H on both ends, c = C(x - H) is sent, H + c is received, and H becomes H + lam c.  With
-    lam = 1 receivers have what they were last sent, and what C loses of one change is part of the next,
-    as in error feedback: EF21-P, for contractive codecs, and with :func:`error_feedback` in the uplink
-    DoubleSqueeze.  With unbiased codecs and lam at most 1 / (1 + omega) it is MCM's downlink.
+    With message x and a memory H at both ends:
 
-    Guarantees: as the messages settle, what is lost tends to zero; bits: those of the codec.  The memory
-        begins with the first model, which is not billed, and the bill takes every receiver to hear every
-        broadcast: a client that misses one must be told what it missed.
+    .. math:: c = C(x - H), \quad \text{received: } H + c, \quad H \leftarrow H + \lambda c
+
+    With lam = 1 the memory is the message that was last received, and the part of a change that C
+    loses becomes part of the next change, as in error feedback.  This is EF21-P for contractive
+    codecs, and DoubleSqueeze with :func:`error_feedback` in the uplink.  With an unbiased codec and
+    lam <= 1 / (1 + omega) it is the downlink of MCM.
+
+    Guarantees:
+        - The error tends to zero as the messages settle.
+
+    Bits:
+        Those of the codec.  The memory starts as the first model, which is not billed.  The bill
+        assumes that every receiver hears every broadcast; a client that misses one must be sent
+        what it missed.
 
     Args:
-        codec: contractive or unbiased, applied to differences.
-        lam: in (0, 1]; may be traced.
+        codec: contractive or unbiased codec of the differences.
+        lam: step size lambda of the memory, in (0, 1]; may be traced.
 
     Returns:
-        A :class:`fjx.Compressor` whose payload holds the memory as :class:`fjx.wire.SideInformation`:
-        a receiver
-        of bytes puts its own there before it decodes.
+        A :class:`fjx.Compressor` whose payload holds the memory as
+        :class:`fjx.wire.SideInformation`.  A receiver of bytes inserts its own memory there before
+        it decodes.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``lam`` not a number.
-        ValueError: ``lam`` is out of range; from ``decode``, the memory is missing.
+        TypeError: ``codec`` is not a Compressor, or ``lam`` is not a number.
+        ValueError: ``lam`` is out of range; or, from ``decode``, the memory is missing.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -58,9 +66,9 @@ def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
         ([4.0, 2.0], 40)
 
     References:
-        Gruntkowska, Tyurin, Richtarik, *EF21-P and Friends*, ICML 2023 (arXiv:2209.15218); Philippenko,
-        Dieuleveut, *Preserved Central Model for Faster Bidirectional Compression in Distributed
-        Settings*, NeurIPS 2021 (arXiv:2102.12528).
+        Gruntkowska, Tyurin, Richtarik, *EF21-P and Friends*, ICML 2023 (arXiv:2209.15218);
+        Philippenko, Dieuleveut, *Preserved Central Model for Faster Bidirectional Compression in
+        Distributed Settings*, NeurIPS 2021 (arXiv:2102.12528).
     """
     require_compressor("shifted", codec)
     _validate.number("lam", lam, above=0, at_most=1)
@@ -83,7 +91,7 @@ def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
     def decode(payload: Shifted) -> Tree:
         if payload.memory.value is None:
             raise ValueError(
-                "the payload was read from bytes: give it what the receiver remembers, "
+                "the payload was read from bytes and has no memory; insert what the receiver remembers: "
                 "dataclasses.replace(payload, memory=wire.SideInformation(memory))"
             )
         return _tree.add(payload.memory.value, codec.decode(payload.change))

@@ -1,4 +1,4 @@
-"""Sums of codecs: each encodes what those before it missed."""
+"""Sums of codecs: each one encodes the part that those before it missed."""
 
 import functools
 from typing import NamedTuple
@@ -12,24 +12,31 @@ from fjx.wire import Summed
 
 
 class SumState(NamedTuple):
-    """The states of the codecs of :func:`induced`, and of the rounds of :func:`repeat`.
+    """The state of :func:`induced`, :func:`repeat` and :func:`mixture`.
 
     Attributes:
-        parts: one each, in order.
+        parts: one state for each codec or round, in order.
     """
 
     parts: tuple[Tree, ...]
 
 
 def induced(biased: Compressor, unbiased: Compressor) -> Compressor:
-    """Makes any codec unbiased by sending what it missed with an unbiased one: C1(x) + C2(x - C1(x)).
+    """Make any codec unbiased: send the part that it missed with an unbiased codec.
 
-    Guarantees: unbiased if ``unbiased`` is; with delta of the first and omega of the second,
-        omega_12 = omega (1 - delta): less than that of the second alone; bits: those of both.
+    .. math:: C(x) = C_1(x) + C_2(x - C_1(x))
+
+    Guarantees:
+        - Unbiased if ``unbiased`` is.
+        - omega = omega_2 (1 - delta_1) with delta_1 of the first codec and omega_2 of the second:
+          less than that of the second alone.
+
+    Bits:
+        Those of both.
 
     Args:
-        biased: sent first.
-        unbiased: of what is left.
+        biased: codec C_1 of the message.
+        unbiased: codec C_2 of the rest.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -66,19 +73,23 @@ def induced(biased: Compressor, unbiased: Compressor) -> Compressor:
 
 
 def repeat(codec: Compressor, *, times: int) -> Compressor:
-    """Sends a message in several rounds, each of what those before it missed.
+    """Send a message in several rounds, each of the part that the rounds before missed.
 
-    Guarantees: with delta of the codec, 1 - (1 - delta)^times; bits: ``times`` those of the codec.
+    Guarantees:
+        - delta = 1 - (1 - delta_1)^times, with delta_1 of the codec.
+
+    Bits:
+        ``times`` those of the codec.
 
     Args:
-        codec: contractive.
-        times: at least 1.
+        codec: contractive codec.
+        times: number of rounds, at least 1.
 
     Returns:
         A :class:`fjx.Compressor`.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``times`` not an integer.
+        TypeError: ``codec`` is not a Compressor, or ``times`` is not an integer.
         ValueError: ``times`` is less than 1.
 
     Examples:
@@ -108,7 +119,7 @@ def repeat(codec: Compressor, *, times: int) -> Compressor:
 
 
 def _in_turn(codecs: list[Compressor]) -> Compressor:
-    """Each codec encodes what those before it left; decoded is the sum."""
+    """A codec whose parts each encode the rest of those before; it decodes to their sum."""
 
     def init(message_like: TreeLike) -> SumState:
         floats, _ = _tree.split_floats(message_like)

@@ -1,4 +1,4 @@
-"""Ternary codes, five to a byte."""
+"""TernGrad: ternary codes, five to a byte."""
 
 import math
 
@@ -14,24 +14,34 @@ from fjx.wire import Ternary
 
 
 def terngrad(*, clip: float | None = None) -> Compressor:
-    """TernGrad: unbiased stochastic rounding of each leaf to -s, 0 and s, five coordinates a byte.
+    """TernGrad: unbiased stochastic rounding of each leaf to -s, 0 and s, five coordinates per byte.
 
-    With s = max|x|, coordinate x_i is sent as sgn(x_i) s with probability |x_i| / s, else as zero:
-    ``quantize(bits=2)`` with a fifth fewer bits.  With ``clip`` c, coordinates beyond c rms(x) are first
-    brought back to that, which biases them and keeps a few large ones from making noise of the others;
-    rms(x) = ||x|| / sqrt(d) is their standard deviation about zero, not about their mean, so that for
-    c >= 1 a constant leaf is not clipped.
+    With s = max|x|, coordinate x_i is sent as sgn(x_i) s with probability |x_i| / s, and as zero
+    otherwise.  This is ``quantize(bits=2)`` with a fifth fewer bits.
 
-    Guarantees: without ``clip``, of float32 leaves unbiased (a narrower one is rounded once more when it
-        is decoded), E||C(x)||^2 = max|x| ||x||_1 exactly, and omega = (sqrt(d) - 1) / 2, attained at
-        x = (1, a, ..., a), a = 1 / (sqrt(d) + 1).  With it, biased as soon as d > c^2, and
-        omega = 1 + c^2 / 8 for c <= 4, else c - 1, for every d and approached as d grows: energy that
-        a few coordinates hold is lost.  A zero never moves; a leaf with a non-finite value, or with
-        s > 2^125, decodes to NaN throughout, and one with s < 2^-126 to zero; bits:
+    With ``clip`` c, coordinates beyond c rms(x) are first brought back to c rms(x).  This makes
+    them biased, and prevents a few large coordinates from turning the others into noise.
+    rms(x) = ||x|| / sqrt(d) is the standard deviation about zero, not about the mean, so a constant
+    leaf is not clipped for c >= 1.
+
+    Guarantees:
+        - Without ``clip``, unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded
+          once more in decoding.
+        - Without ``clip``, E||C(x)||^2 = max|x| ||x||_1 exactly, and omega = (sqrt(d) - 1) / 2,
+          attained at x = (1, a, ..., a) with a = 1 / (sqrt(d) + 1).
+        - With ``clip``, biased as soon as d > c^2, with omega = 1 + c^2 / 8 for c <= 4 and
+          omega = c - 1 for larger c, for every d and approached as d grows.  The energy in a few
+          large coordinates is lost.
+        - A zero never moves.
+        - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
+        - A leaf with s < 2^-126 decodes to zeros.
+
+    Bits:
         8 ceil(d / 5) + 32 per leaf.
 
     Args:
-        clip: c, greater than 0, in standard deviations; the paper takes 2.5.  None clips nothing.
+        clip: clipping level c in standard deviations, greater than 0; the paper takes 2.5.  None
+            does not clip.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -75,9 +85,9 @@ def terngrad(*, clip: float | None = None) -> Compressor:
             return unbiased(leaf, (math.sqrt(max(leaf.size, 1)) - 1) / 2)
         if jnp.finfo(leaf.dtype).bits < 32:
             return Contract()
-        # In units of rms(x), with y = |x_i| and s <= c, the error is s y - y^2 where y <= s and
-        # (y - s)^2 beyond.  At slope 1, both are at most c^2 / 8 + y^2: the first by completing the
-        # square, the second because s^2 <= 2 s y.  The squares average to 1.  From c = 4 on, the
+        # In units of rms(x), with y = |x_i| and s <= c, the error is s y - y^2 for y <= s and (y - s)^2
+        # beyond.  As lines in y^2 of slope 1, both are at most c^2 / 8 + y^2: the first by completing
+        # the square, the second because s^2 <= 2 s y.  The squares average to 1.  From c = 4 on, the
         # tangent at y = 1, of slope c / 2 - 1 >= 1, is above both, and is c - 1 there.
         return Contract(omega=1 + clip**2 / 8 if clip <= 4 else clip - 1)
 
@@ -88,13 +98,13 @@ _PLACES = 3 ** np.arange(5)
 
 
 def _five_to_a_byte(codes: Array) -> Array:
-    """Codes -1, 0, 1 as digits of base 3; of byte j, those of coordinates j, j + n, ..., j + 4 n."""
+    """Codes -1, 0, 1 packed as digits in base 3: byte j holds coordinates j, j + n, ..., j + 4 n."""
     digits = (codes + 1).astype(jnp.uint8)
     rows = jnp.pad(digits, (0, -codes.size % 5), constant_values=1).reshape(5, -1)
     return jnp.sum(rows * jnp.asarray(_PLACES, jnp.uint8)[:, None], axis=0, dtype=jnp.uint8)
 
 
 def _from_bytes(packed: Array) -> Array:
-    """The inverse of :func:`_five_to_a_byte`, without the padding cut off."""
+    """The inverse of :func:`_five_to_a_byte`; the padding is still there."""
     digits = packed.astype(jnp.int32)[None] // jnp.asarray(_PLACES, jnp.int32)[:, None] % 3
     return digits.reshape(-1) - 1

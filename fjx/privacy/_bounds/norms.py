@@ -56,7 +56,7 @@ def measure(arrays: list[Array], norm: Norm) -> Measured:
             ratio, roundings, spread = _sum(sums), float(additions), float(entries)
         case "linf":
             ratio, roundings, spread = peak / divisor, 0.0, 1.0
-    # Let no number pass through more than k additions.  Then a sum of non-negative numbers has a relative
+    # If no number passes through more than k additions, a sum of non-negative numbers has a relative
     # error of at most k u, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).  A
     # square root halves that.  The single operations (conversion of the bound, division, square, root,
     # three products, a quotient) get 12 u, which covers the approximate reciprocals of accelerators.

@@ -117,9 +117,9 @@ def honaker_tree(restart: int) -> Strategy:
 def _binary(restart: int, own: np.ndarray, *, every: bool) -> Strategy:
     """Strategy of a tree whose node of height h weights its own noise by ``own[h]``.
 
-    The left one of two siblings is always read, and the right one only if ``every`` node is.  Unroll the
-    estimate along the right edge of the new node of height h, with fresh z_j of variance 1 at height j
-    and left siblings e_j:
+    Its children get the remaining weight.  The left one of two siblings is always read, and the right
+    one only if ``every`` node is.  Unroll the estimate along the right edge of the new node of height h,
+    with fresh z_j of variance 1 at height j and left siblings e_j:
 
     sum_{j <= h} own_j R_{j,h} z_j + sum_{j < h} R_{j,h} e_j,  R_{j,h} = prod_{j < i <= h} (1 - own_i).
 

@@ -103,6 +103,11 @@ def poisson_binomial(
     every trial is at one of the ends.  That all of them are at the *same* end was found by searching all
     splits, for all small n and m.
 
+    Examples:
+        >>> curve = poisson_binomial(0.25, 0.5, trials=1, shares=2, dimension=1)
+        >>> curve(np.array([2.0])).round(4).tolist()  # log(0.75 + 0.4 + 0.0833)
+        [0.2097]
+
     References:
         Chen, Ozgur, Kairouz, ICML 2022 (arXiv:2207.09916), for the reduction to the ends.
     """

@@ -232,8 +232,8 @@ def _distributed(
     sd = noise_multiplier * clip_norm / (gamma * math.sqrt(shares))
     if sd > LARGEST:
         raise ValueError(
-            f"granularity = {granularity!r} makes a client's noise {sd:.4g} steps wide, and at most "
-            f"{LARGEST:g} are supported; take a coarser step, which loses nothing while the noise is "
+            f"granularity = {granularity!r} makes a client's noise {sd:.4g} steps wide, and {LARGEST:g} "
+            "are supported at most; take a coarser step, which loses nothing while the noise is "
             "a few steps wide"
         )
     noise = noise_of(sd) if sd > 0 else None

@@ -31,8 +31,8 @@ def clopper_pearson(
     *Threshold.*  Choosing the best of many thresholds on the same scores would be wrong without a
     correction.  Without ``threshold`` several tests are made, and the significance is divided by their
     number.  Their thresholds t are the j-th largest score outside, j = 1, 4, 16, ..., and, with signs
-    and roles exchanged, the j-th smallest score inside.  Such a t depends on the scores, and its limit is
-    still exact (proof in :doc:`/privacy`).  No scores are held out.
+    and roles exchanged, the j-th smallest score inside.  Such a t depends on the scores, and its limit
+    is still exact (proof in :doc:`/privacy`).  No scores are held out.
 
     Guarantees:
         - P[bound > epsilon] <= ``significance`` for independent scores of any distribution, ties

@@ -200,10 +200,10 @@ class DistributedMechanism(NamedTuple):
         decode: ``(total, count) -> f32[d']``, run on the server.  ``total`` is ``u32[d']``, the sum of
             the codes of ``count`` clients modulo 2^b; ``count`` is ``i32[]``.  The result is in the
             units of messages.
-        bits: b.
-        dimension: d, the largest number of coordinates of a vector.
-        clients: n, the largest number of clients whose codes are added.
-        least: the smallest number of clients; with fewer, nothing is released.
+        bits: number of bits b.
+        dimension: largest number d of coordinates of a vector.
+        clients: largest number n of clients whose codes are added.
+        least: smallest number of clients; with fewer, nothing is released.
         variance: the variance of the noise of one client, in the units of messages, or an upper bound
             on it.
         noise_multiplier: z, the standard deviation of the noise that is certain to be present, in units

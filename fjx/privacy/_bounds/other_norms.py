@@ -16,7 +16,7 @@ def by_l1_norm(clip_norm: Array | float) -> Bound:
 
     .. math:: \mathrm{clip}(x) = x \, \min(1, C / \|x\|_1)
 
-    The norm is the sum of |x_j| over all leaves together.
+    The norm is the sum of the magnitudes of all entries, over all leaves together.
 
     ===========================  ===============================================================
     update and clip_norm         result

@@ -19,8 +19,7 @@ class Strategy(NamedTuple):
 
     Attributes:
         init: ``(message_like) -> state``, called before the first round with a template of the message.
-            The state is a pytree of arrays whose size does not depend on the number of rounds; it holds
-            no key.
+            The state is a pytree of arrays whose size does not depend on the round; it holds no key.
         step: ``(fresh, state) -> (noise, state)``.  It computes row t of C^-1 Z from row t of Z
             (``fresh``) and the earlier rows that the state summarises.  ``fresh`` and ``noise`` are
             float32 trees in the shapes of the message.  ``step`` is linear in both arguments and uses no

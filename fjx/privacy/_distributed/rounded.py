@@ -48,7 +48,8 @@ def distributed_gaussian(
 
     N_Z is the discrete Gaussian.  The server represents the sum mod 2^b around zero and multiplies it by
     gamma.  The noise on the sum has standard deviation z C even if ``dropped`` clients are missing and
-    ``colluding`` clients have told their noise to the reader of the sum, because each client's share is
+    ``colluding`` clients have told their noise to the reader of the sum, because each client's noise has
+    the parameter
 
     s = z C / (gamma sqrt(n - dropped - colluding)).
 
@@ -60,8 +61,8 @@ def distributed_gaussian(
           floats round.
         - Sums are exact mod 2^b, in any order.
         - ``event`` is that of the paper, for the noise of n - dropped - colluding clients, at orders of
-          at least 2.  It states how far the tables of their d draws are from ideal ones, and that
-          distance is charged to delta.
+          at least 2.  It states how far the tables of their draws (d for each client) are from ideal
+          ones, and that distance is charged to delta.
         - Coordinates are cut so that the codes of n clients and their noise fit in b bits.  The
           coordinates cut are counted in ``saturated``.
         - A sum wraps with probability at most 1e-6 a round; nothing can detect that.

@@ -1,7 +1,7 @@
-"""Differential privacy of clients: bound, add noise once, account for what ran.
+"""Differential privacy of clients: bound each update, add noise once, account for the run.
 
-A mechanism clips each client's update and adds noise to their sum; the sampler says how the cohort
-came about; ``epsilon`` reads both, so a claim cannot be made for a run that did not happen::
+A mechanism clips each client's update and adds noise to their sum.  A sampler draws the cohorts.
+:func:`epsilon` reads both objects, so a claim cannot be made for a run that did not happen::
 
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.1)
     sampler = samplers.poisson(0.01)

@@ -1,5 +1,6 @@
 """How the messages of a cohort become one."""
 
+from fjx.aggregators._around import aggregate as aggregate
 from fjx.aggregators._around import around as around
 from fjx.aggregators._around import releasing as releasing
 from fjx.aggregators._around import switch as switch
@@ -27,6 +28,7 @@ from fjx.aggregators._vote import majority_vote as majority_vote
 
 __all__ = [
     "FetchState",
+    "aggregate",
     "around",
     "as_vector",
     "assigned_mean",

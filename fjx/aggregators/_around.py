@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree
-from fjx._base import Aggregator, Array, Key, Metrics, Public, Releases, Template, Tree, TreeLike
+from fjx._base import (
+    SUM,
+    Aggregator,
+    Array,
+    Key,
+    Metrics,
+    Public,
+    Releases,
+    Template,
+    Tree,
+    TreeLike,
+)
 from fjx.wire import OneOf, SideInformation
 
 KEY_LIKE = jax.eval_shape(jax.random.key, 0)
@@ -221,3 +232,60 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
         return message, tuple(states), metrics
 
     return Aggregator(init, contribute, finish, options[0].combine, encode)
+
+
+def aggregate(
+    key: Key,
+    aggregator: Aggregator,
+    messages: Tree,
+    *,
+    weights: Array | None = None,
+    state: Tree | None = None,
+    round: Array | int = 0,
+) -> tuple[Tree, Tree, Metrics]:
+    """One round of an aggregator by itself: encode, contribute, combine and finish.
+
+    It is what :func:`fjx.compose` does with the messages of a cohort, for trying an aggregator and for
+    tests.
+
+    Args:
+        key: of the round; the keys of clients follow from their ranks.
+        aggregator: any.
+        messages: a tree of ``[m, ...]``, the messages of m clients in the order of their ranks.
+        weights: ``f32[m]``; ones by default.
+        state: of the aggregator; that of a first round by default.
+        round: the number of rounds before this one.
+
+    Returns:
+        The aggregate message, the next state and the metrics.
+
+    Raises:
+        TypeError: ``aggregator`` is something else.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> x = jnp.array([1.0, 2.0, 9.0])
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.median(), x)
+        >>> float(message)
+        2.0
+    """
+    require_aggregator("aggregate", aggregator)
+    m = jax.tree.leaves(messages)[0].shape[0]
+    weights = jnp.ones(m) if weights is None else jnp.asarray(weights, jnp.float32)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), messages)
+    state = aggregator.init(like) if state is None else state
+    key_public, key_clients, key_finish = jax.random.split(key, 3)
+
+    def public(rank: Array | None) -> Public:
+        shared = jax.random.clone(key_public)
+        return Public(state, shared, rank, jnp.int32(m), jnp.int32(round), Template.of(like))
+
+    def share(rank: Array, message: Tree, weight: Array) -> Tree:
+        payload = sent(aggregator, jax.random.fold_in(key_clients, rank), message, public(rank))
+        return aggregator.contribute(payload, weight, public(rank))
+
+    total = jax.vmap(share)(jnp.arange(m, dtype=jnp.int32), messages, weights)
+    if aggregator.combine is SUM:
+        total = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), total)
+    return aggregator.finish(key_finish, total, public(None))

@@ -193,7 +193,8 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
 
     def chosen(public: Public) -> Array:
         """The number of the option, by a key of its own."""
-        return jnp.asarray(which(public._replace(key=jax.random.fold_in(public.key, 0))))
+        number = which(public._replace(key=jax.random.fold_in(public.key, 0)))
+        return jnp.asarray(number).astype(jnp.int32)
 
     def inside(public: Public, number: int) -> Public:
         # All options draw alike: only one of them counts.

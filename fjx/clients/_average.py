@@ -71,8 +71,8 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
 
     def inputs(
         key: Key, broadcast: Tree, state: AveragedState, examples: Examples, turn: Turn
-    ) -> tuple[Key, Tree, Tree, Examples]:
-        return key, broadcast, state.inner, examples
+    ) -> tuple[Key, Tree, Tree, Examples, Turn]:
+        return key, broadcast, state.inner, examples, turn
 
     def mix(
         key: Key,

@@ -20,7 +20,8 @@ the whole message.  The codecs by kind:
 - Sketches: ``count_sketch``, ``random_projection``.
 - Low rank: ``power_sgd``.
 - Memories: ``error_feedback`` (with ``rescaling``), ``momentum_correction``, ``shifted``.
-- Combinators of codecs: ``chain``, ``induced``, ``repeat``, ``mixture``, ``scaled``, ``entropy``.
+- Combinators of codecs: ``chain``, ``induced``, ``repeat``, ``switch``, ``mixture``, ``scaled``,
+  ``entropy``.
 - Combinators of leaves: ``on`` some of them, ``flatten``, ``per_leaf``, ``blockwise``.
 
 ``describe(codec, params)`` prints the cost, contract and error of a codec on your model.  ``lift``
@@ -74,6 +75,7 @@ from fjx.compressors._sparsify import top_k as top_k
 from fjx.compressors._sums import SumState as SumState
 from fjx.compressors._sums import induced as induced
 from fjx.compressors._sums import repeat as repeat
+from fjx.compressors._switch import switch as switch
 from fjx.compressors._terngrad import terngrad as terngrad
 from fjx.compressors._trees import flatten as flatten
 from fjx.compressors._trees import on as on
@@ -134,6 +136,7 @@ __all__ = [
     "stc",
     "stochastic_cast",
     "subtractive_dither",
+    "switch",
     "terngrad",
     "threshold",
     "top_k",

@@ -1,17 +1,14 @@
 """One of several codecs, drawn at random for each message."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _tree, _validate
+from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._kernels import random as _random
-from fjx.compressors._shapes import payload_like, require_compressor
-from fjx.compressors._sums import SumState
-from fjx.wire import OneOf
+from fjx.compressors._switch import switch
 
 
 def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
@@ -55,10 +52,6 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
         Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
         JMLR 2023 (arXiv:2002.12410).
     """
-    for codec in codecs:
-        require_compressor("mixture", codec)
-    if not 1 <= len(codecs) <= 256:
-        raise ValueError(f"mixture needs 1 to 256 codecs, got {len(codecs)}")
     shares = [_validate.static_number("probabilities", p, at_least=0) for p in probabilities]
     if len(shares) != len(codecs) or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(
@@ -66,36 +59,10 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
         )
     bounds = np.cumsum(shares)[:-1].astype(np.float32)
 
-    def init(message_like: TreeLike) -> SumState:
-        return SumState(tuple(codec.init(message_like) for codec in codecs))
+    def draw(key: Key, message: Tree) -> Array:
+        return jnp.sum(_random.uniform(key, ()) >= bounds)
 
-    def encode(key: Key, message: Tree, state: SumState) -> tuple[OneOf, SumState]:
-        key_choice, key_encode = (jax.random.fold_in(key, i) for i in range(2))
-        which = jnp.sum(_random.uniform(key_choice, ()) >= bounds).astype(jnp.uint8)
-        nothing = tuple(_tree.zeros_like(payload_like(codec, message)) for codec in codecs)
-
-        # The key is passed as numbers: vmap cannot select from a key that one branch has used up.
-        seed, impl = jax.random.key_data(key_encode), str(jax.random.key_impl(key_encode))
-
-        def branch(i: int) -> Callable[[Array], tuple[Tree, Tree]]:
-            def run(seed: Array) -> tuple[Tree, Tree]:
-                key = jax.random.wrap_key_data(seed, impl=impl)
-                payload, after = codecs[i].encode(key, message, state.parts[i])
-                parts, states = list(nothing), list(state.parts)
-                parts[i], states[i] = payload, after
-                return tuple(parts), tuple(states)
-
-            return run
-
-        branches = [branch(i) for i in range(len(codecs))]
-        parts, states = jax.lax.switch(which.astype(jnp.int32), branches, seed)
-        return OneOf(which, parts), SumState(states)
-
-    def decode(payload: OneOf) -> Tree:
-        branches = [
-            lambda parts, i=i, codec=codec: codec.decode(parts[i]) for i, codec in enumerate(codecs)
-        ]
-        return jax.lax.switch(payload.which.astype(jnp.int32), branches, payload.parts)
+    chosen = switch(draw, *codecs)
 
     def contract(message_like: TreeLike) -> Contract:
         contracts = [codec.contract(message_like) for codec in codecs]
@@ -112,4 +79,4 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
             delta=mean([c.delta for c in contracts]),
         )
 
-    return Compressor(init, encode, decode, contract)
+    return chosen._replace(contract=contract)

@@ -3,28 +3,40 @@
 import itertools
 import os
 from importlib import metadata
+from pathlib import Path
 
-import jax
-import pytest
+JAXLIB = metadata.version("jaxlib")
 
 # Read when a backend starts.  Compiling is what tests take their time for, and jaxlib 0.10 has emitters
 # that take half as long.
 flags = ["--xla_force_host_platform_device_count=2", "--xla_cpu_parallel_codegen_split_count=1"]
-if metadata.version("jaxlib").startswith("0.10."):
+if JAXLIB.startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
 
+# Compiled programs outlive the run: the next one only traces.  JAX finds a program by what it computes
+# and by every flag, so that a stale one is never used; the folder may be deleted at any time.
+caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "fjx-tests" / f"jaxlib-{JAXLIB}"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402 (reads the environment)
+import pytest  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
 
 
 @pytest.fixture(autouse=True)
-def quickly_compiled(request):
-    """With few optimisations, but for ``optimized`` tests: compiling is what takes the time."""
-    jax.config.update(
-        "jax_disable_most_optimizations", request.node.get_closest_marker("optimized") is None
-    )
+def habits(request):
+    """Few optimisations but for ``optimized`` tests, and keys used once in those marked ``keys``."""
+
+    def marked(name):
+        return request.node.get_closest_marker(name) is not None
+
+    jax.config.update("jax_disable_most_optimizations", not marked("optimized"))
+    jax.config.update("jax_debug_key_reuse", marked("keys") or KEYS)
 
 
 @pytest.fixture

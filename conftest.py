@@ -12,7 +12,8 @@ JAXLIB = metadata.version("jaxlib")
 flags = ["--xla_force_host_platform_device_count=2", "--xla_cpu_parallel_codegen_split_count=1"]
 if JAXLIB.startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
+given = os.environ.get("XLA_FLAGS", "").split()  # a worker is given what its parent has set
+os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in flags if flag not in given), *given])
 
 # Compiled programs outlive the run: the next one only traces.  JAX finds a program by what it computes
 # and by every flag, so that a stale one is never used; the folder may be deleted at any time.
@@ -27,16 +28,20 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Every public factory runs in one of these.  JAX_DEBUG_KEY_REUSE=1 checks keys in all tests.
+ROOT = Path(__file__).parent
+KEYS_CHECKED = [ROOT / "tests" / folder for folder in ("laws", "oracles", "privacy")]
+ALL_CHECKED = jax.config.jax_debug_key_reuse
+
 
 @pytest.fixture(autouse=True)
 def habits(request):
-    """Few optimisations but for ``optimized`` tests, and keys used once in those marked ``keys``."""
-
-    def marked(name):
-        return request.node.get_closest_marker(name) is not None
-
-    jax.config.update("jax_disable_most_optimizations", not marked("optimized"))
-    jax.config.update("jax_debug_key_reuse", marked("keys") or KEYS)
+    """Each test has the same, whatever another one changed."""
+    optimized = request.node.get_closest_marker("optimized") is not None
+    checked = ALL_CHECKED or any(map(request.path.is_relative_to, KEYS_CHECKED))
+    jax.config.update("jax_disable_most_optimizations", not optimized)
+    jax.config.update("jax_debug_key_reuse", checked)
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture

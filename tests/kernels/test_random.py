@@ -44,5 +44,5 @@ def test_a_key_is_used_up(getkey):
     def twice(key):
         return _random.bits(key, (2000,)) + _random.bits(key, (2000,))
 
-    with pytest.raises(jax.errors.KeyReuseError):
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
         twice(getkey())

@@ -1,8 +1,6 @@
 """What every compressor promises, whatever it is."""
 
 import functools
-import importlib.util
-import pathlib
 
 import chex
 import jax
@@ -13,12 +11,7 @@ import pytest
 from fjx import _tree, wire
 from fjx._base import Contract
 from fjx.wire._bits import is_ragged
-
-_spec = importlib.util.spec_from_file_location(
-    "law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 DRAWS = 2000
 SIGMAS = 6.0  # a bound that a sound codec misses with probability below 1e-8 a coordinate

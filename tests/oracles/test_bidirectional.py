@@ -1,8 +1,5 @@
 """Both directions compressed, steps of two rounds, and some clients only: boxes, rates, invariants."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +9,7 @@ import pytest
 import fjx
 from fjx import aggregators, algorithms, clients, compressors, rounds, theory, wire
 from fjx._kernels.permutation import permute
-
-_spec = importlib.util.spec_from_file_location(
-    "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
-)
-q = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(q)
+from tests.support import quadratics as q
 
 PROBLEM, N, D, K = q.PROBLEM, q.N, q.D, q.K
 EF21 = theory.ef21(L=PROBLEM.L, L_tilde=PROBLEM.L_tilde, mu=PROBLEM.mu, delta=q.DELTA)

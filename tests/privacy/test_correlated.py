@@ -1,8 +1,6 @@
 """Correlated noise: the stream against explicit matrices, its law, and its state."""
 
 import functools
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +8,7 @@ import numpy as np
 import pytest
 
 from fjx import privacy
-
-_spec = importlib.util.spec_from_file_location(
-    "strategy_matrices", pathlib.Path(__file__).with_name("matrices.py")
-)
-matrices = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(matrices)
+from tests.support import matrices
 
 lower, blt, tree_inverse = matrices.lower, matrices.blt, matrices.tree_inverse
 BANDED, OMEGA, ROUNDS, SQUARE_ROOT, THETA = (

@@ -1,5 +1,6 @@
 """The habits of every test: strict dtypes and ranks, warnings are errors, two CPU devices."""
 
+import collections
 import itertools
 import os
 from importlib import metadata
@@ -32,6 +33,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parent
 KEYS_CHECKED = [ROOT / "tests" / folder for folder in ("laws", "oracles", "privacy")]
 ALL_CHECKED = jax.config.jax_debug_key_reuse
+
+
+@pytest.hookimpl(tryfirst=True)  # before rows are chosen by -m
+def pytest_collection_modifyitems(items):
+    """Of a test marked ``few(n)``, n rows, evenly spread, run by default; the others are slow."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("few"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for rows in tests.values():
+        (n,) = rows[0].get_closest_marker("few").args
+        chosen = {i * len(rows) // n for i in range(n)}
+        for i, row in enumerate(rows):
+            if i not in chosen:
+                row.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

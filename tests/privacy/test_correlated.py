@@ -55,6 +55,7 @@ def stream(strategy, fresh):
     return jax.lax.scan(step, state, fresh)[1]
 
 
+@pytest.mark.few(4)
 @every
 def test_the_stream_is_the_product_with_the_explicit_matrix(name):
     strategy, inverse = STRATEGIES[name]
@@ -66,6 +67,7 @@ def test_the_stream_is_the_product_with_the_explicit_matrix(name):
     np.testing.assert_allclose(deviation, np.linalg.norm(inverse, axis=1), rtol=1e-5)
 
 
+@pytest.mark.few(4)
 @every
 def test_basis_noise_gives_the_matrix_itself(name):
     strategy, inverse = STRATEGIES[name]

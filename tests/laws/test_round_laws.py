@@ -1,11 +1,9 @@
 """What every round promises, whatever is in its slots.
 
-Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every test.
+Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every law.
 """
 
 import functools
-import importlib.util
-import pathlib
 
 import chex
 import jax
@@ -14,18 +12,16 @@ import numpy as np
 import pytest
 
 from fjx import Stateful, _tree, algorithms, samplers, simulation
-
-_spec = importlib.util.spec_from_file_location(
-    "round_law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 N = len(tables.SIZES)
 EMPTY, DROPPED = 2, 3  # a client without examples, and the one that drops out where one does
 DATASET = tables.federated()
 
-RARER = {"fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink"}
+RARER = {
+    "fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink", "fedcomgate", "dp_fedavg",
+    "integer_leaves",
+}  # fmt: skip
 KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
 
 every = tables.rows(tables.ALGORITHMS, tables.ALGORITHMS.keys() - RARER)

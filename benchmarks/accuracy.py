@@ -22,9 +22,9 @@ from fjx import compressors as c
 CODECS = {
     "full precision": c.identity(),
     "8 bits": c.flatten(c.blockwise(c.absmax(bits=8), size=64)),
-    "EDEN, 1 bit": c.flatten(c.eden(bits=1)),
+    "EDEN, 1 bit": c.flatten(c.eden(bits=1, block=2048)),
     "top-k, 1 %, with error feedback": c.error_feedback(c.flatten(c.top_k(0.01))),
-    "EDEN, 0.1 bit": c.flatten(c.eden(bits=0.1)),
+    "EDEN, 0.1 bit": c.flatten(c.eden(bits=0.1, block=2048)),
 }
 ROUNDS, EVERY = 100, 4
 
@@ -43,17 +43,18 @@ def mnist(folder: pathlib.Path) -> data.FederatedData:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--codecs", nargs="*", choices=CODECS, default=[*CODECS])
     records.add_out(parser)
     options = parser.parse_args()
     write = records.writer(options.out)
     dataset = mnist(pathlib.Path(os.environ.get("FJX_DATA", ".")))
     model = models.mlp(features=784, classes=10)
     client = clients.local_sgd(model.loss, optax.sgd(0.1), epochs=1, batch_size=20)
-    for name, codec in CODECS.items():
+    for name in options.codecs:
         for seed in range(options.seeds):
             result = fjx.simulate(
                 jax.random.key(seed),
-                fjx.compose(client=client, uplink=codec),
+                fjx.compose(client=client, uplink=CODECS[name]),
                 model.init(jax.random.key(100 + seed)),
                 dataset,
                 sampler=samplers.uniform(10),

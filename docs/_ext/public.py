@@ -31,6 +31,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import fjx
+from _ext.coverage import packages
 from _ext.formulas import typeset
 
 logger = logging.getLogger(__name__)
@@ -60,15 +61,30 @@ class Public(SphinxDirective):
         for group in groups:
             if len(groups) > 1:
                 lines += [f".. rubric:: {group.title}", "   :class: group", ""]
-            lines += [group.about, "", *summary(package, module, group.names)]
+            lines += [group.about, "", *table(summaries(package, module, group.names))]
         found = self.parse_text_to_nodes("\n".join(lines))
         for group in groups:
-            entries = [entry(package, n, getattr(module, n)) for n in group.names if hasattr(module, n)]
-            section = nodes.section(ids=[nodes.make_id(group.title)], names=[group.title.lower()])
+            entries = [
+                entry(package, n, getattr(module, n)) for n in group.names if hasattr(module, n)
+            ]
+            section = nodes.section(ids=[nodes.make_id(group.title)])
             section += nodes.title(text=group.title)
-            section += self.parse_text_to_nodes("\n".join(line for lines in entries for line in lines))
+            section += self.parse_text_to_nodes(
+                "\n".join(line for lines in entries for line in lines)
+            )
             found.append(section)
         return found
+
+
+class Packages(SphinxDirective):
+    """``.. packages::``: every public package, and the first line of its docstring."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = {
+            f":py:mod:`{package}`": first_line(docstring(importlib.import_module(package)))
+            for package in packages()
+        }
+        return self.parse_text_to_nodes("\n".join(table(rows)))
 
 
 def groups_of(content: list[str]) -> list[Group]:
@@ -79,7 +95,8 @@ def groups_of(content: list[str]) -> list[Group]:
             groups[-1].names.extend(line.split())
         elif line:
             title, _, about = line.partition(":")
-            groups.append(Group(title, about.strip(), []))
+            about = about.strip()
+            groups.append(Group(title, about[:1].upper() + about[1:], []))
     return groups
 
 
@@ -102,16 +119,21 @@ def complaints(package: str, public: list[str], groups: list[Group]) -> list[str
     ]
 
 
-def summary(package: str, module: types.ModuleType, names: list[str]) -> list[str]:
-    """The lines of a group's table: each name, and the first line of its docstring."""
-    lines = [".. list-table::", "   :class: summary", "   :widths: auto", ""]
-    for name in names:
-        if hasattr(module, name):
-            value = getattr(module, name)
-            described = comment(name, value) if kind_of(value) == "data" else docstring(value)
-            lines.append(f"   * - :py:obj:`{name} <{shortest(package, name, value)}>`")
-            lines.append(f"     - {typeset(first_line(described))}")
-    return [*lines, ""]
+def summaries(package: str, module: types.ModuleType, names: list[str]) -> dict[str, str]:
+    """Links to symbols, and the first lines of their docstrings."""
+    found = {}
+    for name in [name for name in names if hasattr(module, name)]:
+        value = getattr(module, name)
+        described = comment(name, value) if kind_of(value) == "data" else docstring(value)
+        link = f":py:obj:`{name} <{shortest(package, name, value)}>`"
+        found[link] = typeset(first_line(described))
+    return found
+
+
+def table(rows: dict[str, str]) -> list[str]:
+    """The lines of a table of two columns."""
+    cells = [line for pair in rows.items() for line in (f"   * - {pair[0]}", f"     - {pair[1]}")]
+    return [".. list-table::", "   :class: summary", "   :widths: auto", "", *cells, ""]
 
 
 def docstring(value: Any) -> list[str]:
@@ -169,6 +191,8 @@ def before_napoleon(
     text = re.sub(r"^(Guarantees|Bits): +(?=\S)", r"\1:\n    ", text, flags=re.MULTILINE)
     # Napoleon takes what is before a colon for a type; types are annotations here, never prose.
     text = re.sub(r"^Returns:\n    ", ":returns: ", text, flags=re.MULTILINE)
+    if what in ("attribute", "property"):
+        text = "..\n\n" + text  # Here it does so in the first line, which is a comment now.
     lines[:] = text.split("\n")
     if not hasattr(obj, "_fields") or "Attributes:" in lines:
         return
@@ -222,6 +246,7 @@ def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
 def setup(app: Any) -> dict[str, bool]:
     """Docstrings are ours before and after they are napoleon's (priority 500)."""
     app.add_directive("public", Public)
+    app.add_directive("packages", Packages)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
     app.connect("autodoc-process-signature", process_signature)

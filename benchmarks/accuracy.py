@@ -2,8 +2,9 @@
 
     FJX_DATA=folder/of/mnist.npz python -m benchmarks.accuracy
 
-A third of MNIST's training images is dealt to 100 clients, two digits to most of them.  Ten clients a round
-take one epoch of SGD; accuracy is that of the test set.  The bytes are those of the payloads that were sent.
+A third of MNIST's training images is dealt to 100 clients, two digits to most of them.  In a round
+ten clients take one epoch of SGD.  Accuracy is that of the test set; the bytes are those of the payloads
+that were sent.
 """
 
 import argparse

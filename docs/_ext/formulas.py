@@ -54,7 +54,7 @@ FORMULA = re.compile(r"(``.+?``)|\$([^$\s](?:[^$]*[^$\s])?)\$", re.DOTALL)
 
 
 def latex(formula: str) -> str:
-    """A formula in plain text as LaTeX: ``sqrt(d / 2^(bits-1))`` is ``\\sqrt{d / 2^{bits-1}}``."""
+    r"""A formula in plain text as LaTeX: ``sqrt(d / 2^(bits-1))`` is ``\sqrt{d / 2^{bits-1}}``."""
     if "\\" in formula:
         return formula
     tokens = TOKEN.findall(" ".join(formula.split()))
@@ -84,7 +84,9 @@ def atom(tokens: list[str], at: int, end: int) -> tuple[str, int]:
     before = tokens[at - 1] if at else " "
     following = tokens[after] if after < end else " "
     if token == " ":
-        return ("\\ " if roman(before) and following.isalnum() or roman(following) else " "), after
+        return (
+            "\\ " if (roman(before) and following.isalnum()) or roman(following) else " "
+        ), after
     if token == "*" and before != " ":
         return "^{*}", after
     if (token == "<" and following == " ") or (token == ">" and before == " "):
@@ -130,7 +132,7 @@ def closing(tokens: list[str], at: int, end: int) -> int:
 
 
 def typeset(text: str) -> str:
-    """reStructuredText whose ``$...$`` are roles; examples and literals stay as they are."""
+    """ReStructuredText whose ``$...$`` are roles; examples and literals stay as they are."""
     return "\n\n".join(
         part
         if part.lstrip().startswith(">>>")

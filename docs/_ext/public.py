@@ -25,14 +25,14 @@ import types
 import typing
 from typing import Any, NamedTuple
 
+from _ext.coverage import packages
+from _ext.formulas import typeset
 from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import fjx
-from _ext.coverage import packages
-from _ext.formulas import typeset
 
 logger = logging.getLogger(__name__)
 

@@ -57,7 +57,7 @@ def dp_sgd(
 
     Guarantees:
         - Any example changes the sum of a step by at most C; an example whose gradient is not
-          finite changes it by nothing.
+          finite does not change it.
         - Noise is added once to each sum, even if no example was drawn and even if the client has
           no examples.
         - The coins, the noise and the randomness of the loss have separate keys.

@@ -161,7 +161,7 @@ def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
     Let rho be the spectral gap of W and beta = ||I - W||_2.  The step size is
 
     .. math:: \gamma = \rho^2 \delta / (16 \rho + \rho^2 + 4 \beta^2 + 2 \rho \beta^2 - 8 \rho
-    \delta)
+        \delta)
 
     Guarantees:
         - sum ||x_i - mean||^2 + sum ||x_i - z_i||^2 has the rate 1 - rho^2 delta / 82, with z_i as

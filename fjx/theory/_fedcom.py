@@ -123,7 +123,7 @@ def fedcomgate(
     step size eta satisfies
 
     .. math:: \eta \tau s = 1 / (2 L + K \omega L_{\max} / n + L_{\max} \sqrt{(K + 1) (1 - 1 / \tau)
-    / s})
+        / s})
 
     A codec with an omega of one or more enlarges the memories delta_i: use more levels in the
     codec, or use :func:`diana`.

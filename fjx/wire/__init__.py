@@ -6,9 +6,9 @@ from fjx.wire._bits import measured_bits as measured_bits
 from fjx.wire._bytes import from_bytes as from_bytes
 from fjx.wire._bytes import header_bits as header_bits
 from fjx.wire._bytes import to_bytes as to_bytes
-from fjx.wire._coders import coded_bits as coded_bits
-from fjx.wire._coders import decode_integers as decode_integers
-from fjx.wire._coders import encode_integers as encode_integers
+from fjx.wire._coders.integers import coded_bits as coded_bits
+from fjx.wire._coders.integers import decode_integers as decode_integers
+from fjx.wire._coders.integers import encode_integers as encode_integers
 from fjx.wire._lowrank import LowRank as LowRank
 from fjx.wire._lowrank import Projected as Projected
 from fjx.wire._lowrank import Sketched as Sketched

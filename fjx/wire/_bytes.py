@@ -26,7 +26,8 @@ import numpy as np
 from fjx._base import Stateful, Tree, TreeLike
 from fjx._tree import Structure
 from fjx.wire._bits import Section, children, leaf_width, sections, write
-from fjx.wire._coders import from_numbers, read_integers
+from fjx.wire._coders.integers import read_integers
+from fjx.wire._coders.sections import from_numbers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import ARRAYS, Payload
 from fjx.wire._trees import OneOf, is_known, without_known

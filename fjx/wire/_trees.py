@@ -7,7 +7,7 @@ import jax
 
 from fjx._base import Array, Tree
 from fjx._tree import Structure
-from fjx.wire._coders import require_coder
+from fjx.wire._coders.integers import require_coder
 from fjx.wire._payload import (
     ARRAYS,
     Payload,

@@ -10,12 +10,14 @@ import numpy as np
 
 from fjx._base import Array, TreeLike
 from fjx._validate import concrete
+from fjx.wire._choices import OneOf
 from fjx.wire._coders.bits import WIDEST
 from fjx.wire._coders.integers import coded_bits, encode_integers, has_formula
 from fjx.wire._coders.sections import as_numbers
 from fjx.wire._pack import pack
 from fjx.wire._payload import Payload, Ragged
-from fjx.wire._trees import Coded, OneOf, SideInformation
+from fjx.wire._side_information import SideInformation
+from fjx.wire._trees import Coded
 
 
 def bits(payload: TreeLike) -> int:

@@ -26,11 +26,12 @@ import numpy as np
 from fjx._base import Stateful, Tree, TreeLike
 from fjx._tree import Structure
 from fjx.wire._bits import Section, children, leaf_width, sections, write
+from fjx.wire._choices import OneOf
 from fjx.wire._coders.integers import read_integers
 from fjx.wire._coders.sections import from_numbers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import ARRAYS, Payload
-from fjx.wire._trees import OneOf, is_known, without_known
+from fjx.wire._side_information import is_side_information, without_side_information
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -62,7 +63,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
-    schema = _schema(without_known(payload))
+    schema = _schema(without_side_information(payload))
     body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
 
@@ -123,7 +124,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
-    expected = None if like is None else _schema(without_known(like))
+    expected = None if like is None else _schema(without_side_information(like))
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]
     if len(rest) < length or zlib.crc32(rest) != checksum:
@@ -177,8 +178,8 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
     """``form`` with the contents of ``body``, whose length is checked before anything is read."""
     # New structs, so that a leaf is known by its identity; what the receiver knows stays as it is.
     form = jax.tree.map(
-        lambda leaf: leaf if is_known(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        form, is_leaf=is_known,
+        lambda leaf: leaf if is_side_information(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        form, is_leaf=is_side_information,
     )  # fmt: skip
     parts = list(sections(form))
     least = sum(section.room for section in parts if not section.varies)
@@ -207,11 +208,13 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         start = end
     if start != len(body):
         raise ValueError(f"its body has {len(body)} bytes, its contents say {start}")
-    parts_of, structure = jax.tree.flatten(form, is_leaf=is_known)
+    parts_of, structure = jax.tree.flatten(form, is_leaf=is_side_information)
     contents = iter(leaves)
-    payload = structure.unflatten([p if is_known(p) else next(contents) for p in parts_of])
+    payload = structure.unflatten(
+        [p if is_side_information(p) else next(contents) for p in parts_of]
+    )
     _check(payload)
-    return without_known(payload)
+    return without_side_information(payload)
 
 
 def _number(which: Any, read: dict[int, np.ndarray]) -> int:

@@ -120,6 +120,12 @@ def require_within(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{name} must lie in [{least}, {most}], got {value}")
 
 
+def require_below(name: str, codes: Array, count: int) -> None:
+    most = int(np.max(np.asarray(codes), initial=0))
+    if most >= count:
+        raise ValueError(f"{name} must be less than {count}, got {most}")
+
+
 def index_width(size: int) -> int:
     """Bits that address one of ``size`` coordinates: ``ceil(log2(size))``."""
     return max(size - 1, 0).bit_length()

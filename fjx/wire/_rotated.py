@@ -1,7 +1,6 @@
 """Payloads of rotations, and of quantisers that are made for what is rotated."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 
@@ -10,8 +9,6 @@ from fjx.wire._payload import (
     ARRAYS,
     Payload,
     require_float,
-    require_integers,
-    require_scale,
     require_seed,
     require_within,
     size_of,
@@ -61,44 +58,3 @@ class Rotated(Payload):
                     f"Rotated.vector must have whole blocks of {self.block} coordinates for "
                     f"{self.shape}, got {length}"
                 )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MixedLloydMax(Payload):
-    """Codes of two Lloyd-Max quantisers of a Gaussian: x is about ``scale * levels[codes]``.
-
-    The levels follow from ``bits`` and do not travel.  One level, of no bits, is zero.
-
-    Attributes:
-        fine: ``u8[k]``, codes of ``bits`` bits, of the first k coordinates.
-        coarse: ``u8[d - k]``, codes of one bit less, of the others; none where that is no bit.
-        scale: ``f32[]``, or a payload of it.
-        bits: of a fine code.
-        shape: of the array.
-        dtype: of the array.
-    """
-
-    fine: Array
-    coarse: Array
-    scale: Tree
-    bits: int = static()
-    shape: tuple[int, ...] = static()
-    dtype: str = static()
-
-    def widths(self) -> Mapping[str, int]:
-        """A fine code costs ``bits``, a coarse one a bit less."""
-        return {"fine": self.bits, "coarse": self.bits - 1}
-
-    def check(self) -> None:
-        """Every coordinate has one code, or none where that has no bits."""
-        require_within("MixedLloydMax.bits", self.bits, 1, 8)
-        require_float(self.dtype)
-        require_scale(self.scale, self.fine)
-        size = size_of(self.shape)
-        for name, codes in (("fine", self.fine), ("coarse", self.coarse)):
-            require_integers(f"MixedLloydMax.{name}", codes, "u")
-        if isinstance(self.fine, ARRAYS) and isinstance(self.coarse, ARRAYS):
-            fine, coarse = self.fine.shape[-1], self.coarse.shape[-1]
-            if fine > size or coarse != (size - fine if self.bits > 1 else 0):
-                raise ValueError(f"MixedLloydMax has {fine} and {coarse} codes for {self.shape}")

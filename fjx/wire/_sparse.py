@@ -153,24 +153,22 @@ class BernoulliMasked(Ragged):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class MaybeSent(Ragged):
-    """An array that is sent or not.
+class SubModel(Ragged):
+    """The coordinates of a sub-model, one after another.
 
     Attributes:
-        count: ``u8[]``, one or zero.
-        values: ``[1, ...]``, the array; zeros if it is not sent.
+        count: ``i32[]``, how many there are.
+        values: ``f32[d]``, in the order of the leaves and of their coordinates, zeros behind.
+        choice: what tells the receiver which they are.
     """
 
     count: Array
     values: Tree
+    choice: Tree
 
     coordinates: ClassVar[tuple[str, ...]] = ("values",)
 
-    def widths(self) -> Mapping[str, int]:
-        """Whether it is sent is one bit."""
-        return {"count": 1}
-
     def check(self) -> None:
-        """One array or none."""
-        require_integers("MaybeSent.count", self.count, "u")
-        require_count(self, 1)
+        """There are no more than there is room for."""
+        if isinstance(self.values, ARRAYS):
+            require_count(self, self.values.shape[0])

@@ -1,19 +1,15 @@
 """Payloads of codecs that take a message apart: into a vector, leaves, blocks, or two."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 
-from fjx._base import Array, Tree
+from fjx._base import Tree
 from fjx._tree import Structure
 from fjx.wire._coders.integers import require_coder
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
-    Ragged,
-    require_count,
-    require_integers,
     size_of,
     static,
 )
@@ -136,100 +132,3 @@ class Summed(Payload):
 
     parts: tuple[Tree, ...]
     others: Tree
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class OneOf(Payload):
-    """One of several payloads; the others are zeros, and do not travel.
-
-    Attributes:
-        which: ``u8[]``, the number of the one that counts; a :class:`SideInformation` of it, which
-            costs nothing,
-            where the receiver knows, say from a coin that all toss alike.
-        parts: a payload each.
-    """
-
-    which: Tree
-    parts: tuple[Tree, ...]
-
-    @property
-    def number(self) -> Array:
-        """The number itself."""
-        return self.which.value if isinstance(self.which, SideInformation) else self.which
-
-    def check(self) -> None:
-        """The choice is one of the parts."""
-        require_integers("OneOf.which", self.number, "u")
-        if isinstance(self.number, ARRAYS) and int(self.number) >= len(self.parts):
-            raise ValueError(f"OneOf has {len(self.parts)} parts, got number {int(self.number)}")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SubModel(Ragged):
-    """The coordinates of a sub-model, one after another.
-
-    Attributes:
-        count: ``i32[]``, how many there are.
-        values: ``f32[d]``, in the order of the leaves and of their coordinates, zeros behind.
-        choice: what tells the receiver which they are.
-    """
-
-    count: Array
-    values: Tree
-    choice: Tree
-
-    coordinates: ClassVar[tuple[str, ...]] = ("values",)
-
-    def check(self) -> None:
-        """There are no more than there is room for."""
-        if isinstance(self.values, ARRAYS):
-            require_count(self, self.values.shape[0])
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SideInformation(Payload):
-    """What the receiver has already: it costs nothing, and no byte of it is written.
-
-    Attributes:
-        value: any arrays; None where the payload was read from bytes, until the receiver puts its own.
-            What decides what else is there, the receiver gives in the ``like`` of ``from_bytes``.
-    """
-
-    value: Tree
-
-    def check(self) -> None:
-        """Nothing was read."""
-
-
-def is_known(part: Tree) -> bool:
-    """Whether a part of a payload is the receiver's own."""
-    return isinstance(part, SideInformation)
-
-
-def without_known(payload: Tree) -> Tree:
-    """The payload as bytes have it: every :class:`SideInformation` empty."""
-    return jax.tree.map(
-        lambda part: SideInformation(None) if is_known(part) else part, payload, is_leaf=is_known
-    )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Shifted(Payload):
-    """How a message differs from what its receiver remembers.
-
-    Attributes:
-        change: a payload of the difference.
-        memory: what the receiver remembers.
-    """
-
-    change: Tree
-    memory: SideInformation
-
-    def check(self) -> None:
-        """The memory is the receiver's own."""
-        if not isinstance(self.memory, SideInformation):
-            raise ValueError("Shifted.memory must be a SideInformation")

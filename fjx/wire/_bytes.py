@@ -12,8 +12,6 @@ The first four rows are the header.  It is the same for every client and every r
 deployment sends it once; :func:`fjx.wire.bits` bills the body.
 """
 
-import dataclasses
-import json
 import math
 import struct
 import zlib
@@ -23,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._base import Stateful, Tree, TreeLike
-from fjx._tree import Structure
-from fjx.wire._bits import Section, children, leaf_width, sections, write
+from fjx._base import Tree, TreeLike
+from fjx.wire._bits import Section, children, sections, write
 from fjx.wire._choices import OneOf
 from fjx.wire._coders.integers import read_integers
 from fjx.wire._coders.sections import from_numbers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import ARRAYS, Payload
+from fjx.wire._schema import form_of, schema_of
 from fjx.wire._side_information import is_side_information, without_side_information
 
 _MAGIC = b"FJX\x01"
@@ -63,7 +61,7 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
-    schema = _schema(without_side_information(payload))
+    schema = schema_of(without_side_information(payload))
     body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
 
@@ -124,7 +122,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
-    expected = None if like is None else _schema(without_side_information(like))
+    expected = None if like is None else schema_of(without_side_information(like))
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]
     if len(rest) < length or zlib.crc32(rest) != checksum:
@@ -154,9 +152,7 @@ def _prefix(data: bytes) -> tuple[int, int]:
 
 def _form(schema: bytes) -> TreeLike:
     """The form that a schema describes, if it is one that :func:`to_bytes` could have written."""
-    form = _rebuild(json.loads(schema))
-    if _schema(form) != schema:
-        raise ValueError("its schema is not as fjx writes it")
+    form = form_of(schema)
     room = 0
     for part in sections(form):
         leaf, width = part.leaf, part.width
@@ -251,112 +247,3 @@ def _check(tree: Tree) -> None:
                 _check(part.parts[int(part.number)])
             else:
                 _check([child for _, child in children(part)])
-
-
-# --------------------------------------------------------------------------------------------------
-# The schema: a tree without its numbers, as JSON
-# --------------------------------------------------------------------------------------------------
-
-
-def _schema(tree: TreeLike) -> bytes:
-    return json.dumps(_describe(tree), separators=(",", ":"), sort_keys=True).encode()
-
-
-def _describe(tree: TreeLike) -> Any:
-    describe = _describe
-    match tree:
-        case None:
-            return None
-        case dict() if type(tree) is dict:
-            # Sorted as JAX sorts them, so that the order of the body is that of the leaves.
-            return ["dict", [[_plain_key(k), describe(tree[k])] for k in sorted(tree)]]
-        case Payload():
-            fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}  # type: ignore[arg-type]
-            names = {name for name, _ in children(tree)}
-            return [
-                "payload",
-                type(tree).__name__,
-                [[k, describe(v)] for k, v in fields.items() if k in names],
-                [[k, _static(v)] for k, v in fields.items() if k not in names],
-            ]
-        case Stateful(params, state):
-            return ["stateful", [describe(params), describe(state)]]
-        case list() | tuple() if type(tree) in (list, tuple):
-            return [type(tree).__name__, [describe(part) for part in tree]]
-        case _ if hasattr(tree, "dtype") and hasattr(tree, "shape"):
-            leaf_width(tree)  # refuses what has no wire format, such as a typed key
-            return ["array", np.dtype(tree.dtype).name, list(tree.shape)]
-    parts = children(tree)
-    if len(parts) == 1 and parts[0][1] is tree:
-        leaf_width(tree)
-    name = f"{type(tree).__module__}.{type(tree).__qualname__}"
-    return ["other", name, [[key, describe(part)] for key, part in parts]]
-
-
-def _rebuild(schema: Any) -> TreeLike:
-    match schema:
-        case None:
-            return None
-        case ["dict", entries]:
-            return {key: _rebuild(part) for key, part in entries}
-        case ["payload", name, contents, statics]:
-            types = {cls.__name__: cls for cls in _subclasses(Payload)}
-            if name not in types:
-                raise ValueError(f"no payload type is called {name}")
-            return types[name](
-                **{key: _rebuild(part) for key, part in contents},
-                **{key: _from_static(value) for key, value in statics},
-            )
-        case ["stateful", [params, state]]:
-            return Stateful(_rebuild(params), _rebuild(state))
-        case ["list", parts]:
-            return [_rebuild(part) for part in parts]
-        case ["tuple", parts]:
-            return tuple(_rebuild(part) for part in parts)
-        case ["array", dtype, shape] if all(type(n) is int and n >= 0 for n in shape):
-            return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-        case ["other", name, _]:
-            raise ValueError(f"it holds a {name}; give from_bytes a payload like the expected one")
-    raise ValueError("its schema has a part that describes nothing")
-
-
-def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    """All payload types that are defined, by whomever."""
-    return [sub for each in cls.__subclasses__() for sub in (each, *_subclasses(each))]
-
-
-def _static(value: Any) -> Any:
-    match value:
-        case Structure(treedef, floats):
-            leaves = [None if f is None else jax.ShapeDtypeStruct(f[0], f[1]) for f in floats]
-            marked = [jax.ShapeDtypeStruct((), jnp.bool_) if x is None else x for x in leaves]
-            return ["structure", _describe(treedef.unflatten(marked))]
-        case tuple():
-            return ["tuple", [_static(item) for item in value]]
-        case bool() | int() | float() | str():
-            return value
-    raise TypeError(f"a static field of type {type(value).__name__} has no wire format")
-
-
-def _from_static(value: Any) -> Any:
-    match value:
-        case ["structure", schema]:
-            leaves, treedef = jax.tree.flatten(_rebuild(schema))
-            return Structure(
-                treedef,
-                tuple(
-                    None if leaf.dtype == jnp.bool_ else (tuple(leaf.shape), leaf.dtype.name)
-                    for leaf in leaves
-                ),
-            )
-        case ["tuple", items]:
-            return tuple(_from_static(item) for item in items)
-        case bool() | int() | float() | str():
-            return value
-    raise ValueError("its schema has a part that describes no static field")
-
-
-def _plain_key(key: Any) -> str | int:
-    if isinstance(key, str | int) and not isinstance(key, bool):
-        return key
-    raise TypeError(f"dict keys must be str or int to be written as bytes, got {key!r}")

@@ -1,4 +1,28 @@
-"""The wire: payload types, their exact cost in bits, and their bytes."""
+"""The wire: payload types, their exact cost in bits, and their bytes.
+
+A payload is the content of one message, as a pytree of arrays and payload types.
+:func:`bits` gives its exact size, :func:`to_bytes` writes it and :func:`from_bytes` reads it.
+
+The payload types, by kind:
+
+- Uniform grids: :class:`Quantized`, :class:`SubtractivelyDithered`, :class:`FixedStep`,
+  :class:`KLevel`.
+- Signs, with two or three levels: :class:`Signs`, :class:`TwoMeans`, :class:`Ternary`.
+- Narrow floating formats and powers of two: :class:`Cast`, :class:`Microscaled`, :class:`Natural`,
+  :class:`Dithered`.
+- Codebooks: :class:`LloydMax`, :class:`MixedLloydMax`, :class:`Codebook`, and :class:`Quic`.
+- Some coordinates: :class:`Sparse`, :class:`Kept`, :class:`Masked`, :class:`BernoulliMasked`,
+  :class:`SubModel`.
+- Rotations, low rank and sketches: :class:`Rotated`, :class:`LowRank`, :class:`Sketched`,
+  :class:`Projected`.
+- Trees taken apart: :class:`Flat`, :class:`Leaves`, :class:`Blocks`, :class:`Selected`,
+  :class:`Summed`, and :class:`Structure` for the shape of a tree.
+- Optional parts: :class:`OneOf`, :class:`MaybeSent`.
+- Parts that the receiver has: :class:`SideInformation`, :class:`Shifted`.
+- Shared codes and lossless codes: :class:`Codes`, :class:`Words`, :class:`Coded`.
+
+:class:`Payload` and :class:`Ragged` are the bases for payload types of your own.
+"""
 
 from fjx._tree import Structure as Structure
 from fjx.wire._bits import bits as bits

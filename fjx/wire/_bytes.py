@@ -1,15 +1,16 @@
-"""Payloads as bytes: a frame that says what it holds, and refuses what it cannot vouch for.
+"""Payloads as bytes: a frame that describes its own content and is checked when it is read.
 
-A frame is, all integers little-endian::
+A frame is, with all integers little-endian::
 
     4  b"FJX" and the version of the format, 1
     4  length n of the schema
     4  CRC-32 of schema and body
     n  schema: canonical JSON of the containers, payload types, static fields, dtypes and shapes
-    *  body: the sections, in the order of the payload's leaves, of a ragged one what counts of it
+    *  body: the sections in the order of the payload's leaves; of a ragged section only the entries
+       that count
 
 The first four rows are the header.  It is the same for every client and every round of a run, so a
-deployment sends it once; :func:`fjx.wire.bits` bills the body.
+deployment sends it once.  :func:`fjx.wire.bits` counts only the body.
 """
 
 import math
@@ -33,18 +34,19 @@ from fjx.wire._side_information import is_side_information, without_side_informa
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
-_ROOM = 1 << 28  # bytes that a stranger may have us set aside for what a ragged payload could hold
+_ROOM = 1 << 28  # most bytes that are allocated for ragged sections when no `like` is given
 
 
 def to_bytes(payload: Tree) -> bytes:
-    r"""A payload as bytes that :func:`from_bytes` reads on any machine.
+    r"""Bytes of a payload, readable by :func:`from_bytes` on any machine.
 
-    Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``;
-        equal payloads give equal bytes.
+    Guarantees:
+        - ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``.
+        - Equal payloads give equal bytes.
 
     Args:
         payload: concrete arrays in dicts, lists, tuples, None, :class:`fjx.Stateful` and payload
-            types.  Other containers are written, and read back with ``like``.
+            types.  Other containers can be written as well, but reading them needs ``like``.
 
     Returns:
         The frame.
@@ -67,16 +69,16 @@ def to_bytes(payload: Tree) -> bytes:
 
 
 def header_bits(data: bytes) -> int:
-    """The size of a frame's header in bits: ``96 + 8 * len(schema)``.
+    """Size of a frame's header in bits, ``96 + 8 * len(schema)``.
 
     Args:
-        data: a frame made by :func:`to_bytes`.
+        data: frame made by :func:`to_bytes`.
 
     Returns:
         A Python int.
 
     Raises:
-        ValueError: not a frame of this version.
+        ValueError: ``data`` is not a frame of this version.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -90,27 +92,31 @@ def header_bits(data: bytes) -> int:
 
 
 def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
-    """The payload that :func:`to_bytes` wrote, or an error; never a different payload.
+    """Payload that :func:`to_bytes` wrote.
 
-    Guarantees: what is read is written as the same bytes, so that no two frames are one payload; bad
-        bytes raise ValueError and nothing else, before memory is taken for what they claim to hold.
+    Anything but the exact bytes of a payload raises an error.  A server should always give ``like``:
+    the check sum detects accidents but not forgeries, and without ``like`` the shapes are those that
+    the sender claims.
+
+    Guarantees:
+        - The result, written again, gives the same bytes.  No two frames stand for one payload.
+        - Bad bytes raise ValueError and nothing else.
+        - The length of the body is checked before memory is allocated for what the frame claims.
 
     Args:
         data: a whole frame.
-        like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
-            payload of any other form is refused, and containers that bytes cannot describe (a
-            NamedTuple of yours, an equinox module) are restored.  Where the receiver knows which of
-            several parts travels (:class:`OneOf` of a :class:`SideInformation`), it must say so
-            here.  A server
-            should always give it: the check sum finds accidents, not forgeries, and without ``like``
-            the shapes are those that the sender claims.
+        like: payload of the expected form, such as ``jax.eval_shape(codec.encode, ...)[0]``.  A payload
+            of any other form is then refused, and containers that bytes cannot describe (a NamedTuple of
+            yours, an equinox module) are restored.  If the receiver already knows which of several parts
+            travels (:class:`OneOf` of a :class:`SideInformation`), ``like`` must contain that number.
 
     Returns:
         The payload, on the default device.
 
     Raises:
-        ValueError: truncated, longer than it says, altered, of another version, of a form other than
-            ``like``, or with contents that no codec writes (an index out of range, a repeated one).
+        ValueError: the bytes are truncated, too long, altered or of another version; the form differs
+            from ``like``; or the contents are impossible for a codec (an index that is out of range or
+            repeated).
         TypeError: ``like`` has no wire format.
 
     Examples:
@@ -133,7 +139,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
     try:
         payload = _fill(_form(schema) if like is None else like, body)
         return jax.tree.map(jnp.asarray, payload)
-    except Exception as error:  # What a stranger wrote may break its reader in any way.
+    except Exception as error:  # Bytes from a stranger may raise any exception while they are read.
         raise _refused(str(error)) from error
 
 
@@ -151,7 +157,7 @@ def _prefix(data: bytes) -> tuple[int, int]:
 
 
 def _form(schema: bytes) -> TreeLike:
-    """The form that a schema describes, if it is one that :func:`to_bytes` could have written."""
+    """Form of a payload from its schema, after a check that :func:`to_bytes` could have written it."""
     form = form_of(schema)
     room = 0
     for part in sections(form):
@@ -161,7 +167,7 @@ def _form(schema: bytes) -> TreeLike:
         if width == 0 and math.prod(leaf.shape) > 1:
             raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
         if part.varies:
-            # A coder works in words of its own.
+            # A coder holds 8 bytes for each integer while it decodes.
             room += math.prod(leaf.shape) * (leaf.dtype.itemsize if part.coder is None else 8)
     if room > _ROOM:
         raise ValueError(
@@ -171,8 +177,9 @@ def _form(schema: bytes) -> TreeLike:
 
 
 def _fill(form: TreeLike, body: memoryview) -> Tree:
-    """``form`` with the contents of ``body``, whose length is checked before anything is read."""
-    # New structs, so that a leaf is known by its identity; what the receiver knows stays as it is.
+    """Payload of the given form with the contents of ``body``; its length is checked first."""
+    # Fresh structs make each leaf a distinct object, so that `read` can be keyed by identity.
+    # Side information of the receiver stays as it is.
     form = jax.tree.map(
         lambda leaf: leaf if is_side_information(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
         form, is_leaf=is_side_information,
@@ -196,7 +203,7 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         else:
             count = int(read[id(section.count)])
             if not 0 <= count <= leaf.shape[0]:
-                raise ValueError(f"it claims {count} entries where {leaf.shape[0]} have room")
+                raise ValueError(f"it claims {count} entries, but has room for {leaf.shape[0]}")
             value = np.zeros(leaf.shape, dtype)
             value[:count], end = _read(section, body, start, (count, *leaf.shape[1:]), dtype)
         read[id(leaf)] = value
@@ -214,7 +221,7 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
 
 
 def _number(which: Any, read: dict[int, np.ndarray]) -> int:
-    """Which part travels: as was read, or as the receiver knows."""
+    """Number of the part that travels, from the bytes read so far or from the receiver."""
     number = read.get(id(which), which)
     if not isinstance(number, ARRAYS):
         raise ValueError(
@@ -227,7 +234,7 @@ def _number(which: Any, read: dict[int, np.ndarray]) -> int:
 def _read(
     section: Section, body: memoryview, start: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.ndarray, int]:
-    """An array that begins at ``start``, and where it ends."""
+    """Array of a section that begins at ``start``, and the position where it ends."""
     size, width = math.prod(shape), section.width
     if section.coder is not None:
         numbers, used = read_integers(body[start:], size, section.coder, width)
@@ -239,10 +246,11 @@ def _read(
 
 
 def _check(tree: Tree) -> None:
+    """Call ``check`` on every payload type of a tree."""
     for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, Payload)):
         if isinstance(part, Payload):
             part.check()
-            # Of alternatives those that were not sent are zeros, which need not be sound.
+            # Alternatives that were not sent are zeros, which may be impossible contents.
             if isinstance(part, OneOf):
                 _check(part.parts[int(part.number)])
             else:

@@ -1,4 +1,4 @@
-"""Payloads that travel or not."""
+"""Payloads with optional parts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,13 +14,12 @@ from fjx.wire._side_information import SideInformation
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OneOf(Payload):
-    """One of several payloads; the others are zeros, and do not travel.
+    """One of several payloads; the others are zeros and do not travel.
 
     Attributes:
-        which: ``u8[]``, the number of the one that counts; a :class:`SideInformation` of it, which
-            costs nothing,
-            where the receiver knows, say from a coin that all toss alike.
-        parts: a payload each.
+        which: ``u8[]``, number of the part that travels.  If the receiver knows it already, for example
+            from a coin that everybody tosses alike, it is a :class:`SideInformation` and costs nothing.
+        parts: the payloads.
     """
 
     which: Tree
@@ -28,11 +27,11 @@ class OneOf(Payload):
 
     @property
     def number(self) -> Array:
-        """The number itself."""
+        """Number of the part that travels, without its wrapper."""
         return self.which.value if isinstance(self.which, SideInformation) else self.which
 
     def check(self) -> None:
-        """The choice is one of the parts."""
+        """The number is that of one of the parts."""
         require_integers("OneOf.which", self.number, "u")
         if isinstance(self.number, ARRAYS) and int(self.number) >= len(self.parts):
             raise ValueError(f"OneOf has {len(self.parts)} parts, got number {int(self.number)}")
@@ -41,10 +40,10 @@ class OneOf(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MaybeSent(Ragged):
-    """An array that is sent or not.
+    """Array that is sent or not.
 
     Attributes:
-        count: ``u8[]``, one or zero.
+        count: ``u8[]``, 1 if the array is sent, else 0.
         values: ``[1, ...]``, the array; zeros if it is not sent.
     """
 
@@ -54,10 +53,10 @@ class MaybeSent(Ragged):
     coordinates: ClassVar[tuple[str, ...]] = ("values",)
 
     def widths(self) -> Mapping[str, int]:
-        """Whether it is sent is one bit."""
+        """The count costs one bit."""
         return {"count": 1}
 
     def check(self) -> None:
-        """One array or none."""
+        """The count is 0 or 1."""
         require_integers("MaybeSent.count", self.count, "u")
         require_count(self, 1)

@@ -1,4 +1,4 @@
-"""Payloads of quantisers whose levels lie in a table."""
+"""Payloads of quantisers whose levels or centres are entries of a table."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ class LloydMax(Payload):
     The levels follow from ``bits`` and do not travel.
 
     Attributes:
-        codes: ``u8``, the shape of the array, each below 2^bits.
+        codes: ``u8``, in the shape of the array, each below 2^bits.
         scale: ``f32[]``, or a payload of it.
-        bits: of one code.
-        dtype: of the array.
+        bits: width of a code.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -47,7 +47,7 @@ class LloydMax(Payload):
         return {"codes": self.bits}
 
     def check(self) -> None:
-        """There are levels for so many bits."""
+        """A table of levels exists for this number of bits, and codes are unsigned."""
         require_within("LloydMax.bits", self.bits, 1, 8)
         require_integers("LloydMax.codes", self.codes, "u")
         require_scale(self.scale, self.codes)
@@ -59,15 +59,15 @@ class LloydMax(Payload):
 class MixedLloydMax(Payload):
     """Codes of two Lloyd-Max quantisers of a Gaussian: x is about ``scale * levels[codes]``.
 
-    The levels follow from ``bits`` and do not travel.  One level, of no bits, is zero.
+    The levels follow from ``bits`` and do not travel.  A quantiser of no bits has the one level zero.
 
     Attributes:
-        fine: ``u8[k]``, codes of ``bits`` bits, of the first k coordinates.
-        coarse: ``u8[d - k]``, codes of one bit less, of the others; none where that is no bit.
+        fine: ``u8[k]``, codes of ``bits`` bits for the first k coordinates.
+        coarse: ``u8[d - k]``, codes of ``bits - 1`` bits for the others; empty if ``bits`` is 1.
         scale: ``f32[]``, or a payload of it.
-        bits: of a fine code.
-        shape: of the array.
-        dtype: of the array.
+        bits: width of a fine code.
+        shape: shape of the array.
+        dtype: dtype of the array.
     """
 
     fine: Array
@@ -82,7 +82,7 @@ class MixedLloydMax(Payload):
         return {"fine": self.bits, "coarse": self.bits - 1}
 
     def check(self) -> None:
-        """Every coordinate has one code, or none where that has no bits."""
+        """Each coordinate has one code, or none if a coarse code has no bits."""
         require_within("MixedLloydMax.bits", self.bits, 1, 8)
         require_float(self.dtype)
         require_scale(self.scale, self.fine)
@@ -98,14 +98,14 @@ class MixedLloydMax(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Codebook(Payload):
-    """An array in blocks, each of them one of a few: x is about ``centres[codes]``.
+    """Array in blocks, each replaced by one of K centres: x is about ``centres[codes]``.
 
     Attributes:
-        codes: ``u8`` or ``u16``, ``[ceil(d / B)]``, which of the centres a block is.
+        codes: ``u8`` or ``u16``, ``[ceil(d / B)]``, number of the centre of each block.
         centres: ``f32[K, B]``, or a payload of them.
-        count: K.
-        shape: of the array.
-        dtype: of the array.
+        count: number of centres K.
+        shape: shape of the array.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -119,7 +119,7 @@ class Codebook(Payload):
         return {"codes": index_width(self.count)}
 
     def check(self) -> None:
-        """Codes are numbers of centres, and there is one for each block."""
+        """Codes are below K, and there is one code for each block."""
         require_within("Codebook.count", self.count, 1, 2**16)
         require_integers("Codebook.codes", self.codes, "u")
         require_float(self.dtype)

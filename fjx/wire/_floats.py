@@ -1,4 +1,4 @@
-"""Payloads in narrow floating formats and in powers of two."""
+"""Payloads in narrow floating formats or in powers of two."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cast(Payload):
-    """An array in a narrower floating dtype, divided by a power of two where the range needs it.
+    """Array in a narrower floating dtype, divided by a power of two if the range requires it.
 
     Attributes:
         values: the narrow array.
-        exponent: ``i16[]``, x is about ``values * 2**exponent``; None if the range needs no scale.
-        dtype: of the array.
+        exponent: ``i16[]``, x is about ``values * 2**exponent``; None if no scaling is needed.
+        dtype: dtype of the array.
     """
 
     values: Array
@@ -45,14 +45,14 @@ class Cast(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Microscaled(Payload):
-    """An array in a tiny floating format, and of each 32 coordinates a power of two.
+    """Array in a tiny floating format, with one power of two for every 32 coordinates.
 
     Attributes:
-        codes: ``u8``, the shape of the array: the bits of each number in the format.
-        exponents: ``u8[ceil(d / 32)]``: coordinates of block b are to be multiplied by
-            2^(exponents[b] - 127), or are NaN if that is 255.
-        format: its name.
-        dtype: of the array.
+        codes: ``u8``, in the shape of the array: the bits of each number in the format.
+        exponents: ``u8[ceil(d / 32)]``.  Coordinates of block b are multiplied by
+            2^(exponents[b] - 127); they are NaN if the exponent is 255.
+        format: name of the format.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -67,7 +67,7 @@ class Microscaled(Payload):
         return {"codes": int(jnp.finfo(self.format).bits)}
 
     def check(self) -> None:
-        """The format is a floating one of at most 8 bits, and each block has its exponent."""
+        """The format is a floating one of at most 8 bits, and codes and exponents are unsigned."""
         require_float(self.format)
         require_float(self.dtype)
         require_within("bits of Microscaled.format", int(jnp.finfo(self.format).bits), 2, 8)
@@ -78,11 +78,11 @@ class Microscaled(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Natural(Payload):
-    """An array as powers of two: the sign and exponent of each float32.
+    """Array of powers of two: the sign and exponent of each float32.
 
     Attributes:
-        codes: ``u16``, the shape of the array: the first nine bits of a float32.
-        dtype: of the array.
+        codes: ``u16``, in the shape of the array: the first nine bits of a float32.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -91,11 +91,11 @@ class Natural(Payload):
     coordinates: ClassVar[tuple[str, ...]] = ("codes",)
 
     def widths(self) -> Mapping[str, int]:
-        """A sign is one bit, an exponent eight."""
+        """A code costs 9 bits: one for the sign, eight for the exponent."""
         return {"codes": 9}
 
     def check(self) -> None:
-        """Codes are nine bits."""
+        """Codes are unsigned integers."""
         require_integers("Natural.codes", self.codes, "u")
         require_float(self.dtype)
 
@@ -103,13 +103,13 @@ class Natural(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dithered(Payload):
-    """Integers on a grid of powers of two: |x| is 0, or about ``scale * 2**(|codes| - 1)``.
+    """Integers on a grid of powers of two: |x| is 0 or about ``scale * 2**(|codes| - 1)``.
 
     Attributes:
-        codes: ``i8``, the shape of the array, each in ``[-levels, levels]``, with the sign of x.
-        scale: ``f32[]``, the least level, or a payload of it.
-        levels: of one sign, zero not counted.
-        dtype: of the array.
+        codes: ``i8``, in the shape of the array, each in ``[-levels, levels]``, with the sign of x.
+        scale: ``f32[]``, the smallest positive level, or a payload of it.
+        levels: number of levels of one sign, without zero.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -120,11 +120,11 @@ class Dithered(Payload):
     coordinates: ClassVar[tuple[str, ...]] = ("codes",)
 
     def widths(self) -> Mapping[str, int]:
-        """A code costs a sign and ``ceil(log2(levels + 1))`` bits."""
+        """A code costs one bit for the sign and ``ceil(log2(levels + 1))`` bits."""
         return {"codes": 1 + self.levels.bit_length()}
 
     def check(self) -> None:
-        """Codes lie on the grid."""
+        """Codes lie in ``[-levels, levels]``."""
         require_within("Dithered.levels", self.levels, 1, 31)
         require_integers("Dithered.codes", self.codes, "i")
         require_scale(self.scale, self.codes)

@@ -1,4 +1,4 @@
-"""Payloads of quantisers whose levels lie on a uniform grid."""
+"""Payloads of quantisers with uniformly spaced levels."""
 
 import dataclasses
 import math
@@ -28,10 +28,11 @@ class Quantized(Payload):
     """Integers on a uniform grid around zero: x is about ``scale * codes``.
 
     Attributes:
-        codes: ``i8`` or ``i16``, the shape of the array, each in ``[-L, L]``, L = 2^(bits-1) - 1.
-        scale: ``f32[]``, the distance of two levels, or a payload of it.
-        bits: of one code.
-        dtype: of the array.
+        codes: ``i8`` or ``i16``, in the shape of the array, each in ``[-L, L]`` with
+            L = 2^(bits-1) - 1.
+        scale: ``f32[]``, distance between two levels, or a payload of it.
+        bits: width of a code.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -46,7 +47,7 @@ class Quantized(Payload):
         return {"codes": self.bits}
 
     def check(self) -> None:
-        """Codes lie on the grid: two's complement has one value more than ``[-L, L]``."""
+        """Codes lie in ``[-L, L]``, although two's complement could represent -L - 1 as well."""
         require_within("Quantized.bits", self.bits, 2, 16)
         require_integers("Quantized.codes", self.codes, "i")
         require_scale(self.scale, self.codes)
@@ -59,15 +60,16 @@ class Quantized(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SubtractivelyDithered(Payload):
-    """Integers on a uniform grid that a seed displaces: x is about ``scale * (codes - u)``.
+    """Integers on a uniform grid with a random offset from a seed: x is about ``scale * (codes - u)``.
 
     Attributes:
-        codes: ``i8`` or ``i16``, the shape of the array, each in ``[-L, L]``, L = 2^(bits-1) - 1.
-        scale: ``f32[]``, the distance of two levels, or a payload of it.
-        seed: ``u32[n]``, the key data from which u follows, uniform in [-1/2, 1/2).
-        bits: of one code.
-        dtype: of the array.
-        impl: the name of the PRNG that reads the seed.
+        codes: ``i8`` or ``i16``, in the shape of the array, each in ``[-L, L]`` with
+            L = 2^(bits-1) - 1.
+        scale: ``f32[]``, distance between two levels, or a payload of it.
+        seed: ``u32[n]``, key data from which u is drawn, uniform in [-1/2, 1/2).
+        bits: width of a code.
+        dtype: dtype of the array.
+        impl: name of the PRNG that reads the seed.
     """
 
     codes: Array
@@ -84,7 +86,7 @@ class SubtractivelyDithered(Payload):
         return {"codes": self.bits}
 
     def check(self) -> None:
-        """Codes lie on the grid: two's complement has one value more than ``[-L, L]``."""
+        """Codes lie in ``[-L, L]``, although two's complement could represent -L - 1 as well."""
         require_within("SubtractivelyDithered.bits", self.bits, 2, 16)
         require_integers("SubtractivelyDithered.codes", self.codes, "i")
         require_scale(self.scale, self.codes)
@@ -98,14 +100,14 @@ class SubtractivelyDithered(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FixedStep(Payload):
-    """Integers on a grid that is agreed: x is ``step * codes``.
+    """Integers on a uniform grid that is agreed in advance: x is ``step * codes``.
 
     Attributes:
-        codes: ``i8`` or ``i16``, the shape of the array; -2^(bits-1) stands for what the grid does not
-            reach.
-        step: the distance of two levels.
-        bits: of one code.
-        dtype: of the array.
+        codes: ``i8`` or ``i16``, in the shape of the array.  The code -2^(bits-1) marks a value
+            that the grid does not reach.
+        step: distance between two levels.
+        bits: width of a code.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -120,7 +122,7 @@ class FixedStep(Payload):
         return {"codes": self.bits}
 
     def check(self) -> None:
-        """There is a grid."""
+        """The step is positive and finite, and codes are signed integers of a legal width."""
         require_within("FixedStep.bits", self.bits, 2, 16)
         require_integers("FixedStep.codes", self.codes, "i")
         if not 0 < self.step < math.inf:
@@ -131,14 +133,14 @@ class FixedStep(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KLevel(Payload):
-    """Numbers of levels between two values: x is about ``least + step * codes``.
+    """Numbers of uniformly spaced levels above a first one: x is about ``least + step * codes``.
 
     Attributes:
-        codes: ``u8`` or ``u16``, the shape of the array, each below ``levels``.
+        codes: ``u8`` or ``u16``, in the shape of the array, each below ``levels``.
         least: ``f32[]``, the first level, or a payload of it.
-        step: ``f32[]``, the distance of two levels, or a payload of it.
-        levels: how many there are.
-        dtype: of the array.
+        step: ``f32[]``, distance between two levels, or a payload of it.
+        levels: number of levels.
+        dtype: dtype of the array.
     """
 
     codes: Array
@@ -154,7 +156,7 @@ class KLevel(Payload):
         return {"codes": index_width(self.levels)}
 
     def check(self) -> None:
-        """Codes are numbers of levels."""
+        """Codes are less than ``levels``."""
         require_within("KLevel.levels", self.levels, 2, 2**16)
         require_integers("KLevel.codes", self.codes, "u")
         require_scale(self.least, self.codes)

@@ -1,4 +1,4 @@
-"""Payloads of rotations, and of quantisers that are made for what is rotated."""
+"""The payload of random rotations."""
 
 import dataclasses
 
@@ -19,19 +19,18 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rotated(Payload):
-    """The coefficients of an array in a random frame, whose seed travels with them.
+    """Coefficients of an array after a random rotation, whose seed travels with them.
 
-    The array is the beginning of the vector that turns into these coefficients when each block of it
-    is rotated.
+    The receiver inverts the rotation block by block.  The resulting vector begins with the array.
 
     Attributes:
-        vector: ``f32[d']``, whole blocks of it, or a payload of it.
-        seed: ``u32[n]``, the key data of the sender's rotation.
-        shape: of the array.
-        dtype: of the array.
-        rounds: of the rotation.
-        impl: the name of the PRNG that reads the seed.
-        block: the coordinates that are rotated with one another, a power of two.
+        vector: ``f32[d']``, whole blocks of coefficients, or a payload of it.
+        seed: ``u32[n]``, key data of the sender's rotation.
+        shape: shape of the array.
+        dtype: dtype of the array.
+        rounds: number of rounds of the rotation.
+        impl: name of the PRNG that reads the seed.
+        block: number of coordinates that are rotated together, a power of two.
     """
 
     vector: Tree
@@ -43,7 +42,7 @@ class Rotated(Payload):
     block: int = static()
 
     def check(self) -> None:
-        """The vector consists of whole blocks, and is as long as the array at least."""
+        """The vector consists of whole blocks and is at least as long as the array."""
         require_within("Rotated.rounds", self.rounds, 1, 64)
         require_within("Rotated.block", self.block, 1, 2**31)
         if self.block & (self.block - 1):

@@ -1,4 +1,4 @@
-"""The schema of a frame: a tree without its numbers, as canonical JSON."""
+"""The schema of a frame: canonical JSON that describes a payload without its numbers."""
 
 import dataclasses
 import json
@@ -15,11 +15,12 @@ from fjx.wire._payload import Payload
 
 
 def schema_of(tree: TreeLike) -> bytes:
+    """Schema of a payload or of its form."""
     return json.dumps(_describe(tree), separators=(",", ":"), sort_keys=True).encode()
 
 
 def form_of(schema: bytes) -> TreeLike:
-    """The form that a schema describes, if it is one that :func:`schema_of` could have written."""
+    """Form that a schema describes, after a check that :func:`schema_of` writes the same bytes."""
     form = _rebuild(json.loads(schema))
     if schema_of(form) != schema:
         raise ValueError("its schema is not as fjx writes it")
@@ -32,7 +33,7 @@ def _describe(tree: TreeLike) -> Any:
         case None:
             return None
         case dict() if type(tree) is dict:
-            # Sorted as JAX sorts them, so that the order of the body is that of the leaves.
+            # JAX sorts keys as well; the body thus has the order of the leaves.
             return ["dict", [[_plain_key(k), describe(tree[k])] for k in sorted(tree)]]
         case Payload():
             fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}  # type: ignore[arg-type]
@@ -48,7 +49,7 @@ def _describe(tree: TreeLike) -> Any:
         case list() | tuple() if type(tree) in (list, tuple):
             return [type(tree).__name__, [describe(part) for part in tree]]
         case _ if hasattr(tree, "dtype") and hasattr(tree, "shape"):
-            leaf_width(tree)  # refuses what has no wire format, such as a typed key
+            leaf_width(tree)  # raises for arrays without a wire format, such as a typed key
             return ["array", np.dtype(tree.dtype).name, list(tree.shape)]
     parts = children(tree)
     if len(parts) == 1 and parts[0][1] is tree:
@@ -85,7 +86,7 @@ def _rebuild(schema: Any) -> TreeLike:
 
 
 def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    """All payload types that are defined, by whomever."""
+    """All subclasses of a class, including those that users define."""
     return [sub for each in cls.__subclasses__() for sub in (each, *_subclasses(each))]
 
 

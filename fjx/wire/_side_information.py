@@ -1,4 +1,4 @@
-"""Payloads that build on what the receiver has already."""
+"""Payloads that refer to information of the receiver."""
 
 import dataclasses
 
@@ -11,26 +11,29 @@ from fjx.wire._payload import Payload
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SideInformation(Payload):
-    """What the receiver has already: it costs nothing, and no byte of it is written.
+    """Arrays that the receiver has already; they cost nothing and are not written to bytes.
+
+    A payload that was read from bytes has None here until the receiver inserts its own arrays.  If the
+    arrays decide which other parts travel, the receiver gives them in the ``like`` of
+    :func:`from_bytes`.
 
     Attributes:
-        value: any arrays; None where the payload was read from bytes, until the receiver puts its own.
-            What decides what else is there, the receiver gives in the ``like`` of ``from_bytes``.
+        value: any arrays, or None.
     """
 
     value: Tree
 
     def check(self) -> None:
-        """Nothing was read."""
+        """Nothing is checked, because nothing was read."""
 
 
 def is_side_information(part: Tree) -> bool:
-    """Whether a part of a payload is the receiver's own."""
+    """True for a :class:`SideInformation`."""
     return isinstance(part, SideInformation)
 
 
 def without_side_information(payload: Tree) -> Tree:
-    """The payload as bytes have it: every :class:`SideInformation` empty."""
+    """Payload as bytes represent it, with None in every :class:`SideInformation`."""
     return jax.tree.map(
         lambda part: SideInformation(None) if is_side_information(part) else part,
         payload,
@@ -41,17 +44,17 @@ def without_side_information(payload: Tree) -> Tree:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Shifted(Payload):
-    """How a message differs from what its receiver remembers.
+    """Difference between a message and a memory that sender and receiver share.
 
     Attributes:
-        change: a payload of the difference.
-        memory: what the receiver remembers.
+        change: payload of the difference.
+        memory: the memory; it does not travel.
     """
 
     change: Tree
     memory: SideInformation
 
     def check(self) -> None:
-        """The memory is the receiver's own."""
+        """The memory is a :class:`SideInformation`."""
         if not isinstance(self.memory, SideInformation):
             raise ValueError("Shifted.memory must be a SideInformation")

@@ -1,4 +1,4 @@
-"""Payloads of quantisers with two or three levels: signs."""
+"""Payloads of quantisers with two or three levels."""
 
 import dataclasses
 from typing import ClassVar
@@ -21,12 +21,12 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Signs(Payload):
-    """An array as signs: x is about ``-scale`` where ``negative``, else ``scale``.
+    """Signs of an array: x is about ``-scale`` where ``negative``, else ``scale``.
 
     Attributes:
-        negative: ``bool``, the shape of the array.
+        negative: ``bool``, in the shape of the array.
         scale: ``f32[]``, or a payload of it.
-        dtype: of the array.
+        dtype: dtype of the array.
     """
 
     negative: Array
@@ -36,7 +36,7 @@ class Signs(Payload):
     coordinates: ClassVar[tuple[str, ...]] = ("negative",)
 
     def check(self) -> None:
-        """One bit a coordinate, and one scale."""
+        """Signs are booleans, and there is one scale."""
         require_integers("Signs.negative", self.negative, "b")
         require_scale(self.scale, self.negative)
         require_float(self.dtype)
@@ -45,13 +45,13 @@ class Signs(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TwoMeans(Payload):
-    """An array as two values: x is about ``below`` where ``negative``, else ``above``.
+    """Array of two values: x is about ``below`` where ``negative``, else ``above``.
 
     Attributes:
-        negative: ``bool``, the shape of the array.
+        negative: ``bool``, in the shape of the array.
         below: ``f32[]``, or a payload of it.
         above: ``f32[]``, or a payload of it.
-        dtype: of the array.
+        dtype: dtype of the array.
     """
 
     negative: Array
@@ -62,7 +62,7 @@ class TwoMeans(Payload):
     coordinates: ClassVar[tuple[str, ...]] = ("negative",)
 
     def check(self) -> None:
-        """One bit a coordinate, and two means."""
+        """Signs are booleans, and there is one value for each sign."""
         require_integers("TwoMeans.negative", self.negative, "b")
         require_scale(self.below, self.negative)
         require_scale(self.above, self.negative)
@@ -72,14 +72,14 @@ class TwoMeans(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ternary(Payload):
-    """An array of -scale, zero and scale, five coordinates a byte.
+    """Array of the values -scale, 0 and scale, five coordinates in a byte.
 
     Attributes:
-        packed: ``u8[n]``, n = ceil(d / 5): of byte j, the digits of base 3, the least first, are one
-            more than the signs of the coordinates j, j + n, ..., j + 4 n; what pads them is 1.
+        packed: ``u8[n]`` with n = ceil(d / 5).  Byte j holds, as digits of base 3 with the lowest
+            first, one plus the signs of the coordinates j, j + n, ..., j + 4 n.  The digit 1 pads.
         scale: ``f32[]``, or a payload of it.
-        shape: of the array.
-        dtype: of the array.
+        shape: shape of the array.
+        dtype: dtype of the array.
     """
 
     packed: Array
@@ -88,7 +88,7 @@ class Ternary(Payload):
     dtype: str = static()
 
     def check(self) -> None:
-        """A byte holds five digits, and there are as many as the array needs."""
+        """Each byte is below 3^5, and there are as many bytes as the array needs."""
         require_integers("Ternary.packed", self.packed, "u")
         require_scale(self.scale, self.packed)
         require_float(self.dtype)

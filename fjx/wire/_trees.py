@@ -1,4 +1,4 @@
-"""Payloads of codecs that take a message apart: into a vector, leaves, blocks, or two."""
+"""Payloads of codecs that take a tree apart: into a vector, leaves, blocks or groups."""
 
 import dataclasses
 
@@ -18,12 +18,12 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Flat(Payload):
-    """The floating leaves of a tree as one vector, and its other leaves as they are.
+    """Floating leaves of a tree as one vector; its other leaves are unchanged.
 
     Attributes:
         vector: ``f[d]``, or a payload of it.
-        others: the tree with None in their places.
-        structure: of the tree.
+        others: the tree with None in place of floating leaves.
+        structure: structure of the tree.
     """
 
     vector: Tree
@@ -31,7 +31,7 @@ class Flat(Payload):
     structure: Structure = static()
 
     def check(self) -> None:
-        """The vector has a coordinate for each float of the structure."""
+        """The vector has one coordinate for each float of the structure."""
         shapes = [shape for shape, _ in filter(None, self.structure.floats)]
         size = sum(map(size_of, shapes))
         if isinstance(self.vector, ARRAYS) and self.vector.shape != (size,):
@@ -41,12 +41,12 @@ class Flat(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Leaves(Payload):
-    """A tree as the payloads of its floating leaves, and its other leaves as they are.
+    """Floating leaves of a tree as one payload each; its other leaves are unchanged.
 
     Attributes:
-        leaves: one payload each, in order.
-        others: the tree with None in their places.
-        structure: of the tree.
+        leaves: one payload for each floating leaf, in order.
+        others: the tree with None in place of floating leaves.
+        structure: structure of the tree.
     """
 
     leaves: tuple[Tree, ...]
@@ -54,7 +54,7 @@ class Leaves(Payload):
     structure: Structure = static()
 
     def check(self) -> None:
-        """There is a payload for each floating leaf of the structure."""
+        """There is one payload for each floating leaf of the structure."""
         wanted = sum(described is not None for described in self.structure.floats)
         if len(self.leaves) != wanted:
             raise ValueError(f"Leaves needs {wanted} payloads, got {len(self.leaves)}")
@@ -63,12 +63,12 @@ class Leaves(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Blocks(Payload):
-    """An array in blocks of one size, the last padded with zeros.
+    """Array in blocks of equal size; the last block is padded with zeros.
 
     Attributes:
         rows: ``f[b, size]``, or the payload of a block with an axis of b blocks in front.
-        shape: of the array.
-        size: of a block.
+        shape: shape of the array.
+        size: number of coordinates in a block.
     """
 
     rows: Tree
@@ -77,12 +77,12 @@ class Blocks(Payload):
 
     @property
     def count(self) -> int:
-        """b, the number of blocks."""
+        """Number of blocks b."""
         return -(-size_of(self.shape) // self.size)
 
     def check(self) -> None:
         """Every array of the rows has one entry for each block."""
-        # What a later codec made of a part of the rows has an axis of its own.
+        # A later codec may have turned parts of the rows into payloads, which have other axes.
         for part in jax.tree.leaves(self.rows, is_leaf=lambda part: part is not self.rows):
             if isinstance(part, ARRAYS) and part.shape[:1] != (self.count,):
                 raise ValueError(f"Blocks has {self.count} blocks, got rows of {part.shape}")
@@ -91,11 +91,11 @@ class Blocks(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Selected(Payload):
-    """A tree in two: the leaves that a codec was given, and those it was not.
+    """Tree in two parts: the leaves that a codec encodes, and all others.
 
     Attributes:
-        inside: a payload of ``{path: leaf}``, the selected leaves.
-        outside: the tree with None in their places.
+        inside: payload of ``{path: leaf}``, the selected leaves.
+        outside: the tree with None in place of selected leaves.
     """
 
     inside: Tree
@@ -105,29 +105,29 @@ class Selected(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Coded(Payload):
-    """A payload whose integers travel in a lossless code.
+    """Payload whose integers travel in a lossless code.
 
     Attributes:
-        inner: the payload.  In it, what is coded are integers whose type says how many bits they need.
-        coder: as :func:`fjx.wire.encode_integers` names it.
+        inner: the payload.  Its integers with a declared width are coded.
+        coder: name of the coder, as for :func:`fjx.wire.encode_integers`.
     """
 
     inner: Tree
     coder: str = static()
 
     def check(self) -> None:
-        """The coder is known."""
+        """The coder exists."""
         require_coder(self.coder)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Summed(Payload):
-    """A tree as a sum of others.
+    """Tree as a sum of several terms.
 
     Attributes:
-        parts: a payload for each term, of the floating leaves.
-        others: the tree with None in their places.
+        parts: one payload of the floating leaves for each term.
+        others: the tree with None in place of floating leaves.
     """
 
     parts: tuple[Tree, ...]

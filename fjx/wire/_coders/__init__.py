@@ -1,1 +1,1 @@
-"""Lossless codes of non-negative integers."""
+"""Lossless coders of non-negative integers: each coder is one file."""

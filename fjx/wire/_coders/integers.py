@@ -1,10 +1,4 @@
-"""Lossless codes of non-negative integers, on the host, and what they cost, on any device.
-
-The textbook writes a code word after another: a length in unary, then the digits that it announces.
-Here the words of up to 2^16 integers are taken apart and their like parts lie together, all lengths
-and then all digits.  That is as many bits, and NumPy reads and writes them without a loop over words.
-Bits fill bytes from the lowest; of a number with announced length the highest digit comes first.
-"""
+"""Integers in a lossless code: written and read on the host, counted on any device."""
 
 import jax
 import jax.numpy as jnp
@@ -33,34 +27,36 @@ METHODS = {
 
 
 def encode_integers(values: np.ndarray, coder: str, *, width: int) -> bytes:
-    r"""Integers in a variable-length code, or in ``width`` bits each if that is shorter.
+    """Integers in a variable-length code, or in ``width`` bits each if that is shorter.
 
-    The first byte is 0 where a fixed width follows; else it is 1, to which ``"golomb"`` adds its
-    parameter.  No integers are no bytes.
+    The first byte is 0 if a fixed width follows.  Otherwise it is 1; ``"golomb"`` adds its parameter b
+    to it.  No integers give no bytes.  lg is the logarithm of base 2.
 
     ===================  ==========================================================================
     ``"elias_gamma"``    n + 1 in 2 floor(lg(n + 1)) + 1 bits
-    ``"elias_delta"``    its length in gamma: L + 2 floor(lg(L + 1)) + 1 bits, L = floor(lg(n + 1))
-    ``"elias_omega"``    the length of its length, and so on: 1, 3, 6, 7, 11 bits for n + 1 = 1, 2, 4,
-                         8, 16
-    ``"golomb"``         floor(n / 2^b) + 1 + b bits (Golomb-Rice), with the b that is best for these
-                         integers
-    ``"run_length"``     for many zeros: how many numbers are not zero, then for each in gamma the
-                         zeros before it and its half, rounded up, and its lowest bit (of a zig-zag
-                         code: its magnitude and its sign)
-    ``"range"``          range coding with the frequencies of these integers, which travel; needs the
-                         package constriction
+    ``"elias_delta"``    n + 1 with its length in gamma: L + 2 floor(lg(L + 1)) + 1 bits,
+                         L = floor(lg(n + 1))
+    ``"elias_omega"``    n + 1 with its length, the length of its length, and so on: 1, 3, 6, 7, 11
+                         bits for n + 1 = 1, 2, 4, 8, 16
+    ``"golomb"``         floor(n / 2^b) + 1 + b bits (Golomb-Rice), with the best b for the integers
+    ``"run_length"``     for many zeros: the number of non-zero integers in gamma; then for each of
+                         them, in gamma, the zeros before it and half of it, rounded up, and its
+                         lowest bit (for a zig-zag code: magnitude and sign)
+    ``"range"``          range coding with the frequencies of the integers, which travel as well;
+                         needs the package constriction
     ``"zstd"``           Zstandard of whole bytes; needs the package zstandard
     ===================  ==========================================================================
 
-    Guarantees: never longer than ``1 + ceil(d * width / 8)`` bytes; :func:`decode_integers` returns the
-        integers; equal integers give equal bytes, of ``"range"`` and ``"zstd"`` for one version of
-        their packages.
+    Guarantees:
+        - :func:`decode_integers` returns the integers.
+        - The result has at most ``1 + ceil(d * width / 8)`` bytes.
+        - Equal integers give equal bytes; for ``"range"`` and ``"zstd"`` this holds within one version
+          of their packages.
 
     Args:
         values: non-negative integers below ``2**width``, of any shape.
         coder: one of the names above.
-        width: bits of one integer in a fixed-width code, 1 to 31.
+        width: bits of one integer in the fixed-width code, 1 to 31.
 
     Returns:
         The bytes.
@@ -68,7 +64,7 @@ def encode_integers(values: np.ndarray, coder: str, *, width: int) -> bytes:
     Raises:
         ImportError: the coder's package is not installed.
         TypeError: ``values`` are not integers.
-        ValueError: an integer is out of range, ``coder`` or ``width`` unknown.
+        ValueError: an integer or ``width`` is out of range, or ``coder`` is unknown.
 
     Examples:
         >>> import numpy as np
@@ -93,24 +89,26 @@ def encode_integers(values: np.ndarray, coder: str, *, width: int) -> bytes:
 
 
 def decode_integers(data: bytes, count: int, coder: str, *, width: int) -> np.ndarray:
-    r"""The inverse of :func:`encode_integers`.
+    r"""Integers that :func:`encode_integers` wrote.
 
-    Guarantees: bad bytes raise ValueError and nothing else, before memory is taken for what they claim
-        to hold; what is read is written as the same bytes, but for ``"zstd"``, whose packages do not
-        all write alike.
+    Guarantees:
+        - Bad bytes raise ValueError and nothing else.
+        - No memory is allocated for integers that the bytes cannot hold.
+        - The result, written again, gives the same bytes.  The exception is ``"zstd"``, because not all
+          versions of its package write alike.
 
     Args:
-        data: what :func:`encode_integers` wrote, and nothing else.
-        count: how many integers there are.
-        coder: as they were written.
-        width: as they were written.
+        data: the result of :func:`encode_integers`, and nothing else.
+        count: number of integers.
+        coder: coder with which they were written.
+        width: width with which they were written.
 
     Returns:
         ``u8[count]``, ``u16[count]`` or ``u32[count]``, the narrowest that holds ``width`` bits.
 
     Raises:
         ImportError: the coder's package is not installed.
-        ValueError: truncated, longer than it says, or not as :func:`encode_integers` writes it.
+        ValueError: the bytes are truncated, too long, or not as :func:`encode_integers` writes them.
 
     Examples:
         >>> from fjx import wire
@@ -131,12 +129,12 @@ def decode_integers(data: bytes, count: int, coder: str, *, width: int) -> np.nd
 def read_integers(
     data: bytes | memoryview, count: int, coder: str, width: int
 ) -> tuple[np.ndarray, int]:
-    """The integers with which ``data`` begins, and the number of bytes that they take."""
+    """Integers at the beginning of ``data``, and the number of bytes that they take."""
     method, width = _method(coder), _width(width)
     if count == 0:
         return np.zeros(0, storage(width)), 0
     room = -(-count * width // 8)
-    # A code is used where it is shorter, so that no more than this can belong to it.
+    # A code is used only if it is shorter than the fixed width, so it ends within these bytes.
     data = bytes(data[: 1 + room])
     if not data:
         raise too_short()
@@ -156,17 +154,17 @@ def read_integers(
 
 
 def coded_bits(values: Array, coder: str, *, width: int, count: Array | None = None) -> Array:
-    """The length of what :func:`encode_integers` writes, in a compiled program.
+    """Length of the result of :func:`encode_integers` in bits, inside a compiled program.
 
     Args:
-        values: non-negative integers below ``2**width``, of any shape, in all of less than 2^32 bits.
+        values: non-negative integers below ``2**width``, of any shape; fewer than 2^32 bits in total.
         coder: ``"elias_gamma"``, ``"elias_delta"``, ``"elias_omega"``, ``"golomb"`` or
-            ``"run_length"``; of the others there is no formula.
-        width: bits of one integer in a fixed-width code, 1 to 31.
-        count: ``i32[]``, how many entries of the first axis are coded; None if all are.
+            ``"run_length"``.  The other coders have no formula.
+        width: bits of one integer in the fixed-width code, 1 to 31.
+        count: ``i32[]``, number of entries of the first axis that are coded; None for all.
 
     Returns:
-        ``u32[]``, whole bytes, in bits.
+        ``u32[]``, a multiple of 8.
 
     Raises:
         ValueError: ``coder`` has no formula, or ``width`` is out of range.
@@ -179,7 +177,10 @@ def coded_bits(values: Array, coder: str, *, width: int, count: Array | None = N
     """
     method, width = _method(coder), _width(width)
     if method.bits is None:
-        raise ValueError(f"of the coder {coder!r} no formula says how long its code is")
+        raise ValueError(
+            f"the coder {coder!r} has no formula for the length of its code; "
+            "use a coder with a formula, or count bytes with encode_integers"
+        )
     values = jnp.asarray(values)
     counts = jnp.ones(values.shape, bool)
     if count is not None:
@@ -192,16 +193,17 @@ def coded_bits(values: Array, coder: str, *, width: int, count: Array | None = N
 
 
 def _octets(bits: Array) -> Array:
+    """Number of bytes that hold so many bits."""
     return (bits >> 3) + (bits & 7 > 0).astype(jnp.uint32)
 
 
 def has_formula(coder: str) -> bool:
-    """Whether :func:`coded_bits` knows how long a code is."""
+    """True if :func:`coded_bits` can count the bits of a coder."""
     return _method(coder).bits is not None
 
 
 def require_coder(coder: str) -> None:
-    """Raises ValueError unless ``coder`` is a name of one."""
+    """Raise ValueError unless ``coder`` is the name of a coder."""
     _method(coder)
 
 
@@ -216,6 +218,7 @@ def _width(width: int) -> int:
 
 
 def _numbers(values: np.ndarray, width: int) -> np.ndarray:
+    """Integers as a flat array in the narrowest dtype, after a check of their range."""
     raw = np.asarray(values).reshape(-1)
     if raw.dtype.kind not in "iu" and raw.size:
         raise TypeError(f"coders take integers, got {raw.dtype}")

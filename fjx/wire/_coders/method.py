@@ -1,4 +1,4 @@
-"""A coder as three functions, and the limits that all coders share."""
+"""The three functions of a coder, and the import of optional packages."""
 
 import importlib
 from collections.abc import Callable
@@ -11,7 +11,15 @@ from fjx.wire._coders.bits import BitReader
 
 
 class Method(NamedTuple):
-    """A code: how it is written (all of it, the first byte too), read, and counted."""
+    """One lossless code.
+
+    Attributes:
+        encode: ``(numbers, width) -> bytes``, including the first byte.  A result that is longer than
+            the fixed-width code is never used, so its content may be anything.
+        decode: ``(bits, count, width, parameter) -> numbers``.
+        bits: ``(numbers, counted, width) -> u32[]``, number of bits without the first byte in a compiled
+            program; None if no formula gives it.
+    """
 
     encode: Callable[[np.ndarray, int], bytes]
     decode: Callable[[BitReader, int, int, int], np.ndarray]
@@ -19,6 +27,7 @@ class Method(NamedTuple):
 
 
 def package(name: str) -> Any:
+    """Import an optional package, or explain how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

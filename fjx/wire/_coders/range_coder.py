@@ -1,4 +1,10 @@
-"""Range coder."""
+"""Range coder with the frequencies of the integers, which travel before the code.
+
+The package constriction does the coding.
+
+References:
+    Martin, *Range Encoding: An Algorithm for Removing Redundancy from a Digitised Message*, 1979.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +17,13 @@ from fjx.wire._coders.method import Method, package
 
 
 def _encode(numbers: np.ndarray, width: int) -> bytes:
+    """Distinct integers and their frequencies in Elias delta, then the words of the range coder."""
     stream = package("constriction").stream
     symbols, ranks, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     words = np.zeros(0, np.uint32)
     if symbols.size > BLOCK:
-        return bytes(2 + numbers.size * width // 8)  # too many to be listed
+        # Too many distinct integers to list; the fixed width is used and these bytes are never sent.
+        return bytes(2 + numbers.size * width // 8)
     if symbols.size > 1:
         encoder = stream.queue.RangeEncoder()
         encoder.encode(ranks.reshape(-1).astype(np.int32), _frequencies(stream, counts))
@@ -30,11 +38,12 @@ def _encode(numbers: np.ndarray, width: int) -> bytes:
 
 
 def _decode(bits: BitReader, count: int, width: int, parameter: int) -> np.ndarray:
+    """Numbers that :func:`_encode` wrote."""
     stream = package("constriction").stream
     others, size = (int(number) for number in read_delta(bits, 2))
     bits.require(others + 32 * size)
     if others >= min(count, BLOCK):
-        raise ValueError(f"{count} coded integers cannot have {others + 1} values")
+        raise ValueError(f"{count} coded integers cannot have {others + 1} distinct values")
     symbols = np.cumsum(read_delta(bits, others + 1) + 1) - 1
     counts = read_delta(bits, others) + 1
     last = count - int(counts.sum())
@@ -49,6 +58,7 @@ def _decode(bits: BitReader, count: int, width: int, parameter: int) -> np.ndarr
 
 
 def _frequencies(stream: Any, counts: np.ndarray) -> Any:
+    """Model of constriction with these frequencies."""
     return stream.model.Categorical(counts / counts.sum(), perfect=False)
 
 

@@ -1,4 +1,13 @@
-"""Run-length code."""
+"""Run-length code for integers that are mostly zero.
+
+The number of non-zero integers comes first, in Elias gamma.  Each of them is then written as the
+number of zeros before it (gamma), half of it, rounded up (gamma), and its lowest bit.  For a zig-zag
+code the last two are magnitude and sign.
+
+References:
+    Golomb, *Run-Length Encodings*, IEEE Trans. Inf. Theory 1966, for runs; Alistarh, Grubic, Li,
+    Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), for Elias-coded runs and magnitudes.
+"""
 
 from collections.abc import Iterator
 
@@ -13,6 +22,7 @@ from fjx.wire._coders.method import Method
 
 
 def _encode(numbers: np.ndarray, width: int) -> bytes:
+    """Code of the runs and of the non-zero integers."""
     places = np.flatnonzero(numbers)
     runs = np.diff(places, prepend=-1) - 1
 
@@ -28,9 +38,10 @@ def _encode(numbers: np.ndarray, width: int) -> bytes:
 
 
 def _decode(bits: BitReader, count: int, width: int, parameter: int) -> np.ndarray:
+    """Numbers that :func:`_encode` wrote."""
     missing = int(read_gamma(bits, 1)[0])
     if missing > count:
-        raise ValueError(f"of {count} coded integers {missing} cannot differ from zero")
+        raise ValueError(f"{count} coded integers cannot have {missing} that are not zero")
     bits.require(3 * missing)
     numbers, start = np.zeros(count, storage(width)), -1
     while missing:
@@ -38,7 +49,7 @@ def _decode(bits: BitReader, count: int, width: int, parameter: int) -> np.ndarr
         places = start + np.cumsum(read_gamma(bits, size) + 1)
         some = 2 * (read_gamma(bits, size) + 1) - bits.take(size)
         if places[-1] >= count:
-            raise ValueError(f"a run of zeros goes beyond {count} coded integers")
+            raise ValueError(f"a run of zeros ends after the last of {count} coded integers")
         if int(some.max()) >> width:
             raise ValueError(f"coded integers must be below 2^{width}, got {some.max()}")
         numbers[places] = some
@@ -47,6 +58,7 @@ def _decode(bits: BitReader, count: int, width: int, parameter: int) -> np.ndarr
 
 
 def _measure(numbers: Array, counts: Array, width: int) -> Array:
+    """Bits of the code."""
     some = counts & (numbers > 0)
     after = jax.lax.iota(jnp.uint32, numbers.size) + 1
     last = jax.lax.cummax(jnp.where(some, after, 0))

@@ -7,15 +7,15 @@ import numpy as np
 
 
 def as_numbers(values: Any, width: int, ascending: bool) -> Any:
-    """Integers of a section as what coders take, small where these are small: ``u32``.
+    """Integers of a section as ``u32``, small if the integers or their gaps are small.
 
-    Of signed integers 0, -1, 1, -2, 2, ... become 0, 1, 2, 3, 4, ...; of ascending ones the gaps are
-    taken, along the last axis, modulo 2^width.
+    Signed integers 0, -1, 1, -2, 2, ... become 0, 1, 2, 3, 4, ... (zig-zag).  Ascending integers are
+    replaced by their gaps along the last axis, modulo 2^width.
 
     Args:
-        values: of NumPy or JAX, of ``width`` bits each.
-        width: at most 31.
-        ascending: whether they ascend, as a rule.
+        values: NumPy or JAX array of integers with ``width`` bits each.
+        width: bits of an integer, at most 31.
+        ascending: True if the integers usually ascend.
     """
     xp: Any = np if isinstance(values, np.ndarray) else jnp
     signed = values.dtype.kind == "i" or jnp.issubdtype(values.dtype, jnp.signedinteger)
@@ -31,7 +31,7 @@ def as_numbers(values: Any, width: int, ascending: bool) -> Any:
 def from_numbers(
     numbers: np.ndarray, width: int, ascending: bool, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """The inverse of :func:`as_numbers`, on the host."""
+    """Inverse of :func:`as_numbers`, on the host."""
     values = numbers.reshape(shape).astype(np.int64)
     if ascending and values.ndim:
         values = (np.cumsum(values + 1, axis=-1) - 1) & ((1 << width) - 1)

@@ -586,6 +586,20 @@ class Traffic(NamedTuple):
     downlink: int
 
 
+class Runs(NamedTuple):
+    """The statement that a round runs this aggregator.
+
+    It holds for the round with which it was made.  :attr:`Algorithm.aggregator` compares it.
+
+    Attributes:
+        aggregator: the aggregator that ``round`` runs.
+        round: of the algorithm.
+    """
+
+    aggregator: Aggregator
+    round: Round
+
+
 class Algorithm(NamedTuple):
     """A federated algorithm, as pure functions and a price.
 
@@ -601,8 +615,7 @@ class Algorithm(NamedTuple):
             ``rows`` are the cohort's rows, ``[m, ...]``; ``cohort`` is a :class:`Cohort` of m slots.
             The row of a client that does not take part comes back bit for bit.
         traffic: ``(params) -> Traffic``.  The bits that one client moves in a round, from shapes alone.
-        aggregator: the aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own;
-            None for an algorithm without one.
+        runs: which aggregator ``round`` runs, as a :class:`Runs`; None for an algorithm without one.
         expected: ``(params, rounds) -> f64[rounds]``, or None.  The expected bits of a client's message
             in each round, of an algorithm that knows with which probability it sends which payload.
     """
@@ -611,5 +624,16 @@ class Algorithm(NamedTuple):
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
-    aggregator: Aggregator | None = None
+    runs: Runs | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
+
+    @property
+    def aggregator(self) -> Aggregator | None:
+        """The aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own.
+
+        It is None once ``round`` was replaced, because nothing is known of the new one.  A function that
+        wraps a round says what it runs: ``_replace(round=new, runs=Runs(algorithm.aggregator, new))``.
+        """
+        if self.runs is None or self.runs.round is not self.round:
+            return None
+        return self.runs.aggregator

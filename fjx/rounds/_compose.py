@@ -17,6 +17,7 @@ from fjx._base import (
     Executor,
     Key,
     Metrics,
+    Runs,
     ServerUpdate,
     Template,
     Tree,
@@ -144,12 +145,13 @@ def compose(
     def init_client(params: Tree) -> ClientRow:
         return ClientRow(client.init(params), parts.uplink.init(client.message(params)))
 
+    round = functools.partial(play, parts)
     return Algorithm(
         init,
         init_client,
-        round=functools.partial(play, parts),
+        round=round,
         traffic=functools.partial(traffic_of, parts),
-        aggregator=parts.aggregator,
+        runs=Runs(parts.aggregator, round),
     )
 
 

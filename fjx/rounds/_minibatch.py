@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _validate
-from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Runs, Tree
 from fjx._kernels.permutation import shuffle
 from fjx.clients._sgd import batch_at
 
@@ -79,4 +79,7 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
         drawn = cohort._replace(examples=Examples(packed, offsets, sizes))
         return algorithm.round(key, state, rows, drawn, executor=executor)
 
-    return algorithm._replace(round=play)
+    aggregator = algorithm.aggregator
+    return algorithm._replace(
+        round=play, runs=None if aggregator is None else Runs(aggregator, play)
+    )

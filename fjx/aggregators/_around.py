@@ -247,7 +247,8 @@ def aggregate(
     """One round of an aggregator by itself: encode, contribute, combine and finish.
 
     It is what :func:`fjx.compose` does with the messages of a cohort, for trying an aggregator and for
-    tests.
+    tests.  The message of a client of weight zero is replaced by zeros, as in a round; a message that is
+    not finite is not, so that the aggregator itself meets it.
 
     Args:
         key: of the round; the keys of clients follow from their ranks.
@@ -283,6 +284,7 @@ def aggregate(
         return Public(state, shared, rank, jnp.int32(m), jnp.int32(round), Template.of(like))
 
     def share(rank: Array, message: Tree, weight: Array) -> Tree:
+        message = _tree.where(weight > 0, message, _tree.zeros_like(message))
         payload = sent(aggregator, jax.random.fold_in(key_clients, rank), message, public(rank))
         return aggregator.contribute(payload, weight, public(rank))
 

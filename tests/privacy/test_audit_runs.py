@@ -43,9 +43,9 @@ def noise_before_clip(z):
     """Every client adds the noise to its own update, and the server clips that."""
     honest = clients.local_sgd(linear, optax.sgd(1.0), epochs=1, batch_size=1)
 
-    def update(key, broadcast, state, examples):
+    def update(key, broadcast, state, examples, turn):
         key_train, key_noise = jax.random.split(key)
-        message, state, metrics = honest.update(key_train, broadcast, state, examples)
+        message, state, metrics = honest.update(key_train, broadcast, state, examples, turn)
         keys = dict(zip(message, jax.random.split(key_noise, len(message)), strict=True))
         noisy = jax.tree.map(
             lambda x, k: x + z * CLIP * jax.random.normal(k, x.shape), message, keys

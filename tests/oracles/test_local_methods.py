@@ -445,11 +445,11 @@ def test_what_is_sent_and_what_is_heard():
     params, whole = jnp.zeros(D), 32 * D
     for c, s in ((N, 2), (6, 3), (7, 2)):
         traffic = tamuna(0, clients=c, owners=s).traffic(params)
-        assert traffic == (32 * -(-D * s // c), 2 * whole + 32)
-    assert scaffnew(0).traffic(params) == (whole, 2 * whole + 32)
+        assert traffic == (32 * -(-D * s // c), 2 * whole)
+    assert scaffnew(0).traffic(params) == (whole, 2 * whole)
     sparse = K * (32 + 5)  # a value and a place below 2^5
     local = fedcomloc(0, uplink=TOP, downlink=TOP).traffic(params)
-    assert local == (sparse + 4, sparse + 4 + 32 + whole)
+    assert local == (sparse + 4, sparse + 4 + whole)
     assert fedcomgate(0, TOP, steps=2).traffic(params) == (sparse + 4, 2 * whole)
 
 

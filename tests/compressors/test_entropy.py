@@ -226,7 +226,11 @@ def test_a_round_counts_what_each_client_sends():
     x = gaussian(500)
     client = ClientUpdate(
         lambda params: (),
-        lambda key, model, state, examples: (examples.take(jnp.zeros(1, jnp.int32))[0], state, {}),
+        lambda key, model, state, examples, turn: (
+            examples.take(jnp.zeros(1, jnp.int32))[0],
+            state,
+            {},
+        ),
         lambda params: params,
     )
     clients = data.from_clients([np.asarray(x)[None] * n for n in (1, 2, 3)])

@@ -213,7 +213,7 @@ def test_what_cannot_be_used_is_counted(getkey):
 # --------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnames=("sampling_rate", "capacity"))
+@functools.partial(jax.jit, static_argnames=("rate", "capacity"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None))
 def sample(key, size, rate, capacity):
     return poisson_sample(key, size, rate, capacity)

@@ -1,8 +1,6 @@
 """What every aggregator promises, and what only sums or only means do."""
 
 import functools
-import importlib.util
-import pathlib
 
 import chex
 import jax
@@ -11,12 +9,7 @@ import numpy as np
 import pytest
 
 from fjx import SUM, Public
-
-_spec = importlib.util.spec_from_file_location(
-    "aggregator_law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 M = 5
 WEIGHTS = np.array([3.0, 1.0, 0.0, 2.5, 1.0], np.float32)

@@ -1,20 +1,13 @@
 """With x64 on, float64 stays float64 in every round and codec, and float32 costs what it did."""
 
 import dataclasses
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from fjx import _tree, algorithms, compressors, simulation, wire
-
-_spec = importlib.util.spec_from_file_location(
-    "float64_law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 N = len(tables.SIZES)
 DATASET = tables.federated()

@@ -4,8 +4,6 @@ A method joins by a row of ``METHODS``: the algorithm, and where the memories of
 """
 
 import functools
-import importlib.util
-import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,12 +14,7 @@ import pytest
 
 import fjx
 from fjx import algorithms, compressors, samplers, simulation
-
-_spec = importlib.util.spec_from_file_location(
-    "memory_law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 N = len(tables.SIZES)
 EMPTY = tables.SIZES.index(0)

@@ -4,8 +4,6 @@ Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every te
 """
 
 import functools
-import importlib.util
-import pathlib
 
 import chex
 import jax
@@ -14,12 +12,7 @@ import numpy as np
 import pytest
 
 from fjx import Stateful, _tree, algorithms, samplers, simulation
-
-_spec = importlib.util.spec_from_file_location(
-    "round_law_tables", pathlib.Path(__file__).with_name("tables.py")
-)
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
+from tests.support import tables
 
 N = len(tables.SIZES)
 EMPTY, DROPPED = 2, 3  # a client without examples, and the one that drops out where one does

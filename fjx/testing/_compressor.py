@@ -469,8 +469,8 @@ def a_broken_number_is_never_sent_as_a_sound_one(trial: Trial) -> None:
     random mask leaves out.
     """
     remedy = (
-        "do not replace NaN by a number and do not sort it away: let the scale or the norm become NaN, or "
-        "send the coordinate (jnp.abs(x) is NaN there, and jnp.isnan finds it)"
+        "do not replace NaN by a number and do not sort it away: let the scale or the norm become NaN, "
+        "or send the coordinate (jnp.abs(x) is NaN there, and jnp.isnan finds it)"
     )
     for name in trial.tried:
         largest = _entry(trial.received(bad("the largest", name)), name)
@@ -493,7 +493,7 @@ def vmap_is_a_loop(trial: Trial) -> None:
     """Encoded in a batch, a message gives the payload and the state that it gives alone."""
     given = "the message of seed 0"
     payload, state = (_laws.row(x, trial.index(given)) for x in trial.encoded)
-    remedy = "a codec has no client axis: reduce over all axes of a leaf, and give a custom call a vmap rule"
+    remedy = "a codec has no client axis: reduce over all axes; a custom call needs a sound vmap rule"
     difference = _laws.far([payload, state], list(trial.alone[0][0]), 1e-6)
     require(difference is None, given, f"in a batch it has {difference}", remedy)
 
@@ -616,13 +616,16 @@ def errors_of_clients_average_out(trial: Trial) -> None:
     require(
         abs(ten.mean() - one / GROUP) <= slack + 1e-9,
         SENT,
-        f"the squared error of a mean of ten is {ten.mean():.4g}, and {one / GROUP:.4g} is a tenth of one's",
+        f"the squared error of a mean of ten is {ten.mean():.4g}, a tenth of one's {one / GROUP:.4g}",
         "draw every random number from the client's own key; a shared key gives shared errors",
     )
 
 
 def errs_as_declared(trial: Trial) -> None:
-    """The mean squared error of 2000 draws is at most what omega and delta say, plus 6 standard errors."""
+    """The mean squared error of 2000 draws is at most what omega and delta say.
+
+    The bound has 6 standard errors of slack.
+    """
     errors, norm, contract = trial.draws["errors"], trial.squared_norm(), trial.contract
     slack = SIGMAS * errors.std() / np.sqrt(DRAWS) + 1e-9
     relative = errors.mean() / norm

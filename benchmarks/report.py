@@ -1,4 +1,4 @@
-"""Tables and a plot of the recorded figures, for the documentation.
+"""Tables and plots of the recorded figures, for the documentation.
 
     python -m benchmarks.report
 
@@ -12,10 +12,17 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
 from benchmarks import kernels as kernel_benchmark
 from benchmarks import records
 from benchmarks.round import PEAK_TARGETS, SKIPPED, TARGETS, VARIANTS
 from benchmarks.workloads import WORKLOADS
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "fjx"
 
 QUIET = 0.1
 """The share of the processor that others may have had for a record to be trusted."""
@@ -78,9 +85,10 @@ def measured(found: list[Record]) -> list[str]:
 
 
 def machines(found: list[Record]) -> Iterator[str]:
-    """On what it was measured."""
+    """On what time was measured."""
     seen = []
-    for record in of_kind(found, "machine"):
+    timed = {r["run"] for r in found if r["kind"] not in ("machine", "accuracy")}
+    for record in [r for r in of_kind(found, "machine") if r["run"] in timed]:
         versions = ", ".join(f"{k} {record[k]}" for k in ("fjx", "jax", "jaxlib", "numpy"))
         words = (
             f"{record['cpu']}, {record['cores']} cores, {record['memory_gib']} GiB, "
@@ -102,6 +110,26 @@ def versions(found: list[Record]) -> Iterator[str]:
     if seen:
         yield "Peers: " + "; ".join(f"{k} ({v})" for k, v in seen.items()) + "."
         yield ""
+
+
+def headline(found: list[Record]) -> Iterator[str]:
+    """One table: seconds a round of fjx, and of each peer as a multiple of it."""
+    names = measured(found)
+    seconds = {name: times(found, name) for name in names}
+    peers = dict.fromkeys(
+        contender
+        for name in names
+        for contender in seconds[name]
+        if contender not in ("fjx", *VARIANTS)
+    )
+    rows = []
+    for name in names:
+        over = [
+            statistics.median(ratios(seconds[name], peer)) if peer in seconds[name] else "not run"
+            for peer in peers
+        ]
+        rows.append([WORKLOADS[name].title, typical(seconds[name]["fjx"]), *over])
+    yield from markdown(("", "fjx, seconds", *peers), rows)
 
 
 def rounds(found: list[Record]) -> Iterator[str]:
@@ -163,13 +191,26 @@ def targets(found: list[Record]) -> Iterator[tuple[str, str, float, float, bool]
             yield name, "fraction of the best matrix product, at least", goal, value, value >= goal
 
 
+def kernel_targets(found: list[Record]) -> Iterator[tuple[str, str, float, float, bool]]:
+    """The same of the codecs' times."""
+    by_name = copies(found)
+    for name, row in by_name.items():
+        goal = kernel_benchmark.target(name, by_name)
+        if goal is not None and "fjx" in row:
+            yield name, "copies, at most", goal, row["fjx"], row["fjx"] <= goal
+
+
 def goals(found: list[Record]) -> Iterator[str]:
-    """What was aimed at."""
+    """What was aimed at: for those who work on fjx, and on no page of the documentation."""
     rows = [
         [name, what, goal, value, "yes" if reached else "**no**"]
-        for name, what, goal, value, reached in targets(found)
+        for name, what, goal, value, reached in (*targets(found), *kernel_targets(found))
     ]
     yield from markdown(("", "goal", "wanted", "measured", "reached"), rows)
+
+
+def provisional(found: list[Record]) -> Iterator[str]:
+    """Which figures are not to be trusted."""
     loud = {
         (r["workload"], r["contender"])
         for r in of_kind(found, "round")
@@ -243,19 +284,49 @@ def programs(found: list[Record]) -> Iterator[str]:
         yield ""
 
 
-def kernels(found: list[Record]) -> Iterator[str]:
-    """Codecs on one long vector, and those of many short ones by the float."""
+def copies(found: list[Record]) -> dict[str, dict[str, float]]:
+    """Times of codecs as multiples of a copy's, by what was timed and by library."""
     by_name: dict[str, dict[str, float]] = {}
     for r in of_kind(found, "kernel"):
         by_name.setdefault(r["kernel"], {})[r["library"]] = statistics.median(r["ratios"])
+    return by_name
+
+
+def kernels(found: list[Record]) -> Iterator[str]:
+    """Codecs on one long vector, and those of many short ones by the float."""
+    by_name = copies(found)
     if not by_name:
         return
     libraries = list(dict.fromkeys(r["library"] for r in of_kind(found, "kernel")))
+    rows = [[name, *(row.get(library) for library in libraries)] for name, row in by_name.items()]
+    yield from markdown(("copies", *libraries), rows)
+
+
+def by_codec(found: list[Record]) -> dict[str, list[Record]]:
+    """The runs of each codec, one for each seed."""
+    runs: dict[str, list[Record]] = {}
+    for r in of_kind(found, "accuracy"):
+        runs.setdefault(r["codec"], []).append(r)
+    return runs
+
+
+def accuracy(found: list[Record]) -> Iterator[str]:
+    """What each codec reached, and for how many bytes, in the mean over the seeds."""
+    runs = by_codec(found)
+    if not runs:
+        return
+    sent = {name: statistics.mean(r["bytes"][-1] for r in some) for name, some in runs.items()}
+    most = max(sent.values())
     rows = [
-        [name, *(row.get(library) for library in libraries), kernel_benchmark.target(name, by_name)]
-        for name, row in by_name.items()
+        [
+            name,
+            f"{statistics.mean(r['accuracy'][-1] for r in some):.1%}",
+            sent[name] / 1e6,
+            most / sent[name],
+        ]
+        for name, some in runs.items()
     ]
-    yield from markdown(("copies", *libraries, "wanted of fjx, at most"), rows)
+    yield from markdown(("uplink", "accuracy", "MB", "times smaller"), rows)
 
 
 def predictions(found: list[Record]) -> Iterator[str]:
@@ -303,8 +374,10 @@ def predictions(found: list[Record]) -> Iterator[str]:
 
 PARTS = {
     "machine": (machines, versions),
-    "rounds": (rounds,),
-    "goals": (goals, missing),
+    "headline": (headline,),
+    "rounds": (rounds, provisional, missing),
+    "goals": (goals,),
+    "accuracy": (accuracy,),
     "programs": (programs,),
     "kernels": (kernels,),
     "model": (predictions,),
@@ -320,14 +393,31 @@ def pages(found: list[Record]) -> dict[str, str]:
     }
 
 
-def plot(found: list[Record], path: pathlib.Path) -> None:
+def plot_accuracy(found: list[Record], path: pathlib.Path) -> None:
+    """Accuracy against the bytes that all clients sent: the mean of the seeds, and their range."""
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for name, runs in by_codec(found).items():
+        curves = np.array([r["accuracy"] for r in runs])
+        megabytes = np.mean([r["bytes"] for r in runs], axis=0) / 1e6
+        (line,) = axis.plot(megabytes, curves.mean(0), label=name)
+        axis.plot(megabytes[-1], curves.mean(0)[-1], "o", color=line.get_color(), markersize=4)
+        axis.fill_between(
+            megabytes, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.2, linewidth=0
+        )
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    axis.set_xlabel("MB sent by all clients together")
+    axis.set_ylabel("test accuracy")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", fontsize="small", frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def plot_rounds(found: list[Record], path: pathlib.Path) -> None:
     """Seconds of everybody over seconds of fjx, workload by workload."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "fjx"
-    import matplotlib.pyplot as plt
-
     names = measured(found)
     figure, axes = plt.subplots(
         1, max(1, len(names)), figsize=(3.2 * max(1, len(names)), 3), squeeze=False
@@ -358,7 +448,8 @@ def main() -> None:
     found = list(records.read(options.results))
     for name, page in pages(found).items():
         (options.results / name).write_text(page)
-    plot(found, options.results / "rounds.svg")
+    plot_rounds(found, options.results / "rounds.svg")
+    plot_accuracy(found, options.results / "accuracy.svg")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ extensions = [
     "sphinx_copybutton",
     "_ext.bars",
     "_ext.coverage",
+    "_ext.formulas",
     "_ext.public",
 ]
 exclude_patterns = ["_build"]
@@ -25,7 +26,7 @@ exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 # The attributes of a NamedTuple are its parameters.
-napoleon_custom_sections = ["Guarantees", ("Attributes", "params_style")]
+napoleon_custom_sections = ["Guarantees", "Bits", ("Attributes", "params_style")]
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 add_module_names = False
@@ -42,3 +43,6 @@ copybutton_prompt_is_regexp = True
 html_theme = "furo"
 html_title = "fjx"
 html_show_sourcelink = False
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["fjx.css"]

@@ -27,7 +27,9 @@ from fjx._base import Public as Public
 from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
 from fjx._base import Steps as Steps
+from fjx._base import Template as Template
 from fjx._base import Traffic as Traffic
+from fjx._base import Turn as Turn
 from fjx._plan import Plan as Plan
 from fjx._plan import plan as plan
 from fjx.rounds._compose import compose as compose
@@ -56,7 +58,9 @@ __all__ = [
     "ServerUpdate",
     "Stateful",
     "Steps",
+    "Template",
     "Traffic",
+    "Turn",
     "aggregators",
     "algorithms",
     "clients",

@@ -93,21 +93,109 @@ class Cohort(NamedTuple):
     present: Array | None = None
 
 
-class Public(NamedTuple):
-    """What every client of a round knows, for free: it travels with the model, or is agreed once.
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """Shapes and dtypes of a tree as a static value, which passes through ``jit`` and ``vmap``.
 
     Attributes:
-        state: the aggregator's state, the same for all.
-        key: a round key, the same for all: the source of shared randomness.
-        rank: ``i32[]``, this client's rank by id among the cohort's clients, 0 to size - 1; None
-            where the server finishes the round, who is no client.
-        size: ``i32[]``, the number of clients in the cohort, padding not counted.
+        treedef: the containers.
+        leaves: a ``jax.ShapeDtypeStruct`` for each leaf, in order.
+    """
+
+    treedef: jax.tree_util.PyTreeDef
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @classmethod
+    def of(cls, tree: TreeLike) -> "Template":
+        """The template of a tree of arrays or of shapes."""
+        leaves, treedef = jax.tree.flatten(tree)
+        shapes = (jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        return cls(treedef, tuple(shapes))
+
+    @property
+    def tree(self) -> TreeLike:
+        """The shapes and dtypes, as a tree."""
+        return self.treedef.unflatten(self.leaves)
+
+
+class Public(NamedTuple):
+    """What every client of a round knows.
+
+    It is free: it travels with the model, or is agreed on once.
+
+    Attributes:
+        state: the aggregator's state, the same for all clients.
+        key: a key of the round, the same for all clients: the source of shared randomness.
+        rank: ``i32[]``, this client's rank by id among the clients of the cohort, 0 to size - 1; None
+            in ``finish``, because the server is no client.
+        size: ``i32[]``, the number of clients in the cohort, without padding.
+        round: ``i32[]``, the number of rounds before this one.
+        template: shapes and dtypes of one client's message; see :attr:`like`.
     """
 
     state: Tree
     key: Key
     rank: Any
-    size: Array
+    size: Any
+    round: Any = np.int32(0)
+    template: Template | None = None
+
+    @property
+    def like(self) -> TreeLike:
+        """Shapes and dtypes of one client's message, as a tree.
+
+        Raises:
+            ValueError: this value was made by hand, without a template.
+        """
+        if self.template is None:
+            raise ValueError(
+                "this aggregator needs the template of the message, and Public.template is None: make "
+                "the value by Public.first(aggregator, message_like, key)"
+            )
+        return self.template.tree
+
+    @classmethod
+    def first(
+        cls,
+        aggregator: "Aggregator",
+        message_like: TreeLike,
+        key: Key,
+        *,
+        rank: Any = 0,
+        size: Any = 1,
+    ) -> "Public":
+        """What clients of an aggregator's first round know, for calling its functions by hand.
+
+        Args:
+            aggregator: whose functions will be called.
+            message_like: the message of one client, or its shapes.
+            key: of the round.
+            rank: of the client.
+            size: of the cohort.
+        """
+        return cls(
+            state=aggregator.init(message_like),
+            key=key,
+            rank=jnp.int32(rank),
+            size=jnp.int32(size),
+            round=jnp.int32(0),
+            template=Template.of(message_like),
+        )
+
+
+class Turn(NamedTuple):
+    """One client's turn in a round: by which schedules, groups and attackers are told apart.
+
+    Attributes:
+        round: ``i32[]``, the number of rounds before this one.
+        id: ``i32[]``, the client's id in the population.
+        rank: ``i32[]``, its rank by id among the clients of the cohort.
+    """
+
+    round: Any = np.int32(0)
+    id: Any = np.int32(0)
+    rank: Any = np.int32(0)
 
 
 class Stateful(NamedTuple):
@@ -168,28 +256,42 @@ SUM, STACK = Combine.SUM, Combine.STACK
 
 class CompressorInit(Protocol):
     def __call__(self, message_like: TreeLike, /) -> Tree:
-        """The codec's state before its first message; ``()`` for a stateless codec."""
+        """The state before the first message."""
 
 
 class Encode(Protocol):
     def __call__(self, key: Key, message: Tree, state: Tree, /) -> tuple[Tree, Tree]:
-        """On the client: the payload, which is what the wire carries, and the next state."""
+        """The payload and the next state."""
 
 
 class Decode(Protocol):
     def __call__(self, payload: Tree, /) -> Tree:
-        """On the server: the message, from the payload alone; total, without key or state."""
+        """The message, from the payload alone."""
 
 
 class ContractOf(Protocol):
     def __call__(self, message_like: TreeLike, /) -> Contract:
-        """What the codec promises for messages of this shape."""
+        """The promises for messages of this shape."""
 
 
 class Compressor(NamedTuple):
-    """A codec for one client's message.  There is no client axis anywhere in it: ``vmap`` adds one.
+    """A codec for one client's message.
 
-    Codecs act on floating leaves and pass every other leaf through.
+    It has no client axis: ``vmap`` adds one.  A codec changes floating leaves and passes every other
+    leaf through.  Its functions are pure, and they work under ``jit``, ``vmap`` and ``scan``, for
+    empty, 0-d and one-element leaves, in float32 and in narrower dtypes.
+
+    Attributes:
+        init: ``(message_like) -> state``.  The state before the first message, shaped like the message;
+            ``()`` for a codec without memory.  It reads shapes and dtypes only.
+        encode: ``(key, message, state) -> (payload, state)``.  Runs on the client.  The payload is
+            exactly the content of the wire: :func:`fjx.wire.bits` prices it.  ``key`` is this client's
+            own for this round.  NaN in the message must reach ``decode``, because that is how a broken
+            client is recognised and left out.
+        decode: ``(payload) -> message``.  Runs on the server, without key and state, and never fails.
+            The message has the structure, shapes and dtypes of the one that was encoded.
+        contract: ``(message_like) -> Contract``.  The promises for messages of this shape; a law tests
+            each of them.
     """
 
     init: CompressorInit
@@ -205,14 +307,14 @@ class Compressor(NamedTuple):
 
 class ClientInit(Protocol):
     def __call__(self, params: Tree, /) -> Tree:
-        """What a client remembers between rounds, before its first; ``()`` for most algorithms."""
+        """The state before the first round."""
 
 
 class ClientStep(Protocol):
     def __call__(
-        self, key: Key, broadcast: Tree, state: Tree, examples: Examples, /
+        self, key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn, /
     ) -> tuple[Tree, Tree, Metrics]:
-        """One client's local work: the message (after - before), the next state, metrics."""
+        """The message, the next state, metrics."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -260,33 +362,41 @@ class Steps:
 
 class MessageLike(Protocol):
     def __call__(self, params: Tree, /) -> TreeLike:
-        """The template (shapes and dtypes) of the message that ``update`` returns."""
+        """Shapes and dtypes of the message."""
 
 
 class OnSent(Protocol):
     def __call__(self, received: Tree, state: Tree, public: Public, /) -> Tree:
-        """On the client, once its message is on the wire: the state that it keeps.
-
-        ``received`` is what the server decodes of the message, ``state`` what ``update`` returned.
-        """
+        """The state after the message is sent."""
 
 
 class OnAggregate(Protocol):
     def __call__(self, aggregate: Tree, state: Tree, public: Public, /) -> Tree:
-        """On a client that took part, once the messages have met: the state that it keeps.
-
-        ``aggregate`` is the aggregate message, ``state`` what ``on_sent``, or else ``update``, left.
-        """
+        """The state after the round."""
 
 
 class ClientUpdate(NamedTuple):
-    """One client's local work.  An ``update`` that is a :class:`Steps` runs well in lanes, too.
+    """One client's local work.
 
-    Where what a client remembers depends on what its codec made of the message, or on its place in the
-    cohort, ``on_sent`` says how; where it depends on what became of the cohort's messages,
-    ``on_aggregate`` does.  Else they are None.  What is heard goes to those who took part, at the end
-    of the round: it is traffic of its own, because a client need not be there when the next round
-    begins.
+    It has no client axis: ``vmap`` adds one.  Write ``update`` as a :class:`Steps` if its loop should
+    run well on executors that keep few clients in flight.
+
+    Attributes:
+        init: ``(params) -> state``.  The client's state before its first round; ``()`` for most
+            algorithms.
+        update: ``(key, broadcast, state, examples, turn) -> (message, state, metrics)``.  Local work on
+            the decoded broadcast.  The message is ``after - before``; it has the structure and the
+            shapes that ``message`` says.  ``examples`` is an :class:`Examples` window, ``turn`` a
+            :class:`Turn` with the number of the round, the client's id and its rank.  ``metrics`` are
+            scalars by name; a round reports their average over the examples of its participants.
+        message: ``(params) -> message_like``.  Shapes and dtypes of the message.
+        on_sent: ``(received, state, public) -> state``, or None.  The state that the client keeps once
+            its message is sent.  ``received`` is the decoded message, ``state`` comes from ``update``,
+            ``public`` is a :class:`Public`.
+        on_aggregate: ``(aggregate, state, public) -> state``, or None.  The state that a participant
+            keeps at the end of the round.  ``aggregate`` is the aggregate message, ``state`` comes from
+            ``on_sent``, or else from ``update``.  Sending the aggregate to the participants is traffic
+            of its own, which is billed: a client need not be there when the next round begins.
     """
 
     init: ClientInit
@@ -303,42 +413,63 @@ class ClientUpdate(NamedTuple):
 
 class AggregatorInit(Protocol):
     def __call__(self, message_like: TreeLike, /) -> Tree:
-        """The aggregator's state before the first round."""
-
-
-class Contribute(Protocol):
-    def __call__(self, key: Key, message: Tree, weight: Array, public: Public, /) -> Tree:
-        """One client's share.  ``key`` is its own.
-
-        ``weight`` is zero if it does not count: it has no examples, or its message was not finite and is
-        zeros here.  What it adds then (noise of its own, or nothing) is added to a sum as long as the
-        client is there; of who is not, nothing ever is.
-        """
-
-
-class Finish(Protocol):
-    def __call__(self, key: Key, total: Tree, public: Public, /) -> tuple[Tree, Tree, Metrics]:
-        """After the contributions met: the aggregate message, the next state, metrics.
-
-        ``public`` is what the clients saw, with their state and their key, so that what they agreed
-        on (a rotation, a mask) can be undone; ``key`` is the server's own.
-        """
+        """The state before the first round."""
 
 
 class SharedEncode(Protocol):
     def __call__(self, key: Key, message: Tree, public: Public, /) -> Tree:
-        """What a client sends: a payload that ``contribute`` makes its share of."""
+        """The payload that a client sends."""
+
+
+class Contribute(Protocol):
+    def __call__(self, payload: Tree, weight: Array, public: Public, /) -> Tree:
+        """A client's share, from what it sent."""
+
+
+class Finish(Protocol):
+    def __call__(self, key: Key, total: Tree, public: Public, /) -> tuple[Tree, Tree, Metrics]:
+        """The aggregate message, the next state, metrics."""
+
+
+class Releases(NamedTuple):
+    """The claim that all of an aggregator's result is made of releases of these mechanisms.
+
+    It holds for the functions with which it was made.  :attr:`Aggregator.mechanisms` compares them.
+
+    Attributes:
+        mechanisms: the private mechanisms, each of which released one noised result.
+        functions: ``(init, encode, contribute, finish, combine)`` of the aggregator.
+    """
+
+    mechanisms: tuple[Any, ...]
+    functions: tuple[Any, ...]
 
 
 class Aggregator(NamedTuple):
-    """m messages to one.  Everything that the clients of a round must agree on lives here.
+    """The messages of a cohort to one message.
 
-    Where what is on the wire depends on what they agreed on (a shared mask, a client's part of a
-    permutation), ``encode`` says what that is; else it is None, and the uplink codec's payload is.
+    Everything that the clients of a round must agree on lives here: a rotation, a mask, a clip bound,
+    a modular codec.  ``public`` is a :class:`Public` in each function; its ``like`` holds the shapes of
+    one client's message.
 
-    ``releases`` names the private mechanisms of which the result is made, if it is made of nothing else:
-    what :func:`fjx.plan` accounts for.  An aggregator around another one passes it on if it
-    changes messages before and results after; whatever says nothing counts as without noise.
+    Attributes:
+        init: ``(message_like) -> state``.  The state before the first round.
+        contribute: ``(payload, weight, public) -> share``.  One client's share, a function of what the
+            client sent: the result of ``encode``, or the decoded message where ``encode`` is None.  So
+            it can run on a server that has nothing but payloads.  ``weight`` is ``f32[]``; it is zero
+            for a client that does not count, because it has no examples or its message was not finite.
+            The message of such a client is zeros, and its share must not change the result, but it may
+            hold noise.  A client that is absent adds nothing to a sum.
+        finish: ``(key, total, public) -> (message, state, metrics)``.  The aggregate message, the next
+            state and metrics, from the shares that were added or stacked.  ``key`` is the server's own.
+            ``public.state`` and ``public.key`` are those that the clients saw, so that a rotation or a
+            mask can be undone.
+        combine: ``SUM`` or ``STACK``.  See :class:`Combine`.
+        encode: ``(key, message, public) -> payload``, or None.  Runs on the client: the payload that it
+            sends, when that depends on what clients agreed on.  ``key`` is the client's own.  If None,
+            the payload of the uplink codec is sent.
+        releases: the claim that the result is noised, made by :func:`fjx.aggregators.releasing`; None
+            if any part of the result is not noised.  No privacy is claimed then.
     """
 
     init: AggregatorInit
@@ -346,7 +477,20 @@ class Aggregator(NamedTuple):
     finish: Finish
     combine: Combine
     encode: SharedEncode | None = None
-    releases: tuple[Any, ...] = ()
+    releases: Releases | None = None
+
+    @property
+    def functions(self) -> tuple[Any, ...]:
+        """The functions to which a claim is tied."""
+        return self.init, self.encode, self.contribute, self.finish, self.combine
+
+    @property
+    def mechanisms(self) -> tuple[Any, ...]:
+        """The mechanisms of which the result is made; none once a function was replaced."""
+        if self.releases is None:
+            return ()
+        same = all(a is b for a, b in zip(self.releases.functions, self.functions, strict=True))
+        return self.releases.mechanisms if same else ()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -356,21 +500,30 @@ class Aggregator(NamedTuple):
 
 class ServerInit(Protocol):
     def __call__(self, params: Tree, /) -> Any:
-        """The server's state; it has a field ``params``, the current model."""
+        """The state before the first round."""
 
 
 class Broadcast(Protocol):
     def __call__(self, state: Any, /) -> Tree:
-        """What the server sends to every client of the round."""
+        """The tree that is sent to every client."""
 
 
 class ServerStep(Protocol):
     def __call__(self, state: Any, message: Tree, /) -> Any:
-        """The state after the round's aggregate message."""
+        """The state after the round."""
 
 
 class ServerUpdate(NamedTuple):
-    """How the server moves when the round's aggregate message has come in."""
+    """The server's step, once the messages of a round are aggregated.
+
+    Attributes:
+        init: ``(params) -> state``.  The server's state before the first round.  It has a field or
+            property ``params``, the current model.
+        broadcast: ``(state) -> tree``.  The tree that is sent to every client of the round: the model,
+            and what clients need beside it.
+        update: ``(state, message) -> state``.  The state after the round.  ``message`` is the aggregate
+            message; it points from the old model to the new one.
+    """
 
     init: ServerInit
     broadcast: Broadcast
@@ -434,28 +587,29 @@ class Traffic(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """What :func:`fjx.compose` returns: a federated algorithm as three pure functions and a price.
+    """A federated algorithm, as pure functions and a price.
+
+    :func:`fjx.compose` makes one from its parts; :mod:`fjx.rounds` makes those whose rounds are of
+    another kind.
 
     Attributes:
-        init: ``(params) -> state`` of the server side; ``state.params`` is the current model.
-        init_client: ``(params) -> row``, one client's state; a table of them is indexed by id.
-        round: ``(key, state, rows, cohort) -> (state, rows, metrics)``.
-        traffic: ``(params) -> Traffic``, from shapes alone.
-        expected: ``(params, rounds) -> f64[rounds]``, the bits that a client's message has in each round
-            in expectation, of an algorithm that knows with which probability it sends what; else None.
+        init: ``(params) -> state``.  The state of the server's side; ``state.params`` is the current
+            model.
+        init_client: ``(params) -> row``.  One client's state: a row of the table of all clients, which
+            is indexed by id.
+        round: ``(key, state, rows, cohort, *, executor=None) -> (state, rows, metrics)``.  One round.
+            ``rows`` are the cohort's rows, ``[m, ...]``; ``cohort`` is a :class:`Cohort` of m slots.
+            The row of a client that does not take part comes back bit for bit.
+        traffic: ``(params) -> Traffic``.  The bits that one client moves in a round, from shapes alone.
+        aggregator: the aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own;
+            None for an algorithm without one.
+        expected: ``(params, rounds) -> f64[rounds]``, or None.  The expected bits of a client's message
+            in each round, of an algorithm that knows with which probability it sends which payload.
     """
 
     init: Callable[[Tree], Any]
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
+    aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
-
-    @property
-    def aggregator(self) -> Aggregator | None:
-        """What :attr:`round` was made with, for whoever must know what runs (:class:`fjx.Plan`).
-
-        None of an algorithm that was not composed.
-        """
-        made_with = getattr(self.round, "args", ())
-        return made_with[0] if made_with and isinstance(made_with[0], Aggregator) else None

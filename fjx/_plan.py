@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.aggregators import private
-from fjx.privacy._accounting.calibrate import calibrate
+from fjx.privacy._accounting.calibrate import noise_multiplier_for
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit
-from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
 from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
 from fjx.privacy._accounting.report import report as report_of
+from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
@@ -39,11 +39,7 @@ class Plan(NamedTuple):
         aggregator: the private sum over ``denominator``.
         denominator: a public number, the expected cohort.
         rounds: the most that may be run.
-        num_clients: the population.
-        delta: of the claim.
-        relation: which populations are neighbours.
-        method: how it is accounted.
-        unit: whose data are protected.
+        accounting: the terms of the claim.
         claim: the epsilon of all ``rounds``.
     """
 
@@ -52,23 +48,23 @@ class Plan(NamedTuple):
     aggregator: Aggregator
     denominator: float
     rounds: int
-    num_clients: int
-    delta: float
-    relation: Relation
-    method: Method
-    unit: Unit
+    accounting: Accounting
     claim: Epsilon
 
     def epsilon(self, rounds: int) -> Epsilon:
         """The claim for the first ``rounds`` rounds."""
         if rounds == self.rounds:
             return self.claim
-        return _claim(self.mechanism, self.sampler, rounds, self._how())
+        return _claim(self.mechanism, self.sampler, rounds, self.accounting)
 
     def report(self, *, points: int = 8) -> Report:
         """Epsilon against rounds, see :func:`fjx.privacy.report`."""
         return report_of(
-            self.mechanism, self.sampler, rounds=self.rounds, points=points, **self._how()
+            self.mechanism,
+            self.sampler,
+            rounds=self.rounds,
+            points=points,
+            **self.accounting._asdict(),
         )
 
     def check(
@@ -88,6 +84,7 @@ class Plan(NamedTuple):
                 "compose with aggregator=plan.aggregator.  If another goes around it, make the plan "
                 "with plan(..., aggregator=lambda mechanism, denominator: ...)"
             )
+        _require_once(self.mechanism, self.aggregator)
         drawn, planned = sampler.subsampling, self.sampler.subsampling
         # As tuples, Cyclic(3) and FixedSize(3) are equal.
         if type(drawn) is not type(planned) or drawn != planned:
@@ -95,9 +92,10 @@ class Plan(NamedTuple):
                 f"the sampler is {drawn}, and {planned} was planned: "
                 "pass sampler=plan.sampler, or plan with this one"
             )
-        if num_clients != self.num_clients:
+        planned_clients = self.accounting.num_clients
+        if num_clients != planned_clients:
             raise ValueError(
-                f"the dataset has {num_clients} clients, and {self.num_clients} were planned: "
+                f"the dataset has {num_clients} clients, and {planned_clients} were planned: "
                 f"plan with num_clients={num_clients}"
             )
         if rounds > self.rounds:
@@ -105,10 +103,6 @@ class Plan(NamedTuple):
                 f"{rounds} rounds are asked for, those of a checkpoint included, and {self.rounds} "
                 f"were planned: ask for at most as many, or plan with rounds={rounds}"
             )
-
-    def _how(self) -> dict[str, Any]:
-        names = ("delta", "method", "relation", "num_clients", "unit")
-        return {name: getattr(self, name) for name in names}
 
 
 def plan(
@@ -147,8 +141,8 @@ def plan(
         mechanism: ``(z) -> mechanism``, for another than :func:`gaussian`.
         aggregator: ``(mechanism, denominator) -> Aggregator``, by default
             :func:`fjx.aggregators.private`.  What is put around the private sum here may transform
-            messages before and results after (``aggregators.rotated``); its ``releases`` must be this
-            mechanism, once, and nothing else.
+            messages before and results after (``aggregators.rotated``); its ``mechanisms`` must be
+            this mechanism, once, and nothing else.
         relation: which populations are neighbours; None for what suits the sampler and the unit.
         unit: ``"client"``, or ``"example"``: a client's example that comes or goes *replaces* what the
             client sends, so that is claimed under replace-one.
@@ -185,17 +179,14 @@ def plan(
     make: Callable[[float], Any] = mechanism or (
         lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
     )
-    how: dict[str, Any] = {
-        "delta": delta,
-        "method": method,
-        "relation": relation_of(relation, unit),
-        "num_clients": num_clients,
-    }
+    terms = Accounting(delta, method, relation_of(relation, unit), unit, num_clients)
     if noise_multiplier is None:
         assert epsilon is not None
-        noise_multiplier = calibrate(sampler, epsilon=epsilon, rounds=rounds, mechanism=make, **how)
+        noise_multiplier = noise_multiplier_for(
+            epsilon, sampler, terms._replace(unit="client"), rounds=rounds, mechanism=make
+        )
     made = make(noise_multiplier)
-    claim = _claim(made, sampler, rounds, {**how, "unit": unit})
+    claim = _claim(made, sampler, rounds, terms)
     if aggregator is None:
         aggregator = private
     built = aggregator(made, denominator)
@@ -206,28 +197,26 @@ def plan(
         aggregator=built,
         denominator=denominator,
         rounds=rounds,
-        num_clients=num_clients,
-        delta=delta,
-        relation=claim.relation,
-        method=method,
-        unit=unit,
+        accounting=terms._replace(relation=claim.relation),
         claim=claim,
     )
 
 
-def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, how: dict[str, Any]) -> Epsilon:
-    return epsilon_of(mechanism, sampler, rounds=rounds, **how).but(COVERS)
+def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
+    return terms.epsilon(mechanism, sampler, rounds=rounds).but(COVERS)
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:
     """Raises unless the aggregator's result is one release of the mechanism, and nothing else."""
     if not isinstance(aggregator, Aggregator):
         raise TypeError(f"aggregator must make a fjx.Aggregator, got {aggregator!r}")
-    releases = aggregator.releases
+    releases = aggregator.mechanisms
     if len(releases) == 1 and releases[0] is mechanism:
         return
     if not releases:
-        found = "that does not say that all of its result is noised"
+        found = (
+            "that does not claim that all of its result is noised, or lost the claim by _replace"
+        )
     elif len(releases) == 1:
         found = "that releases another mechanism than the one it was given"
     else:
@@ -238,7 +227,7 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
         f"aggregator made one {found}, and the claim is for one release of the plan's mechanism: put "
         "aggregators.private(mechanism, denominator) around the whole message, inside what transforms "
         "it; several fields are accounted as one gaussian, see aggregators.private, and without a plan. "
-        "An aggregator of your own that adds the mechanism's noise says releases=(mechanism,)"
+        "An aggregator of your own that adds the mechanism's noise claims so by aggregators.releasing"
     )
 
 

@@ -100,11 +100,15 @@ def test_ci_runs_the_commands_of_the_readme():
     assert "bin/pytest" in tests
     # CI has no copy of its own; its function `readme` reads each block, and each is run.
     assert "pytest" not in ci
+    assert "run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert (
+        f"`{tests.strip().rpartition('.venv/bin/')[2]}`" in (ROOT / "CONTRIBUTING.md").read_text()
+    )
     (function,) = re.findall(r"^readme\(\) .*?^}$", ci, re.MULTILINE | re.DOTALL)
     for number, command in enumerate((quickstart, tests), start=1):
         read = ["bash", "-c", f"{function}\nreadme {number}"]
         assert subprocess.run(read, capture_output=True, text=True, cwd=ROOT).stdout == command
-        assert f'"$(readme {number})"' in ci
+        assert f'"$(readme {number})' in ci
 
 
 def test_the_example_of_the_readme_runs():

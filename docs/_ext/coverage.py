@@ -16,8 +16,8 @@ import fjx
 def packages() -> list[str]:
     """``fjx`` and every public package in it."""
     root = Path(fjx.__file__).parents[1]
-    folders = [path.parent.relative_to(root) for path in root.glob("fjx/[!_]*/**/__init__.py")]
-    return ["fjx", *sorted(".".join(folder.parts) for folder in folders)]
+    folders = [path.parent.relative_to(root).parts for path in root.glob("fjx/**/__init__.py")]
+    return sorted(".".join(f) for f in folders if not any(part.startswith("_") for part in f))
 
 
 def symbols() -> dict[str, Any]:

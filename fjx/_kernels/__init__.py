@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: the computations that are worth writing once; none knows a type of fjx."""
+"""Computations on plain arrays; no kernel knows a type of fjx."""

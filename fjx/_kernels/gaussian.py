@@ -1,4 +1,4 @@
-"""What suits coordinates that are nearly Gaussian, as those of a rotated vector are."""
+"""The Lloyd-Max quantiser of a Gaussian, which suits the coordinates of rotated vectors."""
 
 import functools
 import math
@@ -9,16 +9,16 @@ import numpy as np
 
 @functools.cache
 def gaussian_quantiser(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 2^bits levels, and the boundaries between them, that distort N(0, 1) least (Lloyd, Max).
+    """The 2^bits levels with the least squared error on N(0, 1), and the boundaries between them.
 
-    Each level is the mean of its cell, each boundary the midpoint of its levels.  Newton's method finds
-    the fixed point of Lloyd's iteration, which itself needs 90,000 steps to get there for 256 levels.
-    No bits are the one level 0.
+    In the quantiser of Lloyd and Max, each level is the mean of its cell, and each boundary the
+    midpoint of its two levels.  Newton's method finds this fixed point.  Lloyd's own iteration
+    needs 90,000 steps for 256 levels.  Zero bits give the single level 0.
     """
     if bits == 0:
         return np.zeros(1), np.zeros(0)
     half = 2 ** (bits - 1)  # the positive cells; the others mirror them
-    # Panter and Dite: for many levels their density is that of a normal of variance 3.
+    # Panter and Dite: many levels have the density of a normal distribution of variance 3.
     start = NormalDist(0, math.sqrt(3))
     inner = np.array([start.inv_cdf(0.5 + 0.5 * j / half) for j in range(1, half)])
     for _ in range(9):
@@ -27,7 +27,7 @@ def gaussian_quantiser(bits: int) -> tuple[np.ndarray, np.ndarray]:
         tail = np.array([math.erfc(t / math.sqrt(2)) / 2 for t in edges])
         mass = tail[:-1] - tail[1:]
         levels = (density[:-1] - density[1:]) / mass
-        # How the level below a boundary, and the one above it, move with the boundary.
+        # Derivatives of the level below a boundary, and of the one above it, by the boundary.
         below = density[1:-1] * (inner - levels[:-1]) / mass[:-1]
         above = density[1:-1] * (levels[1:] - inner) / mass[1:]
         jacobian = np.diag(1 - (below + above) / 2)

@@ -1,4 +1,4 @@
-"""The randomised Hadamard transform: a rotation that costs d log d and a seed."""
+"""The randomised Hadamard transform: a rotation that costs d log d operations and a seed."""
 
 import functools
 import math
@@ -11,19 +11,20 @@ from fjx._base import Array, Key
 from fjx._kernels import random as _random
 
 _RADIX = 16
-_WHOLE = 2**16  # the longest row whose transform reaches no farther than a cache does
+_WHOLE = 2**16  # longest row whose transform fits in a cache
 _TILE = 2**20  # coordinates that a cache holds
-_PLANES = 32  # bits of a word, each the sign of another part of the vector
+_PLANES = 32  # bits of a word; each holds signs of another part of the vector
 
 
 def rotate(key: Key, x: Array, *, rounds: int, block: int | None = None) -> Array:
-    """``D_rounds H ... D_1 H D_0 x``: D_r random signs from the key, H orthonormal.
+    """``D_rounds H ... D_1 H D_0 x``, where the key gives random signs D_r and H is orthonormal.
 
     Args:
-        key: of the signs.
+        key: key of the signs.
         x: ``f32[d]``, d a power of two, or a multiple of ``block``.
-        rounds: how often H is applied.
-        block: a power of two: H acts on each block of so many coordinates, all of them by default.
+        rounds: number of times that H is applied.
+        block: number of coordinates that H acts on together, a power of two; all of them by
+            default.
 
     Returns:
         ``f32[d]``.
@@ -33,14 +34,14 @@ def rotate(key: Key, x: Array, *, rounds: int, block: int | None = None) -> Arra
 
 def unrotate(key: Key, x: Array, *, rounds: int, block: int | None = None) -> Array:
     """The inverse of :func:`rotate`."""
-    # What decodes the coefficients is slow in one loop with the flips, which go along 32 parts of them.
+    # Decoding the coefficients would be slow in one loop with the flips, which read 32 parts of them.
     x = jax.lax.optimization_barrier(x)
     return _walk(_signs(key, x.size, rounds + 1)[::-1], x, block, transpose=True)
 
 
 def _walk(signs: list[Array], x: Array, block: int | None, *, transpose: bool) -> Array:
-    # A product that is fused with the first sums is not rounded, and decodes to other bits where the
-    # compiler fuses otherwise.  Signs are flipped as integers: what is a float before is a float.
+    # A product that is fused with the first sums is not rounded, so it would decode to other bits when
+    # the compiler fuses differently.  Signs are flipped on integers, so the product before is rounded.
     scale = np.float32(1 / math.sqrt(max(block or x.size, 1)))
     x = _flip(x, signs[0])
     for words in signs[1:]:
@@ -49,12 +50,13 @@ def _walk(signs: list[Array], x: Array, block: int | None, *, transpose: bool) -
 
 
 def hadamard(x: Array, block: int | None = None, *, transpose: bool = False) -> Array:
-    """The sums and differences of the Walsh-Hadamard transform, of each block of a vector.
+    """The unscaled Walsh-Hadamard transform of each block of a vector: sums and differences only.
 
-    The matrix is Sylvester's, a Kronecker product of 16 x 16 factors, each a pass over memory.  A pass
-    whose coordinates lie far apart would miss the cache: of a block longer than 2^16, seen as a matrix,
-    rows are transformed, then columns, and the matrix is left transposed, so that the rows of H come in
-    another order, and its own transpose is no longer itself.
+    The matrix is Sylvester's, a Kronecker product of 16 x 16 factors.  Each factor is a pass over
+    memory, and a pass over distant coordinates would miss the cache.  So a block longer than 2^16
+    is seen as a matrix: first its rows are transformed, then its columns, and the matrix is left
+    transposed.  For such blocks the rows of H come in another order, and H is no longer symmetric;
+    ``transpose`` applies its transpose.
     """
     size = block or x.size
     if size <= _WHOLE:
@@ -68,7 +70,7 @@ def hadamard(x: Array, block: int | None = None, *, transpose: bool = False) -> 
 
 
 def _of_rows(x: Array, size: int) -> Array:
-    """The transform of each row of ``size`` coordinates, 2^m, as one of each axis of [.., 16, 16]."""
+    """The transform of each row of ``size`` = 2^m coordinates, done along each axis of [.., 16, 16]."""
     whole, rest = divmod(size.bit_length() - 1, 4)
     axes = (2**rest,) * (rest > 0) + (_RADIX,) * whole
     return _transform(x.reshape(x.size // size, *axes)).reshape(-1)
@@ -76,16 +78,17 @@ def _of_rows(x: Array, size: int) -> Array:
 
 @jax.custom_batching.custom_vmap
 def _transform(x: Array) -> Array:
-    """The transform along every axis but the first, over tiles which stay in the cache meanwhile.
+    """The transform along every axis but the first, in tiles that stay in the cache.
 
-    No reshape may follow the last sum within one loop over memory, as it would not be vectorised.
+    No reshape may follow the last sum within one loop over memory, since the loop would not be
+    vectorised.
     """
     rows = min(max(_TILE // math.prod(x.shape[1:]), 1), x.shape[0])
     if rows == x.shape[0]:
         return _transform_tile(x)
 
     def tile(i: Array, out: Array) -> Array:
-        first = jnp.minimum(i * rows, x.shape[0] - rows)  # the last tile may do some rows again
+        first = jnp.minimum(i * rows, x.shape[0] - rows)  # the last tile may repeat some rows
         done = _transform_tile(jax.lax.dynamic_slice_in_dim(x, first, rows))
         return jax.lax.dynamic_update_slice_in_dim(out, done, first, axis=0)
 
@@ -106,8 +109,9 @@ def _transform_tile(x: Array) -> Array:
 def _sums(x: Array, axis: int) -> Array:
     """Sylvester's matrix applied along one axis.
 
-    Written as sums: a matrix product would lose digits on some devices, and its rounding changes under
-    ``vmap``.  Products with a sign are exact, so that it does not matter where one is fused with a sum.
+    It is written as sums.  A matrix product would lose digits on some devices, and its rounding
+    changes under ``vmap``.  Products with a sign are exact, so fusing one with a sum changes
+    nothing.
     """
     side = x.shape[axis]
     signs = _sylvester(side).reshape(side, side, *(1,) * (x.ndim - 1 - axis))
@@ -130,14 +134,14 @@ def _sylvester(size: int) -> np.ndarray:
 
 
 def _signs(key: Key, size: int, count: int) -> list[Array]:
-    """Random diagonals, as words of which each bit is the sign of a coordinate."""
+    """Random diagonals as words; each bit is the sign of a coordinate."""
     words = _random.bits(key, (count, -(-size // _PLANES)))
-    # Made once, and not again for each of the 32 coordinates of a word.
+    # The barrier makes the words once, not again for each of the 32 coordinates of a word.
     return list(jax.lax.optimization_barrier(words))
 
 
 def _flip(x: Array, words: Array) -> Array:
-    """``x`` with the signs of some coordinates flipped: bit p of the words is for its p-th part."""
+    """``x`` with the signs of some coordinates flipped; bit p of the words belongs to part p of x."""
     padded = jnp.pad(x, (0, words.size * _PLANES - x.size)).reshape(_PLANES, words.size)
     shifts = jnp.arange(_PLANES, dtype=jnp.uint32)[:, None]
     negative = (words[None] << shifts) & jnp.uint32(1 << 31)

@@ -1,9 +1,9 @@
-"""Random numbers that are made where they are used.
+"""Random numbers that are computed where they are used.
 
-:func:`jax.random.bits` is the same generator, but on a CPU a loop of its own, whose numbers go through
-memory before anything is rounded by them.  Written out as arithmetic,
-the twenty rounds of Threefry fuse with whatever reads the numbers.  The numbers are those of
-:mod:`jax.random`, bit for bit.
+On a CPU, :func:`jax.random.bits` is a loop of its own, and its numbers go through memory before
+they are used for rounding.  Here the twenty rounds of Threefry are written out as arithmetic, which
+fuses with the code that reads the numbers.  The numbers equal those of :mod:`jax.random`, bit for
+bit.
 """
 
 import math
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from fjx._base import Array, Key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_SMALL = 1024  # for fewer numbers the generator of JAX is as fast, and quicker to trace
+_SMALL = 1024  # for fewer numbers the generator of JAX is as fast, and faster to trace
 
 
 def bits(key: Key, shape: tuple[int, ...]) -> Array:
     """``jax.random.bits(key, shape, uint32)``.
 
     Args:
-        key: a typed key; numbers of other generators than Threefry are left to JAX.
-        shape: static.
+        key: a typed key.  JAX itself computes the numbers of generators other than Threefry.
+        shape: static shape.
 
     Returns:
         ``u32[shape]``.
@@ -37,7 +37,7 @@ def bits(key: Key, shape: tuple[int, ...]) -> Array:
     ours = str(jax.random.key_impl(key)) == "threefry2x32" and partitionable
     if not ours or not _SMALL <= size < 2**32:
         return jax.random.bits(key, shape, jnp.uint32)
-    jax.random.bits(key, (0,), jnp.uint32)  # nothing but a use of the key, for whoever counts these
+    jax.random.bits(key, (0,), jnp.uint32)  # marks the key as used, for key reuse checking
     low = jax.lax.iota(jnp.uint32, size)
     first, second = _threefry(jax.random.key_data(key), jnp.zeros_like(low), low)
     return (first ^ second).reshape(shape)
@@ -57,7 +57,7 @@ def normal(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def _threefry(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Threefry-2x32: 20 rounds of add, rotate and xor, a key injected after every fourth."""
+    """Threefry-2x32: 20 rounds of add, rotate and xor, with a key injected after every fourth."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
     x, y = x + keys[0], y + keys[1]
     for group in range(5):

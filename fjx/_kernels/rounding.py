@@ -1,4 +1,4 @@
-"""What quantisers share: the span of a leaf, its coordinates in units of a step, and rounding."""
+"""Shared parts of quantisers: the span of a leaf, coordinates in units of a step, and rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +8,21 @@ from fjx._kernels import random as _random
 
 
 def largest(x: Array) -> Array:
-    """max|x|, and NaN where a coordinate is not finite: a maximum alone may lose a NaN."""
+    """max|x|, or NaN if a coordinate is not finite; a maximum alone may lose a NaN."""
     return jnp.where(jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x), initial=0.0), jnp.nan)
 
 
 def norm(x: Array) -> Array:
-    """||x||, not finite where a coordinate is not; no square overflows, nor do all vanish."""
-    # A power of two: by it, x is divided exactly.
+    """||x||, not finite if a coordinate is not; no square overflows, and not all of them vanish."""
+    # x is divided by a power of two, which is exact.
     _, exponent = jnp.frexp(largest(x))
     return jnp.ldexp(jnp.sqrt(jnp.sum(jnp.ldexp(x, -exponent) ** 2)), exponent)
 
 
 def in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
-    """``x / 2^e`` in [-1, 1], e, and whether x is broken: not finite, or beyond 2^125.
+    """``x / 2^e`` in [-1, 1], e, and a flag that x is broken: not finite, or beyond 2^125.
 
-    The division is exact, and then of squares none overflows, nor do all vanish.
+    The division is exact.  After it no square overflows, and not all squares vanish.
     """
     top = largest(x)
     usable = (top >= 2.0**-126) & (top <= 2.0**125)
@@ -34,8 +34,9 @@ def in_powers_of_two(x: Array) -> tuple[Array, Array, Array]:
 def in_units(x: Array, unit: Array) -> tuple[Array, Array]:
     """``x / unit``, and the unit by which to multiply again.
 
-    A broken message must not decode to a sound one, and zero is to stay zero: a unit above 2^125 or
-    not finite becomes NaN, one below 2^-126 becomes 0, and the ratio is zero with them.
+    A broken message must not decode to a finite one, and zero must stay zero.  So a unit that is
+    not finite or above 2^125 becomes NaN, and one below 2^-126 becomes 0.  The ratio is zero in
+    both cases.
     """
     # XLA may multiply by the reciprocal of the unit, which must not be subnormal either.
     usable = (unit >= 2.0**-126) & (unit <= 2.0**125)
@@ -44,20 +45,20 @@ def in_units(x: Array, unit: Array) -> tuple[Array, Array]:
 
 
 def stochastic_round(key: Key, ratio: Array) -> Array:
-    """``ratio`` rounded up with the probability of its fractional part, else down: unbiased."""
-    # A coordinate on the grid is there but for rounding (two divisions, 2 ulp each on a GPU), and
-    # must not move by a whole step.
+    """``ratio`` rounded up with the probability of its fractional part, and down otherwise: unbiased."""
+    # Rounding may move a coordinate slightly off the grid (two divisions, 2 ulp each on a GPU).  Such
+    # a coordinate must not move by a whole step.
     nearest = jnp.round(ratio)
     ratio = jnp.where(jnp.abs(ratio - nearest) <= 2.0**-21 * jnp.abs(ratio), nearest, ratio)
     return exact_stochastic_round(key, ratio)
 
 
 def exact_stochastic_round(key: Key, ratio: Array) -> Array:
-    """:func:`stochastic_round` of ratios to powers of two, which are exact."""
-    # A barrier keeps the draw apart from its consumer, which some compilers for phones need.
+    """:func:`stochastic_round` for ratios to powers of two, which are exact."""
+    # The barrier keeps the draw apart from its consumer; some compilers for phones need this.
     uniform = jax.lax.optimization_barrier(_random.uniform(key, ratio.shape))
     lower = jnp.floor(ratio)
-    return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: p = 0 stays
+    return jnp.where(uniform < ratio - lower, lower + 1, lower)  # u < p: never up if p = 0
 
 
 def power_of_two(exponent: Array) -> Array:
@@ -66,15 +67,15 @@ def power_of_two(exponent: Array) -> Array:
 
 
 def binade(x: Array, least: int) -> Array:
-    """The e with 2^e <= |x| < 2^(e + 1), but at least ``least``, which is above -127: ``i32``."""
+    """The e with 2^e <= |x| < 2^(e + 1) as ``i32``, but at least ``least``, which is above -127."""
     bits = jax.lax.bitcast_convert_type(x, jnp.int32)
     return jnp.maximum((bits >> 23 & 255) - 127, least)
 
 
 def unbiased(leaf: jax.ShapeDtypeStruct, omega: float) -> Contract:
-    """The contract of an unbiased codec; it contracts too where omega < 1.
+    """The contract of an unbiased codec; it also contracts if omega < 1.
 
-    A leaf narrower than float32 is rounded once more when it is decoded: nothing is promised of it.
+    A leaf narrower than float32 is rounded once more in decoding, so nothing is promised for it.
     """
     if jnp.finfo(leaf.dtype).bits < 32:
         return Contract()

@@ -1,8 +1,9 @@
 """The largest coordinates of a vector, exactly, at a few times the cost of reading it.
 
-Magnitudes of floats are ordered as the integers of their bits.  Two histograms, of the upper and of the
-lower half of these integers, find the k-th largest; a mask of one bit a coordinate, packed in words,
-says who is above; and positions are read off the words.  No step sorts.
+Magnitudes of floats have the same order as the integers of their bits.  Two histograms, of the
+upper and of the lower half of these integers, find the k-th largest.  A mask of one bit per
+coordinate, packed in words, marks the coordinates above it, and positions are read off the words.
+No step sorts.
 """
 
 import functools
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 
 from fjx._base import Array
 
-_SHORT = 1 << 16  # a shorter vector is sorted sooner than its histograms are cleared
-_LOW = 15  # bits of 31 that the second histogram tells apart
+_SHORT = 1 << 16  # sorting a shorter vector is faster than clearing the histograms
+_LOW = 15  # bits, of 31, that the second histogram tells apart
 
 
 def share_of(ratio: float, size: int) -> int:
@@ -26,13 +27,14 @@ def share_of(ratio: float, size: int) -> int:
 def largest_magnitudes(x: Array, k: int) -> Array:
     """Positions of the k coordinates of largest magnitude.
 
+    Ties go to the lowest positions, and NaN counts as largest.
+
     Args:
         x: ``f[d]``.
-        k: at most d.
+        k: number of coordinates, at most d.
 
     Returns:
-        ``i32[k]``, distinct, in no promised order.  Of equal magnitudes those with the lowest
-        positions are taken; NaN counts as largest.
+        ``i32[k]``, distinct, in no promised order.
     """
     if x.size < _SHORT or x.dtype == jnp.float64:
         magnitudes = jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
@@ -45,10 +47,10 @@ def largest_magnitudes(x: Array, k: int) -> Array:
 
 
 def positions(words: Array, k: int) -> Array:
-    """Where the first k bits are set: ``i32[k]``.  At least k of them must be."""
+    """Positions of the first k set bits, ``i32[k]``.  At least k bits must be set."""
     counts = jax.lax.population_count(words).astype(jnp.int32)
     before = jnp.cumsum(counts) - counts
-    # Each word writes its number where its first bit goes; the maximum so far fills the others in.
+    # Each word writes its number at the place of its first bit; a running maximum fills in the others.
     starts = jnp.where(counts > 0, before, k)
     numbers = jnp.arange(words.size, dtype=jnp.int32)
     word = jax.lax.cummax(jnp.zeros(k, jnp.int32).at[starts].max(numbers, mode="drop"))
@@ -65,23 +67,23 @@ def positions(words: Array, k: int) -> Array:
 
 
 def _threshold(ranks: Array, k: int) -> tuple[Array, Array]:
-    """The k-th largest rank, and how many are larger."""
+    """The k-th largest rank, and the number of larger ones."""
     high, larger = _kth(_count(ranks >> _LOW, 1 << (31 - _LOW)), k)
-    # Those of other upper halves are counted in a bin of their own, behind all others.
+    # Ranks with another upper half are counted in a bin of their own, behind all others.
     lower = jnp.where(ranks >> _LOW == high, ranks & ((1 << _LOW) - 1), 1 << _LOW)
     low, larger_there = _kth(_count(lower, (1 << _LOW) + 1)[:-1], k - larger)
     return high << _LOW | low, larger + larger_there
 
 
 def _kth(counts: Array, k: Array | int) -> tuple[Array, Array]:
-    """The bin of the k-th largest, and how many are in bins beyond."""
+    """The bin of the k-th largest, and the number of entries in bins beyond."""
     reached = jnp.cumsum(counts[::-1])[::-1]
     chosen = jnp.sum(reached >= k) - 1
     return chosen.astype(jnp.uint32), reached[chosen] - counts[chosen]
 
 
 def _count(bins: Array, size: int) -> Array:
-    """How often each of 0 .. size - 1 occurs."""
+    """The number of times that each of 0 .. size - 1 occurs."""
     return _add_to(jnp.zeros(size, jnp.int32), bins)
 
 
@@ -94,20 +96,20 @@ _add_to = jax.custom_batching.custom_vmap(_add)
 
 @_add_to.def_vmap
 def _add_to_each(size: int, batched: Any, counts: Array, bins: Array) -> tuple[Array, bool]:
-    # On a CPU one after another: its cache holds one client's counts, and not a cohort's.
+    # On a CPU one after another, since its cache holds the counts of one client, but not of a cohort.
     if jax.default_backend() == "cpu":
         return jax.lax.map(functools.partial(_add_to, counts), bins), True
     return jax.vmap(functools.partial(_add, counts))(bins), True
 
 
 def _pack(mask: Array) -> Array:
-    """``u32[ceil(d / 32)]``: coordinate i is bit i mod 32 of word i div 32."""
+    """``u32[ceil(d / 32)]``, where coordinate i is bit i mod 32 of word i div 32."""
     bits = jnp.pad(mask, (0, -mask.size % 32)).reshape(-1, 32).astype(jnp.uint32)
     return jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32)[None], axis=1, dtype=jnp.uint32)
 
 
 def _first(words: Array, k: Array) -> Array:
-    """The words with all but the first k of their bits cleared."""
+    """The words with only the first k of their bits kept."""
     counts = jax.lax.population_count(words).astype(jnp.int32)
     allowed = jnp.clip(k - (jnp.cumsum(counts) - counts), 0, counts)
 

@@ -1,9 +1,10 @@
-"""Count-sketches whose hashing is a shift: as few collisions as random hashing, and no scattered write.
+"""Count-sketches whose hashing is a shift: few collisions, and no scattered write.
 
-Row r of a sketch adds up s_r(j) x_j over the coordinates j with h_r(j) = c, for each column c.  Here the
-vector is cut into blocks of as many coordinates as there are columns, and h_r shifts each block around
-by an amount of its own.  Two coordinates of one block never meet, and two of different blocks do with
-probability 1 / columns, which is all that the analysis of the sketch asks for.
+Row r of a sketch has for each column c the sum of s_r(j) x_j over the coordinates j with
+h_r(j) = c.  Here the vector is cut into blocks with as many coordinates as there are columns, and
+h_r shifts each block cyclically by a random amount of its own.  Two coordinates of one block never
+meet.  Two coordinates of different blocks meet with probability 1 / columns, as in random hashing,
+and the analysis of the sketch needs no more.
 """
 
 import jax
@@ -13,13 +14,13 @@ from fjx._base import Array, Key
 
 
 def sketch(key: Key, x: Array, *, rows: int, columns: int) -> Array:
-    """``f32[rows, columns]``: the sketch of a vector, linear in it.
+    """The sketch of a vector, ``f32[rows, columns]``, linear in it.
 
     Args:
-        key: of the shifts and signs.
+        key: key of the shifts and signs.
         x: ``f32[d]``.
-        rows: how many sketches there are, each with hashes of its own.
-        columns: of each.
+        rows: number of rows, each with its own hashes.
+        columns: number of columns.
     """
     blocks = _cut(x, columns)
 
@@ -36,12 +37,14 @@ def sketch(key: Key, x: Array, *, rows: int, columns: int) -> Array:
 
 
 def estimate(key: Key, table: Array, size: int) -> Array:
-    """``f32[size]``: of each coordinate the median of what the rows say, of two in the middle the lower.
+    """The median over the rows of the estimates of each coordinate, ``f32[size]``.
+
+    For an even number of rows, it is the lower of the two in the middle.
 
     Args:
-        key: as in :func:`sketch`.
+        key: key of :func:`sketch`.
         table: ``f32[rows, columns]``.
-        size: of the vector.
+        size: size of the vector.
     """
     columns = table.shape[1]
     shape = (-(-size // columns), columns)
@@ -66,7 +69,7 @@ def _cut(x: Array, columns: int) -> Array:
 
 
 def _hashes(key: Key, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Of each coordinate whether its sign is negative, and of each block its shift."""
+    """A mask of the coordinates with a negative sign, and the shift of each block."""
     key_signs, key_shifts = jax.random.split(key)
     blocks, columns = shape
     words = jax.random.bits(key_signs, (blocks, -(-columns // 32), 1), jnp.uint32)

@@ -1,5 +1,9 @@
 """How the messages of a cohort become one."""
 
+from fjx.aggregators._around import aggregate as aggregate
+from fjx.aggregators._around import around as around
+from fjx.aggregators._around import releasing as releasing
+from fjx.aggregators._around import switch as switch
 from fjx.aggregators._assigned import assigned_mean as assigned_mean
 from fjx.aggregators._distributed import distributed as distributed
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
@@ -18,14 +22,14 @@ from fjx.aggregators._sketches import fetch_sgd as fetch_sgd
 from fjx.aggregators._sketches import sketched as sketched
 from fjx.aggregators._structured import structured_mean as structured_mean
 from fjx.aggregators._submodel import submodel_mean as submodel_mean
-from fjx.aggregators._vectors import VectorState as VectorState
 from fjx.aggregators._vectors import as_vector as as_vector
 from fjx.aggregators._vectors import compressed as compressed
 from fjx.aggregators._vote import majority_vote as majority_vote
 
 __all__ = [
     "FetchState",
-    "VectorState",
+    "aggregate",
+    "around",
     "as_vector",
     "assigned_mean",
     "compressed",
@@ -39,11 +43,13 @@ __all__ = [
     "per_field",
     "perm_k",
     "private",
+    "releasing",
     "rotated",
     "scaled_sum",
     "shared_rand_k",
     "sketched",
     "structured_mean",
     "submodel_mean",
+    "switch",
     "uniform",
 ]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._kernels.permutation import permute
-from fjx._tree import ravel
-from fjx.aggregators._submodel import submodel_mean
+from fjx._tree import ravel, structure_of, unravel
+from fjx.aggregators._submodel import mean_of_holders
 
 
 def assigned_mean(*, clients: int, owners: int) -> Aggregator:
@@ -55,7 +55,6 @@ def assigned_mean(*, clients: int, owners: int) -> Aggregator:
     """
     clients = _validate.static_integer("clients", clients, at_least=1, at_most=2**16)
     owners = _validate.static_integer("owners", owners, at_least=1, at_most=clients)
-    each = submodel_mean()
 
     def init(message_like: TreeLike) -> Tree:
         leaves = jax.tree_util.tree_leaves_with_path(message_like)
@@ -71,20 +70,29 @@ def assigned_mean(*, clients: int, owners: int) -> Aggregator:
             )
         return ()
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        held = owned(message, public, clients=clients, owners=owners)
-        mine = {"update": message, "held": held, "choice": ()}
-        return each.contribute(key, mine, (weight > 0).astype(jnp.float32), public)
-
-    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        return each.finish(key, total, public)
+    def mine(size: int, public: Public) -> Array:
+        """The coordinates of the parts that a client is dealt; some may lie beyond the message."""
+        parts = jnp.arange(-(-size * owners // clients), dtype=jnp.uint32) * clients
+        return (parts + _column(public, clients)) // owners
 
     def encode(key: Key, message: Tree, public: Public) -> Array:
-        """The coordinates of the parts that a client is dealt; beyond the message, zeros."""
         vector = ravel(message)[0]
-        parts = jnp.arange(-(-vector.size * owners // clients), dtype=jnp.uint32) * clients
-        mine = (parts + _column(public, clients)) // owners
-        return vector.at[mine].get(mode="fill", fill_value=0)
+        return vector.at[mine(vector.size, public)].get(mode="fill", fill_value=0)
+
+    def contribute(values: Array, weight: Array, public: Public) -> Tree:
+        structure, counts = structure_of(public.like), (weight > 0).astype(jnp.float32)
+        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(public.like))
+        spread = jnp.zeros(size, values.dtype).at[mine(size, public)].set(values, mode="drop")
+        held = owned(public.like, public, clients=clients, owners=owners)
+        update = jax.tree.map(
+            lambda yes, x: jnp.where(yes, x, jnp.zeros_like(x)),
+            held,
+            unravel(spread, None, structure),
+        )
+        return _tree.scale(counts, update), _tree.scale(counts, held)
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return mean_of_holders(*total), public.state, {}
 
     return Aggregator(init, contribute, finish, SUM, encode)
 

@@ -6,20 +6,27 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
+from fjx.aggregators._around import releasing
 from fjx.aggregators._vectors import as_vector
 from fjx.privacy import DistributedMechanism
-from fjx.wire import Codes
+from fjx.wire import Codes, Observed, SideInformation
 
 
-class _Share(NamedTuple):
-    """What one client adds: its codes, and counts."""
+class _Seen(NamedTuple):
+    """Facts about one client's message that are not sent: a simulation alone knows them."""
 
-    codes: Array
-    clients: Array
     clipped: Array
     norm: Array
     saturated: Array
+
+
+class _Share(NamedTuple):
+    """One client's codes, and counts."""
+
+    codes: Array
+    clients: Array
     surplus: Array
+    seen: _Seen | None
 
 
 def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> Aggregator:
@@ -93,23 +100,27 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
             )
         return ()
 
-    def encode(key: Key, vector: Array, public: Public) -> Codes:
-        narrow = (
-            jnp.uint8 if mechanism.bits <= 8 else jnp.uint16 if mechanism.bits <= 16 else jnp.uint32
-        )
-        return Codes(mechanism.encode(key, vector).codes.astype(narrow), mechanism.bits)
+    bits = mechanism.bits
+    narrow = jnp.uint8 if bits <= 8 else jnp.uint16 if bits <= 16 else jnp.uint32
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> _Share:
-        # Who has nothing to say adds zeros and its noise: that it does must not depend on its data.
-        own = mechanism.encode(key, jnp.where(weight > 0, vector, 0.0))
-        fits = public.rank < mechanism.clients
-        share = _Share(
-            codes=own.codes,
-            clients=jnp.ones((), jnp.int32),
+    def encode(key: Key, vector: Array, public: Public) -> Observed:
+        own = mechanism.encode(key, vector)
+        seen = _Seen(
             clipped=own.clipped.astype(jnp.int32),
             norm=jnp.where(own.finite, own.norm, 0.0),
             saturated=own.saturated,
+        )
+        return Observed(Codes(own.codes.astype(narrow), bits), SideInformation(seen))
+
+    def contribute(payload: Observed, weight: Array, public: Public) -> _Share:
+        # A client whose weight is zero sent zeros with its noise, and they are added: otherwise its
+        # participation would reveal something about its data.
+        fits = public.rank < mechanism.clients
+        share = _Share(
+            codes=payload.sent.codes.astype(jnp.uint32),
+            clients=jnp.ones((), jnp.int32),
             surplus=jnp.zeros((), jnp.int32),
+            seen=payload.seen.value,
         )
         share = _tree.where(fits, share, _tree.zeros_like(share))
         return share._replace(surplus=(~fits).astype(jnp.int32))
@@ -120,13 +131,17 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         message = jnp.where(enough, mechanism.decode(total.codes, total.clients) * factor, 0.0)
         present = total.clients.astype(jnp.float32)
         metrics = {
-            "unnoised_clipped": total.clipped.astype(jnp.float32) / jnp.maximum(present, 1),
-            "unnoised_norm": total.norm / jnp.maximum(present, 1),
-            "unnoised_saturated": total.saturated,
             "surplus": total.surplus,
             "aborted": (~enough).astype(jnp.int32),
             "noise_std": jnp.sqrt(present * mechanism.variance) * factor,
         }
+        if total.seen is not None:
+            metrics |= {
+                "unnoised_clipped": total.seen.clipped.astype(jnp.float32)
+                / jnp.maximum(present, 1),
+                "unnoised_norm": total.seen.norm / jnp.maximum(present, 1),
+                "unnoised_saturated": total.seen.saturated,
+            }
         return message, public.state, metrics
 
-    return as_vector(Aggregator(init, contribute, finish, SUM, encode, releases=(mechanism,)))
+    return as_vector(releasing(Aggregator(init, contribute, finish, SUM, encode), mechanism))

@@ -10,7 +10,7 @@ from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx._kernels.rounding import stochastic_round
 from fjx.aggregators._vectors import as_vector
-from fjx.wire import Codes
+from fjx.wire import Codes, Observed, SideInformation
 from fjx.wire._payload import index_width
 
 
@@ -62,19 +62,18 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
             f"fewer bits, or at most {(2**31 - 1) // top} clients"
         )
 
-    def codes(key: Key, vector: Array) -> tuple[Array, Array]:
-        ratio = vector.astype(jnp.float32) / np.float32(step)
-        fits = jnp.all(jnp.abs(ratio) <= top)
-        rounded = stochastic_round(key, jnp.where(fits, ratio, 0.0))
-        return rounded.astype(jnp.int32), fits
+    narrow = jnp.int8 if bits <= 8 else jnp.int16 if bits <= 16 else jnp.int32
 
     def encode(key: Key, vector: Array, public: Public) -> Codes:
-        narrow = jnp.int8 if bits <= 8 else jnp.int16 if bits <= 16 else jnp.int32
-        return Codes(codes(key, vector)[0].astype(narrow), bits)
+        ratio = vector.astype(jnp.float32) / np.float32(step)
+        fits = jnp.all(jnp.abs(ratio) <= top)
+        rounded = stochastic_round(key, jnp.where(fits, ratio, 0.0)).astype(jnp.int32)
+        # A client that does not fit says so with the one integer that no coordinate uses.
+        return Codes(jnp.where(fits, rounded, -top - 1).astype(narrow), bits)
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        integers, fits = codes(key, vector)
-        comes, room = weight > 0, public.rank < clients
+    def contribute(payload: Codes, weight: Array, public: Public) -> Tree:
+        integers = payload.codes.astype(jnp.int32)
+        comes, room, fits = weight > 0, public.rank < clients, jnp.all(integers >= -top)
         counts = comes & fits & room
         flags = (counts, comes & ~fits, comes & ~room)
         return jnp.where(counts, integers, 0), *(flag.astype(jnp.int32) for flag in flags)
@@ -155,23 +154,29 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
         above = (ratio - level) * public.size.astype(jnp.float32) - places > own
         return (level + above.astype(jnp.float32)).astype(jnp.int32)
 
-    def encode(key: Key, vector: Array, public: Public) -> Codes:
-        narrow = jnp.uint8 if levels <= 256 else jnp.uint16
-        return Codes(codes(key, vector, public).astype(narrow), index_width(levels))
+    narrow = jnp.uint8 if levels <= 256 else jnp.uint16
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        counts = weight > 0
+    def encode(key: Key, vector: Array, public: Public) -> Observed:
+        sent = Codes(codes(key, vector, public).astype(narrow), index_width(levels))
         outside = jnp.sum((vector < low) | (vector > high), dtype=jnp.int32)
+        return Observed(sent, SideInformation(outside))
+
+    def contribute(payload: Observed, weight: Array, public: Public) -> Tree:
+        counts = weight > 0
+        integers = payload.sent.codes.astype(jnp.int32)
+        outside = payload.seen.value
         return (
-            jnp.where(counts, codes(key, vector, public), 0),
+            jnp.where(counts, integers, 0),
             counts.astype(jnp.int32),
-            jnp.where(counts, outside, 0),
+            None if outside is None else jnp.where(counts, outside, 0),
         )
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, count, outside = total
         n = jnp.maximum(count, 1).astype(jnp.float32)
         mean = jnp.where(count > 0, np.float32(low) + step * (summed.astype(jnp.float32) / n), 0.0)
+        if outside is None:  # only a simulation sees what clients moved to the ends
+            return mean, public.state, {}
         clipped = outside.astype(jnp.float32) / (n * max(summed.size, 1))
         return mean, public.state, {"clipped": clipped}
 

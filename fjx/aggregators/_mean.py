@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
+from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Template, Tree
+from fjx.aggregators._around import releasing, require_aggregator, sent
 
 
 def mean() -> Aggregator:
@@ -23,7 +24,7 @@ def mean() -> Aggregator:
         >>> from fjx import aggregators
         >>> a = aggregators.mean()
         >>> public = fjx.Public(a.init(0.0), jax.random.key(0), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, public))(
+        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(
         ...     jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0]))
         >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), public)
         >>> float(message)
@@ -33,7 +34,7 @@ def mean() -> Aggregator:
         McMahan et al., AISTATS 2017 (arXiv:1602.05629), algorithm 1.
     """
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
         return _tree.scale(weight, message), weight
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
@@ -63,13 +64,13 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
         >>> from fjx import aggregators
         >>> a = aggregators.scaled_sum(10.0)
         >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(None, jnp.array(5.0), jnp.array(3.0), public)
+        >>> share = a.contribute(jnp.array(5.0), jnp.array(3.0), public)
         >>> float(a.finish(None, share, public)[0])
         0.5
     """
     _validate.number("denominator", denominator, above=0)
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
         return _tree.scale(weight > 0, message)
 
     def finish(key: Key, summed: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
@@ -94,16 +95,17 @@ def uniform(aggregator: Aggregator) -> Aggregator:
         >>> import jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.uniform(aggregators.mean())
-        >>> _, weight = a.contribute(None, jnp.array(1.0), jnp.array(250.0), None)
+        >>> _, weight = a.contribute(jnp.array(1.0), jnp.array(250.0), None)
         >>> float(weight)
         1.0
     """
     require_aggregator("uniform", aggregator)
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        return aggregator.contribute(key, message, (weight > 0).astype(jnp.float32), public)
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return aggregator.contribute(payload, (weight > 0).astype(jnp.float32), public)
 
-    return aggregator._replace(contribute=contribute)
+    alike = aggregator._replace(contribute=contribute)
+    return releasing(alike, *aggregator.mechanisms)
 
 
 def per_field(**fields: Aggregator) -> Aggregator:
@@ -141,42 +143,41 @@ def per_field(**fields: Aggregator) -> Aggregator:
             raise ValueError(f"per_field has aggregators for {names}, the message has {got}")
         return {name: fields[name].init(message_like[name]) for name in names}
 
-    def own(key: Key, public: Public, i: int) -> tuple[Key, Public]:
-        """A field's own keys and state."""
-        shared = jax.random.fold_in(public.key, i)
-        return jax.random.fold_in(key, i), public._replace(state=public.state[names[i]], key=shared)
+    def inside(public: Public, name: str) -> Public:
+        """The round as a field sees it."""
+        return public._replace(
+            state=public.state[name],
+            key=jax.random.fold_in(public.key, names.index(name)),
+            template=Template.of(public.like[name]),
+        )
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        def one(i: int, name: str) -> Tree:
-            own_key, own_public = own(key, public, i)
-            return fields[name].contribute(own_key, message[name], weight, own_public)
+    def of(key: Key, name: str) -> Key:
+        return jax.random.fold_in(key, names.index(name))
 
-        return {name: one(i, name) for i, name in enumerate(names)}
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        return {
+            name: sent(fields[name], of(key, name), message[name], inside(public, name))
+            for name in names
+        }
+
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return {
+            name: fields[name].contribute(payload[name], weight, inside(public, name))
+            for name in names
+        }
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         message, states, metrics = {}, {}, {}
-        for i, name in enumerate(names):
-            own_key, own_public = own(key, public, i)
-            result = fields[name].finish(own_key, total[name], own_public)
+        for name in names:
+            result = fields[name].finish(of(key, name), total[name], inside(public, name))
             message[name], states[name], part = result
             metrics.update({f"{name}/{metric}": value for metric, value in part.items()})
         return message, states, metrics
 
-    def encode(key: Key, message: Tree, public: Public) -> Tree:
-        def one(i: int, name: str) -> Tree:
-            coder, (own_key, own_public) = fields[name].encode, own(key, public, i)
-            return message[name] if coder is None else coder(own_key, message[name], own_public)
-
-        return {name: one(i, name) for i, name in enumerate(names)}
-
-    coded = any(field.encode is not None for field in fields.values())
-    combine = fields[names[0]].combine
+    encoded = any(field.encode is not None for field in fields.values())
+    joint = Aggregator(
+        init, contribute, finish, fields[names[0]].combine, encode if encoded else None
+    )
+    mechanisms = [fields[name].mechanisms for name in names]
     # One field without noise, and the result is not private.
-    noised = all(field.releases for field in fields.values())
-    releases = sum((fields[name].releases for name in names), ()) if noised else ()
-    return Aggregator(init, contribute, finish, combine, encode if coded else None, releases)
-
-
-def require_aggregator(where: str, value: object) -> None:
-    if not isinstance(value, Aggregator):
-        raise TypeError(f"{where} needs a fjx.Aggregator such as aggregators.mean(), got {value!r}")
+    return releasing(joint, *sum(mechanisms, ())) if all(mechanisms) else joint

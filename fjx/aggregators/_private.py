@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._tree import require_floating
+from fjx.aggregators._around import releasing
 from fjx.privacy import Contribution, Mechanism
 
 
@@ -65,7 +66,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         >>> a = private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), denominator=2)
         >>> updates, weights = jnp.array([[0.5, 0.0], [0.0, 9.0]]), jnp.ones(2)
         >>> public = Public((), jax.random.key(1), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(None, x, w, public))(updates, weights)
+        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(updates, weights)
         >>> total = jax.tree.map(lambda s: s.sum(0), shares)
         >>> message, _, metrics = a.finish(jax.random.key(0), total, public)
         >>> print(message.round(4), metrics["unnoised_clipped"])
@@ -85,7 +86,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         require_floating("message", message_like)
         return mechanism.init(message_like)
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Contribution:
+    def contribute(message: Tree, weight: Array, public: Public) -> Contribution:
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), message)
         result = mechanism.clip(wide, weight, public.state)
         taking_part = (weight > 0) & result.finite
@@ -112,4 +113,4 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             metrics["unnoised_zeroed"] = total.zeroed.astype(jnp.float32) / clients
         return _tree.scale(factor, noisy), state, metrics
 
-    return Aggregator(init, contribute, finish, SUM, releases=(mechanism,))
+    return releasing(Aggregator(init, contribute, finish, SUM), mechanism)

@@ -8,7 +8,8 @@ from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLi
 from fjx._kernels.hadamard import rotate, unrotate
 from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
-from fjx.aggregators._mean import mean, require_aggregator
+from fjx.aggregators._around import around, require_aggregator
+from fjx.aggregators._mean import mean
 from fjx.aggregators._vectors import as_vector
 from fjx.wire._payload import padded_size
 
@@ -63,41 +64,16 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
     def together(size: int) -> int:
         return max(min(padded_size(size), block or padded_size(size)), 1)
 
-    def turned(vector: Array, public: Public) -> tuple[Array, Public]:
-        key, rest = (jax.random.fold_in(public.key, i) for i in range(2))
+    def before(vector: Array, public: Public) -> Array:
         size = together(vector.size)
-        padded = jnp.pad(vector, (0, -vector.size % size))
-        inside = public._replace(key=rest, state=public.state[0])
-        return rotate(key, padded.astype(jnp.float32), rounds=rounds, block=size), inside
+        padded = jnp.pad(vector, (0, -vector.size % size)).astype(jnp.float32)
+        return rotate(public.key, padded, rounds=rounds, block=size)
 
-    def init(vector_like: TreeLike) -> Tree:
-        size = vector_like.size
-        padded = size + -size % together(size)
-        # The size is not seen in what is summed; it is carried as the shape of nothing.
-        nothing = jnp.zeros((0, size))
-        return aggregator.init(jax.ShapeDtypeStruct((padded,), jnp.float32)), nothing
+    def after(result: Array, public: Public) -> Array:
+        size = public.like.size
+        return unrotate(public.key, result, rounds=rounds, block=together(size))[:size]
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        rotated_vector, inside = turned(vector, public)
-        return aggregator.contribute(key, rotated_vector, weight, inside)
-
-    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        own, rest = (jax.random.fold_in(public.key, i) for i in range(2))
-        inside = public._replace(key=rest, state=public.state[0])
-        result, inner, metrics = aggregator.finish(key, total, inside)
-        size = public.state[1].shape[1]
-        back = unrotate(own, result, rounds=rounds, block=together(size))
-        return back[:size], (inner, public.state[1]), metrics
-
-    def encode(key: Key, vector: Array, public: Public) -> Tree:
-        rotated_vector, inside = turned(vector, public)
-        if aggregator.encode is None:
-            return rotated_vector
-        return aggregator.encode(key, rotated_vector, inside)
-
-    return as_vector(
-        Aggregator(init, contribute, finish, aggregator.combine, encode, aggregator.releases)
-    )
+    return as_vector(around(aggregator, before=before, after=after))
 
 
 def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggregator:
@@ -128,7 +104,7 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
         >>> from fjx import aggregators
         >>> a = aggregators.shared_rand_k(0.25)
         >>> public = fjx.Public(a.init(jnp.ones(8)), jax.random.key(0), None, jnp.int32(2))
-        >>> share = jax.vmap(lambda x: a.contribute(None, x, jnp.float32(1), public))(jnp.ones((2, 8)))
+        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(jnp.ones((2, 8)))
         >>> jax.tree.leaves(share)[0].shape
         (2, 2)
         >>> total = jax.tree.map(lambda s: s.sum(0), share)
@@ -145,33 +121,18 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
 
     def places(size: int, public: Public) -> Array:
         k = share_of(ratio, size)
-        return permute(jax.random.fold_in(public.key, 0), jnp.arange(k, dtype=jnp.int32), size)
+        return permute(public.key, jnp.arange(k, dtype=jnp.int32), size)
 
-    def inside(public: Public) -> Public:
-        return public._replace(key=jax.random.fold_in(public.key, 1), state=public.state[0])
+    def before(vector: Array, public: Public) -> Array:
+        return vector[places(vector.size, public)]
 
-    def init(vector_like: TreeLike) -> Tree:
-        size = vector_like.size
-        kept = jax.ShapeDtypeStruct((share_of(ratio, size),), jnp.float32)
-        return inner.init(kept), jnp.zeros((0, size))  # the size, as the shape of nothing
-
-    def encode(key: Key, vector: Array, public: Public) -> Tree:
-        kept = vector[places(vector.size, public)]
-        return kept if inner.encode is None else inner.encode(key, kept, inside(public))
-
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        kept = vector[places(vector.size, public)]
-        return inner.contribute(key, kept, weight, inside(public))
-
-    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        result, state, metrics = inner.finish(key, total, inside(public))
-        size = public.state[1].shape[1]
+    def after(result: Array, public: Public) -> Array:
+        size = public.like.size
         values = size / max(result.size, 1) * result
         nothing = jnp.zeros(size, result.dtype)
-        back = nothing.at[places(size, public)].set(values, unique_indices=True)
-        return back, (state, public.state[1]), metrics
+        return nothing.at[places(size, public)].set(values, unique_indices=True)
 
-    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode, inner.releases))
+    return as_vector(around(inner, before=before, after=after))
 
 
 def perm_k(clients: int) -> Aggregator:
@@ -237,14 +198,14 @@ def perm_k(clients: int) -> Aggregator:
         coordinates, _ = part(vector.size, public)
         return vector.at[coordinates].get(mode="fill", fill_value=0)
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
+    def contribute(values: Array, weight: Array, public: Public) -> Tree:
         counts = (weight > 0) & (public.rank < n)
         surplus = ((weight > 0) & (public.rank >= n)).astype(jnp.int32)
-        spread = vector
-        if vector.size:
-            coordinates, factor = part(vector.size, public)
-            sent = jnp.where(counts, factor.astype(vector.dtype) * encode(key, vector, public), 0.0)
-            spread = jnp.zeros_like(vector).at[coordinates].add(sent, mode="drop")
+        spread = jnp.zeros(public.like.size, values.dtype)
+        if spread.size:
+            coordinates, factor = part(spread.size, public)
+            scaled = jnp.where(counts, factor.astype(values.dtype) * values, 0.0)
+            spread = spread.at[coordinates].add(scaled, mode="drop")
         return spread, counts.astype(jnp.int32), surplus
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:

@@ -9,7 +9,8 @@ from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._kernels.select import largest_magnitudes, share_of
 from fjx._kernels.sketch import estimate, sketch
-from fjx.aggregators._mean import mean, require_aggregator
+from fjx.aggregators._around import around, require_aggregator
+from fjx.aggregators._mean import mean
 from fjx.aggregators._vectors import as_vector
 
 
@@ -42,7 +43,7 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
         >>> a = aggregators.sketched(rows=3, columns=16)
         >>> x = jnp.zeros(100).at[42].set(7.0)
         >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(None, x, jnp.float32(2), public)
+        >>> share = a.contribute(x, jnp.float32(2), public)
         >>> jax.tree.leaves(share)[0].shape, float(a.finish(None, share, public)[0][42])
         ((48,), 7.0)
 
@@ -54,32 +55,14 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
     inner = mean() if aggregator is None else aggregator
     require_aggregator("sketched", inner)
 
-    def inside(public: Public) -> Public:
-        return public._replace(key=jax.random.fold_in(public.key, 1), state=public.state[0])
+    def before(vector: Array, public: Public) -> Array:
+        table = sketch(public.key, vector.astype(jnp.float32), rows=rows, columns=columns)
+        return table.reshape(-1)
 
-    def table(vector: Array, public: Public) -> Array:
-        key = jax.random.fold_in(public.key, 0)
-        wide = vector.astype(jnp.float32)
-        return sketch(key, wide, rows=rows, columns=columns).reshape(-1)
+    def after(result: Array, public: Public) -> Array:
+        return estimate(public.key, result.reshape(rows, columns), public.like.size)
 
-    def init(vector_like: TreeLike) -> Tree:
-        numbers = jax.ShapeDtypeStruct((rows * columns,), jnp.float32)
-        return inner.init(numbers), jnp.zeros((0, vector_like.size))  # the size, as a shape
-
-    def encode(key: Key, vector: Array, public: Public) -> Tree:
-        sent = table(vector, public)
-        return sent if inner.encode is None else inner.encode(key, sent, inside(public))
-
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return inner.contribute(key, table(vector, public), weight, inside(public))
-
-    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        result, state, metrics = inner.finish(key, total, inside(public))
-        key_hashes, size = jax.random.fold_in(public.key, 0), public.state[1].shape[1]
-        found = estimate(key_hashes, result.reshape(rows, columns), size)
-        return found, (state, public.state[1]), metrics
-
-    return as_vector(Aggregator(init, contribute, finish, inner.combine, encode, inner.releases))
+    return as_vector(around(inner, before=before, after=after))
 
 
 class FetchState(NamedTuple):
@@ -88,17 +71,13 @@ class FetchState(NamedTuple):
     Attributes:
         seed: ``u32[2]``, of the hashes: drawn in the first round and kept, as sketches of one round are
             added to those of another.
-        rounds: ``i32[]``, how many there have been.
         momentum: ``f32[rows, columns]``.
         error: ``f32[rows, columns]``, the sketch of what was not yet given to the model.
-        size: ``f32[0, d]``, d as the shape of nothing.
     """
 
     seed: Array
-    rounds: Array
     momentum: Array
     error: Array
-    size: Array
 
 
 def fetch_sgd(
@@ -138,7 +117,7 @@ def fetch_sgd(
         >>> a = aggregators.fetch_sgd(0.25, rows=1, columns=8, momentum=0.0)
         >>> x = jnp.array([1.0, 0.0, -4.0, 2.0])
         >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(None, x, jnp.float32(1), public)
+        >>> share = a.contribute(x, jnp.float32(1), public)
         >>> delta, state, _ = a.finish(None, share, public)
         >>> delta.tolist(), bool(jnp.sum(jnp.abs(state.inner.error)) == 3.0)
         ([0.0, 0.0, -4.0, 0.0], True)
@@ -153,23 +132,23 @@ def fetch_sgd(
 
     def hashes(public: Public) -> tuple[Array, Key]:
         fresh = jax.random.bits(jax.random.fold_in(public.key, 0), (2,), jnp.uint32)
-        seed = jnp.where(public.state.rounds > 0, public.state.seed, fresh)
+        seed = jnp.where(public.round > 0, public.state.seed, fresh)
         return seed, jax.random.wrap_key_data(seed, impl="threefry2x32")
 
     def init(vector_like: TreeLike) -> FetchState:
         nothing = jnp.zeros((rows, columns), jnp.float32)
         seed = jnp.zeros(2, jnp.uint32)
-        return FetchState(seed, jnp.int32(0), nothing, nothing, jnp.zeros((0, vector_like.size)))
+        return FetchState(seed, nothing, nothing)
 
     def encode(key: Key, vector: Array, public: Public) -> Array:
         vector = vector.astype(jnp.float32)
         return sketch(hashes(public)[1], vector, rows=rows, columns=columns)
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return weight * encode(key, vector, public), weight
+    def contribute(table: Array, weight: Array, public: Public) -> Tree:
+        return weight * table, weight
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        state, size = public.state, public.state.size.shape[1]
+        state, size = public.state, public.like.size
         seed, hash_key = hashes(public)
         moving = momentum * state.momentum + _mean(total)
         error = state.error + moving
@@ -177,7 +156,7 @@ def fetch_sgd(
         places = largest_magnitudes(found, share_of(ratio, size))
         delta = jnp.zeros(size, found.dtype).at[places].set(found[places], unique_indices=True)
         error = error - sketch(hash_key, delta, rows=rows, columns=columns)
-        return delta, FetchState(seed, state.rounds + 1, moving, error, state.size), {}
+        return delta, FetchState(seed, moving, error), {}
 
     return as_vector(Aggregator(init, contribute, finish, SUM, encode))
 

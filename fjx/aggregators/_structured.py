@@ -1,10 +1,12 @@
 """The mean of updates that clients say in few coordinates."""
 
+from collections.abc import Callable
+
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx.aggregators._mean import mean
 
 
-def structured_mean() -> Aggregator:
+def structured_mean(expand: Callable[[Tree, Tree, TreeLike], Tree]) -> Aggregator:
     """The weighted mean of updates, each of which travels as its coordinates in a subspace.
 
     Its messages are those of :func:`fjx.clients.structured`: ``{"update", "coordinates", "choice"}``.
@@ -41,8 +43,10 @@ def structured_mean() -> Aggregator:
             )
         return inner.init(message_like["update"])
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        return inner.contribute(key, message["update"], weight, public)
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        like = public.like["update"]
+        update = expand(payload["choice"], payload["coordinates"], like)
+        return inner.contribute(update, weight, public)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         return inner.finish(key, total, public)

@@ -1,40 +1,58 @@
 """The mean of sub-models: each coordinate over the clients that hold it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
-from fjx._tree import ravel
+from fjx._tree import ravel, structure_of, unravel
 from fjx.wire import SubModel
 
 
-def submodel_mean() -> Aggregator:
-    """The weighted mean of each coordinate over those who hold it; what nobody holds is not moved.
+def submodel_mean(held: Callable[[Tree, TreeLike], Tree]) -> Aggregator:
+    r"""The weighted mean of each coordinate over the clients that hold it.
 
-    Its messages are those of :func:`fjx.clients.submodel`: ``{"update", "held", "choice"}``.
+    Its messages are those of :func:`fjx.clients.submodel`: ``{"update", "choice"}``.  A client sends the
+    coordinates that it holds, one after another, and its choice; the server puts them in their places.
 
-    Guarantees: x_j = sum_i w_i h_ij x_ij / sum_i w_i h_ij with h_ij whether client i holds coordinate j,
-        and zero if nobody does; where all hold all it is :func:`mean`, bit for bit; bits of a client:
-        32 for each coordinate it holds, 32 for their number, and its choice.  The broadcast is billed
-        whole, though a client needs no more of it than it sends.
+    .. math:: x_j = \sum_i w_i h_{ij} x_{ij} / \sum_i w_i h_{ij}
+
+    with h_ij = 1 if client i holds coordinate j, and 0 if not.
+
+    Guarantees:
+        - A coordinate that nobody holds is zero: it is not moved.
+        - If all clients hold everything, the result is :func:`mean`, bit for bit.
+
+    Bits:
+        32 for each coordinate that a client holds, 32 for their number, and its choice.  The broadcast
+        is billed whole, though a client needs no more of it than it sends.
+
+    Args:
+        held: ``(choice, update_like) -> tree of bool``, the coordinates that a choice holds: for
+            instance ``functools.partial(clients.held_coordinates, axes, units)``.
 
     Returns:
-        An :class:`fjx.Aggregator` that sums, whose result is like ``"update"``.
+        An :class:`fjx.Aggregator` that sums.  Its result is like ``"update"``.
 
     Raises:
-        ValueError: from ``init``, if the message is another.
+        ValueError: (from ``init``) the message is another.
+        TypeError: (from ``init``) a leaf of the update is not floating.
 
     Examples:
+        The first client holds the first two coordinates of three, the second the first:
+
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
-        >>> a = aggregators.submodel_mean()
-        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(2))
-        >>> held = jnp.array([[True, True, False], [True, False, False]])
-        >>> update = jnp.where(held, jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]), 0.0)
-        >>> share = jax.vmap(lambda x, h, w: a.contribute(
-        ...     None, {"update": x, "held": h, "choice": ()}, w, public))(
-        ...     update, held, jnp.array([2.0, 1.0]))
+        >>> a = aggregators.submodel_mean(lambda choice, like: jnp.arange(3) < choice)
+        >>> x = {"update": jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]), "choice": jnp.uint8([2, 1])}
+        >>> like = jax.tree.map(lambda leaf: leaf[0], x)
+        >>> public = fjx.Public.first(a, like, jax.random.key(0), size=2)
+        >>> payloads = jax.vmap(lambda x: a.encode(None, x, public))(x)
+        >>> payloads.values.tolist()
+        [[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]
+        >>> share = jax.vmap(lambda p, w: a.contribute(p, w, public))(payloads, jnp.array([2.0, 1.0]))
         >>> a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0].tolist()
         [2.0, 2.0, 0.0]
 
@@ -43,39 +61,42 @@ def submodel_mean() -> Aggregator:
     """
 
     def init(message_like: TreeLike) -> Tree:
-        wanted = {"update", "held", "choice"}
+        wanted = {"update", "choice"}
         if not (isinstance(message_like, dict) and set(message_like) == wanted):
             raise ValueError(
                 f"submodel_mean needs the messages of fjx.clients.submodel, dicts of {sorted(wanted)}"
             )
+        _tree.require_floating("the update of a sub-model", message_like["update"])
         return ()
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        holding = _tree.scale(weight, message["held"])
-        only = jax.tree.map(
-            lambda held, x: jnp.where(held, x, jnp.zeros_like(x)),
-            message["held"],
-            message["update"],
-        )
-        return _tree.scale(weight, only), holding
+    def encode(key: Key, message: Tree, public: Public) -> SubModel:
+        mask = _flat(held(message["choice"], public.like["update"]))
+        values = _tree.wide(ravel(message["update"])[0])
+        places = jnp.where(mask, jnp.cumsum(mask) - 1, mask.size)
+        packed = jnp.zeros_like(values).at[places].set(values, mode="drop", unique_indices=False)
+        return SubModel(jnp.sum(mask, dtype=jnp.int32), packed, message["choice"])
+
+    def contribute(payload: SubModel, weight: Array, public: Public) -> Tree:
+        like = public.like["update"]
+        mask = held(payload.choice, like)
+        flat, values = _flat(mask), payload.values
+        if flat.size:
+            values = jnp.where(flat, values[jnp.cumsum(flat) - 1], 0.0)
+        update = unravel(values, None, structure_of(like))
+        return _tree.scale(weight, update), _tree.scale(weight, mask)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        def mean(summed: Array, weight: Array) -> Array:
-            return _tree.divide(summed, jnp.where(weight > 0, weight, 1.0))
-
-        return jax.tree.map(mean, *total), public.state, {}
-
-    def encode(key: Key, message: Tree, public: Public) -> SubModel:
-        leaves = zip(
-            jax.tree.leaves(message["update"]), jax.tree.leaves(message["held"]), strict=True
-        )
-        floats = [(x, held) for x, held in leaves if _tree.is_float(x)]
-        if not floats:
-            return SubModel(jnp.int32(0), jnp.zeros(0), message["choice"])
-        values = _tree.wide(ravel([x for x, _ in floats])[0])
-        held = jnp.concatenate([held.reshape(-1) for _, held in floats])
-        places = jnp.where(held, jnp.cumsum(held) - 1, held.size)
-        packed = jnp.zeros_like(values).at[places].set(values, mode="drop", unique_indices=False)
-        return SubModel(jnp.sum(held, dtype=jnp.int32), packed, message["choice"])
+        return mean_of_holders(*total), public.state, {}
 
     return Aggregator(init, contribute, finish, SUM, encode)
+
+
+def mean_of_holders(summed: Tree, weight: Tree) -> Tree:
+    """Each sum over its own weight; zero where nobody holds a coordinate."""
+    return jax.tree.map(lambda s, w: _tree.divide(s, jnp.where(w > 0, w, 1.0)), summed, weight)
+
+
+def _flat(held: Tree) -> Array:
+    """One mask of all coordinates, in the order of :func:`fjx._tree.ravel`."""
+    parts = [mask.reshape(-1) for mask in jax.tree.leaves(held)]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0, bool)

@@ -1,29 +1,12 @@
 """From an aggregator of vectors to one of messages, and an ordinary codec inside an aggregator."""
 
-import dataclasses
-
 import jax
 
 from fjx import _tree
-from fjx._base import Aggregator, Array, Compressor, Key, Metrics, Public, Tree, TreeLike
+from fjx._base import Aggregator, Array, Compressor, Key, Metrics, Public, Template, Tree, TreeLike
 from fjx._tree import ravel, structure_of, unravel
-from fjx.aggregators._mean import mean, require_aggregator
-from fjx.wire import Structure
-from fjx.wire._payload import static
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class VectorState:
-    """The state of an aggregator that sees messages as vectors.
-
-    Attributes:
-        inner: the state of the aggregator of vectors.
-        structure: of the messages.
-    """
-
-    inner: Tree
-    structure: Structure = static()
+from fjx.aggregators._around import releasing, require_aggregator
+from fjx.aggregators._mean import mean
 
 
 def as_vector(aggregator: Aggregator) -> Aggregator:
@@ -56,9 +39,9 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
         return _tree.wide(ravel(message)[0])
 
     def inside(public: Public) -> Public:
-        return public._replace(state=public.state.inner)
+        return public._replace(template=Template.of(jax.eval_shape(vector, public.like)))
 
-    def init(message_like: TreeLike) -> VectorState:
+    def init(message_like: TreeLike) -> Tree:
         for path, leaf in jax.tree_util.tree_leaves_with_path(message_like):
             if not _tree.is_float(leaf):
                 raise TypeError(
@@ -66,26 +49,27 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
                     f"{jax.tree_util.keystr(path)} got {leaf.dtype}; aggregate it by "
                     "aggregators.per_field"
                 )
-        inner = aggregator.init(jax.eval_shape(vector, _tree.like(message_like)))
-        return VectorState(inner, structure_of(message_like))
-
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        return aggregator.contribute(key, vector(message), weight, inside(public))
-
-    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        result, inner, metrics = aggregator.finish(key, total, inside(public))
-        structure = public.state.structure
-        nothing = structure.treedef.unflatten([None] * structure.treedef.num_leaves)
-        shapes = tuple((shape, result.dtype.name) for shape, _ in structure.floats)
-        message = unravel(result, nothing, structure._replace(floats=shapes))
-        return message, VectorState(inner, structure), metrics
+        return aggregator.init(jax.eval_shape(vector, _tree.like(message_like)))
 
     def encode(key: Key, message: Tree, public: Public) -> Tree:
         assert aggregator.encode is not None
         return aggregator.encode(key, vector(message), inside(public))
 
-    coder = encode if aggregator.encode else None
-    return Aggregator(init, contribute, finish, aggregator.combine, coder, aggregator.releases)
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        if aggregator.encode is None:
+            payload = vector(payload)  # the uplink codec's message is what was sent
+        return aggregator.contribute(payload, weight, inside(public))
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        result, state, metrics = aggregator.finish(key, total, inside(public))
+        structure = structure_of(public.like)
+        nothing = structure.treedef.unflatten([None] * structure.treedef.num_leaves)
+        shapes = tuple((leaf.shape, result.dtype.name) for leaf in jax.tree.leaves(public.like))
+        return unravel(result, nothing, structure._replace(floats=shapes)), state, metrics
+
+    encoded = None if aggregator.encode is None else encode
+    wrapped = Aggregator(init, contribute, finish, aggregator.combine, encoded)
+    return releasing(wrapped, *aggregator.mechanisms)
 
 
 def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
@@ -137,10 +121,8 @@ def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggre
     def encode(key: Key, message: Tree, public: Public) -> Tree:
         return codec.encode(jax.random.fold_in(key, 0), message, codec.init(message))[0]
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        decoded = codec.decode(encode(key, message, public))
-        return aggregator.contribute(jax.random.fold_in(key, 1), decoded, weight, public)
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return aggregator.contribute(codec.decode(payload), weight, public)
 
-    return Aggregator(
-        init, contribute, aggregator.finish, aggregator.combine, encode, aggregator.releases
-    )
+    wrapped = Aggregator(init, contribute, aggregator.finish, aggregator.combine, encode)
+    return releasing(wrapped, *aggregator.mechanisms)

@@ -32,7 +32,7 @@ def majority_vote() -> Aggregator:
         >>> a = aggregators.majority_vote()
         >>> x = jnp.array([[1.0, -1.0, 0.0], [9.0, 5.0, -1.0], [-1.0, -0.1, -2.0]])
         >>> public = fjx.Public(a.init(x[0]), jax.random.key(0), None, jnp.int32(3))
-        >>> share = jax.vmap(lambda x: a.contribute(None, x, jnp.float32(1), public))(x)
+        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(x)
         >>> a.finish(None, share, public)[0].tolist()
         [1.0, -1.0, -1.0]
 
@@ -44,8 +44,8 @@ def majority_vote() -> Aggregator:
     def encode(key: Key, vector: Array, public: Public) -> Words:
         return Words(pack_words(vector < 0, 1), vector.size)
 
-    def contribute(key: Key, vector: Array, weight: Array, public: Public) -> Tree:
-        return encode(key, vector, public), weight > 0
+    def contribute(ballot: Words, weight: Array, public: Public) -> Tree:
+        return ballot, weight > 0
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         ballots, present = total

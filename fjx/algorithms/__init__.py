@@ -37,7 +37,6 @@ from fjx.algorithms._compressed.residual import sign_sgd as sign_sgd
 from fjx.algorithms._corrected.fedcomloc import fedcomloc as fedcomloc
 from fjx.algorithms._corrected.fedlin import FedLinState as FedLinState
 from fjx.algorithms._corrected.fedlin import fedlin as fedlin
-from fjx.algorithms._corrected.scaffnew import ScaffnewServerState as ScaffnewServerState
 from fjx.algorithms._corrected.scaffnew import scaffnew as scaffnew
 from fjx.algorithms._corrected.scaffold import scaffold as scaffold
 from fjx.algorithms._corrected.tamuna import compressed_scaffnew as compressed_scaffnew
@@ -55,7 +54,6 @@ __all__ = [
     "MarinaState",
     "OneBitAdamState",
     "PowerSgdState",
-    "ScaffnewServerState",
     "artemis",
     "choco_gossip",
     "choco_sgd",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree, Turn
 
 
 class AveragedState(NamedTuple):
@@ -46,8 +46,10 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         ...     clients.gradient(lambda w, x, key: jnp.mean(w * x), batch_size=1), eta=0.25)
         >>> examples = fjx.Examples(jnp.array([8.0]), jnp.int32(0), jnp.int32(1))
         >>> state = client.init(jnp.array(0.0))
-        >>> message, state, _ = client.update(jax.random.key(0), jnp.array(0.0), state, examples)
-        >>> message, state, _ = client.update(jax.random.key(0), jnp.array(0.0), state, examples)
+        >>> message, state, _ = client.update(
+        ...     jax.random.key(0), jnp.array(0.0), state, examples, fjx.Turn())
+        >>> message, state, _ = client.update(
+        ...     jax.random.key(0), jnp.array(0.0), state, examples, fjx.Turn())
         >>> float(message)
         -3.5
 
@@ -68,15 +70,16 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         return AveragedState(_tree.zeros_like(client.message(params)), client.init(params))
 
     def inputs(
-        key: Key, broadcast: Tree, state: AveragedState, examples: Examples
-    ) -> tuple[Key, Tree, Tree, Examples]:
-        return key, broadcast, state.inner, examples
+        key: Key, broadcast: Tree, state: AveragedState, examples: Examples, turn: Turn
+    ) -> tuple[Key, Tree, Tree, Examples, Turn]:
+        return key, broadcast, state.inner, examples, turn
 
     def mix(
         key: Key,
         broadcast: Tree,
         state: AveragedState,
         examples: Examples,
+        turn: Turn,
         trained: tuple[Tree, Tree, Metrics],
     ) -> tuple[Tree, AveragedState, Metrics]:
         message, inner, metrics = trained

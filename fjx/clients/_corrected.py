@@ -17,6 +17,7 @@ from fjx._base import (
     Steps,
     Tree,
     TreeLike,
+    Turn,
 )
 
 
@@ -25,7 +26,7 @@ def corrected(
     *,
     learning_rate: float | Array,
     gain: float | Array,
-    start: Callable[[Tree], tuple[Tree, Array | int]],
+    steps: Callable[[Turn], Array | int],
     send: Callable[[Tree, Tree], Tree] = _tree.subtract,
     owns: Callable[[TreeLike, Public], Tree] | None = None,
 ) -> ClientUpdate:
@@ -43,7 +44,7 @@ def corrected(
         descent: without state; its message is -g_i.
         learning_rate: gamma.
         gain: eta.
-        start: from the broadcast to x and the number of local steps.
+        steps: ``(turn) -> i32[]``, the number of local steps.
         send: from x_i and x to the message.
         owns: q_i; all of it by default.
     """
@@ -57,22 +58,26 @@ def corrected(
         return _tree.scale(jnp.float32(0), _tree.zeros_like(params))
 
     def begin(
-        key: Key, broadcast: Tree, control: Tree, examples: Examples
+        key: Key, broadcast: Tree, control: Tree, examples: Examples, turn: Turn
     ) -> tuple[Array, tuple[Key, Tree, Metrics]]:
-        x, steps = start(broadcast)
-        metrics = jax.eval_shape(lambda: descent.update(jax.random.clone(key), x, (), examples)[2])
-        return jnp.asarray(steps, jnp.int32), (key, x, _tree.zeros_like(metrics))
+        metrics = jax.eval_shape(
+            lambda: descent.update(jax.random.clone(key), broadcast, (), examples, turn)[2]
+        )
+        return jnp.asarray(steps(turn), jnp.int32), (key, broadcast, _tree.zeros_like(metrics))
 
     def step(
         key: Key,
         broadcast: Tree,
         control: Tree,
         examples: Examples,
+        turn: Turn,
         t: Array,
         carry: tuple[Key, Tree, Metrics],
     ) -> tuple[Key, Tree, Metrics]:
         key_steps, x, _ = carry
-        minus_g, _, metrics = descent.update(jax.random.fold_in(key_steps, t), x, (), examples)
+        minus_g, _, metrics = descent.update(
+            jax.random.fold_in(key_steps, t), x, (), examples, turn
+        )
         moved = _tree.scale(jnp.asarray(learning_rate), _tree.add(control, minus_g))
         return key_steps, _tree.add(x, moved), metrics
 
@@ -81,12 +86,12 @@ def corrected(
         broadcast: Tree,
         control: Tree,
         examples: Examples,
+        turn: Turn,
         carry: tuple[Key, Tree, Metrics],
     ) -> tuple[Tree, Tree, Metrics]:
         _, point, metrics = carry
-        x, steps = start(broadcast)
-        metrics = {**metrics, "steps": jnp.asarray(steps, jnp.float32)}
-        return send(point, x), control, metrics
+        metrics = {**metrics, "steps": jnp.asarray(steps(turn), jnp.float32)}
+        return send(point, broadcast), control, metrics
 
     def corrections(message: Tree, public: Public) -> Tree:
         if owns is not None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
 from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
 from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
@@ -80,7 +80,8 @@ def dp_sgd(
         ...     clip_norm=1.0, noise_multiplier=0.0, sampling_rate=1.0, steps=1,
         ...     batch_size=2, capacity=2)
         >>> examples = Examples(jnp.array([0.5, 9.0]), jnp.int32(0), jnp.int32(2))
-        >>> message, _, metrics = client.update(jax.random.key(0), jnp.array(0.0), (), examples)
+        >>> message, _, metrics = client.update(
+        ...     jax.random.key(0), jnp.array(0.0), (), examples, fjx.Turn())
         >>> print(message.round(4), metrics["unnoised_clipped_examples"])
         0.75 0.5
 
@@ -137,7 +138,9 @@ def dp_sgd(
         sums["unnoised_truncated_examples"] = jnp.maximum(drawn - capacity, 0).astype(jnp.float32)
         return total, {**sums, "drawn": total.clients.astype(jnp.float32)}
 
-    def begin(key: Key, model: Tree, state: Tree, examples: Examples) -> tuple[Array, _Training]:
+    def begin(
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
+    ) -> tuple[Array, _Training]:
         if isinstance(model, Stateful):
             raise TypeError(
                 "clients.dp_sgd cannot move mutable state, which mixes the examples of a batch; "
@@ -150,7 +153,7 @@ def dp_sgd(
         return trips, _Training(model, optimizer_state, _tree.zeros_like(sums), keys)
 
     def step(
-        key: Key, model: Tree, state: Tree, examples: Examples, t: Array, now: _Training
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn, t: Array, now: _Training
     ) -> _Training:
         total, seen = observe(now.model, examples, t, now.keys)
         noised, _, _ = mechanism.release(jax.random.fold_in(now.keys.noise, t), total, ())
@@ -161,7 +164,7 @@ def dp_sgd(
         return _Training(model, optimizer_state, _tree.add(now.sums, seen), now.keys)
 
     def end(
-        key: Key, model: Tree, state: Tree, examples: Examples, done: _Training
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn, done: _Training
     ) -> tuple[Tree, Tree, Metrics]:
         sums = dict(done.sums)
         drawn = jnp.maximum(sums.pop("drawn"), 1.0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, Turn
 from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 
@@ -34,7 +34,8 @@ def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
         >>> import fjx
         >>> client = fjx.clients.gradient(lambda w, x, key: jnp.mean((w - x) ** 2) / 2, batch_size=2)
         >>> examples = fjx.Examples(jnp.array([1.0, 2.0, 6.0]), jnp.int32(0), jnp.int32(3))
-        >>> message, _, _ = client.update(jax.random.key(0), jnp.array(0.0), (), examples)
+        >>> message, _, _ = client.update(
+        ...     jax.random.key(0), jnp.array(0.0), (), examples, fjx.Turn())
         >>> float(message)
         3.0
 
@@ -45,7 +46,7 @@ def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
     def update(
-        key: Key, model: Tree, state: Tree, examples: Examples
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         if isinstance(model, Stateful):
             raise TypeError("clients.gradient cannot move mutable state; use clients.local_sgd")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate, clients
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, Turn
 from fjx._kernels.permutation import shuffle
 from fjx.clients import LossFn
 from fjx.clients._loss import as_loss, value_and_grad
@@ -35,7 +35,7 @@ def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
     def update(
-        key: Key, model: Tree, state: Tree, examples: Examples
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         if isinstance(model, Stateful):
             raise TypeError("a gradient moves no mutable state; use algorithms.fedavg")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike, Turn
 from fjx.clients._loss import LossFn
 from fjx.clients._sgd import trainer
 
@@ -48,7 +48,8 @@ def scaffold(
         ...     lambda w, x, key: jnp.mean((w - x) ** 2) / 2, learning_rate=0.5, steps=1, batch_size=1)
         >>> examples = fjx.Examples(jnp.array([2.0]), jnp.int32(0), jnp.int32(1))
         >>> sent = {"params": jnp.array(0.0), "control": jnp.array(0.0)}
-        >>> message, control, _ = client.update(jax.random.key(0), sent, jnp.array(0.0), examples)
+        >>> message, control, _ = client.update(
+        ...     jax.random.key(0), sent, jnp.array(0.0), examples, fjx.Turn())
         >>> float(message["params"]), float(control)
         (1.0, -2.0)
 
@@ -69,7 +70,9 @@ def scaffold(
             )
         return _tree.zeros_like(params)
 
-    def inputs(key: Key, broadcast: Tree, control: Tree, examples: Examples) -> tuple[Any, ...]:
+    def inputs(
+        key: Key, broadcast: Tree, control: Tree, examples: Examples, turn: Turn
+    ) -> tuple[Any, ...]:
         if not (isinstance(broadcast, dict) and set(broadcast) == {"params", "control"}):
             raise ValueError(
                 "clients.scaffold needs the broadcast of fjx.servers.scaffold; compose both, or use "
@@ -79,7 +82,12 @@ def scaffold(
         return key, broadcast["params"], examples, drift
 
     def message(
-        key: Key, broadcast: Tree, control: Tree, examples: Examples, trained: tuple[Tree, Metrics]
+        key: Key,
+        broadcast: Tree,
+        control: Tree,
+        examples: Examples,
+        turn: Turn,
+        trained: tuple[Tree, Metrics],
     ) -> tuple[Tree, Tree, Metrics]:
         x, c = broadcast["params"], broadcast["control"]
         y, metrics = trained

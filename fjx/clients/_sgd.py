@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
@@ -51,7 +51,8 @@ def local_sgd(
         >>> dataset = data.from_clients([jnp.array([4.0, 4.0])])
         >>> examples = jax.tree.map(lambda x: x[0], dataset.examples(jnp.array([0])))._replace(
         ...     arrays=dataset.arrays)
-        >>> message, _, metrics = client.update(jax.random.key(0), jnp.array(1.0), (), examples)
+        >>> message, _, metrics = client.update(
+        ...     jax.random.key(0), jnp.array(1.0), (), examples, fjx.Turn())
         >>> float(message), float(metrics["loss"]), float(metrics["steps"])
         (3.0, 4.5, 1.0)
 
@@ -61,12 +62,19 @@ def local_sgd(
     train = trainer(loss_fn, optimizer, epochs=epochs, steps=steps, batch_size=batch_size)
 
     def message(
-        key: Key, broadcast: Tree, state: Tree, examples: Examples, trained: tuple[Tree, Metrics]
+        key: Key,
+        broadcast: Tree,
+        state: Tree,
+        examples: Examples,
+        turn: Turn,
+        trained: tuple[Tree, Metrics],
     ) -> tuple[Tree, Tree, Metrics]:
         model, metrics = trained
         return _tree.subtract(model, broadcast), state, metrics
 
-    def inputs(key: Key, broadcast: Tree, state: Tree, examples: Examples) -> tuple[Any, ...]:
+    def inputs(
+        key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn
+    ) -> tuple[Any, ...]:
         return key, broadcast, examples, None
 
     return ClientUpdate(lambda params: (), train.around(inputs, message), _tree.like)

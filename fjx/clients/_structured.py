@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, TreeLike, Turn
 from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
@@ -218,7 +218,7 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
     loss = as_loss(loss_fn)
 
     def update(
-        key: Key, broadcast: Tree, state: Tree, examples: Examples
+        key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         if isinstance(broadcast, Stateful):
             raise TypeError("structured trains parameters alone, not a fjx.Stateful model")
@@ -233,7 +233,7 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
         client = local(Loss(evaluate))
         if jax.tree.leaves(client.init(start)):
             raise ValueError("structured needs local training without a state, such as local_sgd")
-        z, _, metrics = client.update(key_train, start, client.init(start), examples)
+        z, _, metrics = client.update(key_train, start, client.init(start), examples, turn)
         moved = subspace.expand(choice, z, broadcast)
         return {"update": moved, "coordinates": z, "choice": choice}, state, metrics
 

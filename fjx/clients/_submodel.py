@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree, TreeLike
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree, TreeLike, Turn
 from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
@@ -201,7 +201,7 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
     loss = as_loss(loss_fn)
 
     def update(
-        key: Key, broadcast: Tree, state: Tree, examples: Examples
+        key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         key_units, key_train = (jax.random.fold_in(key, i) for i in range(2))
         choice = units.choose(key_units, examples)
@@ -216,17 +216,18 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
         if jax.tree.leaves(client.init(broadcast)):
             raise ValueError("submodel needs local training without a state, such as local_sgd")
         message, _, metrics = client.update(
-            key_train, _only(held, broadcast), client.init(broadcast), examples
+            key_train, _only(held, broadcast), client.init(broadcast), examples, turn
         )
-        return {"update": _only(held, message), "held": held, "choice": choice}, state, metrics
+        return {"update": _only(held, message), "choice": choice}, state, metrics
 
     def message(params: Tree) -> TreeLike:
-        held = jax.eval_shape(
+        # Raises if the axes do not fit.
+        jax.eval_shape(
             lambda choice, params: held_coordinates(axes, units, choice, params),
             units.choice_like,
             params,
         )
-        return {"update": _tree.like(params), "held": held, "choice": units.choice_like}
+        return {"update": _tree.like(params), "choice": units.choice_like}
 
     return ClientUpdate(lambda params: (), update, message)
 

@@ -1,4 +1,4 @@
-"""Sparsifiers that toss a coin: for each coordinate, or for the whole leaf."""
+"""Sparsifiers that decide by a coin toss for each coordinate, or one for the whole leaf."""
 
 import math
 
@@ -15,21 +15,25 @@ from fjx.wire import BernoulliMasked, MaybeSent
 
 
 def rand_p(p: float) -> Compressor:
-    """Keeps each coordinate with probability p, whatever the others do, scaled by 1/p.
+    """Keep each coordinate independently with probability p, scaled by 1/p.
 
-    Positions follow from a seed of the sender, which is on the wire instead of them; so is their number.
+    The payload holds the kept values, their number and the sender's seed.  The positions follow
+    from the seed, so they are not sent.  Payloads of different clients have different lengths; if
+    they must be added, use :func:`rand_k`.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded where it is scaled), and
-        E||C(x) - x||^2 = (1/p - 1) ||x||^2 for every x; bits: 32 n + 96 per leaf, where n, the number of
-        coordinates kept, is binomial with mean p d.  Unlike :func:`rand_k`, no sum of two clients'
-        payloads has the length of one.
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded after scaling.
+        - E||C(x) - x||^2 = (1/p - 1) ||x||^2 for every float32 x.
+
+    Bits:
+        32 n + 96 per leaf.  The number n of kept coordinates is binomial with mean p d.
 
     Args:
-        p: in (0, 1], rounded up to a multiple of 2^-23.
+        p: probability of keeping a coordinate, in (0, 1], rounded up to a multiple of 2^-23.
 
     Returns:
-        A :class:`fjx.Compressor` whose payload has a length that depends on the draw: shapes alone tell
-        the most it may cost.
+        A :class:`fjx.Compressor` whose payload has a random length.  Shapes alone give the most
+        that it can cost.
 
     Raises:
         TypeError: ``p`` is not a Python number.
@@ -47,8 +51,8 @@ def rand_p(p: float) -> Compressor:
     References:
         Konecny, Richtarik, *Randomized Distributed Mean Estimation: Accuracy vs. Communication*,
         Frontiers in Applied Mathematics and Statistics 2018 (arXiv:1611.07555); Wangni, Wang, Liu,
-        Zhang, *Gradient Sparsification for Communication-Efficient Distributed Optimization*, NeurIPS
-        2018 (arXiv:1710.09854), with probabilities of its own for each coordinate.
+        Zhang, *Gradient Sparsification for Communication-Efficient Distributed Optimization*,
+        NeurIPS 2018 (arXiv:1710.09854), where each coordinate has its own probability.
     """
     p = _share(p)
 
@@ -63,7 +67,7 @@ def rand_p(p: float) -> Compressor:
 
     def decode(payload: BernoulliMasked) -> Array:
         kept = _kept(payload.seed, payload.impl, math.prod(payload.shape), payload.p)
-        # A forged number of values is not the seed's, and must not be read beyond.
+        # A forged payload may claim fewer values than its seed selects: read no further than ``count``.
         kept = kept & (jnp.cumsum(kept, dtype=jnp.int32) <= payload.count)
         values = (
             payload.values[jnp.maximum(jnp.cumsum(kept) - 1, 0)] if kept.size else payload.values
@@ -77,18 +81,22 @@ def rand_p(p: float) -> Compressor:
 
 
 def bernoulli(p: float) -> Compressor:
-    """Sends a leaf with probability p, scaled by 1/p, and else nothing but that.
+    """Send a leaf with probability p, scaled by 1/p; otherwise send only a flag.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded where it is scaled), and
-        E||C(x) - x||^2 = (1/p - 1) ||x||^2 for every x; bits: 8, and with probability p those of the
-        leaf.
+    To send either the whole message or nothing, use ``flatten(bernoulli(p))``.
+
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded after scaling.
+        - E||C(x) - x||^2 = (1/p - 1) ||x||^2 for every float32 x.
+
+    Bits:
+        8 per leaf, and with probability p also the bits of the leaf.
 
     Args:
-        p: in (0, 1], rounded up to a multiple of 2^-23.
+        p: probability of sending a leaf, in (0, 1], rounded up to a multiple of 2^-23.
 
     Returns:
-        A :class:`fjx.Compressor` whose payload has a length that depends on the draw.  Around the whole
-        message, ``flatten(bernoulli(p))``, all is sent or nothing.
+        A :class:`fjx.Compressor` whose payload has a random length.
 
     Raises:
         TypeError: ``p`` is not a Python number.
@@ -105,7 +113,7 @@ def bernoulli(p: float) -> Compressor:
 
     References:
         Horvath, Richtarik, *A Better Alternative to Error Feedback for Communication-Efficient
-        Distributed Learning*, ICLR 2021 (arXiv:2006.11077), for the class.
+        Distributed Learning*, ICLR 2021 (arXiv:2006.11077), for this class of codecs.
     """
     p = _share(p)
 
@@ -126,10 +134,10 @@ def bernoulli(p: float) -> Compressor:
 
 
 def _share(p: float) -> float:
-    """A multiple of 2^-23 near p: a uniform number is below it with exactly this probability."""
+    """The multiple of 2^-23 at or above p; a uniform number is below it with just this probability."""
     return math.ceil(_validate.static_number("p", p, above=0, at_most=1) * 2**23) / 2**23
 
 
 def _kept(seed: Array, impl: str, size: int, p: float) -> Array:
-    """Which coordinates a seed keeps."""
+    """A mask of the coordinates that a seed keeps."""
     return _random.uniform(jax.random.wrap_key_data(seed, impl=impl), (size,)) < p

@@ -1,4 +1,4 @@
-"""Block formats: tiny floating numbers, and a power of two for each 32 of them."""
+"""Block formats: tiny floats in blocks of 32 that share a power of two."""
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,33 @@ _BLOCK = 32
 def mx(dtype: jax.typing.DTypeLike) -> Compressor:
     """Microscaling: blocks of 32 coordinates in fp8, fp6 or fp4 that share a power of two.
 
-    Of a block whose largest magnitude lies in [2^p, 2^(p+1)), each coordinate is divided by 2^(p - q),
-    q being the exponent of the greatest power of two in the format, rounded to the nearest number of
-    the format, and cut to the largest.  The integers of the same idea are
-    ``blockwise(absmax(bits=8), size=32)``, which have a float32 scale for each block, and
-    ``blockwise(quantize(bits=8), size=32)``, which are unbiased.
+    Let the largest magnitude of a block lie in [2^p, 2^(p+1)), and let 2^q be the largest power of
+    two in the format.  Each coordinate of the block is divided by 2^(p - q), rounded to the nearest
+    number of the format (ties to even), and cut to the largest.  Two similar codecs use integers:
+    ``blockwise(absmax(bits=8), size=32)`` with a float32 scale for each block, and
+    ``blockwise(quantize(bits=8), size=32)``, which is unbiased.
 
-    Guarantees: deterministic, ties to even; a magnitude beyond what the format reaches in its highest
-        binade, [448, 512) of e4m3fn, [6, 8) of e2m1fn, becomes the largest; |error_i| <=
-        v |x_i| + a 2^(p - q), where v is 1/8 for e4m3fn and e5m2 and 1/4 for e2m1fn, and a is half of
-        the least positive number; a zero leaf stays zero; a non-finite value makes its block NaN, and
-        no other; a block's exponent is -126 at least, so that of blocks below 2^(q-126) digits are
-        lost, and all below 2^-126 may be zero; bits: d * width + 8 ceil(d / 32) per leaf: 8.25 or
-        4.25 a coordinate.
+    Guarantees:
+        - Deterministic.
+        - |error_i| <= v |x_i| + a 2^(p - q).  Here v is 1/8 for e4m3fn and e5m2 and 1/4 for e2m1fn,
+          and a is half of the least positive number of the format.
+        - A zero leaf stays zero.
+        - A magnitude beyond the largest number of the format becomes this number: [448, 512) of
+          e4m3fn, [6, 8) of e2m1fn.
+        - A non-finite value turns its own block into NaN, and no other block.
+        - The exponent of a block is at least -126.  Blocks below 2^(q-126) lose digits, and blocks
+          below 2^-126 may become zero.
+
+    Bits:
+        d * width + 8 ceil(d / 32) per leaf.  This is 8.25 per coordinate for fp8 and 4.25 for fp4.
 
     Args:
-        dtype: ``jnp.float8_e4m3fn``, ``jnp.float8_e5m2``, ``jnp.float4_e2m1fn``, or the name of one of
-            these or of ``float6_e2m3fn``, ``float6_e3m2fn``.
+        dtype: ``jnp.float8_e4m3fn``, ``jnp.float8_e5m2``, ``jnp.float4_e2m1fn``, or the name of one
+            of these or of ``float6_e2m3fn``, ``float6_e3m2fn``.
 
     Returns:
-        A :class:`fjx.Compressor` with contract delta = 1 - v^2 - 31 a^2 / 4^q: 63/64, 63/64 and
-        209/256.
+        A :class:`fjx.Compressor` with contract delta = 1 - v^2 - 31 a^2 / 4^q.  This is 63/64,
+        63/64 and 209/256 for e4m3fn, e5m2 and e2m1fn.
 
     Raises:
         TypeError: ``dtype`` is not one of those.
@@ -50,8 +56,8 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
         ([512.0, -64.0, 0.0, 256.0, -0.375], 4.25)
 
     References:
-        Rouhani et al., *Microscaling Data Formats for Deep Learning* (arXiv:2310.10537); Open Compute
-        Project, *OCP Microscaling Formats (MX) Specification*, 2023.
+        Rouhani et al., *Microscaling Data Formats for Deep Learning* (arXiv:2310.10537); Open
+        Compute Project, *OCP Microscaling Formats (MX) Specification*, 2023.
     """
     format = jnp.dtype(dtype)
     if format.name not in _FORMATS:
@@ -67,8 +73,9 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
         y = rows * power_of_two(-shared)[:, None]
         magnitude = jnp.minimum(jnp.abs(y), highest)
         exponent = binade(magnitude, least)
-        # In units of its spacing, a number is 2^m and more, or less in the lowest binade: counted on
-        # from binade to binade, its code.  One that is rounded up into the next has that one's.
+        # In units of its spacing, a number is at least 2^m, and less in the lowest binade.  The code
+        # counts these units on from binade to binade, so a number that is rounded up into the next
+        # binade gets the right code.
         units = jnp.round(magnitude * power_of_two(digits - exponent))
         codes = units.astype(jnp.int32) + ((exponent - least) << digits)
         codes = codes | jnp.where(y < 0, 1 << (info.bits - 1), 0)
@@ -90,12 +97,12 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         if float(jnp.finfo(leaf.dtype).max) < 2.0**127:
-            return Contract()  # what is decoded may be less than its least number
-        # Of a number in a binade the relative error is less than that of 1 + u, cut to 1.
+            return Contract()  # a decoded value may be below the least number of this dtype
+        # The relative error of a number in a binade is less than that of 1 + u, rounded down to 1.
         roundoff = 2.0 ** -(digits + 1)
         v = max(roundoff / (1 + roundoff), 1 - highest / 2.0 ** (q + 1))
-        # The square of a coordinate's error is at most v^2 times its own, or half the least number's;
-        # of the largest, whose square is 4^q and more, the first.
+        # The squared error of a coordinate is at most v^2 times its own square, or the square of half
+        # the least number.  For the largest coordinate, whose square is at least 4^q, it is the first.
         lost = (_BLOCK - 1) * (2.0 ** (least - digits - 1) / 2.0**q) ** 2
         return Contract(delta=float(1 - v**2 - lost))
 
@@ -106,7 +113,7 @@ _FORMATS = ("float8_e4m3fn", "float8_e5m2", "float6_e2m3fn", "float6_e3m2fn", "f
 
 
 def _rows(x: Array) -> Array:
-    """Blocks of an array, the last padded with zeros."""
+    """The blocks of an array as rows; the last is padded with zeros."""
     return jnp.pad(x.reshape(-1), (0, -x.size % _BLOCK)).reshape(-1, _BLOCK)
 
 

@@ -1,4 +1,4 @@
-"""A codec for each block of a leaf."""
+"""A codec applied to each block of a leaf."""
 
 import functools
 import math
@@ -15,31 +15,37 @@ from fjx.wire._bits import is_ragged
 
 
 def blockwise(codec: Compressor, *, size: int) -> Compressor:
-    """Applies a codec to blocks of so many coordinates of each leaf: a scale, or k values, for each.
+    """Apply a codec to blocks of ``size`` coordinates of each leaf, each with its own scale or k values.
 
-    Each leaf is cut into b = ceil(d / size) blocks, the last padded with zeros, and the codec encodes
-    them side by side, each with a key of its own: ``blockwise(absmax(bits=8), size=64)``.
+    Each leaf is cut into b = ceil(d / size) blocks, and the last is padded with zeros.  The codec
+    encodes the blocks side by side, each with its own key.  A common use is
+    ``blockwise(absmax(bits=8), size=64)``.  With ``flatten(blockwise(codec, size=64))`` only the
+    last block of the message is padded, not that of each leaf.
 
-    Guarantees: the contract is that of the codec for ``size`` coordinates, where dropping the padding
-        can only shrink the error; a projection stays one where nothing is padded; a value that is not
-        finite spoils no more than its block; bits: those of b blocks, the padding included.
+    Guarantees:
+        - The contract is that of the codec for ``size`` coordinates; dropping the padding can only
+          shrink the error.
+        - A projection stays a projection if nothing is padded.
+        - A non-finite value spoils no more than its own block.
+
+    Bits:
+        Those of b blocks, padding included.
 
     Args:
-        codec: sees vectors of ``size`` coordinates.  It has no state: put ``error_feedback`` around
-            ``blockwise``.
-        size: of a block, at least 1.
+        codec: codec of vectors of ``size`` coordinates, without a state.  For memory, put
+            ``error_feedback`` around ``blockwise``.
+        size: coordinates per block, at least 1.
 
     Returns:
-        A :class:`fjx.Compressor`.  After ``flatten`` only the message's last block is padded, not each
-        leaf's: ``flatten(blockwise(codec, size=64))``.
+        A :class:`fjx.Compressor`.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``size`` not an integer.
-        ValueError: ``size`` is less than 1, ``codec`` has a state, is not one of arrays, or sends
-            payloads whose length depends on the data.
+        TypeError: ``codec`` is not a Compressor, or ``size`` is not an integer.
+        ValueError: ``size`` is less than 1, ``codec`` has a state, is not a codec of arrays, or
+            sends payloads with a length that depends on the data.
 
     Examples:
-        Where magnitudes differ along a leaf, so do the scales:
+        The scales follow the magnitudes along a leaf:
 
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
@@ -58,14 +64,17 @@ def blockwise(codec: Compressor, *, size: int) -> Compressor:
     block = jax.ShapeDtypeStruct((size,), jnp.float32)
     if jax.tree.leaves(jax.eval_shape(codec.init, block)):
         raise ValueError(
-            "blockwise needs a codec without state; put error_feedback around blockwise"
+            "blockwise needs a codec without a state; put error_feedback around blockwise instead"
         )
     payload = payload_like(codec, block)
     if is_ragged(payload):
-        raise ValueError("blockwise needs a codec whose payload has a fixed length")
+        raise ValueError(
+            "blockwise needs a codec whose payload has a fixed length, such as top_k or quantize"
+        )
     if _is_of_trees(payload):
         raise ValueError(
-            "blockwise needs a codec of arrays; put flatten, per_leaf, on and blockwise around it"
+            "blockwise needs a codec of arrays; put flatten, per_leaf, on, entropy or another "
+            "blockwise around this one instead"
         )
 
     def encode(key: Key, x: Array) -> Blocks:
@@ -84,13 +93,13 @@ def blockwise(codec: Compressor, *, size: int) -> Compressor:
         promised = codec.contract(jax.ShapeDtypeStruct((size,), leaf.dtype))
         return promised._replace(projection=promised.projection and leaf.size % size == 0)
 
-    # The rows of blocks are payloads already.
+    # The rows of Blocks are payloads themselves, so a payload inside is its own content.
     decode_all = functools.partial(map_nodes, decode, Blocks, inside=Blocks)
     return lift(encode, decode, contract, node=Blocks)._replace(decode=decode_all)
 
 
 def _is_of_trees(payload: TreeLike) -> bool:
-    """Whether a payload comes from a codec that is more than one array's, or is in blocks itself."""
+    """True if a payload comes from a codec of trees of arrays, or is in blocks already."""
 
     def of_trees(part: TreeLike) -> bool:
         return isinstance(part, Blocks | Coded | Flat | Leaves | Selected)

@@ -1,4 +1,4 @@
-"""One codec after another, and what follows for their contracts."""
+"""Chains of codecs, and the contracts that follow for them."""
 
 import functools
 
@@ -14,19 +14,22 @@ from fjx.compressors._shapes import (
 
 
 def chain(*codecs: Compressor) -> Compressor:
-    """Applies codecs one after another: each encodes the floating leaves of the payload before it.
+    """Apply codecs one after another, each to the float leaves of the payload before it.
 
     ``chain(top_k(0.01), quantize(bits=8))`` quantises the kept values and leaves the indices alone.
+    Decoding runs in reverse.
 
-    Guarantees: decodes in reverse; the contract is derived and promises no more than follows:
-        unbiased after unbiased has omega = (1 + omega_1)(1 + omega_2) - 1; unbiased with omega < 1
-        after a projection has delta = delta_1 (1 - omega); nothing is promised of other pairs.
+    Guarantees:
+        - The contract is derived, and promises only what follows from those of the codecs.
+        - Unbiased after unbiased: omega = (1 + omega_1)(1 + omega_2) - 1.
+        - Unbiased with omega < 1 after a projection: delta = delta_1 (1 - omega).
+        - Nothing is promised for other pairs.
 
     Args:
-        *codecs: first applied first.
+        *codecs: codecs in the order of encoding.
 
     Returns:
-        A :class:`fjx.Compressor` whose state is the tuple of theirs.
+        A :class:`fjx.Compressor`; its state is the tuple of their states.
 
     Raises:
         TypeError: an argument is not a Compressor.
@@ -42,7 +45,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
     References:
         Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
-        JMLR 2023 (arXiv:2002.12410), for the classes and how they compose.
+        JMLR 2023 (arXiv:2002.12410), for the classes of codecs and how they compose.
     """
     for codec in codecs:
         require_compressor("chain", codec)
@@ -75,7 +78,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
 
 def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[TreeLike]:
-    """What each codec of a chain is given, as shapes."""
+    """The shapes that each codec of a chain is given."""
     likes = []
     for codec in codecs:
         likes.append(message_like)
@@ -84,7 +87,7 @@ def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[Tree
 
 
 def _then(first: Contract, second: Contract) -> Contract:
-    """The contract of ``second`` on what ``first`` keeps."""
+    """The contract of ``second`` applied to the payload of ``first``."""
     if first == EXACT:
         return second
     linear = first.linear and second.linear
@@ -99,8 +102,8 @@ def _then(first: Contract, second: Contract) -> Contract:
         and second.unbiased
         and second.omega is not None
     ):
-        # E||C_2(Px) - x||^2 = ||x - Px||^2 + E||C_2(Px) - Px||^2 <= ||x||^2 - (1 - omega) ||Px||^2,
-        # the cross term vanishing because C_2 is unbiased.
+        # E||C_2(Px) - x||^2 = ||x - Px||^2 + E||C_2(Px) - Px||^2 <= ||x||^2 - (1 - omega) ||Px||^2.
+        # The cross term vanishes because C_2 is unbiased.
         delta = first.delta * (1 - second.omega)
         return Contract(delta=delta if delta > 0 else None, linear=linear)
     return Contract(linear=linear)

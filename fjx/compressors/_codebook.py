@@ -1,4 +1,4 @@
-"""Product quantisation: a codebook that is learned on the message it is for."""
+"""Product quantisation: a codebook learned on the message that it encodes."""
 
 import math
 
@@ -14,29 +14,37 @@ from fjx.wire import Codebook
 
 
 def product_quantize(*, codebook: int, block: int, iterations: int = 8) -> Compressor:
-    """Sends each block of a leaf as the number of one of K centres, and the centres.
+    """Send K centres, and for each block of a leaf the number of its nearest centre.
 
-    A leaf is cut into n = ceil(d / B) blocks of B coordinates, the last padded with zeros, and the
-    centres are found by k-means in the compiled program: seeded by k-means++, then moved so many times
-    to the means of what they are nearest to.  Time grows as K d.  Codes are few bits; it is the centres
-    that cost, unless the leaf has many blocks: ``flatten(product_quantize(...))``, and
-    ``chain(product_quantize(...), cast(jnp.bfloat16))``, spare half of them.
+    A leaf is cut into n = ceil(d / B) blocks of B coordinates, and the last is padded with zeros.
+    k-means finds the centres inside the compiled program: k-means++ seeds them, and each iteration
+    moves every centre to the mean of its nearest blocks.  Time grows as K d.
 
-    Guarantees: each centre that a block has is the mean of its blocks, so that their errors sum to
-        zero, and ||x||^2 = ||C(x)||^2 + ||C(x) - x||^2 where nothing is padded; exact, but for
-        differences below 2^-60 max|x|, if there are at most K distinct blocks; K = 1, B = 1 is the
-        mean; a centre that has lost all its blocks stays where it is; a leaf of at most K blocks is
-        sent as it is; a leaf with a non-finite value, or with max|x| > 2^125, decodes to NaN throughout,
-        and one with max|x| < 2^-126 to zero; bits: n ceil(log2 K) + 32 K B per leaf.
+    The codes cost few bits, and the centres cost many unless the leaf has many blocks.
+    ``flatten(product_quantize(...))`` shares one codebook among all leaves, and
+    ``chain(product_quantize(...), cast(jnp.bfloat16))`` halves the centres.
+
+    Guarantees:
+        - Each centre that has blocks is their mean, so the errors of these blocks sum to zero.
+        - ||x||^2 = ||C(x)||^2 + ||C(x) - x||^2 if nothing is padded.
+        - Exact if there are at most K distinct blocks, except for differences below 2^-60 max|x|.
+        - K = 1, B = 1 sends the mean.
+        - A leaf of at most K blocks is sent unchanged.
+        - A centre that has lost all its blocks stays where it is.
+        - A leaf with a non-finite value, or with max|x| > 2^125, decodes to NaN everywhere.
+        - A leaf with max|x| < 2^-126 decodes to zeros.
+
+    Bits:
+        n ceil(log2 K) + 32 K B per leaf.
 
     Args:
-        codebook: K, 1 to 65536.
-        block: B, at least 1.
-        iterations: how often the centres move, at least 1.
+        codebook: number of centres K, 1 to 65536.
+        block: coordinates per block B, at least 1.
+        iterations: number of moves of the centres, at least 1.
 
     Returns:
-        A :class:`fjx.Compressor` with a contract of no bound but a projection's: K centres can be as
-        wrong as their mean.
+        A :class:`fjx.Compressor`.  It is a projection and has no other bound, since K centres can
+        be as wrong as their mean.
 
     Raises:
         TypeError: an argument is not an integer.
@@ -52,8 +60,8 @@ def product_quantize(*, codebook: int, block: int, iterations: int = 8) -> Compr
         (True, 136)
 
     References:
-        Stock, Joulin, Gribonval, Graham, Jegou, *And the Bit Goes Down: Revisiting the Quantization of
-        Neural Networks*, ICLR 2020 (arXiv:1907.05686); Prasad et al., *Reconciling Security and
+        Stock, Joulin, Gribonval, Graham, Jegou, *And the Bit Goes Down: Revisiting the Quantization
+        of Neural Networks*, ICLR 2020 (arXiv:1907.05686); Prasad et al., *Reconciling Security and
         Communication Efficiency in Federated Learning* (arXiv:2207.12779); Arthur, Vassilvitskii,
         *k-means++: The Advantages of Careful Seeding*, SODA 2007.
     """
@@ -68,7 +76,7 @@ def product_quantize(*, codebook: int, block: int, iterations: int = 8) -> Compr
     def encode(key: Key, x: Array) -> Codebook | Array:
         if as_it_is(x.size):
             return x
-        # In units of a power of two, of squares of differences none overflows, nor do all vanish.
+        # In units of a power of two, no squared difference overflows, and not all of them vanish.
         flat = x.astype(jnp.float32).reshape(-1)
         top = largest(flat)
         usable = (top >= 2.0**-126) & (top <= 2.0**125)
@@ -101,15 +109,16 @@ def product_quantize(*, codebook: int, block: int, iterations: int = 8) -> Compr
 
 
 def _seeded(key: Key, blocks: Array, count: int) -> Array:
-    """k-means++: ``f32[count, B]``, each a block drawn by its squared distance from those before.
+    """Seeds of k-means++, ``f32[count, B]``: each is a block.
 
-    A block equal to one of those before is drawn only if all are.
+    A block is drawn with probability proportional to its squared distance from the nearest seed so
+    far.  A block equal to an earlier seed is drawn only if all blocks are.
     """
     key_first, key_rest = jax.random.split(key)
     n = blocks.shape[1]
 
     def add(distance: Array, number: Array) -> tuple[Array, Array]:
-        # Of exponentials with rates d_i, the least is that of i with probability d_i / sum d.
+        # Among exponentials with rates d_i, number i is the least with probability d_i / sum d.
         waiting = -jnp.log1p(-_random.uniform(jax.random.fold_in(key_rest, number), (n,)))
         chosen = jnp.argmax(distance / jnp.maximum(waiting, 2.0**-24))
         centre = blocks[:, chosen]
@@ -121,7 +130,7 @@ def _seeded(key: Key, blocks: Array, count: int) -> Array:
 
 
 def _nearest(blocks: Array, centres: Array) -> Array:
-    """Which centre each block is nearest to, the first of equals."""
+    """The number of the nearest centre of each block; the first wins a tie."""
 
     def visit(
         found: tuple[Array, Array], numbered: tuple[Array, Array]
@@ -138,7 +147,7 @@ def _nearest(blocks: Array, centres: Array) -> Array:
 
 
 def _mean_residuals(blocks: Array, centres: Array, codes: Array) -> Array:
-    """By how much each centre is to move; exactly zero where all of its blocks are equal to it."""
+    """The move of each centre to the mean of its blocks; exactly zero if all of them equal it."""
 
     def residual(numbered: tuple[Array, Array]) -> Array:
         number, centre = numbered

@@ -1,4 +1,4 @@
-"""What a codec makes of a model's messages, as a table."""
+"""A table of the costs, contracts and errors of a codec on a model's messages."""
 
 from typing import Any, NamedTuple
 
@@ -13,16 +13,16 @@ from fjx.wire import Coded, Leaves, Selected
 
 
 class Row(NamedTuple):
-    """A leaf of a message, or all of it.
+    """A row of a :class:`Description`: one leaf of a message, or all of it.
 
     Attributes:
-        name: the leaf's path, or ``all``.
-        shape: of the leaf; None for all.
-        raw_bits: what it costs as it is.
-        bits: what its payload costs, in the mean over the messages; None for a leaf that has no
-            payload of its own.
-        contract: what the codec promises of it; None for a leaf that has no payload of its own.
-        nmse: ||C(x) - x||^2 / ||x||^2 in the mean over the messages; None where x is zero.
+        name: path of the leaf, or ``all``.
+        shape: shape of the leaf; None for all.
+        raw_bits: cost without a codec.
+        bits: mean cost of the payload over the messages; None for a leaf without a payload of its
+            own.
+        contract: contract of the codec for the leaf; None for a leaf without a payload of its own.
+        nmse: mean of ||C(x) - x||^2 / ||x||^2 over the messages; None if x is zero.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """How many times less it costs than as it is."""
+        """The factor by which the payload is smaller than the leaf."""
         return self.raw_bits / self.bits if self.bits else None
 
 
 class Description(NamedTuple):
-    """What :func:`describe` found; ``str`` of it is a table.
+    """The result of :func:`describe`; ``str`` of it is a table.
 
     Attributes:
         leaves: a row for each leaf.
@@ -83,24 +83,24 @@ def _cells(row: Row) -> tuple[str, ...]:
 def describe(
     codec: Compressor, message_like: TreeLike, *, key: Key | None = None, messages: int = 8
 ) -> Description:
-    """What a codec costs, promises and loses, leaf by leaf: a table to print, and its numbers.
+    """A table of the cost, contract and error of a codec, leaf by leaf.
 
-    Messages of independent normal coordinates are encoded and decoded.  Those of training are not
-    normal: where a few coordinates are large or most are zero, other codecs are good.
+    Messages of independent normal coordinates are encoded and decoded.  Messages of training are
+    not normal: often a few coordinates are large or most are zero, and then other codecs are good.
 
     Args:
         codec: any compressor.
         message_like: a message, or the model, or the shapes of either.  Integer leaves are sent as
             zeros.
-        key: of the messages and of the codec; ``jax.random.key(0)`` by default.
-        messages: how many are drawn.
+        key: key of the messages and of the codec; ``jax.random.key(0)`` by default.
+        messages: number of messages drawn.
 
     Returns:
         A :class:`Description`.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, ``key`` not a typed key, or ``messages`` not an
-            integer.
+        TypeError: ``codec`` is not a Compressor, ``key`` is not a typed key, or ``messages`` is not
+            an integer.
         ValueError: ``messages`` is less than 1.
 
     Examples:
@@ -172,7 +172,7 @@ def _normal(key: Key, like: TreeLike) -> Tree:
 
 
 def _errors(decoded: Array, message: Array) -> Array:
-    """``f32[2]``, the squared norms of the error and of the message."""
+    """The squared norms of the error and of the message, ``f32[2]``."""
     x, y = message.astype(jnp.float32), decoded.astype(jnp.float32)
     return jnp.stack([jnp.sum((y - x) ** 2), jnp.sum(x**2)])
 
@@ -183,7 +183,7 @@ def _nmse(errors: list[Array]) -> float | None:
 
 
 def _payloads(payload: Tree, treedef: Any, paths: list[Any]) -> list[Tree] | None:
-    """What each leaf became, of a codec that works leaf by leaf."""
+    """The payload of each leaf, or None if the codec does not work leaf by leaf."""
     if isinstance(payload, Coded):
         inner = _payloads(payload.inner, treedef, paths)
         return None if inner is None else [Coded(part, payload.coder) for part in inner]
@@ -199,7 +199,7 @@ def _payloads(payload: Tree, treedef: Any, paths: list[Any]) -> list[Tree] | Non
 
 
 def _selected(payload: Selected, treedef: Any, paths: list[Any]) -> list[Tree] | None:
-    """What each leaf became, of a codec of some of them; the others were left as they are."""
+    """The payload of each leaf under a codec of some leaves; the other leaves are unchanged."""
     try:
         outside = treedef.flatten_up_to(payload.outside)
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Quantisers that live on rotations: DRIVE and EDEN."""
+"""Quantisers for rotated vectors: Lloyd-Max, EDEN and DRIVE."""
 
 import math
 from collections.abc import Callable
@@ -21,29 +21,41 @@ from fjx.wire import LloydMax, MixedLloydMax
 
 
 def lloyd_max(*, bits: float) -> Compressor:
-    """Rounds each leaf to the 2^bits levels that suit a Gaussian best, scaled by least squares.
+    r"""Round each leaf to the 2^bits levels that are best for a Gaussian, with the least-squares scale.
 
-    With z = sqrt(d) x / ||x|| and q_i the level nearest to z_i of the Lloyd-Max quantiser of N(0, 1),
-    x is sent as S q, where S = <q, x> / ||q||^2 makes the error least.  With one bit this is the
-    scaled sign, (||x||_1 / d) sgn(x) with sgn(0) = +1.
+    Let z = sqrt(d) x / ||x||, and let q_i be the level nearest to z_i in the Lloyd-Max quantiser of
+    N(0, 1).
 
-    Between integers, the first k coordinates have ceil(bits) bits each, k being the integer nearest to
-    (bits - floor(bits)) d, and the others floor(bits); no bits are the one level 0, and then k is at
-    least 1.  Coordinates that a rotation mixed are all alike, and no mask need choose among them.
+    .. math:: C(x) = S q, \quad S = \langle q, x \rangle / \|q\|^2
 
-    ``rotated(lloyd_max(bits=b))`` is EDEN, or DRIVE for b = 1, with the minimum-distortion scale: its
-    error is less than that of :func:`eden` in one message, and has a floor in the mean of many.
+    This S makes the error least.  With one bit the codec is the scaled sign, (||x||_1 / d) sgn(x)
+    with sgn(0) = +1.
 
-    Guarantees: deterministic; ||C(x)||^2 + ||x - C(x)||^2 = ||x||^2; for integer bits
-        ||C(x) - x||^2 <= (1 - 1/d) ||x||^2, attained for one bit by one non-zero coordinate; a zero
-        leaf stays zero, but a zero beside others does not; a leaf with a non-finite value, or with
-        max|x| > 2^125, decodes to NaN throughout, and one with max|x| < 2^-126 to zero; bits:
-        k ceil(bits) + (d - k) floor(bits) + 32 per leaf, each product padded to a byte.  On many
-        Gaussian coordinates the error tends to D ||x||^2, D = 0.363, 0.117, 0.0345, 0.0095, ... for 1,
-        2, 3, 4, ... bits and linear between integers, with D = 1 for none.
+    If ``bits`` is not an integer, the first k coordinates have ceil(bits) bits each and the others
+    floor(bits), where k is the integer nearest to (bits - floor(bits)) d.  Zero bits are the single
+    level 0, and then k is at least 1.  A rotation makes all coordinates alike, so no mask has to
+    choose among them.
+
+    ``rotated(lloyd_max(bits=b))`` is EDEN (DRIVE for b = 1) with the minimum-distortion scale.  Its
+    error in one message is less than that of :func:`eden`, but the mean of many messages keeps a
+    bias.
+
+    Guarantees:
+        - Deterministic.
+        - A projection: ||C(x)||^2 + ||x - C(x)||^2 = ||x||^2.
+        - ||C(x) - x||^2 <= (1 - 1/d) ||x||^2 for integer bits, attained for one bit by one non-zero
+          coordinate.
+        - On many Gaussian coordinates the error tends to D ||x||^2 with D = 0.363, 0.117, 0.0345,
+          0.0095, ... for 1, 2, 3, 4, ... bits.  D is linear between integers, and 1 for zero bits.
+        - A zero leaf stays zero.  A zero beside other coordinates does not.
+        - A leaf with a non-finite value, or with max|x| > 2^125, decodes to NaN everywhere.
+        - A leaf with max|x| < 2^-126 decodes to zeros.
+
+    Bits:
+        k ceil(bits) + (d - k) floor(bits) + 32 per leaf, each product padded to a byte.
 
     Args:
-        bits: of one code, up to 8; of all codes in the mean, if it is not an integer.
+        bits: width of a code, above 0 and at most 8; the mean width if it is not an integer.
 
     Returns:
         A :class:`fjx.Compressor`, a projection, with contract delta = 1/d for integer bits.
@@ -61,14 +73,15 @@ def lloyd_max(*, bits: float) -> Compressor:
         ([2.0, -2.0, 2.0, 2.0], 40)
 
     References:
-        Max, *Quantizing for Minimum Distortion*, IRE Transactions on Information Theory 1960; Lloyd,
-        *Least Squares Quantization in PCM*, IEEE Transactions on Information Theory 1982; Karimireddy
-        et al., *Error Feedback Fixes SignSGD*, ICML 2019 (arXiv:1901.09847), for the scaled sign.
+        Max, *Quantizing for Minimum Distortion*, IRE Transactions on Information Theory 1960;
+        Lloyd, *Least Squares Quantization in PCM*, IEEE Transactions on Information Theory 1982;
+        Karimireddy et al., *Error Feedback Fixes SignSGD*, ICML 2019 (arXiv:1901.09847), for the
+        scaled sign.
     """
     bits = _validate.static_number("bits", bits, above=0, at_most=8)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        if bits < 1:  # what has no code is lost
+        if bits < 1:  # coordinates without a code are lost
             return Contract(projection=True)
         return Contract(delta=_least_cosine(bits, leaf.size), projection=True)
 
@@ -76,42 +89,54 @@ def lloyd_max(*, bits: float) -> Compressor:
 
 
 def eden(*, bits: float, block: int | None = None) -> Compressor:
-    """EDEN: rotates each leaf, rounds it to the levels of a Gaussian, and scales for no bias.
+    r"""EDEN: rotate each leaf, round it to the levels of a Gaussian, and scale it to remove the bias.
 
-    With y = Rx as in :func:`rotated`, z = sqrt(d') y / ||y|| and q_i the level nearest to z_i of the
-    Lloyd-Max quantiser of N(0, 1), C(x) = R^T S q with S = ||x||^2 / <q, y>.  Bits between integers are
-    shared out as in :func:`lloyd_max`; where only k coordinates have a code at all, because ``bits`` is
-    less than 1, S = (d' / k) ||y_k||^2 / <q_k, y_k> with sums over these.  With ``block`` each block
-    has a scale of its own, and what follows holds block by block, d' being the block's size.
+    Let y = Rx as in :func:`rotated`, z = sqrt(d') y / ||y||, and q_i the level nearest to z_i in
+    the Lloyd-Max quantiser of N(0, 1).
 
-    Were R uniform over all rotations, E[C(x)] would be x, and the mean of n messages would err n times
-    less than one.  Two rounds of signs and Hadamard transform are nearly that.  Measured with one bit
-    on Gaussian, lognormal, constant and sparse x, ||E[C(x)] - x||^2 / ||x||^2 is up to 0.23 for d' = 4,
-    0.011 for d' = 8, 3e-4 for d' = 16, and below 1e-5 from d' = 64 on; more bits, less bias.  So
-    ``flatten(eden(bits=b))``, for which small leaves do not exist, is better than leaf by leaf.
+    .. math:: C(x) = R^T S q, \quad S = \|x\|^2 / \langle q, y \rangle
 
-    Guarantees: for ``bits`` from 1 on, <x, C(x)> = ||x||^2 for every seed, to rounding, so that the bias
-        is orthogonal to x and ||C(x) - x||^2 = ||C(x)||^2 - ||x||^2, for integer bits at most
-        (d' - 1) ||x||^2; exact for leaves of one element; a zero leaf stays zero; a leaf, or block, with
-        a non-finite value decodes to NaN throughout; bits: those of :func:`lloyd_max` for d'
-        coordinates, 32 for the scale of each further block, + 64 per leaf, which is d' * bits + 96 for
-        integer bits without blocks.  Not promised, but close for d' >= 64:
-        E||C(x) - x||^2 = D / (1 - D) ||x||^2 with D from :func:`lloyd_max`, which is 0.571, 0.133,
-        0.0358, 0.00959, 0.00251, 0.000645, 0.000164, 0.000041 for 1 to 8 bits, 0.317 for 1.5 and
-        1.571 / bits - 1 below 1; times d / d' for what is padded.
+    ``bits`` that is not an integer is shared out as in :func:`lloyd_max`.  Below one bit only k
+    coordinates have a code, and S = (d' / k) ||y_k||^2 / <q_k, y_k> with sums over these.  With
+    ``block`` each block has its own scale, and everything below holds for each block, with d' the
+    size of the block.
+
+    If R were uniform over all rotations, E[C(x)] would be x, and the mean of n messages would have
+    1/n of the error of one.  Two rounds of signs and Hadamard transform come close to that.  The
+    bias ||E[C(x)] - x||^2 / ||x||^2 was measured with one bit on Gaussian, lognormal, constant and
+    sparse x: it is up to 0.23 for d' = 4, 0.011 for d' = 8, 3e-4 for d' = 16, and below 1e-5 from
+    d' = 64 on.  More bits give less bias.  ``flatten(eden(bits=b))`` has no small leaves, so prefer
+    it to coding leaf by leaf.
+
+    Guarantees:
+        - <x, C(x)> = ||x||^2 for every seed and bits >= 1, up to rounding.  So the bias is
+          orthogonal to x, and ||C(x) - x||^2 = ||C(x)||^2 - ||x||^2.
+        - ||C(x) - x||^2 <= (d' - 1) ||x||^2 for integer bits.
+        - Exact for leaves of one element.
+        - Not promised, but close for d' >= 64: E||C(x) - x||^2 = D / (1 - D) ||x||^2 with D from
+          :func:`lloyd_max`.  The factor is 0.571, 0.133, 0.0358, 0.00959, 0.00251, 0.000645,
+          0.000164, 0.000041 for 1 to 8 bits, 0.317 for 1.5 bits, and 1.571 / bits - 1 below one
+          bit.  Padding multiplies it by d / d'.
+        - A zero leaf stays zero.
+        - A leaf, or block, with a non-finite value decodes to NaN everywhere.
+
+    Bits:
+        Those of :func:`lloyd_max` for d' coordinates, 32 for the scale of each further block, and
+        64 per leaf.  This is d' * bits + 96 for integer bits without blocks.
 
     Args:
-        bits: of one code, up to 8; of all codes in the mean, if it is not an integer.
-        block: how many coordinates are rotated with one another and share a scale, a power of two;
+        bits: width of a code, above 0 and at most 8; the mean width if it is not an integer.
+        block: number of coordinates that are rotated together and share a scale, a power of two;
             None for all.
 
     Returns:
-        A :class:`fjx.Compressor` with contract omega, d' - 1 for integer bits, unbiased where all
-        leaves have one element.  For the minimum-distortion scale see :func:`lloyd_max`.
+        A :class:`fjx.Compressor` with contract omega, d' - 1 for integer bits.  The contract says
+        unbiased only if all leaves have one element.  For the minimum-distortion scale see
+        :func:`lloyd_max`.
 
     Raises:
-        TypeError: ``bits`` is not a Python number, or ``block`` not an integer.
-        ValueError: ``bits`` is out of range, or ``block`` not a power of two.
+        TypeError: ``bits`` is not a Python number, or ``block`` is not an integer.
+        ValueError: ``bits`` is out of range, or ``block`` is not a power of two.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -125,18 +150,19 @@ def eden(*, bits: float, block: int | None = None) -> Compressor:
 
     References:
         Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak, Mitzenmacher, *EDEN*, ICML 2022
-        (arXiv:2108.08842), where a random mask says which coordinates have more bits.
+        (arXiv:2108.08842), where a random mask selects the coordinates with more bits.
     """
     bits = _validate.static_number("bits", bits, above=0, at_most=8)
     return rotated(_unbiased(bits, block), block=block)
 
 
 def _unbiased(bits: float, block: int | None = None) -> Compressor:
-    """EDEN without its rotation, which is to make this unbiased."""
+    """EDEN without its rotation; only the rotation makes this nearly unbiased."""
 
     def scale(sums: _Sums, size: int) -> Array:
-        # A uniform rotation leaves E[C(x)] = c x for whatever coordinates have a code, because it may
-        # be followed by any that keeps x; and c = E<C(x), x> / ||x||^2 = (d / k) E||y_k||^2 / ||x||^2.
+        # A uniform rotation gives E[C(x)] = c x for any choice of coded coordinates, because it may be
+        # followed by any rotation that keeps x.  Then c = E<C(x), x> / ||x||^2
+        # = (d / k) E||y_k||^2 / ||x||^2 = 1.
         return size / max(sums.coded, 1) * sums.xx / sums.qx
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
@@ -154,21 +180,29 @@ def _unbiased(bits: float, block: int | None = None) -> Compressor:
 
 
 def drive(*, block: int | None = None) -> Compressor:
-    """DRIVE: the signs of a rotated leaf, and one scale; :func:`eden` with one bit.
+    r"""DRIVE: the signs of a rotated leaf and one scale, which is :func:`eden` with one bit.
 
-    With y = Rx as in :func:`rotated`, C(x) = R^T (||x||^2 / ||y||_1) sgn(y), sgn(0) being +1.
+    With y = Rx as in :func:`rotated` and sgn(0) = +1:
 
-    Guarantees: those of :func:`eden`; bits: d' + 96 per leaf, d' the next power of two, and with
-        ``block`` 32 for the scale of each further block.
+    .. math:: C(x) = R^T \, (\|x\|^2 / \|y\|_1) \, \mathrm{sgn}(y)
+
+    ``rotated(lloyd_max(bits=1))`` has the minimum-distortion scale ||y||_1 / d' instead.  Its error
+    E||C(x) - x||^2 is about (1 - 2/pi) ||x||^2, that of ``drive`` about (pi/2 - 1) ||x||^2.  But in
+    the mean of n messages it keeps (1 - 2/pi)^2 ||x||^2, so ``drive`` is better from n = 3 on.
+
+    Guarantees:
+        - Those of :func:`eden`.
+
+    Bits:
+        d' + 96 per leaf, where d' is the next power of two.  With ``block``, 32 more for the scale
+        of each further block.
 
     Args:
-        block: as in :func:`eden`.
+        block: number of coordinates that are rotated together and share a scale, a power of two;
+            None for all.
 
     Returns:
-        A :class:`fjx.Compressor`.  ``rotated(lloyd_max(bits=1))`` has the minimum-distortion scale
-        ||y||_1 / d' instead, for which E||C(x) - x||^2 is about (1 - 2/pi) ||x||^2, not
-        (pi/2 - 1) ||x||^2; of the mean of n messages, (1 - 2/pi)^2 remains: from n = 3 on,
-        ``drive`` is better.
+        A :class:`fjx.Compressor`.
 
     Raises:
         TypeError: ``block`` is not an integer.
@@ -185,19 +219,19 @@ def drive(*, block: int | None = None) -> Compressor:
         (1.0, 112)
 
     References:
-        Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak, Mitzenmacher, *DRIVE: One-bit Distributed
-        Mean Estimation*, NeurIPS 2021 (arXiv:2105.08339).
+        Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak, Mitzenmacher, *DRIVE: One-bit
+        Distributed Mean Estimation*, NeurIPS 2021 (arXiv:2105.08339).
     """
     return eden(bits=1, block=block)
 
 
 # --------------------------------------------------------------------------------------------------
-# How both are encoded and decoded
+# Encoding and decoding of both
 # --------------------------------------------------------------------------------------------------
 
 
 class _Sums(NamedTuple):
-    """Over the coordinates that have a code: of q x, of q^2, of x^2, and how many there are."""
+    """Sums of q x, q^2 and x^2 over the coordinates that have a code, and the number of these."""
 
     qx: Array
     qq: Array
@@ -211,9 +245,9 @@ def _rounded(
     contract: Callable[[jax.ShapeDtypeStruct], Contract],
     block: int | None = None,
 ) -> Compressor:
-    """Sends x as ``scale * q``, q being sqrt(d) x / ||x|| rounded to the levels of a Gaussian.
+    """A codec that sends ``scale * q``, with q = sqrt(d) x / ||x|| rounded to the levels of a Gaussian.
 
-    With ``block``, each row of so many coordinates is sent like that.
+    With ``block``, each row of ``block`` coordinates is sent like that.
     """
     width = math.ceil(bits)
 
@@ -224,9 +258,9 @@ def _rounded(
         parts = (unit[:k], unit[k:] if width > 1 else unit[:0])
         fine, coarse = (_nearest(part, width - i, deviation) for i, part in enumerate(parts))
         sums = _sums(parts, (_levels(fine, width), _levels(coarse, width - 1)))
-        # Zero in, zero out; and where nothing of x has a code.
+        # The sum is zero for a zero x, and if all coordinates with a code are zero.
         factor = jnp.where(sums.qx > 0, scale(sums, x.size), 0.0)
-        # A broken message must not decode to a sound one.
+        # A broken message must not decode to a finite one.
         factor = jnp.where(broken, jnp.nan, jnp.ldexp(factor, exponent))
         if bits == width:
             return LloydMax(fine.reshape(x.shape), factor, width, x.dtype.name)
@@ -259,7 +293,7 @@ def _decoded(payload: LloydMax | MixedLloydMax) -> Array:
 
 
 def _nearest(x: Array, width: int, deviation: Array) -> Array:
-    """The codes of the levels nearest to x / deviation, and at a boundary that of the upper level."""
+    """The codes of the levels nearest to x / deviation; a boundary belongs to the level above."""
     _, boundaries = gaussian_quantiser(width)
     scaled = jnp.asarray(boundaries, jnp.float32) * deviation
     if width <= 4:
@@ -285,7 +319,7 @@ def _sums(xs: tuple[Array, ...], qs: tuple[Array, ...]) -> _Sums:
 
 
 def _fine(bits: float, size: int) -> int:
-    """How many of so many coordinates have ceil(bits) bits."""
+    """The number of coordinates with ceil(bits) bits, among ``size``."""
     if bits == math.ceil(bits):
         return size
     least = 1 if bits < 1 and size else 0
@@ -293,15 +327,15 @@ def _fine(bits: float, size: int) -> int:
 
 
 def _least_cosine(bits: float, size: int) -> float:
-    """A bound from below on <q, x>^2 / (||q||^2 ||x||^2), for one bit and more."""
+    """A lower bound on <q, x>^2 / (||q||^2 ||x||^2) for one bit and more."""
     if bits == math.ceil(bits) or size <= 1:
-        # |q| and |x| are ordered alike and q x >= 0, so both are sums of indicators of sets that
-        # contain one another, whose cosines are at least 1 / sqrt(d).
+        # |q| and |x| are ordered alike and q x >= 0.  So both are sums of indicators of nested sets,
+        # and the cosines between these are at least 1 / sqrt(d).
         return 1 / max(size, 1)
-    # With z = sqrt(d) x / ||x||, r = |q| is at most l, the least positive level of the coarse
-    # quantiser, or at most 2 |z|: r^2 <= l^2 + 2 r |z|, and A = sum r |z| >= l' ||z||_1 >= l' sqrt(d)
-    # with that of the fine one.  So the cosine's square, A^2 / (d sum r^2), is A^2 / (d (d l^2 + 2 A))
-    # at least, which grows with A.
+    # Let z = sqrt(d) x / ||x|| and r = |q|, and let l and l' be the least positive levels of the coarse
+    # and of the fine quantiser.  r is at most l or at most 2 |z|, so r^2 <= l^2 + 2 r |z|.  And
+    # A = sum r |z| >= l' ||z||_1 >= l' sqrt(d).  So the squared cosine, A^2 / (d sum r^2), is at least
+    # A^2 / (d (d l^2 + 2 A)), which grows with A.
     fine, coarse = (gaussian_quantiser(math.ceil(bits) - i)[0] for i in (0, 1))
     low, high = min(abs(fine)), min(abs(coarse))
     return float(low**2 / (size * high**2 + 2 * low * math.sqrt(size)))

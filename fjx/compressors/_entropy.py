@@ -7,34 +7,39 @@ from fjx.wire._coders import require_coder
 
 
 def entropy(codec: Compressor, coder: str) -> Compressor:
-    """Writes a codec's integers in a lossless code: what is decoded stays, what travels shrinks.
+    """Write the integers of a codec in a lossless code: the same message with fewer bits.
 
-    Codes and indices travel as short as they are predictable: of ascending indices the gaps are coded,
-    of signed codes the magnitudes, with their signs.  A code that turns out longer than the fixed width
-    is not used.
+    Predictable codes and indices become short.  The coder writes the gaps between ascending
+    indices, and signed codes as magnitudes and signs.  If a code is longer than the fixed width,
+    the fixed width is used.
 
-    Guarantees: decodes to what ``codec`` does, with its contract; bits: of each array of integers with
-        a declared width, 8 and what :func:`fjx.wire.encode_integers` says, never more than 8 above
-        its fixed width; the rest as before.  So many bits :func:`fjx.wire.bits` counts of concrete
-        payloads, and :func:`fjx.wire.measured_bits` in a program where the coder has a formula; shapes
-        alone, and simulations with a coder that has none (``"range"``, ``"zstd"``), tell the most it
-        may cost.
+    Guarantees:
+        - Decodes to the same message as ``codec``, with its contract.
+        - Never costs more than 8 bits above the fixed width, for each array of integers.
+
+    Bits:
+        For each array of integers with a declared width, 8 and the length that
+        :func:`fjx.wire.encode_integers` gives.  Everything else costs the same as before.
+        :func:`fjx.wire.bits` counts this on concrete payloads, and :func:`fjx.wire.measured_bits`
+        inside a program if the coder has a formula.  Shapes alone give the most that it can cost,
+        and so do simulations with a coder without a formula (``"range"``, ``"zstd"``).
 
     Args:
         codec: any compressor.
-        coder: ``"golomb"`` for gaps of indices and codes of geometric shape, ``"run_length"`` for codes
-            that are mostly zero, ``"elias_gamma"``, ``"elias_delta"`` and ``"elias_omega"`` for codes of
-            few levels, ``"range"`` for any distribution, ``"zstd"`` as a yardstick.
+        coder: ``"golomb"`` for gaps of indices and codes of geometric shape, ``"run_length"`` for
+            codes that are mostly zero, ``"elias_gamma"``, ``"elias_delta"`` and ``"elias_omega"``
+            for codes of few levels, ``"range"`` for any distribution, ``"zstd"`` as a yardstick.
 
     Returns:
-        A :class:`fjx.Compressor`, the last of a chain: what follows would change what is coded.
+        A :class:`fjx.Compressor`.  Put it last in a chain, since a codec after it would change the
+        integers.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
         ValueError: ``coder`` is not one of these.
 
     Examples:
-        One coordinate of 100, whose gaps cost about 8 bits instead of 17:
+        The gaps between kept coordinates, one in 100, cost about 8 bits instead of 17:
 
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
@@ -47,9 +52,10 @@ def entropy(codec: Compressor, coder: str) -> Compressor:
         9144
 
     References:
-        Sattler, Wiedemann, Muller, Samek, *Robust and Communication-Efficient Federated Learning from
-        Non-IID Data*, TNNLS 2019 (arXiv:1903.02891), for Golomb-coded gaps; Alistarh, Grubic, Li,
-        Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), for Elias codes of quantised values.
+        Sattler, Wiedemann, Muller, Samek, *Robust and Communication-Efficient Federated Learning
+        from Non-IID Data*, TNNLS 2019 (arXiv:1903.02891), for Golomb-coded gaps; Alistarh, Grubic,
+        Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), for Elias codes of quantised
+        values.
     """
     require_compressor("entropy", codec)
     require_coder(coder)

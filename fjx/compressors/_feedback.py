@@ -1,4 +1,4 @@
-"""What a codec failed to send, remembered."""
+"""Memories of what a codec failed to send."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,16 +9,15 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._shapes import require_compressor
-from fjx.wire import Shifted, SideInformation
 
 
 class ErrorFeedbackState(NamedTuple):
     """The state of :func:`error_feedback`.
 
     Attributes:
-        residual: what past rounds failed to send; shaped like the message.
-        inner: the state of the inner codec.
-        sent: ``i32[]``, how many messages were sent, where the decay depends on it; else ``()``.
+        residual: the part of past messages that was not sent; shaped like the message.
+        inner: state of the inner codec.
+        sent: ``i32[]``, number of messages sent, if the decay depends on it; else ``()``.
     """
 
     residual: Tree
@@ -29,27 +28,33 @@ class ErrorFeedbackState(NamedTuple):
 def error_feedback(
     codec: Compressor, *, decay: Array | float | Callable[[Array], Array | float] = 1.0
 ) -> Compressor:
-    """Remembers what a codec failed to send, and adds it to the next message.
+    r"""Add to each message the part of past messages that the codec failed to send.
 
-    With residual e: c = C(x + beta e) is sent, and e becomes x + beta e - c.  For beta = 1 the sum of
-    all that was sent and the residual is the sum of all messages, so a contractive codec loses nothing
-    for good.  A smaller beta forgets what is old, where clients return after many rounds.
+    With message x, residual e and decay beta:
 
-    Guarantees: decode(payload) + e_new = x + beta e_old, to rounding; the residual is that of the
-        decoded wire value, so rounding in the codec is fed back too.  The contract promises nothing:
-        what is sent answers to all messages so far, not to one.
+    .. math:: c = C(x + \beta e), \quad e \leftarrow x + \beta e - c
+
+    c is sent.  For beta = 1, the sum of all sent messages plus the residual is the sum of all
+    messages, so a contractive codec loses nothing permanently.  A smaller beta forgets old
+    residuals, which helps if clients return after many rounds.
+
+    Guarantees:
+        - decode(payload) + e_new = x + beta e_old, up to rounding.
+        - The residual is computed from the decoded payload, so rounding in the codec is fed back,
+          too.
+        - The contract promises nothing, because the payload depends on all messages so far.
 
     Args:
-        codec: any compressor; theory asks for a contractive one (delta > 0).  Around an unbiased one
-            with omega >= 1 the residual grows without bound: put :func:`scaled` between.
-        decay: beta in [0, 1], may be traced; or a function of the number t of messages that the client
-            has sent before, such as :func:`rescaling` makes of a schedule.
+        codec: any compressor.  Theory needs a contractive one (delta > 0).  With an unbiased codec
+            and omega >= 1 the residual grows without bound: wrap such a codec in :func:`scaled`.
+        decay: beta in [0, 1], may be traced; or a function of the number t of messages that the
+            client has sent before, such as :func:`rescaling` makes from a schedule.
 
     Returns:
         A :class:`fjx.Compressor` whose state holds one message per client.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``decay`` neither number nor function.
+        TypeError: ``codec`` is not a Compressor, or ``decay`` is neither a number nor a function.
         ValueError: ``decay`` is out of range.
 
     Examples:
@@ -86,19 +91,19 @@ def error_feedback(
 
 
 def rescaling(schedule: Callable[[Array], Array | float]) -> Callable[[Array], Array]:
-    """The decay that keeps a residual right when the server's learning rate changes.
+    """A decay that keeps the residual right when the learning rate of the server changes.
 
-    A residual of gradients waits to be multiplied by the rate gamma_t of the round in which it is sent,
-    though it was computed for gamma_(t-1): multiplied by gamma_(t-1) / gamma_t it moves the model as far
-    as it should have.  Messages that are differences of models hold their rate already and need none of
-    this.
+    A residual of gradients was computed under the rate gamma_(t-1), but is multiplied by gamma_t
+    when it is sent.  The factor gamma_(t-1) / gamma_t makes it move the model as far as it should
+    have.  Messages that are differences of models contain their learning rate already, and need no
+    rescaling.
 
     Args:
-        schedule: ``(t) -> gamma_t`` as optax has them, positive; t counts the client's own messages,
-            which are the server's rounds where everybody takes part.
+        schedule: ``(t) -> gamma_t`` as in optax, positive.  t counts the client's own messages;
+            these are the rounds of the server if all clients take part.
 
     Returns:
-        ``(t) -> gamma_(t-1) / gamma_t``, and one for t = 0, for :func:`error_feedback`.
+        The function ``(t) -> gamma_(t-1) / gamma_t`` for :func:`error_feedback`; it is 1 for t = 0.
 
     Examples:
         >>> import optax
@@ -125,8 +130,8 @@ class MomentumState(NamedTuple):
 
     Attributes:
         momentum: u, shaped like the message.
-        residual: v, what past rounds failed to send; shaped like the message.
-        inner: the state of the inner codec.
+        residual: v, the part of past messages that was not sent; shaped like the message.
+        inner: state of the inner codec.
     """
 
     momentum: Tree
@@ -135,27 +140,33 @@ class MomentumState(NamedTuple):
 
 
 def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> Compressor:
-    """Deep gradient compression: each client gathers momentum, and remembers it until it is sent.
+    r"""Deep gradient compression: error feedback with momentum on each client.
 
-    With velocity u and residual v: u = m u + x, and c = C(v + u) is sent; v becomes v + u - c, and u
-    becomes zero wherever c is not, so that no coordinate is moved by a momentum that is older than its
-    last message.  With m = 0 it is :func:`error_feedback`.
+    With message x, velocity u, residual v and momentum m:
 
-    Guarantees: decode(payload) + v_new = v_old + m u_old + x, to rounding.  The contract promises
-        nothing, as that of error feedback.
+    .. math:: u \leftarrow m u + x, \quad c = C(v + u), \quad v \leftarrow v + u - c
+
+    c is sent.  Then u becomes zero wherever c is not zero, so that no coordinate moves by a
+    momentum that is older than its last message.  With m = 0 this is :func:`error_feedback`.  It
+    replaces momentum on the server.
+
+    The paper's warm-up is a sequence of runs with ratios 0.25, 0.0625, 0.015625, 0.004 and 0.001.
+    Each run begins with the client table of the one before, since no shape in the state depends on
+    the ratio.
+
+    Guarantees:
+        - decode(payload) + v_new = v_old + m u_old + x, up to rounding.
+        - The contract promises nothing, as that of error feedback.
 
     Args:
         codec: a sparsifier, such as ``top_k(0.001)``, or a chain that begins with one.
         momentum: m in [0, 1), may be traced.
 
     Returns:
-        A :class:`fjx.Compressor` whose state holds two messages per client; it replaces momentum on the
-        server.  The paper's warm-up is a sequence of runs with ratios 0.25, 0.0625, 0.015625, 0.004 and
-        0.001, each beginning with the client table of the one before: the ratio decides no shape of
-        the state.
+        A :class:`fjx.Compressor` whose state holds two messages per client.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``momentum`` not a number.
+        TypeError: ``codec`` is not a Compressor, or ``momentum`` is not a number.
         ValueError: ``momentum`` is out of range.
 
     Examples:
@@ -168,9 +179,9 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
         ([3.0, 0.0], [0.0, 2.0], [0.0, 2.0])
 
     References:
-        Lin, Han, Mao, Wang, Dally, *Deep Gradient Compression: Reducing the Communication Bandwidth for
-        Distributed Training*, ICLR 2018 (arXiv:1712.01887), which also clips each client's gradient to
-        1 / sqrt(n) of the norm that a mean of n is clipped to.
+        Lin, Han, Mao, Wang, Dally, *Deep Gradient Compression: Reducing the Communication Bandwidth
+        for Distributed Training*, ICLR 2018 (arXiv:1712.01887), which also clips the gradient of
+        each client to 1 / sqrt(n) of the clipping norm for a mean of n.
     """
     require_compressor("momentum_correction", codec)
     _validate.number("momentum", momentum, at_least=0, below=1)
@@ -190,88 +201,8 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
 
 
-class ShiftedState(NamedTuple):
-    """The state of :func:`shifted`.
-
-    Attributes:
-        memory: H, which every receiver has too; shaped like the message.
-        inner: the state of the inner codec.
-    """
-
-    memory: Tree
-    inner: Tree
-
-
-def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
-    """Sends how the message differs from what its receivers remember: for the downlink.
-
-    With memory H on both ends, c = C(x - H) is sent, H + c is received, and H becomes H + lam c.  With
-    lam = 1 receivers have what they were last sent, and what C loses of one change is part of the next,
-    as in error feedback: EF21-P, for contractive codecs, and with :func:`error_feedback` in the uplink
-    DoubleSqueeze.  With unbiased codecs and lam at most 1 / (1 + omega) it is MCM's downlink.
-
-    Guarantees: as the messages settle, what is lost tends to zero; bits: those of the codec.  The memory
-        begins with the first model, which is not billed, and the bill takes every receiver to hear every
-        broadcast: a client that misses one must be told what it missed.
-
-    Args:
-        codec: contractive or unbiased, applied to differences.
-        lam: in (0, 1]; may be traced.
-
-    Returns:
-        A :class:`fjx.Compressor` whose payload holds the memory as :class:`fjx.wire.SideInformation`:
-        a receiver
-        of bytes puts its own there before it decodes.
-
-    Raises:
-        TypeError: ``codec`` is not a Compressor, or ``lam`` not a number.
-        ValueError: ``lam`` is out of range; from ``decode``, the memory is missing.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> from fjx import compressors, wire
-        >>> codec = compressors.shifted(compressors.top_k(0.5))
-        >>> x = jnp.array([3.0, 2.0])
-        >>> payload, state = codec.encode(jax.random.key(0), x + 1.0, codec.init(x))
-        >>> codec.decode(payload).tolist(), wire.bits(payload)
-        ([4.0, 2.0], 40)
-
-    References:
-        Gruntkowska, Tyurin, Richtarik, *EF21-P and Friends*, ICML 2023 (arXiv:2209.15218); Philippenko,
-        Dieuleveut, *Preserved Central Model for Faster Bidirectional Compression in Distributed
-        Settings*, NeurIPS 2021 (arXiv:2102.12528).
-    """
-    require_compressor("shifted", codec)
-    _validate.number("lam", lam, above=0, at_most=1)
-
-    def init(message_like: TreeLike) -> ShiftedState:
-        memory = jax.tree.map(
-            lambda x: (
-                jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else jnp.copy(x)
-            ),
-            message_like,
-        )
-        return ShiftedState(memory, codec.init(_tree.like(memory)))
-
-    def encode(key: Key, message: Tree, state: ShiftedState) -> tuple[Shifted, ShiftedState]:
-        change, inner = codec.encode(key, _tree.subtract(message, state.memory), state.inner)
-        moved = _tree.scale(jnp.asarray(lam), codec.decode(change))
-        after = ShiftedState(_tree.add(state.memory, moved), inner)
-        return Shifted(change, SideInformation(state.memory)), after
-
-    def decode(payload: Shifted) -> Tree:
-        if payload.memory.value is None:
-            raise ValueError(
-                "the payload was read from bytes: give it what the receiver remembers, "
-                "dataclasses.replace(payload, memory=wire.SideInformation(memory))"
-            )
-        return _tree.add(payload.memory.value, codec.decode(payload.change))
-
-    return Compressor(init, encode, decode, lambda message_like: Contract())
-
-
 def _times(factor: Array | float, residual: Tree) -> Tree:
-    """``factor * residual``, which without decay is the residual itself, bit for bit."""
+    """``factor * residual``; with a factor of 1 the residual itself, bit for bit."""
     if isinstance(factor, float | int) and factor == 1:
         return residual
 
@@ -282,7 +213,7 @@ def _times(factor: Array | float, residual: Tree) -> Tree:
 
 
 def _missing(wanted: Tree, sent: Tree) -> Tree:
-    """``wanted - sent``; nothing is missing of what is not floating, for codecs pass it through."""
+    """``wanted - sent``; zero for other than float leaves, because codecs pass them through."""
     return jax.tree.map(
         lambda w, s: w - s if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
     )

@@ -1,4 +1,4 @@
-"""Keeping coordinates with probabilities that grow with their magnitudes."""
+"""A sparsifier that keeps large coordinates with larger probabilities."""
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +12,38 @@ from fjx.compressors._lift import lift
 from fjx.compressors._sparsify import decode_kept
 from fjx.wire import Kept
 
-_MARGIN = 1e-3  # of k, which the rounding of a sum of probabilities must not exceed
+_MARGIN = 1e-3  # share of k that is left for the rounding of a sum of probabilities
 _STEPS = 4
 
 
 def importance_sampling(ratio: float) -> Compressor:
-    """Keeps coordinate i with probability p_i in proportion to |x_i|, scaled by 1 / p_i.
+    """Keep coordinate i with probability p_i proportional to |x_i|, scaled by 1 / p_i.
 
-    With p_i = min(1, lambda |x_i|) the large coordinates are sent as they are, and of the others some,
-    all as one number, 1 / lambda with their signs: among all choices of so many coordinates in the mean,
-    the one that errs least.  Lambda is raised from k / ||x||_1 in four steps, towards sum p_i = k.
+    With p_i = min(1, lambda |x_i|), the large coordinates are sent unchanged.  The others, if kept,
+    all become 1 / lambda with their signs.  Among all choices with the same mean number of kept
+    coordinates, this one has the least error.  lambda is raised from k / ||x||_1 in four steps,
+    towards sum p_i = k.
 
-    Which are kept follows from one random number: coordinate i is, if among p_1 + ... + p_i + u and the
-    sum before it lies an integer.  Each has its probability exactly, and never are there more than
-    k = ceil(ratio * d).
+    One random number u decides which coordinates are kept: coordinate i is, if an integer lies
+    between the sum u + p_1 + ... + p_i and the sum before it.  So each coordinate has exactly its
+    probability, and never more than k = ceil(ratio * d) are kept.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded where it is scaled), and
-        E||C(x) - x||^2 = sum x_i^2 (1 / p_i - 1), at most (d / k' - 1) ||x||^2, k' = 0.999 k, and
-        at most ||x||_1^2 / k' - ||x||^2; of a leaf with values that are not finite, or beyond 2^125,
-        the first k of these are sent, as NaN, and nothing else; a zero leaf stays zero; bits:
-        n (width of a value + ceil(log2 d)) + 32 per leaf, n <= k being the number kept.
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded after scaling.
+        - E||C(x) - x||^2 = sum x_i^2 (1 / p_i - 1).  With k' = 0.999 k this is at most (d /
+          k' - 1) ||x||^2, and at most ||x||_1^2 / k' - ||x||^2.
+        - A zero leaf stays zero.
+        - In a leaf with values that are not finite, or beyond 2^125, the first k of these are sent
+          as NaN, and nothing else.
+
+    Bits:
+        n (width of a value + ceil(log2 d)) + 32 per leaf, where n <= k is the number kept.
 
     Args:
-        ratio: of the coordinates of each leaf, in (0, 1].
+        ratio: share of the coordinates of each leaf that is kept, in (0, 1].
 
     Returns:
-        A :class:`fjx.Compressor` with contract omega = d / k' - 1, whose payload has a length that
+        A :class:`fjx.Compressor` with contract omega = d / k' - 1.  The length of its payload
         depends on the data.
 
     Raises:
@@ -55,9 +61,9 @@ def importance_sampling(ratio: float) -> Compressor:
 
     References:
         Wangni, Wang, Liu, Zhang, *Gradient Sparsification for Communication-Efficient Distributed
-        Optimization*, NeurIPS 2018 (arXiv:1710.09854), where each coordinate is drawn by itself; Madow,
-        *On the Theory of Systematic Sampling, II*, Annals of Mathematical Statistics 1949, for one
-        random number.
+        Optimization*, NeurIPS 2018 (arXiv:1710.09854), where each coordinate is drawn
+        independently; Madow, *On the Theory of Systematic Sampling, II*, Annals of Mathematical
+        Statistics 1949, for the use of one random number.
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
@@ -78,8 +84,8 @@ def importance_sampling(ratio: float) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         k = share_of(ratio, leaf.size)
-        # p_i >= p'_i = min(1, k' |x_i| / ||x||_1), where the errors x_i^2 (1 / p'_i - 1) add up to
-        # ||x||_1^2 / k' - ||x||^2 at most.
+        # p_i >= p'_i = min(1, k' |x_i| / ||x||_1), for which the errors x_i^2 (1 / p'_i - 1) add up to
+        # at most ||x||_1^2 / k' - ||x||^2.
         return unbiased(leaf, leaf.size / _target(k) - 1) if k < leaf.size else EXACT
 
     return lift(encode, decode_kept, contract, node=Kept)
@@ -90,7 +96,7 @@ def _target(k: int) -> float:
 
 
 def _probabilities(magnitudes: Array, k: int) -> Array:
-    """min(1, lambda m) with a sum of at most the target: Newton's steps from below."""
+    """min(1, lambda m), with a sum of at most the target: Newton's steps from below."""
     if k == magnitudes.size:
         return jnp.ones_like(magnitudes)
     total = jnp.sum(magnitudes)
@@ -104,12 +110,12 @@ def _probabilities(magnitudes: Array, k: int) -> Array:
 
 
 def _systematic(start: Array, probabilities: Array) -> tuple[Array, Array]:
-    """Which coordinates are kept, and their probabilities, which are multiples of 2^-32.
+    """A mask of the kept coordinates, and their probabilities, which are multiples of 2^-32.
 
-    Modulo 2^32, a sum of words passes an integer where it becomes less.
+    Sums of words are modulo 2^32, so a sum passes an integer exactly when it becomes smaller.
     """
     certain = probabilities >= 1
-    # Of what is not zero the probability is not.
+    # A coordinate that is not zero has a probability that is not zero.
     words = (jnp.where(certain, 0.0, probabilities) * 2.0**32).astype(jnp.uint32)
     words = jnp.where((probabilities > 0) & ~certain, jnp.maximum(words, jnp.uint32(1)), words)
     # Signed words add up to the same bits, and compilers for phones can sum them.

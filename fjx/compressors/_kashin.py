@@ -1,4 +1,4 @@
-"""Kashin's representation: coefficients that are all about as small as they can be."""
+"""Kashin's representation: coefficients in a redundant frame, all about as small as possible."""
 
 import math
 
@@ -17,33 +17,41 @@ from fjx.compressors._rotate import derotated
 from fjx.wire import Rotated
 from fjx.wire._payload import padded_size
 
-_SHRINKS = 0.9  # eta: what a clipping level is to the one before
-_FULL = 0.85  # of D coordinates, at most so many may be the leaf's
-_ROUNDS = 2  # of one, the transform of a vector padded to double its length is itself twice
+_SHRINKS = 0.9  # eta: ratio of a clipping level to the one before
+_FULL = 0.85  # largest d / D
+_ROUNDS = 2  # with one round, a vector padded to twice its length gives its transform twice
 
 
 def kashin(*, bits: int, iterations: int = 3) -> Compressor:
-    """Rounds the coefficients of each leaf in a redundant random frame, where they are all small.
+    """Quantise the coefficients of each leaf in a redundant random frame, where all of them are small.
 
-    The frame U is the first d of D rows of a random rotation as in :func:`rotated`, D the least power of
-    two with d <= 0.85 D, so that U U^T = I and x = U a has many solutions a.  Lyubarskii and Vershynin
-    find one of small max norm.  From r = x and the level M = ||x|| / sqrt(D), each iteration clips
-    U^T r to [-M, M], adds that to a, takes U of it from r, and shrinks M by 0.9; at last U^T r is added
-    as it is, so that U a = x exactly.  The coefficients are sent by :func:`quantize`, unbiased.
+    The frame U is the first d of D rows of a random rotation as in :func:`rotated`.  D is the least
+    power of two with d <= 0.85 D.  So U U^T = I, and x = U a has many solutions a.  The method of
+    Lyubarskii and Vershynin finds one with a small max norm.  It starts from r = x and the level
+    M = ||x|| / sqrt(D).  Each iteration clips U^T r to [-M, M], adds the result to a, subtracts U
+    times the result from r, and multiplies M by 0.9.  At the end U^T r is added without clipping,
+    so that U a = x exactly.  The coefficients are sent by :func:`quantize`, without bias.
 
-    A rotation alone leaves max|a_i| near ||x|| sqrt(2 ln D / D), which grows with D.  Here it is a
-    constant times ||x|| / sqrt(D), and so is the error of a code: that constant was 2.3 to 2.8 for
-    d / D near 1/2 and 2.9 to 3.9 for 0.76 to 0.84, of Gaussian, lognormal and one-hot leaves of 10^3 to
-    10^5 coordinates.  The larger D is paid for in bits.
+    After a rotation alone, max|a_i| is near ||x|| sqrt(2 ln D / D), which grows with D relative to
+    ||x|| / sqrt(D).  Here max|a_i| is a constant times ||x|| / sqrt(D), and so is the error of a
+    code.  The measured constant was 2.3 to 2.8 for d / D near 1/2, and 2.9 to 3.9 for 0.76 to 0.84,
+    on Gaussian, lognormal and one-hot leaves of 10^3 to 10^5 coordinates.  The price is the larger
+    D in the bits.
 
-    Guarantees: of float32 leaves unbiased, whatever the rotation; decoding is one rotation; with
-        L = 2^(bits-1) - 1 and K = (1 - 0.9^iterations) / 0.1 + sqrt(D), omega = K^2 / (4 L^2), which no
-        leaf that was met comes near; a leaf with a non-finite value decodes to values that are not
-        finite, and zero to zero; bits: D * bits + 96 per leaf.
+    Guarantees:
+        - Unbiased for float32 leaves, for every rotation.
+        - Decoding is one rotation.
+        - omega = K^2 / (4 L^2) with L = 2^(bits-1) - 1 and K = (1 - 0.9^iterations) / 0.1 +
+          sqrt(D).  No measured leaf comes near this.
+        - A zero leaf stays zero.
+        - A leaf with a non-finite value decodes to values that are not finite.
+
+    Bits:
+        D * bits + 96 per leaf.
 
     Args:
-        bits: of one code, 2 to 16.
-        iterations: of clipping, at least 1; each is two Hadamard transforms.
+        bits: width of a code, 2 to 16.
+        iterations: number of clipping steps, at least 1; each takes two Hadamard transforms.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -63,21 +71,21 @@ def kashin(*, bits: int, iterations: int = 3) -> Compressor:
         (True, 4192)
 
     References:
-        Lyubarskii, Vershynin, *Uncertainty Principles and Vector Quantization*, IEEE Transactions on
-        Information Theory 2010 (arXiv:math/0611343); Caldas, Konecny, McMahan, Talwalkar, *Expanding the
-        Reach of Federated Learning by Reducing Client Resource Requirements*, 2018 (arXiv:1812.07210);
-        Safaryan, Shulgin, Richtarik, *Uncertainty Principle for Communication Compression in
-        Distributed and Federated Learning and the Search for an Optimal Compressor*, Information and
-        Inference 2022 (arXiv:2002.08958).
+        Lyubarskii, Vershynin, *Uncertainty Principles and Vector Quantization*, IEEE Transactions
+        on Information Theory 2010 (arXiv:math/0611343); Caldas, Konecny, McMahan, Talwalkar,
+        *Expanding the Reach of Federated Learning by Reducing Client Resource Requirements*, 2018
+        (arXiv:1812.07210); Safaryan, Shulgin, Richtarik, *Uncertainty Principle for Communication
+        Compression in Distributed and Federated Learning and the Search for an Optimal Compressor*,
+        Information and Inference 2022 (arXiv:2002.08958).
     """
     iterations = _validate.static_integer("iterations", iterations, at_least=1, at_most=64)
     codec = quantize(bits=bits)
     levels = 2 ** (bits - 1) - 1
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # Each |a_i| is at most the sum of the levels and the last |U^T r|_i <= ||r||, where ||r||
-        # never grows, since r' = U (b - clip(b)) with b = U^T r.  A code errs by at most half a step,
-        # max|a| / L, in the root of the mean square, and U has norm 1.
+        # Each |a_i| is at most the sum of the levels plus the last |U^T r|_i <= ||r||.  Here ||r||
+        # never grows, since r' = U (b - clip(b)) with b = U^T r.  The root mean square error of a code
+        # is at most half a step, max|a| / L, and U has norm 1.
         size = _frame(leaf.size)
         reach = (1 - _SHRINKS**iterations) / (1 - _SHRINKS) + math.sqrt(size)
         return unbiased(leaf, (reach / levels) ** 2 / 4 if leaf.size else 0.0)
@@ -96,7 +104,7 @@ def _represented(key: Key, x: Array, iterations: int) -> Rotated:
 
 
 def coefficients(key: Key, x: Array, size: int, iterations: int) -> tuple[Array, Array]:
-    """Kashin's representation of ``f32[d]`` with norm 1, and what was left of x before the last step."""
+    """Kashin's representation of ``f32[d]`` with norm 1, and the rest of x before the last step."""
 
     def analyse(r: Array) -> Array:  # U^T r
         return rotate(jax.random.clone(key), jnp.pad(r, (0, size - r.size)), rounds=_ROUNDS)
@@ -114,6 +122,6 @@ def coefficients(key: Key, x: Array, size: int, iterations: int) -> tuple[Array,
 
 
 def _frame(size: int) -> int:
-    """D: how many coefficients a leaf of so many coordinates has."""
+    """D: the number of coefficients of a leaf with ``size`` coordinates."""
     padded = padded_size(size)
     return padded if size <= _FULL * padded else 2 * padded

@@ -13,26 +13,33 @@ from fjx.wire import LowRank
 
 
 def power_sgd(rank: int) -> Compressor:
-    """PowerSGD: each matrix as a product of two thin ones, found by a step of the power method.
+    r"""PowerSGD: send each matrix as a product of two thin ones, found by a step of the power method.
 
-    A leaf with two axes or more is seen as a matrix M of its first axis and all others.  From Q of the
-    message before, P is M Q with orthonormal columns, Q becomes M^T P, and P and Q are sent: M is
-    received as P Q^T.  Over the messages Q turns to the leading right singular vectors.  A leaf of one
-    axis, or one of which the factors would cost more than half, is sent as it is.
+    A leaf with two or more axes is seen as a matrix M: its first axis by all others.  Let Q be the
+    factor of the previous message.
 
-    Guarantees: P Q^T is the orthogonal projection of M on the columns of P, so that
-        ||M||^2 = ||P Q^T||^2 + ||M - P Q^T||^2, and exact for matrices of rank r or less, in general
-        position to Q; of one M again and again it converges to the best approximation of rank r; a zero
-        matrix stays zero, and columns that vanish take a fresh start, not a NaN; of a leaf with a
-        non-finite value some decode to values that are not finite; bits: 32 r (n + m) per matrix that
-        is approximated.
+    .. math:: P = \mathrm{orth}(M Q), \quad Q \leftarrow M^T P, \quad C(M) = P Q^T
+
+    P and Q are sent.  Over the messages, Q turns towards the leading right singular vectors.  A
+    leaf of one axis is sent unchanged, and so is one whose factors would cost more than half of it.
+    A single message may lose all but r directions, so put the codec in ``error_feedback``.
+
+    Guarantees:
+        - P Q^T is the orthogonal projection of M on the columns of P, so ||M||^2 = ||P Q^T||^2 +
+          ||M - P Q^T||^2.
+        - Exact for matrices of rank r or less, in general position to Q.
+        - If the same M is sent repeatedly, it converges to the best approximation of rank r.
+        - A zero matrix stays zero.  Columns of Q that vanish start afresh and give no NaN.
+        - In a leaf with a non-finite value, some values decode to values that are not finite.
+
+    Bits:
+        32 r (n + m) per approximated n x m matrix.
 
     Args:
         rank: r, at least 1.
 
     Returns:
-        A :class:`fjx.Compressor` whose state holds Q of each matrix, meant for ``error_feedback``: one
-        message alone may lose all but r of its directions.
+        A :class:`fjx.Compressor` whose state holds Q of each matrix.
 
     Raises:
         TypeError: ``rank`` is not an integer.
@@ -48,8 +55,8 @@ def power_sgd(rank: int) -> Compressor:
         (True, 768)
 
     References:
-        Vogels, Karimireddy, Jaggi, *PowerSGD: Practical Low-Rank Gradient Compression for Distributed
-        Optimization*, NeurIPS 2019 (arXiv:1905.13727).
+        Vogels, Karimireddy, Jaggi, *PowerSGD: Practical Low-Rank Gradient Compression for
+        Distributed Optimization*, NeurIPS 2019 (arXiv:1905.13727).
     """
     rank = _validate.static_integer("rank", rank, at_least=1)
 
@@ -88,7 +95,7 @@ def power_sgd(rank: int) -> Compressor:
 
 
 def is_approximated(leaf: jax.ShapeDtypeStruct | Array, rank: int) -> bool:
-    """Whether a leaf is a matrix whose factors cost at most half of it."""
+    """True if a leaf is a matrix whose factors cost at most half of it."""
     if not _tree.is_float(leaf) or len(leaf.shape) < 2:
         return False
     n, m = leaf.shape[0], math.prod(leaf.shape[1:])
@@ -96,14 +103,14 @@ def is_approximated(leaf: jax.ShapeDtypeStruct | Array, rank: int) -> bool:
 
 
 def started(q: Array) -> Array:
-    """Q, with columns of a fixed random matrix in place of those that are zero or broken."""
+    """Q, with columns of a fixed random matrix in place of zero or non-finite columns."""
     fresh = jax.random.normal(jax.random.key(0), q.shape, q.dtype)
     power = jnp.sum(q**2, axis=0)
     return jnp.where(((power > 0) & jnp.isfinite(power))[None], q, fresh)
 
 
 def orthonormal(columns: Array) -> Array:
-    """Gram and Schmidt's, twice as orthogonal for being done twice; what vanishes stays zero."""
+    """Gram-Schmidt, done twice for better orthogonality; columns that vanish stay zero."""
     largest = jnp.max(jnp.abs(columns), axis=0, initial=0.0)
     done: list[Array] = []
     for column in (columns / jnp.where(largest > 0, largest, 1.0)[None]).T:
@@ -112,7 +119,7 @@ def orthonormal(columns: Array) -> Array:
             for other in done:
                 column = column - jnp.sum(other * column) * other
         power = jnp.sum(column**2)
-        # What is left of a column that depends on those before is rounding, and no direction.
+        # A column that depends on those before leaves only rounding errors, which are no direction.
         sound = power > 1e-10 * start
         done.append(jnp.where(sound, column * jax.lax.rsqrt(jnp.where(sound, power, 1.0)), 0.0))
     return jnp.stack(done, axis=1)

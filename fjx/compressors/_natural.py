@@ -17,14 +17,20 @@ from fjx.wire import Dithered, Natural
 def natural() -> Compressor:
     """Natural compression: unbiased stochastic rounding of each coordinate to a power of two.
 
-    With 2^e <= |x_i| < 2^(e+1), x_i is sent as sgn(x_i) 2^(e+1) with probability |x_i| / 2^e - 1, else
-    as sgn(x_i) 2^e: sign and exponent of a float32, without its mantissa, which is that probability.
+    If 2^e <= |x_i| < 2^(e+1), x_i is sent as sgn(x_i) 2^(e+1) with probability |x_i| / 2^e - 1, and
+    as sgn(x_i) 2^e otherwise.  The payload holds the sign and exponent of a float32.  The
+    probability is its mantissa, which is not sent.
 
-    Guarantees: unbiased, exactly; omega = 1/8, attained at |x_i| = 4/3 2^k, and 0.082 for a Gaussian
-        leaf; zeros and powers of two never move; a float32 below 2^-126 is sent as 0 or 2^-126, or
-        taken for 0 where the device has no subnormals; a leaf with a non-finite value, or with
-        max|x| above the largest power of two of its dtype, decodes to NaN throughout; bits: 9 d per
-        leaf, without any scale.
+    Guarantees:
+        - Unbiased exactly: E[C(x)] = x.
+        - omega = 1/8, attained at |x_i| = 4/3 2^k; 0.082 for a Gaussian leaf.
+        - Zeros and powers of two never move.
+        - A float32 below 2^-126 is sent as 0 or 2^-126; devices without subnormals take it for 0.
+        - A leaf with a non-finite value, or with max|x| above the largest power of two of its
+          dtype, decodes to NaN everywhere.
+
+    Bits:
+        9 d per leaf; there is no scale.
 
     Returns:
         A :class:`fjx.Compressor` with contract omega = 1/8, delta = 7/8.
@@ -46,7 +52,8 @@ def natural() -> Compressor:
     def encode(key: Key, x: Array) -> Natural:
         x32 = x.astype(jnp.float32)
         bits = jax.lax.bitcast_convert_type(x32, jnp.uint32)
-        # Of 2^23 numbers, mantissa many carry into the exponent.  For the barrier see _quantize.
+        # Among 2^23 random numbers, as many as the mantissa says carry into the exponent.  The barrier
+        # keeps the draw apart from its consumer, as in exact_stochastic_round.
         uniform = jax.lax.optimization_barrier(_random.bits(key, x.shape) >> 9)
         codes = (bits + uniform) >> 23
         top = min(math.frexp(float(jnp.finfo(x.dtype).max))[1] - 1, 127)
@@ -58,25 +65,32 @@ def natural() -> Compressor:
         x = jax.lax.bitcast_convert_type(bits, jnp.float32)
         return jnp.where(jnp.isfinite(x), x, jnp.nan).astype(payload.dtype)
 
-    exact = Contract(unbiased=True, omega=1 / 8, delta=7 / 8)  # every float has powers of two
+    exact = Contract(unbiased=True, omega=1 / 8, delta=7 / 8)  # every float dtype has powers of two
     return lift(encode, decode, lambda leaf: exact, node=Natural)
 
 
 def natural_dithering(*, levels: int) -> Compressor:
-    """Unbiased stochastic rounding of each leaf to powers of two relative to its L2 norm.
+    """Unbiased stochastic rounding of each leaf to powers of two, relative to its L2 norm.
 
-    The s levels are ||x|| times 1, 1/2, ..., 2^(1-s), and zero.  |x_i| between two of them, l < u, is
-    sent as u with probability (|x_i| - l) / (u - l), else as l.  With few bits this spans a wider range
-    than :func:`qsgd`, whose levels are spaced evenly.
+    The s levels are ||x|| times 1, 1/2, ..., 2^(1-s), and zero.  If |x_i| lies between two levels
+    l < u, it is sent as u with probability (|x_i| - l) / (u - l), and as l otherwise.  With few
+    bits, the levels span a wider range than the evenly spaced levels of :func:`qsgd`.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded, and
-        in float16 ||x|| may overflow); with r = 2^(1-s) sqrt(d), omega = r - 1 if r >= 9/4, attained
-        where all |x_i| are equal, else omega = 1/8 + 2 r^2 / 9; a zero never moves; a leaf with a
-        non-finite value, or with 2^(1-s) ||x|| > 2^125, decodes to NaN throughout, and one with
-        2^(1-s) ||x|| < 2^-126 to zero; bits: d * (1 + ceil(log2(s + 1))) + 32 per leaf.
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding, and in float16 ||x|| may overflow.
+        - omega = r - 1 if r >= 9/4, attained if all |x_i| are equal; otherwise omega = 1/8 + 2
+          r^2 / 9.  Here r = 2^(1-s) sqrt(d).
+        - A zero never moves.
+        - A leaf with a non-finite value, or with 2^(1-s) ||x|| > 2^125, decodes to NaN everywhere.
+        - A leaf with 2^(1-s) ||x|| < 2^-126 decodes to zeros.
+
+    Bits:
+        d * (1 + ceil(log2(s + 1))) + 32 per leaf.
 
     Args:
-        levels: s, 1 to 31; 1, 3, 7, 15, 31 use all of 2, 3, 4, 5, 6 bits.
+        levels: number of positive levels s, 1 to 31; 1, 3, 7, 15, 31 use all codes of 2, 3, 4, 5, 6
+            bits.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -119,8 +133,9 @@ def natural_dithering(*, levels: int) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         # With t = 2^(1-s) and y = |x| / ||x||, the error is sum g(y_i^2), where g(z) <= t sqrt(z) - z up
-        # to z = t^2, and <= z / 8 beyond.  The least concave function above both is the first up to
-        # z = (4 t / 9)^2, and then its tangent, 2 t^2 / 9 + z / 8; Jensen's inequality as in qsgd.
+        # to z = t^2, and g(z) <= z / 8 beyond.  The least concave function above both is the first up
+        # to z = (4 t / 9)^2, and then its tangent, 2 t^2 / 9 + z / 8.  Jensen's inequality does the
+        # rest, as in qsgd.
         r = 2.0 ** (1 - levels) * np.sqrt(leaf.size)
         return unbiased(leaf, float(r - 1 if r >= 9 / 4 else 1 / 8 + 2 * r**2 / 9))
 

@@ -1,6 +1,5 @@
-"""Uniform quantisers: the same grid around zero, three ways to span it and to round to it."""
+"""Uniform quantisers with a symmetric grid, scaled by the leaf: quantize, qsgd and absmax."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -11,7 +10,7 @@ from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._kernels.rounding import in_units, largest, norm, stochastic_round, unbiased
 from fjx.compressors._lift import lift
-from fjx.wire import Quantized, Ternary
+from fjx.wire import Quantized
 
 
 def _uniform(
@@ -20,7 +19,7 @@ def _uniform(
     rounding: Callable[[Key, Array], Array],
     contract: Callable[[jax.ShapeDtypeStruct], Contract],
 ) -> Compressor:
-    """Rounds each leaf to the 2 levels + 1 multiples of span(x) / levels."""
+    """A codec that rounds each leaf to the 2 levels + 1 multiples of span(x) / levels."""
     bits = levels.bit_length() + 1
     integer = jnp.int8 if bits <= 8 else jnp.int16
 
@@ -37,20 +36,31 @@ def _uniform(
 
 
 def quantize(*, bits: int) -> Compressor:
-    """Unbiased stochastic rounding of each leaf to a uniform grid scaled by its largest magnitude.
+    r"""Unbiased stochastic rounding of each leaf to a uniform grid scaled by its largest magnitude.
 
-    With L = 2^(bits-1) - 1 and scale s = max|x| / L, coordinate x_i lies between two multiples of s;
-    it is sent as the upper one with probability frac(x_i / s), else as the lower one.  This is QSGD
-    in the max norm with one bucket per leaf; with two bits it is TernGrad without clipping.
+    With L = 2^(bits-1) - 1, the grid consists of the multiples of s = max|x| / L.  Each coordinate
+    x_i lies between two of them and is rounded up with the probability that makes it unbiased:
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded);
-        |error_i| < s; omega = (sqrt(1 + (d - 1) / L^2) - 1) / 2, attained at
-        x = (1, a, ..., a) with a = (sqrt(1 + (d - 1) / L^2) - 1) L / (d - 1); a coordinate on the grid,
-        such as zero and the largest, never moves; a leaf with a non-finite value, or with s > 2^125,
-        decodes to NaN throughout, and one with s < 2^-126 to zero; bits: d * bits + 32 per leaf.
+    .. math:: C(x)_i = s \lfloor x_i / s + u_i \rfloor, \quad u_i \sim \mathrm{U}[0, 1)
+
+    This is QSGD in the max norm with one bucket per leaf.  With two bits it is TernGrad without
+    clipping.
+
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding.
+        - |error_i| < s.
+        - omega = (sqrt(1 + (d - 1) / L^2) - 1) / 2, attained at x = (1, a, ..., a) with
+          a = (sqrt(1 + (d - 1) / L^2) - 1) L / (d - 1).
+        - A coordinate on the grid never moves.  Zero and the largest are on the grid.
+        - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
+        - A leaf with s < 2^-126 decodes to zeros.
+
+    Bits:
+        d * bits + 32 per leaf.
 
     Args:
-        bits: of one code, 2 to 16.
+        bits: width of a code, 2 to 16.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -68,8 +78,8 @@ def quantize(*, bits: int) -> Compressor:
         ([0, -1, 1], 4.0, 40)
 
     References:
-        Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132); Wen et al.,
-        *TernGrad*, NeurIPS 2017 (arXiv:1705.07878).
+        Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132); Wen et
+        al., *TernGrad*, NeurIPS 2017 (arXiv:1705.07878).
     """
     levels = _levels(bits)
 
@@ -81,25 +91,36 @@ def quantize(*, bits: int) -> Compressor:
 
 
 def qsgd(*, levels: int) -> Compressor:
-    """QSGD: unbiased stochastic rounding of each leaf to a uniform grid scaled by its L2 norm.
+    r"""QSGD: unbiased stochastic rounding of each leaf to a uniform grid scaled by its L2 norm.
 
-    With s levels, coordinate x_i lies between two multiples of ||x|| / s; it is sent as the upper one
-    with probability frac(s x_i / ||x||), else as the lower one.  The grid is coarser than that of
-    :func:`quantize`, and most codes of a long leaf are zero.
+    With s levels, each coordinate x_i lies between two multiples of ||x|| / s and is rounded up
+    with the probability that makes it unbiased:
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded, and
-        in float16 ||x|| may overflow); |error_i| < ||x|| / s; with r = sqrt(d) / s, omega = r - 1 if
-        r >= 2, attained where all |x_i| are equal, else omega = r^2 / 4, attained where all
-        s |x_i| / ||x|| are halves of odd numbers; at most s (s + sqrt(d)) codes are non-zero in
-        expectation; a zero never moves; a leaf with a non-finite value, or with ||x|| / s > 2^125,
-        decodes to NaN throughout, and one with ||x|| / s < 2^-126 to zero; bits:
+    .. math:: C(x)_i = (\|x\| / s) \lfloor s x_i / \|x\| + u_i \rfloor, \quad u_i \sim \mathrm{U}[0, 1)
+
+    The grid is coarser than that of :func:`quantize`, and most codes of a long leaf are zero.  The
+    buckets of the paper are ``blockwise(qsgd(levels=s), size=d)``.
+
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding, and in float16 ||x|| may overflow.
+        - |error_i| < ||x|| / s.
+        - With r = sqrt(d) / s, omega = r - 1 if r >= 2, attained if all |x_i| are equal.
+        - Otherwise omega = r^2 / 4, attained if all s |x_i| / ||x|| are halves of odd numbers.
+        - At most s (s + sqrt(d)) codes are non-zero in expectation.
+        - A zero never moves.
+        - A leaf with a non-finite value, or with ||x|| / s > 2^125, decodes to NaN everywhere.
+        - A leaf with ||x|| / s < 2^-126 decodes to zeros.
+
+    Bits:
         d * ceil(log2(2 s + 1)) + 32 per leaf.
 
     Args:
-        levels: s, 1 to 32767; 1, 3, 7, ..., 2^(b-1) - 1 use all of b bits.
+        levels: number of positive levels s, 1 to 32767; 1, 3, 7, ..., 2^(b-1) - 1 use all codes of
+            b bits.
 
     Returns:
-        A :class:`fjx.Compressor`.  The buckets of the paper are ``blockwise(qsgd(levels=s), size=d)``.
+        A :class:`fjx.Compressor`.
 
     Raises:
         TypeError: ``levels`` is not an integer.
@@ -114,15 +135,15 @@ def qsgd(*, levels: int) -> Compressor:
         ([0, -3, 4], 1.0, 48)
 
     References:
-        Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), where omega is
-        bounded by min(r^2, r).
+        Alistarh, Grubic, Li, Tomioka, Vojnovic, *QSGD*, NeurIPS 2017 (arXiv:1610.02132), where
+        omega is bounded by min(r^2, r).
     """
     levels = _validate.static_integer("levels", levels, at_least=1, at_most=2**15 - 1)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # Of y = s |x| / ||x|| the error is sum g(y_i^2) / s^2 with g(z) = f (1 - f), f = frac(sqrt(z)).
-        # The least concave g* above g is g itself up to z = 1/4 and g = 1/4 beyond; sum y_i^2 = s^2,
-        # so by Jensen's inequality the sum is at most d g*(s^2 / d).
+        # With y = s |x| / ||x||, the error is sum g(y_i^2) / s^2, where g(z) = f (1 - f) and
+        # f = frac(sqrt(z)).  The least concave g* above g is g itself up to z = 1/4, and 1/4 beyond.
+        # Since sum y_i^2 = s^2, Jensen's inequality bounds sum g(y_i^2) by d g*(s^2 / d).
         r = np.sqrt(leaf.size) / levels
         return unbiased(leaf, float(r - 1 if r >= 2 else r**2 / 4))
 
@@ -130,19 +151,25 @@ def qsgd(*, levels: int) -> Compressor:
 
 
 def absmax(*, bits: int) -> Compressor:
-    """Rounds each leaf to the nearest of a uniform grid scaled by its largest magnitude.
+    """Round each leaf to the nearest point of a uniform grid scaled by its largest magnitude.
 
-    The grid is that of :func:`quantize`, with L = 2^(bits-1) - 1 and scale s = max|x| / L.  Rounding to
-    the nearest is biased, and errs less in one message.  ``blockwise(absmax(bits=8), size=64)`` is the
-    int8 format of many libraries.
+    The grid is that of :func:`quantize`: multiples of s = max|x| / L with L = 2^(bits-1) - 1.
+    Rounding to the nearest is biased, and has a smaller error in one message.
+    ``blockwise(absmax(bits=8), size=64)`` is the int8 format of many libraries.
 
-    Guarantees: deterministic, ties to even; |error_i| <= s / 2 and |error_i| <= |x_i|, so that
-        ||C(x) - x||^2 <= (d - 1) / (4 L^2 + d - 1) ||x||^2, attained at x = (L, 1/2, ..., 1/2); the
-        largest never moves; a leaf with a non-finite value, or with s > 2^125, decodes to NaN
-        throughout, and one with s < 2^-126 to zero; bits: d * bits + 32 per leaf.
+    Guarantees:
+        - Deterministic, ties to even.
+        - |error_i| <= s / 2 and |error_i| <= |x_i|.
+        - ||C(x) - x||^2 <= (d - 1) / (4 L^2 + d - 1) ||x||^2, attained at x = (L, 1/2, ..., 1/2).
+        - The largest coordinate never moves.
+        - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
+        - A leaf with s < 2^-126 decodes to zeros.
+
+    Bits:
+        d * bits + 32 per leaf.
 
     Args:
-        bits: of one code, 2 to 16.
+        bits: width of a code, 2 to 16.
 
     Returns:
         A :class:`fjx.Compressor` with contract delta = 4 L^2 / (4 L^2 + d - 1).
@@ -160,107 +187,20 @@ def absmax(*, bits: int) -> Compressor:
         ([0.0, -7.0, 3.0], 48)
 
     References:
-        Dettmers, Lewis, Shleifer, Zettlemoyer, *8-bit Optimizers via Block-wise Quantization*,
-        ICLR 2022 (arXiv:2110.02861), for the blocks.
+        Dettmers, Lewis, Shleifer, Zettlemoyer, *8-bit Optimizers via Block-wise Quantization*, ICLR
+        2022 (arXiv:2110.02861), for the blocks.
     """
     levels = _levels(bits)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # In units of s, error_i^2 <= min(x_i^2, 1/4), and sum error^2 / (L^2 + sum x^2) over the others
-        # grows with each |x_i| up to 1/2 and falls from there.
+        # In units of s, error_i^2 <= min(x_i^2, 1/4).  The ratio sum error^2 / (L^2 + sum x^2), with
+        # sums over all but the largest, grows with each |x_i| up to 1/2 and falls from there.
         return Contract(delta=4 * levels**2 / (4 * levels**2 + max(leaf.size - 1, 0)))
 
     return _uniform(levels, largest, lambda key, ratio: jnp.round(ratio), contract)
 
 
-def terngrad(*, clip: float | None = None) -> Compressor:
-    """TernGrad: unbiased stochastic rounding of each leaf to -s, 0 and s, five coordinates a byte.
-
-    With s = max|x|, coordinate x_i is sent as sgn(x_i) s with probability |x_i| / s, else as zero:
-    ``quantize(bits=2)`` with a fifth fewer bits.  With ``clip`` c, coordinates beyond c rms(x) are first
-    brought back to that, which biases them and keeps a few large ones from making noise of the others;
-    rms(x) = ||x|| / sqrt(d) is their standard deviation about zero, not about their mean, so that for
-    c >= 1 a constant leaf is not clipped.
-
-    Guarantees: without ``clip``, of float32 leaves unbiased (a narrower one is rounded once more when it
-        is decoded), E||C(x)||^2 = max|x| ||x||_1 exactly, and omega = (sqrt(d) - 1) / 2, attained at
-        x = (1, a, ..., a), a = 1 / (sqrt(d) + 1).  With it, biased as soon as d > c^2, and
-        omega = 1 + c^2 / 8 for c <= 4, else c - 1, for every d and approached as d grows: energy that
-        a few coordinates hold is lost.  A zero never moves; a leaf with a non-finite value, or with
-        s > 2^125, decodes to NaN throughout, and one with s < 2^-126 to zero; bits:
-        8 ceil(d / 5) + 32 per leaf.
-
-    Args:
-        clip: c, greater than 0, in standard deviations; the paper takes 2.5.  None clips nothing.
-
-    Returns:
-        A :class:`fjx.Compressor`.
-
-    Raises:
-        TypeError: ``clip`` is not a number.
-        ValueError: ``clip`` is not positive and finite.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> from fjx import compressors, wire
-        >>> codec = compressors.terngrad()
-        >>> x = jnp.array([0.0, -4.0, 4.0, 4.0, 0.0, 0.0, -4.0])
-        >>> payload, _ = codec.encode(jax.random.key(0), x, ())
-        >>> codec.decode(payload).tolist() == x.tolist(), wire.bits(payload)
-        (True, 48)
-
-    References:
-        Wen, Xu, Yan, Wu, Wang, Chen, Li, *TernGrad: Ternary Gradients to Reduce Communication in
-        Distributed Deep Learning*, NeurIPS 2017 (arXiv:1705.07878).
-    """
-    if clip is not None:
-        clip = _validate.static_number("clip", clip, above=0)
-
-    def encode(key: Key, x: Array) -> Ternary:
-        x32 = x.astype(jnp.float32)
-        span = largest(x32)
-        if clip is not None:
-            span = jnp.minimum(span, norm(x32) * (clip / math.sqrt(max(x.size, 1))))
-        ratio, scale = in_units(x32, span)
-        codes = stochastic_round(key, jnp.clip(ratio, -1, 1)).astype(jnp.int8)
-        return Ternary(_five_to_a_byte(codes.reshape(-1)), scale, x.shape, x.dtype.name)
-
-    def decode(payload: Ternary) -> Array:
-        codes = _from_bytes(payload.packed)[: math.prod(payload.shape)]
-        x = codes.astype(jnp.float32) * payload.scale
-        return x.reshape(payload.shape).astype(payload.dtype)
-
-    def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        if clip is None or leaf.size <= clip**2:  # max|x| <= sqrt(d) rms(x)
-            return unbiased(leaf, (math.sqrt(max(leaf.size, 1)) - 1) / 2)
-        if jnp.finfo(leaf.dtype).bits < 32:
-            return Contract()
-        # In units of rms(x), with y = |x_i| and s <= c, the error is s y - y^2 where y <= s and
-        # (y - s)^2 beyond.  At slope 1, both are at most c^2 / 8 + y^2: the first by completing the
-        # square, the second because s^2 <= 2 s y.  The squares average to 1.  From c = 4 on, the
-        # tangent at y = 1, of slope c / 2 - 1 >= 1, is above both, and is c - 1 there.
-        return Contract(omega=1 + clip**2 / 8 if clip <= 4 else clip - 1)
-
-    return lift(encode, decode, contract, node=Ternary)
-
-
-_PLACES = 3 ** np.arange(5)
-
-
-def _five_to_a_byte(codes: Array) -> Array:
-    """Codes -1, 0, 1 as digits of base 3; of byte j, those of coordinates j, j + n, ..., j + 4 n."""
-    digits = (codes + 1).astype(jnp.uint8)
-    rows = jnp.pad(digits, (0, -codes.size % 5), constant_values=1).reshape(5, -1)
-    return jnp.sum(rows * jnp.asarray(_PLACES, jnp.uint8)[:, None], axis=0, dtype=jnp.uint8)
-
-
-def _from_bytes(packed: Array) -> Array:
-    """The inverse of :func:`_five_to_a_byte`, without the padding cut off."""
-    digits = packed.astype(jnp.int32)[None] // jnp.asarray(_PLACES, jnp.int32)[:, None] % 3
-    return digits.reshape(-1) - 1
-
-
 def _levels(bits: int) -> int:
-    """L: the largest code of so many bits, whose grid is symmetric."""
+    """L: the largest code of ``bits`` bits in a symmetric grid."""
     bits = _validate.static_integer("bits", bits, at_least=2, at_most=16)
     return 2 ** (bits - 1) - 1

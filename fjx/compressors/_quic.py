@@ -1,4 +1,4 @@
-"""QUIC-FL: a quantiser that is unbiased itself, and suits what is nearly Gaussian."""
+"""QUIC-FL: an unbiased quantiser for nearly Gaussian coordinates."""
 
 import functools
 import math
@@ -17,40 +17,53 @@ from fjx.compressors._lift import lift
 from fjx.compressors._rotate import rotated
 from fjx.wire import Quic
 
-_BOUND = NormalDist().inv_cdf(1 - 2**-10)  # T = 3.097: of a Gaussian, 1 in 512 lies beyond
+_BOUND = NormalDist().inv_cdf(1 - 2**-10)  # T = 3.097: 1 in 512 Gaussian numbers lies beyond
 
 
 def quic_fl(*, bits: int, block: int | None = None) -> Compressor:
-    """QUIC-FL: rotates each leaf, and rounds it without bias to levels that sender and receiver draw.
+    """QUIC-FL: rotate each leaf, and quantise it without bias to levels from shared randomness.
 
-    With y = Rx as in :func:`rotated` and z = sqrt(d') y / ||y||, a coordinate with |z_i| > T = 3.097 is
-    sent as it is.  For the others there are H 2^bits numbers r_0 <= r_1 <= ..., H = 64, 32 and 16 for
-    1, 2 and more bits.  A seed, which travels, gives h_i, uniform in 0, ..., H - 1; the code c stands
-    for r_{h + c H}, one of which lies in each window r_j, ..., r_{j+H-1}.  The mean of a window is
-    therefore the mean of what is received when that one is sent, and z between the means of the windows
-    j and j + 1 is met exactly by sending the one of either window, with the probabilities that make it
-    so.  The numbers are those that err least on N(0, 1); a fixed point finds them at first use.
+    Let y = Rx as in :func:`rotated` and z = sqrt(d') y / ||y||.  A coordinate with |z_i| >
+    T = 3.097 is sent as it is.  The others are sent as codes of ``bits`` bits:
 
-    E[C(x)] = x whatever the rotation, so that the server may add the codes' levels in rotated space and
-    rotate back once, and small or sparse leaves are no exception as they are for :func:`eden`.
+    - There are H 2^bits numbers r_0 <= r_1 <= ..., with H = 64, 32 and 16 for 1, 2 and more bits.
+    - A seed, which is sent, gives h_i uniform in 0, ..., H - 1.  Code c then stands for r_{h+cH}.
+    - Each window r_j, ..., r_{j+H-1} contains exactly one such number, so the mean of a window is
+      the mean of the received value when the sender picks this window.
+    - If z_i lies between the means of the windows j and j + 1, the sender picks one of them with
+      the probability that makes the received mean equal to z_i.
 
-    Guarantees: of float32 leaves unbiased; E||C(x) - x||^2 <= omega ||x||^2 with omega = 25.8, 5.00,
-        1.07, 0.264 for 1 to 4 bits, the variance of the worst z; of at most d' / T^2 coordinates is
-        more than a code sent; a zero leaf stays zero; a leaf with a non-finite value decodes to values
-        that are not finite; bits, n being the number of coordinates beyond T: d' * bits +
-        n * (32 + ceil(log2 d')) + 192 per leaf, n close to d' / 512.  Close for d' >= 64:
-        E||C(x) - x||^2 = 1.465, 0.2135, 0.0426, 0.0095 times ||x||^2.
+    The numbers are those with the least error on N(0, 1).  A fixed-point iteration finds them at
+    first use.
+
+    E[C(x)] = x holds for every rotation.  So the server may add the levels in rotated space and
+    rotate back once, and small or sparse leaves are no exception, as they are for :func:`eden`.
+
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.
+        - E||C(x) - x||^2 <= omega ||x||^2 with omega = 25.8, 5.00, 1.07, 0.264 for 1 to 4 bits.
+          This is the variance for the worst z.
+        - Close for d' >= 64: E||C(x) - x||^2 = 1.465, 0.2135, 0.0426, 0.0095 times ||x||^2 for 1 to
+          4 bits.
+        - At most d' / T^2 coordinates are sent as they are.
+        - A zero leaf stays zero.
+        - A leaf with a non-finite value decodes to values that are not finite.
+
+    Bits:
+        d' * bits + n * (32 + ceil(log2 d')) + 192 per leaf.  n is the number of coordinates beyond
+        T, and is close to d' / 512.
 
     Args:
-        bits: of one code, 1 to 8.
-        block: as in :func:`rotated`; there is one scale for the leaf.
+        bits: width of a code, 1 to 8.
+        block: number of coordinates that are rotated together, a power of two; None for all.  There
+            is one scale for the leaf.
 
     Returns:
         A :class:`fjx.Compressor` whose payload has a length that depends on the data.
 
     Raises:
         TypeError: ``bits`` or ``block`` is not an integer.
-        ValueError: ``bits`` is out of range, or ``block`` not a power of two.
+        ValueError: ``bits`` is out of range, or ``block`` is not a power of two.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -66,15 +79,16 @@ def quic_fl(*, bits: int, block: int | None = None) -> Compressor:
 
     References:
         Ben Basat, Vargaftik, Portnoy, Einziger, Ben-Itzhak, Mitzenmacher, *Accelerating Federated
-        Learning with Quick Distributed Mean Estimation*, ICML 2024 (arXiv:2205.13341), whose levels come
-        from a general solver on a grid of z.  That the windows slide, and z needs no grid, is ours.
+        Learning with Quick Distributed Mean Estimation*, ICML 2024 (arXiv:2205.13341), whose levels
+        come from a general solver on a grid of z.  The sliding windows, which need no grid of z,
+        are ours.
     """
     bits = _validate.static_integer("bits", bits, at_least=1, at_most=8)
     return rotated(_bounded(bits), block=block)
 
 
 def _bounded(bits: int) -> Compressor:
-    """QUIC-FL without its rotation, which makes it err less."""
+    """QUIC-FL without its rotation, which reduces the error."""
 
     def encode(key: Key, x: Array) -> Quic:
         flat = x.astype(jnp.float32).reshape(-1)
@@ -83,14 +97,14 @@ def _bounded(bits: int) -> Compressor:
         h, uniform = _draw(key, x.size, table.shared)
         means = jnp.asarray(table.means, jnp.float32)
         inside = jnp.abs(z) <= _BOUND
-        # The windows j and j + 1 around z, and how far it is from one to the other.
+        # The windows j and j + 1 around z, and its relative position between their means.
         j = jnp.clip(jnp.searchsorted(means, z, side="right") - 1, 0, means.size - 2)
         way = (z - means[j]) / (means[j + 1] - means[j])
-        # Of window j the number that h has; all but the first are in the next window, too.
+        # The number in window j that belongs to h.  All but the first are in the next window, too.
         at = j + (h - j) % table.shared
         at = jnp.where((at == j) & (uniform < way), j + table.shared, at)
         codes = (at // table.shared).astype(jnp.uint8)
-        # More than d / T^2 squares above T^2 would not sum to d, but for rounding.
+        # The squares sum to d, so at most d / T^2 of them are above T^2, up to rounding.
         capacity = min(int(x.size / _BOUND**2) + 1, x.size)
         (indices,) = jnp.nonzero(~inside, size=capacity, fill_value=0)
         count = jnp.minimum(jnp.sum(~inside, dtype=jnp.int32), capacity)
@@ -111,28 +125,28 @@ def _bounded(bits: int) -> Compressor:
         return y.astype(payload.dtype).at[at].set(payload.values, mode="drop")
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # E||C(x) - x||^2 = sum V(z_i) ||x||^2 / d, V being the variance at z.
+        # E||C(x) - x||^2 = sum V(z_i) ||x||^2 / d, where V(z) is the variance at z.
         return unbiased(leaf, _table(bits).worst if leaf.size else 0.0)
 
     return lift(encode, decode, contract, node=Quic)
 
 
 def _draw(key: Key, size: int, shared: int) -> tuple[Array, Array]:
-    """Of each coordinate h, by its low bits, and a uniform number, by others."""
+    """For each coordinate, h from the low bits of a word and a uniform number from others."""
     words = jax.lax.optimization_barrier(_random.bits(key, (size,)))
     h = (words & jnp.uint32(shared - 1)).astype(jnp.int32)
     return h, (words >> 9).astype(jnp.float32) * 2.0**-23
 
 
 class _Table(NamedTuple):
-    """The quantiser of one number of bits.
+    """The quantiser for one number of bits.
 
     Attributes:
         shared: H.
         numbers: r_0 to r_{H 2^bits - 1}.
-        means: of the windows, from -T to T.
-        error: E[(C(z) - z)^2] of Gaussian z, zero beyond T.
-        worst: the greatest variance of any z.
+        means: means of the windows, from -T to T.
+        error: E[(C(z) - z)^2] for Gaussian z, zero beyond T.
+        worst: the greatest variance over all z.
     """
 
     shared: int
@@ -144,12 +158,13 @@ class _Table(NamedTuple):
 
 @functools.cache
 def _table(bits: int) -> _Table:
-    """The numbers whose windows err least on a Gaussian between -T and T.
+    """The numbers whose windows have the least error on a Gaussian between -T and T.
 
-    For z in the interval j, between the windows j and j + 1, the multiplier of the constraint E[r] = z
-    puts the midpoint m_j = (r_j + r_{j+H}) / 2 in the place of z: r_i is best where it is the mean of
-    m_j over the z that make use of it.  The constraint that the last window has mean T shifts each
-    number there, by as much more as it is used less.  Half steps towards that converge.
+    For z in interval j, between the windows j and j + 1, the Lagrange multiplier of the constraint
+    E[r] = z replaces z by the midpoint m_j = (r_j + r_{j+H}) / 2.  So r_i is best where it is the
+    mean of m_j over the z that use it.  The last window must have mean T, and this constraint
+    shifts each number in it by an amount inversely proportional to its use.  Half steps towards
+    these conditions converge.
     """
     shared = max(64 >> (bits - 1), 16)
     size = shared << bits
@@ -176,12 +191,12 @@ def _table(bits: int) -> _Table:
 
 
 def _windows(values: np.ndarray, width: int) -> np.ndarray:
-    """The means of so many values that follow one another."""
+    """The means of all windows of ``width`` consecutive values."""
     return np.convolve(values, np.full(width, 1 / width), "valid")
 
 
 def _masses(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of the Gaussian in each interval is sent from its lower window, and from its upper."""
+    """The Gaussian mass in each interval that is sent from its lower window, and from its upper one."""
     below = np.array([math.erf(z / math.sqrt(2)) / 2 for z in means])
     mass, moment = np.diff(below), -np.diff(_density(means))
     leave = (moment - means[:-1] * mass) / np.diff(means)
@@ -193,9 +208,10 @@ def _density(z: np.ndarray) -> np.ndarray:
 
 
 def _spread(stay: np.ndarray, leave: np.ndarray, width: int) -> np.ndarray:
-    """What each number is given by the intervals that make use of it.
+    """The sum, for each number, of the masses of the intervals that use it.
 
-    In the interval j those are r_{j+1} to r_{j+H-1}, r_j of the part that stays, r_{j+H} of the other.
+    Interval j uses r_{j+1} to r_{j+H-1} always, r_j for the part that stays, and r_{j+H} for the
+    other part.
     """
     total = np.concatenate([np.zeros(width), np.cumsum(stay + leave), np.zeros(width)])
     total[-width:] = total[-width - 1]

@@ -1,4 +1,4 @@
-"""A rotation at random around a codec."""
+"""A random rotation around a codec."""
 
 import math
 
@@ -16,40 +16,51 @@ from fjx.wire._payload import padded_size
 
 
 def rotated(codec: Compressor, *, rounds: int = 2, block: int | None = None) -> Compressor:
-    r"""Rotates each leaf at random before a codec, and back after it.
+    r"""Rotate each leaf at random before a codec, and rotate back after it.
 
-    A leaf x is padded with zeros to d' coordinates, the codec encodes
-    Rx = D_rounds H ... D_1 H D_0 x in float32, and the decoded vector is rotated back and cut to size.
-    H is an orthonormal Walsh-Hadamard matrix, of size d' = 2^m, or one for each block of it; the signs
-    D_r follow from a seed of the sender, which is on the wire.  A rotation spreads what a quantiser
-    must span: the largest |(Rx)_i| is about ||x|| sqrt(2 ln d' / d'), whatever x is.
+    A leaf x is padded with zeros to d' coordinates, and the codec encodes Rx in float32:
 
-    Blocks need less padding and less time.  A coordinate is spread over its block alone, so that a
-    codec with one scale for the leaf is at its best where blocks have equal norms.
+    .. math:: R x = D_r H \cdots D_1 H D_0 x, \quad r = \mathrm{rounds}
 
-    Guarantees: R is orthogonal for every seed, so the contract is that of the codec for d'
-        coordinates, where dropping the padding can only shrink the error; a projection stays one
-        where nothing is padded; of a leaf with a non-finite value, nothing in that value's block
-        is finite when the codec sees it; d' = B ceil(d / B) with B = min(block, 2^ceil(log2
-        d)), the next power of two without blocks; bits: those of the codec for d' coordinates + 64
-        per leaf.  One round is not enough for sparse x and codecs whose own promise depends on the
-        rotation (DRIVE, EDEN).
+    H is an orthonormal Walsh-Hadamard matrix of size d' = 2^m, or one for each block.  The signs
+    D_i follow from a seed of the sender, which is in the payload.  The decoded vector is rotated
+    back and cut to size.
+
+    A rotation spreads the magnitude, which helps quantisers: the largest |(Rx)_i| is about
+    ||x|| sqrt(2 ln d' / d') for every x.  Blocks need less padding and less time, but spread a
+    coordinate over its own block only.  A codec with one scale for the leaf then works best if all
+    blocks have equal norms.
+
+    One round is not enough for sparse x, nor for codecs whose own promise depends on the rotation
+    (DRIVE, EDEN).
+
+    Guarantees:
+        - R is orthogonal for every seed.  So the contract is that of the codec for d' coordinates;
+          dropping the padding can only shrink the error.
+        - A projection stays a projection if nothing is padded.
+        - d' = B ceil(d / B) with B = min(block, 2^ceil(log2 d)).  Without blocks it is the next
+          power of two.
+        - If a leaf has a non-finite value, the codec sees no finite value in the block of this
+          value.
+
+    Bits:
+        Those of the codec for d' coordinates, and 64 per leaf.
 
     Args:
-        codec: sees float32 vectors of d' coordinates.  A state of it would live in coordinates that
-            change every round: give it none, and put ``error_feedback`` around ``rotated``.
-        rounds: of signs and Hadamard transform, at least 1.
-        block: how many coordinates are rotated with one another, a power of two; None for all.
+        codec: codec of float32 vectors of d' coordinates, without a state.  A state would refer to
+            coordinates that change every round; put ``error_feedback`` around ``rotated`` instead.
+        rounds: number of rounds of signs and Hadamard transform, at least 1.
+        block: number of coordinates that are rotated together, a power of two; None for all.
 
     Returns:
         A :class:`fjx.Compressor`.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or ``rounds`` or ``block`` not an integer.
-        ValueError: ``rounds`` is less than 1, or ``block`` not a power of two.
+        TypeError: ``codec`` is not a Compressor, or ``rounds`` or ``block`` is not an integer.
+        ValueError: ``rounds`` is less than 1, or ``block`` is not a power of two.
 
     Examples:
-        One large coordinate costs a quantiser less once it is spread:
+        A quantiser has a smaller error once a large coordinate is spread:
 
         >>> import jax, jax.numpy as jnp
         >>> from fjx import compressors, wire
@@ -64,8 +75,8 @@ def rotated(codec: Compressor, *, rounds: int = 2, block: int | None = None) -> 
 
     References:
         Ailon, Chazelle, *The Fast Johnson-Lindenstrauss Transform*, SIAM Journal on Computing 2009;
-        Suresh, Yu, Kumar, McMahan, *Distributed Mean Estimation with Limited Communication*,
-        ICML 2017 (arXiv:1611.00429).
+        Suresh, Yu, Kumar, McMahan, *Distributed Mean Estimation with Limited Communication*, ICML
+        2017 (arXiv:1611.00429).
     """
     require_compressor("rotated", codec)
     rounds = _validate.static_integer("rounds", rounds, at_least=1, at_most=64)
@@ -85,7 +96,7 @@ def rotated(codec: Compressor, *, rounds: int = 2, block: int | None = None) -> 
 
 
 def _rotation(rounds: int, block: int | None) -> Compressor:
-    """The rotation as a codec that loses nothing, and leaves a vector for the next one in a chain."""
+    """The rotation as a lossless codec; its payload holds one vector for the next codec in a chain."""
 
     def encode(key: Key, x: Array) -> Rotated:
         together = _together(x.size, block)
@@ -98,12 +109,12 @@ def _rotation(rounds: int, block: int | None) -> Compressor:
 
 
 def derotated(payload: Rotated) -> Array:
-    """What a payload says: the vector rotated back, cut to size."""
+    """The array in a payload: its vector rotated back and cut to size."""
     key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
     flat = unrotate(key, payload.vector, rounds=payload.rounds, block=payload.block)
     return flat[: math.prod(payload.shape)].reshape(payload.shape).astype(payload.dtype)
 
 
 def _together(size: int, block: int | None) -> int:
-    """How many coordinates of a leaf are rotated with one another."""
+    """The number of coordinates of a leaf that are rotated together."""
     return max(min(padded_size(size), block or padded_size(size)), 1)

@@ -1,4 +1,4 @@
-"""What a codec makes of a message, from shapes alone."""
+"""Payloads and weights of messages, computed from shapes alone."""
 
 import jax
 
@@ -19,7 +19,7 @@ from fjx.wire import (
 
 
 def require_compressor(where: str, codec: object) -> None:
-    """Raises TypeError unless ``codec`` is a Compressor."""
+    """Raise TypeError unless ``codec`` is a Compressor."""
     if not isinstance(codec, Compressor):
         raise TypeError(
             f"{where} needs a fjx.Compressor such as compressors.top_k(0.01), got {codec!r}"
@@ -27,18 +27,18 @@ def require_compressor(where: str, codec: object) -> None:
 
 
 def payload_like(codec: Compressor, message_like: TreeLike) -> TreeLike:
-    """The payload of a message of the shapes given, as shapes."""
+    """The shapes of the payload of a message with the given shapes."""
     key = jax.eval_shape(jax.random.key, 0)
     state = jax.eval_shape(codec.init, message_like)
     return jax.eval_shape(codec.encode, key, message_like, state)[0]
 
 
 _SAME_NORM = (Blocks, OneOf, Coded, Sparse, Masked, Flat, Leaves, Rotated, Selected)
-"""Payloads that decode to a message of the norm of their floats: none of them is a scale."""
+"""Payloads whose decoded message has the norm of their floats, because none of these is a scale."""
 
 
 def weighs_alike(message_like: TreeLike) -> bool:
-    """Whether all floats of a message count alike, which those of some payloads in it would not."""
+    """True if an error in any float of a message costs the same; a scale inside a payload costs more."""
 
     def unlike(part: TreeLike) -> bool:
         return isinstance(part, Payload) and not isinstance(part, _SAME_NORM)
@@ -47,7 +47,7 @@ def weighs_alike(message_like: TreeLike) -> bool:
 
 
 def blocks_weigh_alike(message_like: TreeLike) -> bool:
-    """Whether no leaf holds the scales of many blocks, of which each counts for its own norm."""
+    """True if no leaf holds scales of many blocks, each of which counts for its own norm."""
 
     def is_blocks(part: TreeLike) -> bool:
         return isinstance(part, Blocks)
@@ -57,7 +57,7 @@ def blocks_weigh_alike(message_like: TreeLike) -> bool:
 
 
 def _is_no_sum(message_like: TreeLike) -> bool:
-    """Whether no payload is a sum, whose terms may cancel where the errors of a later codec do not."""
+    """True if no payload is a sum: its terms may cancel, while the errors of a later codec do not."""
 
     def is_sum(part: TreeLike) -> bool:
         return isinstance(part, Summed)

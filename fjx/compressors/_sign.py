@@ -1,4 +1,4 @@
-"""One bit a coordinate."""
+"""Quantisers with one bit per coordinate."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,27 @@ from fjx.wire import Signs, TwoMeans
 
 
 def scaled_sign() -> Compressor:
-    """Sends the signs of each leaf, and the mean of its magnitudes.
+    r"""Send the signs of each leaf and the mean of its magnitudes.
 
-    C(x) = (||x||_1 / d) sgn(x), with sgn(0) = +1; of all scales this one errs least.
+    With sgn(0) = +1:
 
-    Guarantees: deterministic; ||C(x) - x||^2 = (1 - ||x||_1^2 / (d ||x||^2)) ||x||^2 exactly, so that
-        delta = 1/d, attained by one non-zero coordinate, while a Gaussian leaf has 2/pi and one of
-        equal magnitudes loses nothing; a zero leaf stays zero, but a zero beside others does not; a
-        leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN throughout; bits:
+    .. math:: C(x) = (\|x\|_1 / d) \, \mathrm{sgn}(x)
+
+    Among all scales, this one has the least error.  Use it inside ``error_feedback``.
+
+    Guarantees:
+        - Deterministic.
+        - ||C(x) - x||^2 = (1 - ||x||_1^2 / (d ||x||^2)) ||x||^2 exactly.
+        - delta = 1/d, attained by one non-zero coordinate.  A Gaussian leaf has 2/pi, and a leaf of
+          equal magnitudes loses nothing.
+        - A zero leaf stays zero.  A zero beside other coordinates does not.
+        - A leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN everywhere.
+
+    Bits:
         d + 32 per leaf.
 
     Returns:
-        A :class:`fjx.Compressor` with contract delta = 1/d, a projection; meant for
-        ``error_feedback``.
+        A :class:`fjx.Compressor` with contract delta = 1/d, a projection.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -48,17 +56,24 @@ def scaled_sign() -> Compressor:
 
 
 def one_bit_sgd() -> Compressor:
-    """Sends, of each leaf, which coordinates are negative, and the means of these and of the others.
+    """Send which coordinates of a leaf are negative, the mean of these, and the mean of the others.
 
-    Guarantees: deterministic; the errors of the negative coordinates sum to zero, and so do those of
-        the others, so that ||C(x) - x||^2 is the variance within the two groups and never more than
-        the error of :func:`scaled_sign`; delta = 1/d, attained by one positive coordinate; a zero leaf
-        stays zero; a leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN
-        throughout; bits: d + 64 per leaf.
+    Use it inside ``error_feedback``.
+
+    Guarantees:
+        - Deterministic.
+        - The errors of the negative coordinates sum to zero, and so do those of the others.
+        - ||C(x) - x||^2 is the variance within the two groups, and never more than the error of
+          :func:`scaled_sign`.
+        - delta = 1/d, attained by one positive coordinate.
+        - A zero leaf stays zero.
+        - A leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN everywhere.
+
+    Bits:
+        d + 64 per leaf.
 
     Returns:
-        A :class:`fjx.Compressor` with contract delta = 1/d, a projection; meant for
-        ``error_feedback``.
+        A :class:`fjx.Compressor` with contract delta = 1/d, a projection.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -89,16 +104,16 @@ def one_bit_sgd() -> Compressor:
 
 
 def _contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-    # ||C(x)||^2 is ||x||_1^2 / d, or with two groups of n and m, a^2 / n + b^2 / m >= (a + b)^2 / d;
-    # and ||x||_1 >= ||x||.
+    # ||C(x)||^2 is ||x||_1^2 / d.  With two groups of n and m coordinates and L1 norms a and b, it is
+    # a^2 / n + b^2 / m >= (a + b)^2 / d.  And ||x||_1 >= ||x||.
     return Contract(delta=1 / max(leaf.size, 1), projection=True)
 
 
 def _mean(x: Array, count: Array) -> Array:
-    """The sum over a count, and zero over none."""
+    """The sum divided by a count; zero for a count of zero."""
     return jnp.sum(x) / jnp.maximum(count, 1).astype(jnp.float32)
 
 
 def _unless_broken(x: Array, mean: Array) -> Array:
-    """``mean``, or NaN where x is not finite; a sum, unlike a maximum, never loses a NaN."""
+    """``mean``, or NaN if x is not finite; a sum never loses a NaN, but a maximum may."""
     return jnp.where(jnp.isfinite(jnp.sum(jnp.abs(x))), mean, jnp.nan)

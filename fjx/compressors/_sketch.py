@@ -16,24 +16,31 @@ from fjx.wire import Projected, Sketched
 
 
 def count_sketch(*, rows: int, columns: int) -> Compressor:
-    """Sends sums of randomly chosen coordinates with random signs, from which each can be estimated.
+    """Count-sketch: send sums of random groups of coordinates, from which each coordinate is estimated.
 
-    In each row every coordinate is added, with a random sign, to one of the columns; it is estimated by
-    that sum with its sign, and by the median of the rows' estimates.  Large coordinates survive among
-    many small ones.  Hashes follow from a seed, which is on the wire.
+    In each row, every coordinate is added to one of the columns with a random sign.  The sum in
+    this column, times the sign, estimates the coordinate.  The median over the rows is the final
+    estimate.  A few large coordinates among many small ones survive.  The hashes follow from a seed
+    in the payload.
 
-    Guarantees: linear for one seed; with one row, of float32 leaves unbiased, and E||C(x) - x||^2 <=
-        (d - 1) / columns ||x||^2, nearly attained: coordinates of one block of ``columns`` never meet;
-        exact for leaves of at most ``columns`` coordinates; with an odd number of rows unbiased by
-        symmetry of the signs; a zero leaf stays zero; of a leaf with a non-finite value some decode to
-        values that are not finite; bits: 32 rows * columns + 64 per leaf.
+    Guarantees:
+        - Linear for one seed.
+        - With one row, unbiased for float32 leaves, and E||C(x) - x||^2 <= (d - 1) / columns
+          ||x||^2.  This is nearly attained; coordinates of one block of ``columns`` never meet.
+        - With an odd number of rows, unbiased by symmetry of the signs.
+        - Exact for leaves of at most ``columns`` coordinates.
+        - A zero leaf stays zero.
+        - In a leaf with a non-finite value, some values decode to values that are not finite.
+
+    Bits:
+        32 rows * columns + 64 per leaf.
 
     Args:
-        rows: at least 1; medians want an odd number.
-        columns: at least 1.
+        rows: number of rows, at least 1; a median wants an odd number.
+        columns: number of columns, at least 1.
 
     Returns:
-        A :class:`fjx.Compressor`, with omega = (d - 1) / columns for one row.
+        A :class:`fjx.Compressor`; with one row its contract has omega = (d - 1) / columns.
 
     Raises:
         TypeError: an argument is not an integer.
@@ -70,25 +77,33 @@ def count_sketch(*, rows: int, columns: int) -> Compressor:
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         if rows > 1:
             return Contract()
-        # Of two coordinates of different blocks the signs are independent, and 1 / columns meet.
+        # Coordinates of different blocks have independent signs, and meet with probability 1 / columns.
         return unbiased(leaf, max(leaf.size - 1, 0) / columns)._replace(linear=True)
 
     return lift(encode, decode, contract, node=Sketched)
 
 
 def random_projection(ratio: float) -> Compressor:
-    r"""Sends k = ceil(ratio d) products of a leaf with Gaussian vectors, from which it is estimated.
+    """Send k = ceil(ratio d) products of a leaf with Gaussian vectors, from which it is estimated.
 
-    C(x) = S^T S x / k with S of k rows of d independent numbers N(0, 1), which follow from a seed.
+    S has k rows of d independent numbers N(0, 1), which follow from a seed.
 
-    Guarantees: linear for one seed; of float32 leaves unbiased, and E||C(x) - x||^2 =
-        (d + 1) / k ||x||^2 for every x; a leaf with a non-finite value decodes to values that are not
-        finite; bits: 32 k + 64 per leaf.  It costs k d random numbers: ``rotated(rand_k(ratio))`` costs
-        d log d and errs less, d'/k - 1; this is the projection of the theorems.  For long leaves put
-        it in :func:`blockwise`.
+    .. math:: C(x) = S^T S x / k
+
+    This is the projection of the theorems.  It needs k d random numbers; ``rotated(rand_k(ratio))``
+    costs d log d and has the smaller error d'/k - 1.  For long leaves, use it inside
+    :func:`blockwise`.
+
+    Guarantees:
+        - Linear for one seed.
+        - Unbiased for float32 leaves, and E||C(x) - x||^2 = (d + 1) / k ||x||^2 for every x.
+        - A leaf with a non-finite value decodes to values that are not finite.
+
+    Bits:
+        32 k + 64 per leaf.
 
     Args:
-        ratio: of the coordinates of each leaf, in (0, 1].
+        ratio: k as a share of the coordinates of each leaf, in (0, 1].
 
     Returns:
         A :class:`fjx.Compressor` with contract omega = (d + 1) / k.
@@ -108,8 +123,9 @@ def random_projection(ratio: float) -> Compressor:
         (True, 192)
 
     References:
-        Johnson, Lindenstrauss, *Extensions of Lipschitz Mappings into a Hilbert Space*, Contemporary
-        Mathematics 26, 1984.  Omega is that of a Wishart matrix: E (S^T S)^2 = k (k + d + 1) I.
+        Johnson, Lindenstrauss, *Extensions of Lipschitz Mappings into a Hilbert Space*,
+        Contemporary Mathematics 26, 1984.  omega follows from a Wishart matrix: E (S^T S)^2 = k
+        (k + d + 1) I.
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
@@ -125,7 +141,7 @@ def random_projection(ratio: float) -> Compressor:
         size, k = math.prod(payload.shape), payload.values.size
 
         def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-            # Fused with the sum the product would not be rounded, in some programs and not in others.
+            # If the product is fused with the sum, it is not rounded, and programs differ in that.
             term = jax.lax.optimization_barrier(row[1] * _direction(key, row[0], size))
             return total + term, None
 

@@ -1,4 +1,4 @@
-"""Sparsifiers."""
+"""Sparsifiers: keep k coordinates, or those above a threshold."""
 
 import math
 
@@ -18,15 +18,21 @@ from fjx.wire import Kept, Masked, Sparse
 
 
 def top_k(ratio: float) -> Compressor:
-    """Keeps the k = ceil(ratio * d) coordinates of largest magnitude of each leaf.
+    """Keep the k = ceil(ratio * d) coordinates of largest magnitude of each leaf.
 
-    Guarantees: ||C(x) - x||^2 <= (1 - k/d) ||x||^2, tight where all |x_i| are equal; kept values
-        exact; ties go to the lowest index, NaN counts as largest; indices ascend; bits: k * (width of
-        a value + ceil(log2 d)) per leaf.
+    ``flatten(top_k(ratio))`` keeps the largest of the whole message.
+
+    Guarantees:
+        - ||C(x) - x||^2 <= (1 - k/d) ||x||^2, tight if all |x_i| are equal.
+        - Kept values are exact.
+        - Indices ascend.
+        - Ties go to the lowest index, and NaN counts as largest.
+
+    Bits:
+        k * (width of a value + ceil(log2 d)) per leaf.
 
     Args:
-        ratio: of the coordinates of each leaf, in (0, 1]; :func:`~fjx.compressors.flatten` makes it
-            the ratio of the whole message.
+        ratio: share of the coordinates of each leaf that is kept, in (0, 1].
 
     Returns:
         A :class:`fjx.Compressor` with contract delta = k/d, a projection.
@@ -65,22 +71,28 @@ def top_k(ratio: float) -> Compressor:
 
 
 def stc(ratio: float) -> Compressor:
-    """Sparse ternary compression: of the k largest coordinates the signs, and their mean magnitude.
+    """Sparse ternary compression: the signs of the k largest coordinates, and their mean magnitude.
 
-    ``chain(top_k(ratio), scaled_sign())`` under its own name and with the contract of the two together.
+    C(x) = mu sgn(x) on the k = ceil(ratio * d) coordinates of largest magnitude, with mu their mean
+    magnitude, and 0 elsewhere.  This is ``chain(top_k(ratio), scaled_sign())`` under its own name,
+    with the contract of the two together.  Use it inside ``error_feedback``, in both directions.
+    ``entropy(stc(ratio), "golomb")`` codes the positions as the paper does.
 
-    Guarantees: C(x) = mu sgn(x) on the k = ceil(ratio * d) coordinates of largest magnitude, mu their
-        mean magnitude, and 0 elsewhere; ||C(x) - x||^2 = (1 - ||T_k x||_1^2 / (k ||x||^2)) ||x||^2, so
-        that delta = min(1 / k, k / d), attained by one non-zero coordinate or by equal ones; a zero leaf
-        stays zero; a leaf with a non-finite value decodes to values that are not finite; bits:
+    Guarantees:
+        - A projection: ||C(x) - x||^2 = (1 - ||T_k x||_1^2 / (k ||x||^2)) ||x||^2, where T_k keeps
+          the k largest.
+        - delta = min(1 / k, k / d), attained by one non-zero coordinate or by equal ones.
+        - A zero leaf stays zero.
+        - A leaf with a non-finite value decodes to values that are not finite.
+
+    Bits:
         k + 32 + k ceil(log2 d) per leaf.
 
     Args:
-        ratio: of the coordinates of each leaf, in (0, 1].
+        ratio: share of the coordinates of each leaf that is kept, in (0, 1].
 
     Returns:
-        A :class:`fjx.Compressor`, a projection, meant for ``error_feedback`` in both directions.  The
-        paper's positions are ``entropy(stc(ratio), "golomb")``.
+        A :class:`fjx.Compressor`, a projection.
 
     Raises:
         TypeError: ``ratio`` is not a Python number.
@@ -96,15 +108,15 @@ def stc(ratio: float) -> Compressor:
         ([0.0, -4.0, 4.0, 0.0], 48)
 
     References:
-        Sattler, Wiedemann, Muller, Samek, *Robust and Communication-Efficient Federated Learning from
-        Non-IID Data*, IEEE Transactions on Neural Networks and Learning Systems 2020
+        Sattler, Wiedemann, Muller, Samek, *Robust and Communication-Efficient Federated Learning
+        from Non-IID Data*, IEEE Transactions on Neural Networks and Learning Systems 2020
         (arXiv:1903.02891).
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
     def of(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # With S = ||T_k x||_1 fixed and all but the largest of the kept equal to t <= S / k, the most
-        # that ||x||^2 can be is convex in t: S^2 for t = 0, d S^2 / k^2 for t = S / k.
+        # Fix S = ||T_k x||_1, and let all kept coordinates but the largest equal t <= S / k.  The
+        # largest possible ||x||^2 is convex in t: S^2 for t = 0, and d S^2 / k^2 for t = S / k.
         if not leaf.size:
             return EXACT
         k = share_of(ratio, leaf.size)
@@ -118,23 +130,29 @@ def stc(ratio: float) -> Compressor:
 
 
 def threshold(tau: Array | float, *, room: float = 1.0) -> Compressor:
-    """Keeps the coordinates of each leaf whose magnitude is at least tau: as many as there are.
+    """Keep all coordinates of each leaf whose magnitude is at least tau.
 
-    Guarantees: of what is kept nothing is lost; every other coordinate errs by less than tau, as long as
-        there is room; of more than the room holds the largest are kept, and the payload's ``count``
-        says that it is full; NaN counts as largest; bits: n (width of a value + ceil(log2 d)) + 32 per
-        leaf, n being the number kept.
+    Guarantees:
+        - Kept values are exact.
+        - Every other coordinate has an error below tau, as long as there is room.
+        - If more coordinates qualify than the room holds, the largest are kept.  The payload's
+          ``count`` then says that it is full.
+        - NaN counts as largest.
+
+    Bits:
+        n (width of a value + ceil(log2 d)) + 32 per leaf, where n is the number kept.
 
     Args:
-        tau: positive; may be traced, so that it may follow a schedule.
-        room: the most that may be kept of a leaf, as a share of its coordinates, in (0, 1].
+        tau: positive threshold; may be traced, so that it can follow a schedule.
+        room: largest share of the coordinates of a leaf that may be kept, in (0, 1].
 
     Returns:
-        A :class:`fjx.Compressor` whose payload has a length that depends on the data: shapes alone tell
-        the most it may cost.  A codec after it sees the room, zeros behind what is kept.
+        A :class:`fjx.Compressor` whose payload has a length that depends on the data.  Shapes alone
+        give the most that it can cost.  A codec after it sees the whole room, with zeros behind the
+        kept values.
 
     Raises:
-        TypeError: ``tau`` is not a number, or ``room`` not a Python number.
+        TypeError: ``tau`` is not a number, or ``room`` is not a Python number.
         ValueError: one is out of range.
 
     Examples:
@@ -169,7 +187,7 @@ def threshold(tau: Array | float, *, room: float = 1.0) -> Compressor:
 
 
 def decode_kept(payload: Kept) -> Array:
-    """The array with zeros where nothing was sent."""
+    """The array in a payload, with zeros for coordinates that were not sent."""
     size = math.prod(payload.shape)
     sent = jnp.arange(payload.indices.size, dtype=jnp.int32) < payload.count
     places = jnp.where(sent, payload.indices.astype(jnp.int32), size)
@@ -178,16 +196,19 @@ def decode_kept(payload: Kept) -> Array:
 
 
 def rand_k(ratio: float) -> Compressor:
-    """Keeps k = ceil(ratio * d) coordinates of each leaf, chosen uniformly, scaled by d/k.
+    """Keep k = ceil(ratio * d) coordinates of each leaf, chosen uniformly and scaled by d/k.
 
-    The positions follow from a seed of the sender, which is on the wire instead of them.
+    The positions follow from a seed of the sender, which is in the payload in place of them.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded where it is scaled), and
-        E||C(x) - x||^2 = (d/k - 1) ||x||^2 for every x; bits: k * (width of a
-        value) + 64 per leaf.
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded after scaling.
+        - E||C(x) - x||^2 = (d/k - 1) ||x||^2 for every float32 x.
+
+    Bits:
+        k * (width of a value) + 64 per leaf.
 
     Args:
-        ratio: of the coordinates of each leaf, in (0, 1].
+        ratio: share of the coordinates of each leaf that is kept, in (0, 1].
 
     Returns:
         A :class:`fjx.Compressor` with contract omega = d/k - 1.
@@ -214,7 +235,7 @@ def rand_k(ratio: float) -> Compressor:
     def encode(key: Key, x: Array) -> Masked:
         k = share_of(ratio, x.size)
         values = wide(x.reshape(-1)[_positions(key, k, x.size)])
-        scale = x.size / k if k else 1.0  # of wide values: rounded to bfloat16 it would be a bias
+        scale = x.size / k if k else 1.0  # not rounded to bfloat16: it would be a bias
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         return Masked((values * scale).astype(x.dtype), seed, x.shape, impl)
 
@@ -231,7 +252,7 @@ def rand_k(ratio: float) -> Compressor:
 
 
 def _fraction(ratio: float, size: int) -> float:
-    """k/d, and 1 for an empty leaf, of which nothing is lost."""
+    """k/d, and 1 for an empty leaf, which loses nothing."""
     return share_of(ratio, size) / size if size else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Which leaves a codec sees, and as what: some of them, all as one vector, or each by itself."""
+"""Selections of leaves for a codec: some of them, all as one vector, or each separately."""
 
 import re
 from collections.abc import Callable
@@ -15,14 +15,16 @@ from fjx.wire import Flat, Leaves, Selected
 
 
 def on(pattern: str, codec: Compressor) -> Compressor:
-    """Applies a codec to the floating leaves whose path matches, and sends the others as they are.
+    """Apply a codec to the float leaves whose path matches a pattern; send the others unchanged.
+
+    Chain several ``on`` to give several parts their own codecs.  The second sees the payload of the
+    first: there a path has ``inside/`` or ``outside/`` before it, and names of payload fields after
+    it.  So its pattern should have neither ``^`` nor ``$``.
 
     Args:
-        pattern: a regular expression, searched for in the leaf's path with ``/`` between keys, such
-            as ``params/Dense_0/kernel``.
-        codec: for the matching leaves.  Chain several ``on`` for several parts; the second meets the
-            payload of the first, where ``inside/`` or ``outside/`` comes before a path and fields of
-            payloads after it, so its pattern should have neither ``^`` nor ``$``.
+        pattern: regular expression, searched for in the path of a leaf with ``/`` between keys,
+            such as ``params/Dense_0/kernel``.
+        codec: codec of the matching leaves.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -30,7 +32,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     Raises:
         TypeError: ``codec`` is not a Compressor.
         re.error: ``pattern`` is not a regular expression.
-        ValueError: from ``init``, if no floating leaf matches, or two leaves have the same path.
+        ValueError: from ``init``, if no float leaf matches, or if two leaves have the same path.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -48,7 +50,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
         leaves = jax.tree_util.tree_leaves_with_path(message, is_leaf=_is_none)
         named = {_name(path): leaf for path, leaf in leaves}
         if len(named) < len(leaves):
-            raise ValueError(f"on: two leaves have one path, among {list(named)}; rename a key")
+            raise ValueError(f"on: two leaves have one path among {list(named)}; rename a key")
         inside = {
             name: leaf
             for name, leaf in named.items()
@@ -60,7 +62,10 @@ def on(pattern: str, codec: Compressor) -> Compressor:
         inside, outside = divide(message_like)
         if not inside:
             names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(outside)]
-            raise ValueError(f"on: pattern {pattern!r} matches no floating leaf among {names}")
+            raise ValueError(
+                f"on: pattern {pattern!r} matches no floating leaf among {names}; "
+                "give a part of one of these paths"
+            )
         return codec.init(inside)
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Selected, Tree]:
@@ -79,7 +84,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
 
 
 def _fill(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
-    """``tree`` with ``function(path, leaf)`` in place of each leaf, None being one."""
+    """``tree`` with ``function(path, leaf)`` in place of each leaf; None counts as a leaf."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(_name(path), leaf), tree, is_leaf=_is_none
     )
@@ -94,14 +99,14 @@ def _is_none(part: Any) -> bool:
 
 
 def flatten(codec: Compressor) -> Compressor:
-    """Applies a codec to the whole message as one vector: ``flatten(top_k(0.01))`` is global top-k.
+    """Apply a codec to the whole message as one vector: ``flatten(top_k(0.01))`` is global top-k.
 
     Args:
-        codec: sees one floating vector, of the widest floating dtype of the message, or of float32
-            where two of its dtypes are the widest.
+        codec: codec of one float vector.  Its dtype is the widest float dtype of the message, or
+            float32 if two dtypes are the widest.
 
     Returns:
-        A :class:`fjx.Compressor`; leaves that are not floating are sent as they are.
+        A :class:`fjx.Compressor`.  Leaves other than floats are sent unchanged.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.
@@ -129,7 +134,8 @@ def flatten(codec: Compressor) -> Compressor:
         return jax.eval_shape(lambda message: ravel(message)[0], message_like)
 
     def contract(message_like: TreeLike) -> Contract:
-        # Of a vector of scales each is as wrong as the largest allows, and counts for many.
+        # In a vector of scales, the error of each is relative to the largest, and each scale counts for
+        # many coordinates.
         like = vector_like(message_like)
         return codec.contract(like) if weighs_alike(message_like) else Contract()
 
@@ -142,17 +148,17 @@ def flatten(codec: Compressor) -> Compressor:
 
 
 def per_leaf(codec: Compressor) -> Compressor:
-    """Applies a codec to each floating leaf by itself, with a key and a state of its own.
+    """Apply a codec to each float leaf separately, with its own key and state.
 
-    Codecs of arrays already work leaf by leaf; this makes it so for one that does not, and undoes
-    nothing: ``per_leaf(flatten(c))`` is c on each leaf as a vector.
+    Codecs of arrays already work leaf by leaf.  This does the same for a codec that does not, and
+    undoes nothing: ``per_leaf(flatten(c))`` is c on each leaf as a vector.
 
     Args:
-        codec: sees messages of a single leaf.
+        codec: codec of messages with a single leaf.
 
     Returns:
-        A :class:`fjx.Compressor` whose state is the tuple of the floating leaves' states; the other
-        leaves are sent as they are.
+        A :class:`fjx.Compressor` whose state is the tuple of the states of the float leaves.  Other
+        leaves are sent unchanged.
 
     Raises:
         TypeError: ``codec`` is not a Compressor.

@@ -1,4 +1,4 @@
-"""Uniform quantisers with another grid than the leaf's own around zero: fixed, shifted, dithered."""
+"""Uniform quantisers with other grids: a fixed step, the range of the leaf, or a random shift."""
 
 import math
 
@@ -16,24 +16,30 @@ from fjx.wire import FixedStep, KLevel, SubtractivelyDithered
 def fixed_step(step: float, *, bits: int = 8) -> Compressor:
     """Unbiased stochastic rounding of each coordinate to a multiple of a fixed step.
 
-    Coordinate x_i lies between two multiples of h; it is sent as the upper one with probability
-    frac(x_i / h), else as the lower one.  The step is the same for every client and round and does not
-    travel, so that codes of different clients may be added; no leaf is read twice.
+    Coordinate x_i lies between two multiples of the step h.  It is rounded up with probability
+    frac(x_i / h), and down otherwise.  The step is the same for every client and round and is not
+    sent, so codes of different clients may be added.  Each leaf is read only once.
 
-    Guarantees: with L = 2^(bits-1) - 1, of float32 leaves and |x_i| <= L h unbiased, with variance
-        h^2 f (1 - f), f = frac(x_i / h), which is at most h^2 / 4; a multiple of h, such as zero, never
-        moves; a coordinate beyond L h, or not finite, decodes to NaN, by a code that means nothing
-        else: an overflow is never silent; bits: d * bits per leaf, without any scale.
+    Guarantees:
+        - Unbiased for float32 leaves and |x_i| <= L h with L = 2^(bits-1) - 1.  The variance is h^2
+          f (1 - f) <= h^2 / 4 with f = frac(x_i / h).
+        - A multiple of h, such as zero, never moves.
+        - An overflow is never silent: a coordinate that is beyond L h or not finite has a code of
+          its own, and decodes to NaN.
+
+    Bits:
+        d * bits per leaf; there is no scale.
 
     Args:
-        step: h, greater than 0 and a normal float32.
-        bits: of one code, 2 to 16.
+        step: step size h, greater than 0 and a normal float32.
+        bits: width of a code, 2 to 16.
 
     Returns:
-        A :class:`fjx.Compressor`; of its error, which does not scale with x, the contract has no bound.
+        A :class:`fjx.Compressor`.  Its contract has no bound, since the error does not scale with
+        x.
 
     Raises:
-        TypeError: ``step`` is not a number, or ``bits`` not an integer.
+        TypeError: ``step`` is not a number, or ``bits`` is not an integer.
         ValueError: one is out of range.
 
     Examples:
@@ -56,7 +62,7 @@ def fixed_step(step: float, *, bits: int = 8) -> Compressor:
 
     def encode(key: Key, x: Array) -> FixedStep:
         ratio = x.astype(jnp.float32) / step
-        # What stochastic_round takes for L; a NaN is not within anything.
+        # stochastic_round takes numbers this near to L for L.  The comparison is false for NaN.
         within = jnp.abs(ratio) <= top * (1 + 2.0**-21)
         codes = jnp.where(within, stochastic_round(key, ratio), overflow).astype(integer)
         return FixedStep(codes, step, bits, x.dtype.name)
@@ -73,24 +79,32 @@ def fixed_step(step: float, *, bits: int = 8) -> Compressor:
 
 
 def k_level(*, levels: int) -> Compressor:
-    """Unbiased stochastic rounding of each leaf to so many levels between its least and its largest.
+    """Unbiased stochastic rounding of each leaf to k levels between its least and largest coordinate.
 
-    With k levels, x_i lies between two of min x + j s, s = (max x - min x) / (k - 1); it is sent as
-    the upper one with probability frac((x_i - min x) / s), else as the lower one.  Where the
-    coordinates are not centred at zero this grid is finer than that of :func:`quantize`; but zero is
-    not on it.  Two levels are the binary quantisation of the paper, and ``rotated(k_level(levels=k))``
-    is its rotated one.
+    The levels are min x + j s with s = (max x - min x) / (k - 1).  Coordinate x_i lies between two
+    of them.  It is rounded up with probability frac((x_i - min x) / s), and down otherwise.  If the
+    coordinates are not centred at zero, this grid is finer than that of :func:`quantize`; but zero
+    is not on it.  Two levels are the binary quantisation of the paper, and
+    ``rotated(k_level(levels=k))`` is its rotated one.
 
-    Guarantees: of float32 leaves unbiased (a narrower one is rounded once more when it is decoded);
-        |error_i| < s, and the variance is s^2 sum f (1 - f), for k = 2 the sum of
-        (max x - x_i) (x_i - min x); with L = k - 1, omega = (d - 2) / (2 L^2) for even k, attained at
-        x = (1, 0, ..., 0, -1), and d / 4 (sqrt(1 + 4 (d - 2) / (d L^2)) - 1), which is less, for odd
-        k, attained too; a constant leaf is exact; a leaf with a non-finite value, or with s > 2^125,
-        decodes to NaN throughout, and one with s < 2^-126 to its least; bits:
+    Guarantees:
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding.
+        - |error_i| < s.
+        - The variance is s^2 sum f (1 - f).  For k = 2 this is the sum of (max x - x_i) (x_i - min
+          x).
+        - For even k, omega = (d - 2) / (2 L^2) with L = k - 1, attained at x = (1, 0, ..., 0, -1).
+        - For odd k, omega = d / 4 (sqrt(1 + 4 (d - 2) / (d L^2)) - 1), which is less, and attained
+          too.
+        - A constant leaf is exact.
+        - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
+        - A leaf with s < 2^-126 decodes to its least coordinate everywhere.
+
+    Bits:
         d * ceil(log2 k) + 64 per leaf.
 
     Args:
-        levels: k, 2 to 65536.
+        levels: number of levels k, 2 to 65536.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -108,8 +122,8 @@ def k_level(*, levels: int) -> Compressor:
         ([3, 0, 1, 2], 0.0, 72)
 
     References:
-        Suresh, Yu, Kumar, McMahan, *Distributed Mean Estimation with Limited Communication*,
-        ICML 2017 (arXiv:1611.00429), where omega is bounded by d / (2 (k - 1)^2).
+        Suresh, Yu, Kumar, McMahan, *Distributed Mean Estimation with Limited Communication*, ICML
+        2017 (arXiv:1611.00429), where omega is bounded by d / (2 (k - 1)^2).
     """
     levels = _validate.static_integer("levels", levels, at_least=2, at_most=2**16)
     integer, gaps = jnp.uint8 if levels <= 2**8 else jnp.uint16, levels - 1
@@ -125,21 +139,21 @@ def k_level(*, levels: int) -> Compressor:
         return KLevel(codes, jnp.where(broken, 0.0, least), step, levels, x.dtype.name)
 
     def decode(payload: KLevel) -> Array:
-        # By halves where the whole span is beyond float32, though no level is.
+        # The span may overflow float32 though no level does; half of it does not.
         half = jnp.where(payload.step > 2.0**100, 0.5, 1.0)
         above = payload.codes.astype(jnp.float32) * (half * payload.step)
-        # Fused with the sum the product would not be rounded, in some programs and not in others.
+        # If the product is fused with the sum, it is not rounded, and programs differ in that.
         x = (half * payload.least + jax.lax.optimization_barrier(above)) / half
         return x.astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
-        # In units of s, let zero lie t <= 1/2 from the nearest level.  The two extremes are exact, and
-        # their squares sum to L^2 / 2 + 2 c^2 at least, c being the distance of their midpoint from
-        # zero: c >= 0 where that is midway between levels (k even), c >= t where it is a level.  Each
-        # of the others, n = d - 2, errs by u (1 - u), u being its distance from a level, and weighs
-        # (u - t)^2 at least.  For even k, u = t = 1/2.  For odd k, the largest of
+        # In units of s, let zero lie t <= 1/2 from the nearest level.  The two extremes are exact.
+        # Their squares sum to at least L^2 / 2 + 2 c^2, where c is the distance of their midpoint from
+        # zero: c >= 0 if it is midway between levels (k even), c >= t if it is a level (k odd).  Each
+        # of the n = d - 2 others, at distance u from a level, has variance u (1 - u) and a square of at
+        # least (u - t)^2.  For even k the worst is u = t = 1/2.  For odd k, the largest value of
         # n u (1 - u) - omega (n (u - t)^2 + 2 t^2), over t and then over u, is
-        # n / (4 (1 + 2 omega / d)), and that is omega L^2 / 2 for the omega sought.
+        # n / (4 (1 + 2 omega / d)).  This equals omega L^2 / 2 for the omega sought.
         d, n = max(leaf.size, 1), max(leaf.size - 2, 0)
         if levels % 2 == 0:
             return unbiased(leaf, n / (2 * gaps**2))
@@ -149,22 +163,32 @@ def k_level(*, levels: int) -> Compressor:
 
 
 def subtractive_dither(*, bits: int) -> Compressor:
-    """Rounds each coordinate plus a random number to the nearest level, and subtracts it again.
+    r"""Add a random number to each coordinate, round to the nearest level, and subtract it again.
 
-    With L = 2^(bits-1) - 1 and scale s = max|x| / L, coordinate x_i is sent as the integer nearest to
-    x_i / s + u_i and received as s times that integer less u_i, the u_i being uniform in
-    [-1/2, 1/2).  They follow from a seed of the sender, which is on the wire.  The error, unlike that
-    of :func:`quantize`, does not depend on x but for the scale; and where x is not near levels it is
-    smaller.  Of sparse leaves it is larger: a zero is not received as zero.
+    With L = 2^(bits-1) - 1, s = max|x| / L and u_i uniform in [-1/2, 1/2):
 
-    Guarantees: the errors, over s, are independent and uniform in [-1/2, 1/2], whatever x is, so that
-        each has variance s^2 / 12 exactly; of float32 leaves unbiased (a narrower one is rounded once
-        more when it is decoded); omega = d / (12 L^2), attained by one non-zero coordinate; a zero
-        leaf stays zero; a leaf with a non-finite value, or with s > 2^125, decodes to NaN throughout,
-        and one with s < 2^-126 to zero; bits: d * bits + 32 + 64 per leaf, of which the seed is 64.
+    .. math:: C(x)_i = s \, (\mathrm{round}(x_i / s + u_i) - u_i)
+
+    The integer is sent.  The u_i follow from a seed of the sender, which is in the payload.  Apart
+    from the scale s, the error does not depend on x, unlike that of :func:`quantize`.  It is
+    smaller if x is not near levels.  It is larger for sparse leaves, since a zero is not received
+    as zero.
+
+    Guarantees:
+        - The errors divided by s are independent and uniform in [-1/2, 1/2] for every x.  So each
+          error has variance s^2 / 12 exactly.
+        - Unbiased for float32 leaves: E[C(x)] = x.  Narrower leaves are rounded once more in
+          decoding.
+        - omega = d / (12 L^2), attained by one non-zero coordinate.
+        - A zero leaf stays zero.
+        - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
+        - A leaf with s < 2^-126 decodes to zeros.
+
+    Bits:
+        d * bits + 32 + 64 per leaf; the seed has 64 bits.
 
     Args:
-        bits: of one code, 2 to 16.
+        bits: width of a code, 2 to 16.
 
     Returns:
         A :class:`fjx.Compressor`.
@@ -183,8 +207,8 @@ def subtractive_dither(*, bits: int) -> Compressor:
 
     References:
         Roberts, *Picture Coding Using Pseudo-Random Noise*, IRE Transactions on Information Theory
-        1962; Schuchman, *Dither Signals and Their Effect on Quantization Noise*, IEEE Transactions on
-        Communication Technology 1964.
+        1962; Schuchman, *Dither Signals and Their Effect on Quantization Noise*, IEEE Transactions
+        on Communication Technology 1964.
     """
     bits = _validate.static_integer("bits", bits, at_least=2, at_most=16)
     integer, top = jnp.int8 if bits <= 8 else jnp.int16, 2 ** (bits - 1) - 1
@@ -192,7 +216,7 @@ def subtractive_dither(*, bits: int) -> Compressor:
     def encode(key: Key, x: Array) -> SubtractivelyDithered:
         x32 = x.astype(jnp.float32)
         ratio, scale = in_units(x32, largest(x32) / top)
-        # |x / s| <= L, so that L + 1/2 is never passed.
+        # |x / s| <= L, so the sum stays within L + 1/2.
         codes = jnp.clip(jnp.round(ratio + _dither(key, x.shape)), -top, top).astype(integer)
         seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
         return SubtractivelyDithered(codes, scale, seed, bits, x.dtype.name, impl)
@@ -209,5 +233,5 @@ def subtractive_dither(*, bits: int) -> Compressor:
 
 
 def _dither(key: Key, shape: tuple[int, ...]) -> Array:
-    """Uniform in [-1/2, 1/2)."""
+    """Random numbers, uniform in [-1/2, 1/2)."""
     return jax.lax.optimization_barrier(_random.uniform(key, shape)) - 0.5

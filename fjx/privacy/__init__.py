@@ -1,7 +1,7 @@
-"""Differential privacy of clients: bound, add noise once, account for what ran.
+"""Differential privacy of clients: bound each update, add noise once, account for the run.
 
-A mechanism clips each client's update and adds noise to their sum; the sampler says how the cohort
-came about; ``epsilon`` reads both, so a claim cannot be made for a run that did not happen::
+A mechanism clips each client's update and adds noise to their sum.  A sampler draws the cohorts.
+:func:`epsilon` reads both objects, so a claim cannot be made for a run that did not happen::
 
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.1)
     sampler = samplers.poisson(0.01)
@@ -24,6 +24,7 @@ from fjx.privacy._accounting.report import Report as Report
 from fjx.privacy._accounting.report import report as report
 from fjx.privacy._accounting.rescaled import Rescaled as Rescaled
 from fjx.privacy._accounting.rescaled import rescaled as rescaled
+from fjx.privacy._accounting.terms import Accounting as Accounting
 from fjx.privacy._bounds.clip import Norm as Norm
 from fjx.privacy._bounds.clip import by_global_norm as by_global_norm
 from fjx.privacy._bounds.clip import clip_by_global_norm as clip_by_global_norm
@@ -72,6 +73,7 @@ from fjx.privacy._types import RenyiCurve as RenyiCurve
 
 __all__ = [
     "Accountable",
+    "Accounting",
     "AdaptiveState",
     "Bound",
     "Clipped",

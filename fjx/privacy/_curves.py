@@ -1,7 +1,8 @@
-"""Renyi differential privacy of sums of integers, where dp-accounting has no event for the noise.
+"""Renyi curves for integer noise and for sampling, where dp-accounting has no event.
 
-In all of this a vector of integers moves between neighbours by at most D2 in the L2 norm and by D1 in
-the L1 norm, D1 <= min(sqrt(d) D2, D2^2), because an integer is at most its square.
+D2 and D1 denote the sensitivity of a vector of integers: neighbours differ by at most D2 in the L2 norm
+and by at most D1 in the L1 norm.  D1 <= min(sqrt(d) D2, D2^2), because the absolute value of an integer
+is at most its square.
 """
 
 import functools
@@ -14,10 +15,11 @@ Curve = Callable[[np.ndarray], np.ndarray]
 
 
 def rounded_norm(norm: float, *, dimension: int, beta: float) -> float:
-    """The L2 norm that conditional rounding keeps to: of a vector of norm c, rounded to integers.
+    """L2 norm that conditional rounding guarantees for a vector of norm c, rounded to integers.
 
-    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))).  The first always holds; the
-    second holds with probability at least 1 - beta, so that it costs 1 / (1 - beta) tries on average.
+    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))).  The first term always holds.
+    The second holds with probability at least 1 - beta, so rounding until it holds takes at most 1 / (1
+    - beta) tries on average.
 
     References:
         Kairouz, Liu, Steinke, ICML 2021 (arXiv:2102.06387), theorem 1.
@@ -31,17 +33,19 @@ def rounded_norm(norm: float, *, dimension: int, beta: float) -> float:
 
 
 def rounded_sum(norm: float, dimension: int) -> float:
-    """The L1 norm of integers of a given L2 norm."""
+    """Largest L1 norm of integers of the given L2 norm."""
     return norm * min(math.sqrt(dimension), norm)
 
 
 def discrete_gaussians(l2: float, l1: float, *, sd: float, shares: int, dimension: int) -> Curve:
-    """The sum of n discrete Gaussians of parameter s each, which is not quite one of n s^2.
+    """Curve of the sum of n discrete Gaussians of parameter s, which is not exactly one of n s^2.
 
-    With D2 and D1 in units of sqrt(n) s and tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)), at
-    order a it is
+    Take D2 and D1 in units of sqrt(n) s, and tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)).  At
+    order a the curve is
 
     min(a D2^2 / 2 + tau d, a / 2 (D2^2 + 2 D1 tau + tau^2 d), a / 2 (D2 + sqrt(d) tau)^2).
+
+    It is known at orders of at least 2.
 
     References:
         Kairouz, Liu, Steinke, ICML 2021 (arXiv:2102.06387), theorem 1.
@@ -62,13 +66,13 @@ def discrete_gaussians(l2: float, l1: float, *, sd: float, shares: int, dimensio
 
 @functools.cache
 def _distance(sd: float, shares: int) -> float:
-    """tau, how far the sum is from a discrete Gaussian."""
+    """Distance tau of the sum from a discrete Gaussian."""
     k = np.arange(1, shares)
     return float(10 * np.sum(np.exp(-2 * (math.pi * sd) ** 2 * (k / (k + 1)))))
 
 
 def skellam(l2: float, l1: float, *, variance: float) -> Curve:
-    """Skellam noise of variance v on integers, however many shares it is the sum of.
+    """Curve of Skellam noise of variance v on integers, for any number of clients that share it.
 
     a D2^2 / (2 v) + min(((2 a - 1) D2^2 + 6 D1) / (4 v^2), 3 D1 / (2 v)) at integer orders a.
 
@@ -89,12 +93,20 @@ def skellam(l2: float, l1: float, *, variance: float) -> Curve:
 def poisson_binomial(
     low: float, other: float, *, trials: int, shares: int, dimension: int
 ) -> Curve:
-    """Sums of Binomial(m, p_i), where one client's p moves between 1 - low and ``other``.
+    """Curve of sums of Binomial(m, p_i), if one client's p moves between 1 - low and ``other``.
 
-    The largest divergence D_a between the two sums, either way around, where all others have p = low or
-    all have 1 - low; times d.  A Bernoulli variable of any p in between is one of the two at random, and
-    divergence is quasi-convex, so that the worst case is some number of trials at each end.  That it is
-    all at one end was found by searching all numbers, for all small n and m.
+    It is d times the larger divergence D_a between the two sums, in either direction, with all other
+    clients at p = low or all at p = 1 - low.
+
+    That these are the worst others is partly proved and partly searched.  A Bernoulli variable of any p
+    in between is a mixture of the two ends, and divergence is quasi-convex; hence in the worst case
+    every trial is at one of the ends.  That all of them are at the *same* end was found by searching all
+    splits, for all small n and m.
+
+    Examples:
+        >>> curve = poisson_binomial(0.25, 0.5, trials=1, shares=2, dimension=1)
+        >>> curve(np.array([2.0])).round(4).tolist()  # log(0.75 + 0.4 + 0.0833)
+        [0.2097]
 
     References:
         Chen, Ozgur, Kairouz, ICML 2022 (arXiv:2207.09916), for the reduction to the ends.
@@ -105,7 +117,7 @@ def poisson_binomial(
         return stats.binom.logpmf(np.arange(count + 1), count, p)
 
     def plus(others: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """The logarithm of a convolution, which no probability is too small for."""
+        """Logarithm of a convolution, computed so that no probability underflows."""
         padded = np.pad(others, len(own) - 1, constant_values=-np.inf)
         windows = np.lib.stride_tricks.sliding_window_view(padded, len(own))
         return special.logsumexp(windows + own[::-1], axis=1)
@@ -123,15 +135,15 @@ def poisson_binomial(
 
 
 def poisson_bound(curve: Curve, rate: float) -> Curve:
-    """The curve of any mechanism on Poisson cohorts, from its own: at integer orders, elsewhere inf.
+    """Curve of any mechanism on Poisson cohorts, from its curve without sampling.
 
-    With q the rate and e that of the mechanism, at integers a >= 2,
+    The curve is finite at integer orders and inf elsewhere.  Let q be the sampling rate and e the curve
+    of the mechanism.  At integers a >= 2, under add-or-remove-one,
 
     (a - 1) e'(a) <= log((1 - q)^(a-1) (a q - q + 1) + C(a, 2) q^2 (1 - q)^(a-2) exp(e(2))
-    + 3 sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))),
+    + 3 sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))).
 
-    under add-or-remove-one (the bound for general mechanisms; without the factor 3 it needs a proof for
-    each mechanism).
+    This is the bound for general mechanisms.  Dropping the factor 3 needs a proof for each mechanism.
 
     References:
         Zhu, Wang, ICML 2019.
@@ -147,9 +159,10 @@ def poisson_bound(curve: Curve, rate: float) -> Curve:
 
 
 def fixed_size_bound(curve: Curve, rate: float) -> Curve:
-    """Any curve under replace-one, on cohorts of a fixed size of which a client is at a given rate.
+    """Curve of any mechanism on cohorts of fixed size, from its curve without sampling.
 
-    With q the rate and e that of the mechanism, at integers a >= 2,
+    The curve is finite at integer orders and inf elsewhere.  Let q be the fraction of the population in
+    a cohort and e the curve of the mechanism.  At integers a >= 2, under replace-one,
 
     (a - 1) e'(a) <= log(1 + q^2 C(a, 2) min(4 (exp(e(2)) - 1), 2 exp(e(2)))
     + 2 sum_{j=3}^a q^j C(a, j) exp((j - 1) e(j))).
@@ -161,7 +174,7 @@ def fixed_size_bound(curve: Curve, rate: float) -> Curve:
     def terms(a: int, order: np.ndarray, log_choose: np.ndarray, each: np.ndarray) -> np.ndarray:
         weights = math.log(2) + (order - 1) * each
         with np.errstate(divide="ignore"):
-            # exp(e) - 1 = exp(e) (1 - exp(-e)), which does not overflow.
+            # In logarithms, exp(e) - 1 = exp(e) (1 - exp(-e)) does not overflow.
             weights[0] = each[0] + min(math.log(2), math.log(4) + np.log(-np.expm1(-each[0])))
         return np.append(log_choose + order * math.log(rate) + weights, 0.0)
 
@@ -171,9 +184,9 @@ def fixed_size_bound(curve: Curve, rate: float) -> Curve:
 def _at_integers(
     curve: Curve, terms: Callable[[int, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ) -> Curve:
-    """log(sum exp(terms)) / (a - 1) at integer orders a >= 2, elsewhere inf.
+    """Curve log(sum exp(terms)) / (a - 1) at integer orders a >= 2, and inf elsewhere.
 
-    ``terms`` gets a, the orders j = 2, ..., a, log C(a, j) and the curve at j.
+    ``terms`` is called with a, the orders j = 2, ..., a, log C(a, j), and the values of ``curve`` at j.
     """
 
     def bound(orders: np.ndarray) -> np.ndarray:

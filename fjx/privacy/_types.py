@@ -1,4 +1,15 @@
-"""The words of privacy: bounds, mechanisms of three kinds, and what their accounting reads."""
+"""Types of the privacy package: bounds, three kinds of mechanisms, and the accountant's inputs.
+
+The file reads in three parts:
+
+1. :class:`Bound` limits what one client adds to a sum.  It returns a :class:`Clipped` update.
+2. A mechanism adds noise.  :class:`Mechanism` adds it once, on the server, to a
+   :class:`Contribution` summed over clients.  :class:`DistributedMechanism` has each client add a share
+   of the noise to its :class:`Encoded` integers.  :class:`LocalMechanism` has each client add all of
+   the noise to its own message.
+3. The accountant reads any mechanism through :class:`Accountable`.  :class:`Participation` tells it how
+   often a client may take part, and :class:`RenyiCurve` describes noise that dp-accounting lacks.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -7,37 +18,42 @@ import numpy as np
 
 from fjx._base import Array, Compressor, Key, Metrics, Tree, TreeLike
 
+# --------------------------------------------------------------------------------------------------
+# Bounds
+# --------------------------------------------------------------------------------------------------
+
 Relation = Literal["add_or_remove_one", "replace_one"]
-"""What makes two populations neighbours: one client more or less, or one client's data replaced."""
+"""Relation between neighbouring populations: one client added or removed, or its data replaced."""
 
 
 Norm = Literal["l2", "l1", "linf"]
-"""The norms in which a contribution can be bounded."""
+"""Norm in which a contribution is bounded."""
 
 
 def require_relation(relation: Any) -> None:
-    """Raises unless ``relation`` is one of :data:`Relation`.
+    """Raise unless ``relation`` is one of :data:`Relation`.
 
     Raises:
-        ValueError: naming those that are.
+        ValueError: ``relation`` is something else; the message lists the valid ones.
     """
     if relation not in get_args(Relation):
         raise ValueError(f"relation must be one of {get_args(Relation)}, got {relation!r}")
 
 
 class Clipped(NamedTuple):
-    """A bounded update, and what was found on the way.
+    """Bounded update of one client, with what the bound measured.
 
-    ``norm``, ``clipped`` and ``finite`` are about one client's private data: releasing them, alone or
-    averaged, is not covered by the noise on the sum.
+    ``norm``, ``clipped`` and ``finite`` describe one client's private data.  The noise on the sum does
+    not cover releasing them, neither one by one nor averaged.
 
     Attributes:
-        update: the bounded update, of the structure, shapes and dtypes of the input.
-        norm: ``f32[]``, the norm of the input, in which it is bounded; NaN if the input is not finite.
-        clipped: ``bool[]``, whether the update was scaled to the bound, or to zero.
-        finite: ``bool[]``, whether it had finite entries only; if not, ``update`` is zero.
-        zeroed: ``bool[]``, whether it was replaced by zeros for being too far out, although finite;
-            None where the bound never does that.
+        update: the bounded update, with the structure, shapes and dtypes of the input.
+        norm: ``f32[]``, the norm of the input, in the norm of the bound; NaN if the input is not
+            finite.
+        clipped: ``bool[]``, true if the update was scaled to the bound or replaced by zeros.
+        finite: ``bool[]``, true if all entries of the input were finite.  Otherwise ``update`` is zero.
+        zeroed: ``bool[]``, true if a finite update was replaced by zeros because it was too large.
+            None if the bound never does that.
     """
 
     update: Tree
@@ -48,14 +64,16 @@ class Clipped(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """What one client may add to a sum: how it is enforced, and how far it then moves the sum.
+    """Limit on what one client adds to a sum: a function that enforces it, and the radius that results.
 
     Attributes:
-        clip: ``(update, weight) -> Clipped``, what one client contributes; no axis of clients.  The
-            weight is positive; most bounds count every client alike and do not look at it.
-        norm: in which norm the sum is bounded: ``"l2"``, ``"l1"`` or ``"linf"``.
-        radius: C: what one client contributes has at most this norm, whatever it sends.  A sum of such
-            contributions moves by at most C if a client comes or goes, by 2 C if its data are replaced.
+        clip: ``(update, weight) -> Clipped``, run for one client, without an axis of clients.
+            ``update`` is a pytree of floating arrays and ``weight`` is ``f32[]``, positive.  Most bounds
+            count every client alike and ignore the weight.  The result has norm at most ``radius``
+            whatever the client sends.
+        norm: ``"l2"``, ``"l1"`` or ``"linf"``, the norm in which ``clip`` bounds the update.
+        radius: C, the largest norm of one client's contribution.  A sum of contributions moves by at
+            most C if one client is added or removed, and by at most 2 C if its data are replaced.
             May be traced.
     """
 
@@ -64,20 +82,37 @@ class Bound(NamedTuple):
     radius: Array | float
 
     def sensitivity(self, relation: Relation) -> Array | float:
-        """How far the sum moves between neighbours, in :attr:`norm`."""
+        """Largest distance between the sums of two neighbouring populations, in :attr:`norm`.
+
+        Args:
+            relation: ``"add_or_remove_one"`` or ``"replace_one"``.
+
+        Returns:
+            C if one client is added or removed, 2 C if its data are replaced.
+
+        Raises:
+            ValueError: ``relation`` is neither of the two.
+        """
         require_relation(relation)
         return self.radius if relation == "add_or_remove_one" else 2 * self.radius
 
 
+# --------------------------------------------------------------------------------------------------
+# Mechanisms: on the server, shared among the clients, on each client
+# --------------------------------------------------------------------------------------------------
+
+
 class Contribution(NamedTuple):
-    """What one client adds to a round, and, added up, what the server sees; zeros of an absentee.
+    """One client's part of a round; summed over the clients, it is what the server sees.
+
+    All fields of an absent client are zero.
 
     Attributes:
-        update: the bounded message, in float32, or in int32 as steps of a grid.
-        clients: ``i32[]``, one.
-        clipped: ``i32[]``, whether the message was scaled down.
-        norm: ``f32[]``, its norm before.
-        zeroed: ``i32[]``, whether zeros took its place; None where the bound never does that.
+        update: the bounded message: float32, or int32 for mechanisms on a grid (multiples of its step).
+        clients: ``i32[]``, 1; summed, the number of clients that took part.
+        clipped: ``i32[]``, 1 if the message was scaled down.
+        norm: ``f32[]``, the norm of the message before clipping.
+        zeroed: ``i32[]``, 1 if zeros took the message's place; None if the bound never does that.
     """
 
     update: Tree
@@ -87,58 +122,36 @@ class Contribution(NamedTuple):
     zeroed: Array | None = None
 
 
-class Participation(NamedTuple):
-    """How often one client may take part in a run, for noise that is not independent between rounds.
-
-    Attributes:
-        rounds: T, the length of the run.
-        separation: b, at least 1: between two of its rounds t < t' there are t' - t >= b.
-        most: k, the most rounds that it takes part in.
-    """
-
-    rounds: int
-    separation: int
-    most: int
-
-
-class RenyiCurve(NamedTuple):
-    """Renyi differential privacy of one release, where dp-accounting has no event for it.
-
-    Attributes:
-        rdp: ``(orders) -> rdp``, NumPy arrays of floats; inf at orders for which nothing is known.
-        words: the mechanism and its settings, for messages.
-        distance: the total variation between what is drawn in one release and the law that has this
-            curve, at most; it is charged to delta.
-        caveat: what a claim by this curve rests on besides its proof; empty where it rests on nothing.
-    """
-
-    rdp: Callable[[np.ndarray], np.ndarray]
-    words: str
-    distance: float = 0.0
-    caveat: str = ""
-
-
 class Mechanism(NamedTuple):
-    """A sum of bounded updates plus noise, described by the object that adds the noise.
+    """Central mechanism: a trusted server sums bounded updates and adds noise once to the sum.
+
+    The object that adds the noise also describes it to the accountant.
 
     Attributes:
-        init: ``(message_like) -> state``, before the first round: an adaptive bound, past noise; ``()``
-            for most mechanisms.  No key is ever in it.  An adaptive bound is public, clients clip to it;
-            past noise (:func:`correlated`) is the server's own, and a deployment must not send it.
-        clip: ``(update, weight, state) -> Clipped``, what one client contributes; no axis of clients.
-        release: ``(key, total, state) -> (noised sum, state, metrics)``, on the :class:`Contribution` of
-            all clients together: adds noise *once*, on the *sum*.  Of its metrics ``noise_std`` is that
-            of a coordinate of the sum.
-        noise_multiplier: z, the noise's standard deviation in units of what a client may contribute, on
-            the sum; may be traced.
-        sensitivity: ``(relation) -> float``, how far the sum moves between neighbours: C if a client
-            comes or goes, 2 C if its data are replaced.
-        event: ``(moves) -> DpEvent`` of dp-accounting (or a :class:`RenyiCurve`), one release of a sum
-            that moves by at most ``moves`` times what a client may contribute.  How many that is depends
-            on the relation *and* on the accountant's convention; :func:`fjx.privacy.epsilon` knows both.
-        correlation: None where the noise of a round is independent of that of others, and each round is
-            a release.  Else ``(Participation) -> float``: the whole run is *one* release, of a sequence
-            that a client moves by at most so many times what it may contribute to a round.
+        init: ``(message_like) -> state``, called before the first round with a template of the message
+            (only shapes and dtypes are read).  The state is a pytree of arrays: an adaptive bound, or
+            past noise; most mechanisms return ``()``.  It never holds a key.  An adaptive bound is
+            public, because clients clip to it.  Past noise (:func:`correlated`) is the server's secret,
+            and a deployment must not send it.
+        clip: ``(update, weight, state) -> Clipped``, run for one client, without an axis of clients:
+            ``update`` is a pytree of floating arrays, ``weight`` is ``f32[]``, and ``state`` is the
+            state at the start of the round.
+        release: ``(key, total, state) -> (noised, state, metrics)``, run once a round.  ``total`` is
+            the :class:`Contribution` summed over all clients.  ``release`` adds noise *once*, to this
+            *sum*; ``noised`` has the structure and shapes of ``total.update``.  ``metrics`` maps names
+            to scalars; its ``noise_std`` is the standard deviation of the noise on one coordinate of
+            the sum.
+        noise_multiplier: z, the scale of the noise on the sum in units of the largest contribution of
+            one client: its standard deviation, or the scale b of Laplace noise.  May be traced.
+        sensitivity: ``(relation) -> float``, the largest distance between the sums of two neighbouring
+            populations: C if one client is added or removed, 2 C if its data are replaced.
+        event: ``(moves) -> DpEvent`` of dp-accounting, or a :class:`RenyiCurve`: one release of a sum
+            that moves by at most ``moves`` times the largest contribution of one client.  The right
+            value of ``moves`` depends on the relation *and* on the accountant's convention;
+            :func:`fjx.privacy.epsilon` knows both.
+        correlation: None if the noise is independent between rounds; each round is then one release.
+            Otherwise ``(Participation) -> float``, and the whole run is *one* release: one client moves
+            the sequence of sums by at most this factor times its largest contribution to one round.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -147,20 +160,22 @@ class Mechanism(NamedTuple):
     noise_multiplier: Array | float
     sensitivity: Callable[[Relation], Array | float]
     event: Callable[[float], Any]
-    correlation: Callable[[Participation], float] | None = None
+    correlation: "Callable[[Participation], float] | None" = None
 
 
 class Encoded(NamedTuple):
-    """What one client adds to a sum, and what was found on the way.
+    """Noised integers of one client, with what the encoder measured.
 
-    All but ``codes`` is about the client's own data, and not covered by its noise.
+    All fields but ``codes`` describe the client's own data.  Its noise does not cover them.
 
     Attributes:
-        codes: ``u32[d]``, integers mod 2^b.
+        codes: ``u32[d]``, integers modulo 2^b.
         norm: ``f32[]``, the L2 norm of the message.
-        clipped: ``bool[]``, whether it was scaled down.
-        finite: ``bool[]``, whether it was finite; if not, ``codes`` is noise alone.
-        saturated: ``i32[]``, how many coordinates were cut to what n clients have room for.
+        clipped: ``bool[]``, true if the message was scaled down.
+        finite: ``bool[]``, true if the message was finite.  Otherwise ``codes`` is noise alone, as for a
+            message of zeros.
+        saturated: ``i32[]``, the number of coordinates that were cut so that the sum over n clients
+            fits.
     """
 
     codes: Array
@@ -171,27 +186,34 @@ class Encoded(NamedTuple):
 
 
 class DistributedMechanism(NamedTuple):
-    """A modular sum of integers to which each client adds its share of the noise.
+    """Distributed mechanism: clients add shares of the noise to integers that are summed mod 2^b.
 
-    It simulates: fjx computes what a secure sum would reveal, and secures nothing.  What is claimed is
-    claimed of the *sum*; whoever sees one client's integers sees its data under a small share of the
-    noise only.  Who is not drawn adds no noise, so that :func:`fjx.privacy.epsilon` accounts for it on
-    cohorts of a fixed size, and refuses random ones.
+    fjx simulates here: it computes what a secure sum would reveal, and secures nothing.  The claim is
+    about the *sum*.  A reader of one client's integers sees that client's data under a small share of
+    the noise only.  A client that is not drawn adds no noise.  For this reason
+    :func:`fjx.privacy.epsilon` accounts for cohorts of a fixed size and refuses cohorts of a random
+    size.
 
     Attributes:
-        encode: ``(key, vector) -> Encoded``, on the client.
-        decode: ``(sum, clients) -> f32[d]``, of the sum of so many clients' codes mod 2^b, in the units
-            of messages.
-        bits: b.
-        dimension: d, the most coordinates that a vector may have.
-        clients: n, the most clients whose codes are added.
-        least: the fewest, below which nothing is released.
-        variance: of the noise of one client, in the units of messages, or the most that it may be.
-        noise_multiplier: z, the deviation of the noise that is sure to be there, in units of C.
-        sensitivity: ``(relation) -> float``, how far the rounded sum moves between neighbours: a client
-            whose message becomes zero, or another one.  It adds its noise in either case.
-        event: ``(moves) -> RenyiCurve`` of one release.
-        correlation: None, rounds are independent.
+        encode: ``(key, vector) -> Encoded``, run on one client; ``vector`` is ``f32[d']`` with
+            d' <= d.
+        decode: ``(total, count) -> f32[d']``, run on the server.  ``total`` is ``u32[d']``, the sum of
+            the codes of ``count`` clients modulo 2^b; ``count`` is ``i32[]``.  The result is in the
+            units of messages.
+        bits: number of bits b.
+        dimension: largest number d of coordinates of a vector.
+        clients: largest number n of clients whose codes are added.
+        least: smallest number of clients; with fewer, nothing is released.
+        variance: the variance of the noise of one client, in the units of messages, or an upper bound
+            on it.
+        noise_multiplier: z, the standard deviation of the noise that is certain to be present, in units
+            of C.
+        sensitivity: ``(relation) -> float``, the largest distance between the rounded sums of two
+            neighbouring populations.  One client's message becomes zero, or another message; the client
+            adds its noise in either case.
+        event: ``(moves) -> RenyiCurve`` of one release, of a sum that moves by at most ``moves`` times
+            the largest contribution of one client.
+        correlation: None, because rounds are independent.
     """
 
     encode: Callable[[Key, Array], Encoded]
@@ -203,21 +225,21 @@ class DistributedMechanism(NamedTuple):
     variance: float
     noise_multiplier: float
     sensitivity: Callable[[Relation], float]
-    event: Callable[[float], RenyiCurve]
+    event: "Callable[[float], RenyiCurve]"
     correlation: None = None
 
 
 class LocalMechanism(NamedTuple):
-    """A codec whose payload is differentially private, whoever reads it.
+    """Local mechanism: a codec whose payload is differentially private, whoever reads it.
 
-    The neighbours of local privacy are *any* two messages, so that nothing is amplified by who is
-    sampled, and T messages of a client cost T epsilon, or less by composing ``event``.
+    Neighbours in local privacy are *any* two messages.  Sampling clients therefore amplifies nothing,
+    and T messages of one client cost T epsilon, or less if ``event`` is composed.
 
     Attributes:
-        codec: the ``uplink`` of :func:`fjx.compose`.  Its payload hides the numbers of the message, not
-            that it was sent.
-        epsilon: of one message, pure (delta = 0); inf where only ``event`` says what is known.
-        event: ``() -> DpEvent`` of dp-accounting, one message, between any two messages
+        codec: a :class:`fjx.Compressor` for the ``uplink`` of :func:`fjx.compose`.  Its payload hides
+            the values of the message; it does not hide that a message was sent.
+        epsilon: pure epsilon (delta = 0) of one message; inf if only ``event`` describes the privacy.
+        event: ``() -> DpEvent`` of dp-accounting for one message, with any two messages as neighbours
             (``REPLACE_ONE``, in the convention of its RDP accountant).
     """
 
@@ -226,12 +248,50 @@ class LocalMechanism(NamedTuple):
     event: Callable[[], Any]
 
 
+# --------------------------------------------------------------------------------------------------
+# The accountant's inputs
+# --------------------------------------------------------------------------------------------------
+
+
+class Participation(NamedTuple):
+    """Limits on how often one client takes part in a run, for noise that is correlated between rounds.
+
+    Attributes:
+        rounds: T, the number of rounds of the run.
+        separation: b, at least 1: two rounds t < t' of the same client satisfy t' - t >= b.
+        most: k, the largest number of rounds in which one client takes part.
+    """
+
+    rounds: int
+    separation: int
+    most: int
+
+
+class RenyiCurve(NamedTuple):
+    """Renyi differential privacy of one release, for noise that has no event in dp-accounting.
+
+    Attributes:
+        rdp: ``(orders) -> rdp``: NumPy arrays of floats of the same shape; inf at orders for which no
+            bound is known.
+        words: the mechanism and its settings, for messages.
+        distance: an upper bound on the total variation between the draws of one release and the law
+            that has this curve.  It is charged to delta.
+        caveat: an assumption that a claim by this curve needs besides its proof; empty if there is
+            none.
+    """
+
+    rdp: Callable[[np.ndarray], np.ndarray]
+    words: str
+    distance: float = 0.0
+    caveat: str = ""
+
+
 @runtime_checkable
 class Accountable(Protocol):
-    """What the accountant reads of a mechanism, whatever else that is or does.
+    """Attributes of a mechanism that the accountant reads.
 
-    See :class:`fjx.privacy.Mechanism` for what each attribute means; ``noise_multiplier`` is None where
-    the noise is not described by one number.
+    Any object that has them can be accounted.  See :class:`fjx.privacy.Mechanism` for their meaning.
+    ``noise_multiplier`` is None if no single number describes the noise.
     """
 
     @property

@@ -16,7 +16,6 @@ from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
 from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
 from fjx.rounds._replicated import replicated as replicated
 from fjx.rounds._two_phases import Phase as Phase
-from fjx.rounds._two_phases import PhasesState as PhasesState
 from fjx.rounds._two_phases import two_phases as two_phases
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "DifferenceState",
     "Link",
     "Phase",
-    "PhasesState",
     "Replicas",
     "ReplicatedAggregate",
     "ReplicatedServer",

@@ -1,39 +1,44 @@
 """One generic round, into whose slots every algorithm fits."""
 
 import functools
-from typing import Any, NamedTuple, TypedDict
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fjx import _tree, _validate, wire
+from fjx import _validate
 from fjx._base import (
-    STACK,
-    SUM,
     Aggregator,
     Algorithm,
-    Array,
     ClientUpdate,
     Cohort,
     Compressor,
-    Examples,
     Executor,
     Key,
     Metrics,
-    Public,
     ServerUpdate,
-    Steps,
-    Traffic,
+    Template,
     Tree,
-    TreeLike,
 )
 from fjx.aggregators import mean
 from fjx.compressors import identity
-from fjx.compressors._shapes import payload_like
+from fjx.rounds._client import met, training, upload
 from fjx.rounds._executors import vectorized
+from fjx.rounds._metrics import report
+from fjx.rounds._server import heard, on_wire
+from fjx.rounds._shapes import received_like, traffic_of
+from fjx.rounds._state import (
+    ClientRow,
+    Context,
+    Parts,
+    RoundKeys,
+    RoundState,
+    invited,
+    require_rows,
+    slots_of,
+)
 from fjx.servers import from_optax
-from fjx.wire._bits import is_ragged
 
 
 class Codecs(TypedDict, total=False):
@@ -47,60 +52,6 @@ class Slots(Codecs, total=False):
     """The slots of :func:`compose` that a recipe leaves open."""
 
     aggregator: Aggregator
-
-
-class RoundState(NamedTuple):
-    """The server's side of an algorithm between rounds.
-
-    Attributes:
-        server: the server update's state.
-        aggregator: the aggregator's state.
-        downlink: the downlink codec's state.
-    """
-
-    server: Any
-    aggregator: Tree
-    downlink: Tree
-
-    @property
-    def params(self) -> Tree:
-        """The current model."""
-        return self.server.params
-
-
-class ClientRow(NamedTuple):
-    """One client's state between rounds: a row of the table of all clients.
-
-    Attributes:
-        client: the client update's state.
-        uplink: the uplink codec's state, shaped like the message.
-    """
-
-    client: Tree
-    uplink: Tree
-
-
-class _Shared(NamedTuple):
-    """What every client of the round is given."""
-
-    key_clients: Key
-    key_public: Key
-    broadcast: Tree
-    arrays: Tree
-    aggregator: Tree
-    invited: Array
-
-
-class _Slot(NamedTuple):
-    """What one client of the cohort is given.  All zeros is a slot that does nothing."""
-
-    id: Array
-    weight: Array
-    present: Array
-    offset: Array
-    size: Array
-    rank: Array
-    row: ClientRow
 
 
 def compose(
@@ -165,251 +116,92 @@ def compose(
         AISTATS 2017 (arXiv:1602.05629); Reddi et al., *Adaptive Federated Optimization*, ICLR 2021
         (arXiv:2003.00295), for the server optimiser.
     """
-    uplink = identity() if uplink is None else uplink
-    downlink = identity() if downlink is None else downlink
-    aggregator = mean() if aggregator is None else aggregator
     server = optax.sgd(1.0) if server is None else server
     if isinstance(server, optax.GradientTransformation):
         server = from_optax(server)
-    _require("client", client, ClientUpdate)
-    _require("uplink", uplink, Compressor)
-    _require("downlink", downlink, Compressor)
-    _require("aggregator", aggregator, Aggregator)
-    _require("server", server, ServerUpdate)
+    parts = Parts(
+        client=client,
+        uplink=identity() if uplink is None else uplink,
+        downlink=identity() if downlink is None else downlink,
+        aggregator=mean() if aggregator is None else aggregator,
+        server=server,
+    )
+    for slot, kind in KINDS.items():
+        _require(slot, getattr(parts, slot), kind)
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
         _require_numbers(params)
-        state = server.init(params)
+        state = parts.server.init(params)
         return RoundState(
             server=state,
-            aggregator=aggregator.init(received_like(params)),
+            aggregator=parts.aggregator.init(received_like(parts, params)),
             # Receivers have the first model: a codec that remembers begins with it.
-            downlink=downlink.init(server.broadcast(state)),
+            downlink=parts.downlink.init(parts.server.broadcast(state)),
+            round=jnp.int32(0),
         )
-
-    def received_like(params: Tree) -> TreeLike:
-        return jax.eval_shape(uplink.decode, payload_like(uplink, client.message(params)))
 
     def init_client(params: Tree) -> ClientRow:
-        return ClientRow(client.init(params), uplink.init(client.message(params)))
+        return ClientRow(client.init(params), parts.uplink.init(client.message(params)))
 
-    def run_round(
-        aggregator: Aggregator,
-        key: Key,
-        state: RoundState,
-        rows: ClientRow,
-        cohort: Cohort,
-        *,
-        executor: Executor | None = None,
-    ) -> tuple[RoundState, ClientRow, Metrics]:
-        _validate.key("key", key)
-        execute = vectorized() if executor is None else executor
-        require_rows(rows, cohort)
-        key_clients, key_public, key_finish, key_downlink = jax.random.split(key, 4)
-        template = client.message(state.params)
-
-        sent, downlink_state = downlink.encode(
-            key_downlink, server.broadcast(state.server), state.downlink
-        )
-        broadcast = downlink.decode(sent)
-        invited = jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32)
-
-        shared = _Shared(
-            key_clients, key_public, broadcast, cohort.examples.arrays, state.aggregator, invited
-        )
-
-        def inputs(shared: _Shared, slot: _Slot) -> tuple[Key, Tree, Tree, Examples]:
-            key_train, _, _ = _client_keys(shared, slot)
-            examples = Examples(shared.arrays, slot.offset, slot.size)
-            return key_train, shared.broadcast, slot.row.client, examples
-
-        def deliver(shared: _Shared, slot: _Slot, trained: tuple[Tree, Tree, Metrics]) -> Tree:
-            message, memory, metrics = trained
-            _validate.same_structure("the client's message", message, "its template", template)
-            _, key_encode, key_contribute = _client_keys(shared, slot)
-            payload, residual = uplink.encode(key_encode, message, slot.row.uplink)
-            received = uplink.decode(payload)
-
-            finite = _tree.all_finite((message, received))
-            counts = (slot.weight > 0) & finite
-            weight = jnp.where(counts, slot.weight, 0.0)
-            received = _tree.where(counts, received, _tree.zeros_like(received))
-
-            def public() -> Public:
-                # A clone, because every client draws the same from it on purpose.
-                key_shared = jax.random.clone(shared.key_public)
-                return Public(shared.aggregator, key_shared, slot.rank, shared.invited)
-
-            contribution = aggregator.contribute(key_contribute, received, weight, public())
-            if aggregator.combine is SUM:
-                # Whatever an aggregator adds of its own (local noise, say), an absentee adds none; and
-                # whether somebody who is there adds it must not depend on its data.
-                nothing = _tree.zeros_like(contribution)
-                contribution = _tree.where(slot.present, contribution, nothing)
-
-            if client.on_sent is not None:
-                memory = client.on_sent(received, memory, public())
-            row = _tree.where(counts, ClientRow(memory, residual), slot.row)
-            tally = _tally(counts, (slot.weight > 0) & ~finite, slot.size, metrics)
-            if aggregator.encode is not None:
-                payload = aggregator.encode(jax.random.clone(key_contribute), received, public())
-            if is_ragged(payload):
-                tally["sent"] = bytes_sent(payload, slot.weight > 0)
-            left = row, counts
-            if aggregator.combine is STACK:
-                return tally, (contribution, left)
-            return (contribution, tally), left
-
-        run_client = Steps.of(client.update).around(inputs, deliver)
-        slots = _Slot(
-            cohort.ids,
-            cohort.weights,
-            cohort.weights > 0 if cohort.present is None else cohort.present,
-            cohort.examples.offset,
-            cohort.examples.size,
-            jnp.searchsorted(jnp.sort(cohort.ids), cohort.ids).astype(jnp.int32),
-            rows,
-        )
-        if aggregator.combine is STACK:
-            tally, (total, left) = execute(run_client, shared, slots, cohort.examples.size)
-        else:
-            (total, tally), left = execute(run_client, shared, slots, cohort.examples.size)
-
-        def public(rank: Array | None) -> Public:
-            return Public(state.aggregator, jax.random.clone(key_public), rank, invited)
-
-        message, aggregator_state, aggregator_metrics = aggregator.finish(
-            key_finish, total, public(None)
-        )
-
-        def on_aggregate(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
-            assert client.on_aggregate is not None
-            heard = message.decoded if isinstance(message, Encoded) else message
-            memory = client.on_aggregate(heard, row.client, public(rank))
-            return _tree.where(counts, row._replace(client=memory), row)
-
-        rows, counts = left
-        if client.on_aggregate is not None:
-            rows = jax.vmap(on_aggregate)(rows, counts, slots.rank)
-        state = RoundState(server.update(state.server, message), aggregator_state, downlink_state)
-        counted = {"invited": invited, "rejected": cohort.rejected}
-        down = sent, () if client.on_aggregate is None else _on_wire(message)
-        if is_ragged(down):
-            counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited))
-        metrics = _validate.disjoint(
-            _validate.disjoint(counted, _averages(tally)), aggregator_metrics
-        )
-        return state, rows, metrics
-
-    def traffic(params: Tree) -> Traffic:
-        if aggregator.encode is None:
-            sent = payload_like(uplink, client.message(params))
-        else:
-            sent = sent_like(aggregator, received_like(params))
-        broadcast, heard = payload_like(downlink, _broadcast_like(server, params)), ()
-        if client.on_aggregate is not None:
-            heard = _on_wire(aggregate_like(aggregator, received_like(params)))
-        return Traffic(uplink=wire.bits(sent), downlink=wire.bits(broadcast) + wire.bits(heard))
-
-    return Algorithm(init, init_client, functools.partial(run_round, aggregator), traffic)
+    return Algorithm(
+        init,
+        init_client,
+        round=functools.partial(play, parts),
+        traffic=functools.partial(traffic_of, parts),
+        aggregator=parts.aggregator,
+    )
 
 
-_KEY_LIKE = jax.eval_shape(jax.random.key, 0)
+def play(
+    parts: Parts,
+    key: Key,
+    state: RoundState,
+    rows: ClientRow,
+    cohort: Cohort,
+    *,
+    executor: Executor | None = None,
+) -> tuple[RoundState, ClientRow, Metrics]:
+    """One round: broadcast, local work and upload of each client, aggregate, server step."""
+    _validate.key("key", key)
+    require_rows(rows, cohort)
+    client, _, downlink, aggregator, server = parts
+    execute = vectorized() if executor is None else executor
+    keys, template = RoundKeys.of(key), client.message(state.params)
+
+    broadcast = server.broadcast(state.server)
+    sent, downlink_state = downlink.encode(keys.downlink, broadcast, state.downlink)
+    context = Context(
+        key_clients=keys.clients,
+        key_public=keys.public,
+        broadcast=downlink.decode(sent),
+        arrays=cohort.examples.arrays,
+        aggregator=state.aggregator,
+        size=invited(cohort),
+        round=state.round,
+        template=Template.of(template),
+    )
+    slots = slots_of(cohort, rows)
+    one_client = training(client.update)(upload(parts, template))
+    summed, stacked = execute(one_client, context, slots, slots.size)
+    total, tally, (rows, counts) = met(aggregator.combine, summed, stacked)
+
+    message, aggregator_state, own = aggregator.finish(keys.finish, total, context.public(None))
+    rows = heard(client, message, context, rows, counts, slots.rank)
+    moved = server.update(state.server, message)
+    state = RoundState(moved, aggregator_state, downlink_state, state.round + 1)
+    down = sent, () if client.on_aggregate is None else on_wire(message)
+    return state, rows, report(cohort, tally, down, own)
 
 
-class Encoded(NamedTuple):
-    """An aggregate message that travels down as a payload: who hears it hears what it decodes to.
-
-    Attributes:
-        payload: of the message.
-        decoded: what receivers make of it.
-    """
-
-    payload: Tree
-    decoded: Tree
-
-
-def _on_wire(message: Tree) -> Tree:
-    """What travels of an aggregate message."""
-    return message.payload if isinstance(message, Encoded) else message
-
-
-def aggregate_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:
-    """What becomes of messages of a template."""
-
-    def meet(key: Key, message: Tree) -> Tree:
-        public = _alone(key, aggregator, message)
-        total = aggregator.contribute(key, message, jnp.float32(1), public)
-        if aggregator.combine is STACK:
-            total = jax.tree.map(lambda x: x[None], total)
-        return aggregator.finish(key, total, public._replace(rank=None))[0]
-
-    return jax.eval_shape(meet, _KEY_LIKE, message_like)
-
-
-def sent_like(aggregator: Aggregator, message_like: TreeLike) -> TreeLike:
-    """What is on the wire of an aggregator that says so itself."""
-    coder = aggregator.encode
-    assert coder is not None
-
-    def encode(key: Key, message: Tree) -> Tree:
-        return coder(key, message, _alone(key, aggregator, message))
-
-    return jax.eval_shape(encode, _KEY_LIKE, message_like)
-
-
-def _client_keys(shared: _Shared, slot: _Slot) -> Array:
-    """A client's keys, by its id: for training, for its codec, for its contribution."""
-    return jax.random.split(jax.random.fold_in(shared.key_clients, slot.id), 3)
-
-
-def _alone(key: Key, aggregator: Aggregator, message: Tree) -> Public:
-    """What the only client of a round knows."""
-    return Public(aggregator.init(message), jax.random.clone(key), jnp.int32(0), jnp.int32(1))
-
-
-def _broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
-    return jax.eval_shape(lambda p: server.broadcast(server.init(p)), params)
-
-
-def _tally(counts: Array, nonfinite: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
-    """What is summed over clients to make a round's metrics."""
-    examples = jnp.where(counts, size, 0).astype(jnp.float32)
-    sums = {name: _tree.scale(examples, value) for name, value in metrics.items()}
-    return {
-        "participants": counts.astype(jnp.int32),
-        "nonfinite": nonfinite.astype(jnp.int32),
-        "examples": examples,
-        "sums": _tree.where(counts, sums, _tree.zeros_like(sums)),
-    }
-
-
-def _averages(tally: dict[str, Any]) -> Metrics:
-    examples = jnp.maximum(tally["examples"], 1.0)
-    means = {name: total / examples.astype(total.dtype) for name, total in tally["sums"].items()}
-    counts = {name: tally[name] for name in ("participants", "nonfinite")}
-    if "sent" in tally:
-        counts["uplink_bytes"] = bytes_of_a_cohort(*tally["sent"])
-    return _validate.disjoint(counts, means)
-
-
-def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
-    """The bytes of a payload, sent so many times (less than 2^16): the low 16 bits, and the others.
-
-    A cohort's sums of either do not overflow.
-    """
-    bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
-    size, times = bits // 8, times.astype(jnp.uint32)
-    low = jnp.asarray(size & 0xFFFF, jnp.uint32) * times
-    return low & 0xFFFF, jnp.asarray(size >> 16, jnp.uint32) * times + (low >> 16)
-
-
-def bytes_of_a_cohort(low: Array, high: Array) -> Array:
-    """The sum of :func:`bytes_sent`, or 2^32 - 1 where it is more."""
-    high = high + (low >> 16)
-    whole = high << 16 | low & 0xFFFF
-    return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))
+KINDS = {
+    "client": ClientUpdate,
+    "uplink": Compressor,
+    "downlink": Compressor,
+    "aggregator": Aggregator,
+    "server": ServerUpdate,
+}
+"""The type of each part."""
 
 
 def _require_numbers(params: Tree) -> None:
@@ -421,17 +213,6 @@ def _require_numbers(params: Tree) -> None:
             raise TypeError(
                 f"params must be floats and integers, which can be subtracted and averaged; at "
                 f"{where} got {leaf.dtype}.  Close the loss over masks and keys, or store integers"
-            )
-
-
-def require_rows(rows: Tree, cohort: Cohort) -> None:
-    slots = cohort.ids.shape[0]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(rows):
-        if leaf.ndim == 0 or leaf.shape[0] != slots:
-            raise ValueError(
-                f"round needs one row of client state for each of the cohort's {slots} slots; at "
-                f"{jax.tree_util.keystr(path)} got {list(leaf.shape)}.  Gather them from the table "
-                "of all clients: fjx.simulation.gather(table, cohort.ids)"
             )
 
 

@@ -116,7 +116,7 @@ def accumulated(
     def init(message_like: TreeLike) -> Tree:
         return _tree.scale(jnp.float32(0), _tree.zeros_like(message_like))
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
         return _tree.scale(weight > 0, message)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:

@@ -12,7 +12,6 @@ from fjx._base import (
     ClientUpdate,
     Cohort,
     Compressor,
-    Examples,
     Executor,
     Key,
     Metrics,
@@ -20,8 +19,10 @@ from fjx._base import (
     Tree,
 )
 from fjx.compressors._shapes import payload_like, require_compressor
-from fjx.rounds._compose import bytes_of_a_cohort, bytes_sent, require_rows
+from fjx.rounds._client import guard, training
 from fjx.rounds._executors import vectorized
+from fjx.rounds._metrics import bytes_sent, report, tally_of
+from fjx.rounds._state import Context, RoundKeys, Slot, invited, require_rows, slots_of
 
 
 class ChocoState(NamedTuple):
@@ -29,9 +30,11 @@ class ChocoState(NamedTuple):
 
     Attributes:
         params: the mean of all nodes' models.
+        round: ``i32[]``, the number of rounds that were played.
     """
 
     params: Tree
+    round: Array
 
 
 class ChocoRow(NamedTuple):
@@ -111,7 +114,7 @@ def choco(
     neighbours = (matrix != 0).sum(1) - (matrix.diagonal() != 0)
 
     def init(params: Tree) -> ChocoState:
-        return ChocoState(jax.tree.map(jnp.asarray, params))
+        return ChocoState(jax.tree.map(jnp.asarray, params), jnp.int32(0))
 
     def init_client(params: Tree) -> ChocoRow:
         if not all(map(_tree.is_float, jax.tree.leaves(params))):
@@ -120,7 +123,40 @@ def choco(
         nothing = _tree.zeros_like(params)
         return ChocoRow(params, nothing, client.init(params), codec.init(message))
 
-    def run_round(
+    def tell(
+        context: Context, slot: Slot, trained: tuple[Tree, Tree, Metrics]
+    ) -> tuple[Tree, Tree]:
+        """y_i = x_i + message_i, and z_i moves by what neighbours decode of the difference."""
+        message, memory, metrics = trained
+        row = slot.row
+        moved = _tree.add(row.model, message)
+        difference = _tree.subtract(moved, row.public)
+        payload, inner = codec.encode(context.keys(slot.id).uplink, difference, row.codec)
+        known = _tree.add(row.public, codec.decode(payload))
+        counts, failed = guard(slot, moved, known, takes_part=slot.present)
+        after = _tree.where(counts, ChocoRow(moved, known, memory, inner), row)
+        tally = tally_of(counts, failed, slot.size, metrics)
+        heard_by = jnp.asarray(neighbours, jnp.int32)[slot.id]
+        # A message that is not finite was sent all the same, and is billed.
+        tally["sent"] = bytes_sent(payload, jnp.where(slot.present, heard_by, 0))
+        return tally, (after, counts)
+
+    def gossip(rows: ChocoRow, ids: Array, counts: Array) -> ChocoRow:
+        """x_i = y_i + gamma sum_j w_ij (z_j - z_i) over those that are there."""
+        among = jnp.asarray(matrix)[ids[:, None], ids[None, :]]
+        weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
+
+        def mixed(model: Array, public: Array) -> Array:
+            z = _tree.wide(public).reshape(public.shape[0], -1)
+            # Nodes exchange differences.  Taken from the mean, they are not lost in what is common.
+            z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
+            pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
+            moved = jnp.asarray(step_size, z.dtype) * pull
+            return model + moved.reshape(model.shape).astype(model.dtype)
+
+        return rows._replace(model=jax.tree.map(mixed, rows.model, rows.public))
+
+    def play(
         key: Key,
         state: ChocoState,
         rows: ChocoRow,
@@ -131,60 +167,32 @@ def choco(
         _validate.key("key", key)
         require_rows(rows, cohort)
         execute = vectorized() if executor is None else executor
-        is_node = cohort.ids < len(matrix)
-        present = (cohort.weights > 0) & (cohort.ids < cohort.population) & is_node
+        keys = RoundKeys.of(key)
+        context = Context(
+            key_clients=keys.clients,
+            key_public=keys.public,
+            broadcast=(),
+            arrays=cohort.examples.arrays,
+            aggregator=(),
+            size=invited(cohort),
+            round=state.round,
+            template=None,
+        )
+        slots = slots_of(cohort, rows)
+        is_node = (cohort.ids < len(matrix)) & (cohort.ids < cohort.population)
+        slots = slots._replace(present=(cohort.weights > 0) & is_node)
+        one_node = training(client.update, model=lambda context, row: row.model)(tell)
+        tally, (after, counts) = execute(one_node, context, slots, slots.size)
+        after = gossip(after, cohort.ids, counts)
 
-        def node(shared: tuple[Key, Tree], slot: tuple[Tree, ...]) -> tuple[Tree, Tree]:
-            id_, takes_part, offset, size, row = slot
-            key_train, key_encode = jax.random.split(jax.random.fold_in(shared[0], id_))
-            examples = Examples(shared[1], offset, size)
-            message, memory, metrics = client.update(key_train, row.model, row.client, examples)
-            moved = _tree.add(row.model, message)
-            payload, inner = codec.encode(key_encode, _tree.subtract(moved, row.public), row.codec)
-            known = _tree.add(row.public, codec.decode(payload))
-            counts = takes_part & _tree.all_finite((moved, known))
-            after = _tree.where(counts, ChocoRow(moved, known, memory, inner), row)
-            degree = jnp.where(counts, jnp.asarray(neighbours, jnp.int32)[id_], 0)
-            tally = {
-                "participants": counts.astype(jnp.int32),
-                "nonfinite": (takes_part & ~counts).astype(jnp.int32),
-                "examples": (held := jnp.where(counts, size, 0).astype(jnp.float32)),
-                "sums": {k: jnp.where(counts, held * v, 0.0) for k, v in metrics.items()},
-                "sent": bytes_sent(payload, degree),
-            }
-            return tally, (counts, after)
-
-        slots = (cohort.ids, present, cohort.examples.offset, cohort.examples.size, rows)
-        shared = (key, cohort.examples.arrays)
-        tally, (counts, after) = execute(node, shared, slots, cohort.examples.size)
-
-        among = jnp.asarray(matrix)[cohort.ids[:, None], cohort.ids[None, :]]
-        weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
-
-        def gossip(model: Array, public: Array) -> Array:
-            z = _tree.wide(public).reshape(public.shape[0], -1)
-            # Differences are what is exchanged; taken from the mean they are not lost in what is common.
-            z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
-            pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
-            moved = jnp.asarray(step_size, z.dtype) * pull
-            return model + moved.reshape(model.shape).astype(model.dtype)
-
-        after = after._replace(model=jax.tree.map(gossip, after.model, after.public))
         step = _tree.scale(1 / cohort.population, _tree.subtract(after.model, rows.model))
         mean = _tree.add(state.params, jax.tree.map(lambda x: jnp.sum(x, axis=0), step))
-        examples = jnp.maximum(tally["examples"], 1.0)
-        metrics = {
-            "invited": jnp.sum(cohort.ids < cohort.population, dtype=jnp.int32),
-            "participants": tally["participants"],
-            "nonfinite": tally["nonfinite"],
-            "rejected": cohort.rejected + jnp.sum((cohort.weights > 0) & ~present, dtype=jnp.int32),
-            "uplink_bytes": bytes_of_a_cohort(*tally["sent"]),
-        }
-        means = {name: total / examples for name, total in tally["sums"].items()}
-        return ChocoState(mean), after, _validate.disjoint(metrics, means)
+        strangers = jnp.sum((cohort.weights > 0) & ~slots.present, dtype=jnp.int32)
+        cohort = cohort._replace(rejected=cohort.rejected + strangers)
+        return ChocoState(mean, state.round + 1), after, report(cohort, tally, (), {})
 
     def traffic(params: Tree) -> Traffic:
         payload = payload_like(codec, client.message(params))
         return Traffic(uplink=wire.bits(payload) * int(neighbours.max()), downlink=0)
 
-    return Algorithm(init, init_client, run_round, traffic)
+    return Algorithm(init, init_client, play, traffic)

@@ -1,13 +1,12 @@
 """Stochastic gradients for methods that are written with whole ones."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fjx import _validate
-from fjx._base import Aggregator, Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
 from fjx._kernels.permutation import shuffle
 from fjx.clients._sgd import batch_at
 
@@ -58,7 +57,6 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
     def play(
-        aggregator: Aggregator | None,  # where Algorithm.aggregator looks for it
         key: Key,
         state: Any,
         rows: Tree,
@@ -81,4 +79,4 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
         drawn = cohort._replace(examples=Examples(packed, offsets, sizes))
         return algorithm.round(key, state, rows, drawn, executor=executor)
 
-    return algorithm._replace(round=functools.partial(play, algorithm.aggregator))
+    return algorithm._replace(round=play)

@@ -20,9 +20,10 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.aggregators._mean import require_aggregator
+from fjx.aggregators._around import require_aggregator
 from fjx.compressors._shapes import payload_like, require_compressor
-from fjx.rounds._compose import Encoded, aggregate_like
+from fjx.rounds._server import Encoded
+from fjx.rounds._shapes import aggregate_like
 from fjx.wire import Shifted, SideInformation
 
 
@@ -53,13 +54,13 @@ class ReplicatedServer(NamedTuple):
         inner: the server's, and that of its replicas once they have heard the last payload.
         before: what replicas are now.
         payload: of the last aggregate message.
-        rounds: ``i32[]``, how many there were; before the first there is no message.
+        begun: ``bool[]``, whether there was a round; before the first there is no message.
     """
 
     inner: Any
     before: Any
     payload: Tree
-    rounds: Array
+    begun: Array
 
     @property
     def params(self) -> Tree:
@@ -128,8 +129,8 @@ def replicated(
     def inside(public: Public) -> Public:
         return public._replace(state=public.state.inner)
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        return aggregator.contribute(key, message, weight, inside(public))
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return aggregator.contribute(payload, weight, inside(public))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         key_finish, key_encode = jax.random.split(key)
@@ -145,26 +146,26 @@ def replicated(
     def init_server(params: Tree) -> ReplicatedServer:
         state, template = server.init(params), aggregate_like(aggregator, message(params))
         nothing = _tree.zeros_like(payload_like(codec, template))  # of no round, and never decoded
-        return ReplicatedServer(state, state, nothing, jnp.int32(0))
+        return ReplicatedServer(state, state, nothing, jnp.asarray(False))
 
     def update(state: ReplicatedServer, sent: Encoded) -> ReplicatedServer:
         payload = sent.payload
         _validate.same_structure("the aggregate's payload", payload, "its template", state.payload)
         after = server.update(state.inner, sent.decoded)
-        return ReplicatedServer(after, state.inner, payload, state.rounds + 1)
+        return ReplicatedServer(after, state.inner, payload, jnp.asarray(True))
 
     def send(key: Key, state: ReplicatedServer, nothing: Tree) -> tuple[Shifted, Tree]:
-        return Shifted(state.payload, SideInformation((state.before, state.rounds))), nothing
+        return Shifted(state.payload, SideInformation((state.before, state.begun))), nothing
 
     def receive(sent: Shifted) -> Tree:
         if sent.memory.value is None:
             raise ValueError(
-                "the payload was read from bytes: give it the receiver's replica and the number of "
-                "rounds, dataclasses.replace(payload, memory=wire.SideInformation((replica, rounds)))"
+                "the payload was read from bytes: give it the receiver's replica, and whether a round "
+                "was played, dataclasses.replace(payload, memory=SideInformation((replica, True)))"
             )
-        replica, rounds = sent.memory.value
+        replica, begun = sent.memory.value
         stepped = server.update(replica, codec.decode(sent.change))
-        return server.broadcast(_tree.where(rounds > 0, stepped, replica))
+        return server.broadcast(_tree.where(begun, stepped, replica))
 
     return Replicas(
         aggregator=Aggregator(

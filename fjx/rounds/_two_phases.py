@@ -28,6 +28,7 @@ from fjx._base import (
     ServerUpdate,
     Tree,
     TreeLike,
+    Turn,
 )
 from fjx.aggregators import mean, uniform
 from fjx.compressors import identity
@@ -57,26 +58,9 @@ class Phase(NamedTuple):
     downlink: Compressor = identity()
 
 
-def alternately(rounds: Array) -> Array:
+def alternately(round: Array) -> Array:
     """The schedule of a step with two uplinks: 0, 1, 0, 1, ..."""
-    return rounds % 2
-
-
-class PhasesState(NamedTuple):
-    """The server's state of :func:`two_phases`.
-
-    Attributes:
-        inner: what both phases move.
-        rounds: ``i32[]``, how many there were.
-    """
-
-    inner: Any
-    rounds: Array
-
-    @property
-    def params(self) -> Tree:
-        """The current model."""
-        return self.inner.params
+    return round % 2
 
 
 def two_phases(
@@ -106,7 +90,7 @@ def two_phases(
         client: ``(params) -> state`` of a client.
         server: ``(params) -> state`` of the server, with a field ``params``.
         broadcast: ``(state) -> tree`` that clients of both phases are given.
-        schedule: ``(rounds) -> phase`` of the round after so many others, ``i32[]``, 0 or 1.
+        schedule: ``(round) -> phase``, from the number of the round to 0 or 1, ``i32[]``.
 
     Returns:
         An :class:`fjx.Algorithm` of uniform means.  Its metric ``phase`` is that of the round.  A client
@@ -122,9 +106,9 @@ def two_phases(
         >>> class State(NamedTuple):
         ...     params: jax.Array
         ...     size: jax.Array
-        >>> def ask(key, state, memory, examples):
+        >>> def ask(key, state, memory, examples, turn):
         ...     return jnp.max(jnp.abs(examples.batch(0, 1)[0])), memory, {}
-        >>> def move(key, state, memory, examples):
+        >>> def move(key, state, memory, examples, turn):
         ...     return examples.batch(0, 1)[0][0] / state.size, memory, {}
         >>> def scalar(params):
         ...     return jax.ShapeDtypeStruct((), jnp.float32)
@@ -141,11 +125,14 @@ def two_phases(
         phase = jax.ShapeDtypeStruct((), jnp.uint8)
         return {"phase": phase, FIRST: first.message(params), SECOND: second.message(params)}
 
+    def phase_of(round: Array) -> Array:
+        return schedule(round).astype(jnp.uint8)
+
     def update(
-        key: Key, received: Tree, state: Tree, examples: Examples
+        key: Key, content: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        phase, content = received
-        inputs = (key, content, state, examples)
+        phase = phase_of(turn.round)
+        inputs = (key, content, state, examples, turn)
         likes = [jax.eval_shape(half.client, *_clones(inputs)) for half in (first, second)]
         names = likes[0][2].keys() | likes[1][2].keys()
 
@@ -160,19 +147,15 @@ def two_phases(
         )
         return {"phase": phase, **sent}, state, metrics
 
-    def step(state: PhasesState, heard: Tree) -> PhasesState:
-        inner = jax.lax.switch(
+    def step(state: Any, heard: Tree) -> Any:
+        return jax.lax.switch(
             heard["phase"],
             (
-                lambda: first.server(state.inner, heard[FIRST]),
-                lambda: second.server(state.inner, heard[SECOND]),
-                lambda: state.inner,
+                lambda: first.server(state, heard[FIRST]),
+                lambda: second.server(state, heard[SECOND]),
+                lambda: state,
             ),
         )
-        return PhasesState(inner, state.rounds + 1)
-
-    def phase_of(rounds: Array) -> Array:
-        return schedule(rounds).astype(jnp.uint8)
 
     return compose(
         client=ClientUpdate(client, update, message),
@@ -180,11 +163,7 @@ def two_phases(
         **replicated(
             _either(first.downlink, second.downlink),
             aggregator=_means(phase_of),
-            server=ServerUpdate(
-                lambda params: PhasesState(server(params), jnp.int32(0)),
-                lambda state: (phase_of(state.rounds), broadcast(state.inner)),
-                step,
-            ),
+            server=ServerUpdate(server, broadcast, step),
             message=message,
         ),
     )
@@ -221,18 +200,18 @@ def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
     """The uniform means of both parts, and the phase, or that nobody came."""
     inner = uniform(mean())
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
         parts = {name: message[name] for name in (FIRST, SECOND)}
-        return inner.contribute(key, parts, weight, public)
+        return inner.contribute(parts, weight, public)
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        phase = phase_of(public.state)
-        parts, _, _ = inner.finish(key, total, public)
+        phase = phase_of(public.round)
+        parts, state, _ = inner.finish(key, total, public)
         _, participants = total
         said = jnp.where(participants > 0, phase, jnp.uint8(NOBODY))
-        return {"phase": said, **parts}, public.state + 1, {"phase": phase}
+        return {"phase": said, **parts}, state, {"phase": phase}
 
-    return Aggregator(lambda message_like: jnp.int32(0), contribute, finish, SUM)
+    return Aggregator(lambda message_like: (), contribute, finish, SUM)
 
 
 def _clones(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

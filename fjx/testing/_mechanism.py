@@ -611,11 +611,22 @@ class Local(_compressor.Trial):
             )
 
         keys = jax.random.split(jax.random.key(9), (2, 20_000))
-        with attempt("two messages, encoded 20000 times", _compressor.RUNS):
-            program = _laws.jit(jax.vmap(score, in_axes=(0, None)))
-            high = np.asarray(program(keys[0], jnp.float32(1)))
-            low = np.asarray(program(keys[1], jnp.float32(-1)))
-        return high, low
+        program = _laws.jit(jax.vmap(score, in_axes=(0, None, None)))
+        found = {}
+        for words, vector in directions.items():
+            with attempt(f"messages of {words}, encoded 20000 times", _compressor.RUNS):
+                high = np.asarray(program(jax.random.clone(keys[0]), vector, jnp.float32(1)))
+                low = np.asarray(program(jax.random.clone(keys[1]), vector, jnp.float32(-1)))
+            found[words] = high, low
+        return found
+
+    def tree(self, vector: jax.Array) -> Tree:
+        """A message from all of its coordinates."""
+        leaves, treedef = jax.tree.flatten(self.like)
+        ends = np.cumsum([math.prod(x.shape) for x in leaves])
+        parts = jnp.split(vector, ends[:-1])
+        pairs = zip(parts, leaves, strict=True)
+        return treedef.unflatten([part.reshape(x.shape).astype(x.dtype) for part, x in pairs])
 
 
 def a_broken_message_is_sent_as_a_sound_one(trial: Local) -> None:
@@ -634,13 +645,13 @@ def a_broken_message_is_sent_as_a_sound_one(trial: Local) -> None:
 
 def an_attack_on_a_message_finds_no_more_than_epsilon(trial: Local) -> None:
     """Tests between two messages succeed at most as often as epsilon, or the event, allows."""
-    high, low = trial.scores
     remedy = "noise of a message hides the difference of any two: 2 C, not C"
     for delta in (0.0,) if math.isfinite(trial.mechanism.epsilon) else DELTAS:
         epsilon = trial.mechanism.epsilon if delta == 0 else _of_event(trial.mechanism, delta)
-        found = attacked(high, low, epsilon, delta)
-        given = f"two messages of large numbers with opposite signs, delta = {delta}"
-        require(found is None, given, found or "", remedy)
+        for words, (high, low) in trial.scores.items():
+            found = attacked(high, low, epsilon, delta)
+            given = f"messages of {words}, with opposite signs, delta = {delta}"
+            require(found is None, given, found or "", remedy)
 
 
 def event_costs_no_less_than_epsilon_says(trial: Local) -> None:

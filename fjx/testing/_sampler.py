@@ -150,7 +150,7 @@ class Trial:
         if isinstance(declared, FixedSize):
             sizes[declared.size] = 1.0
             return sizes
-        room = self.capacity if declared.cap is None else declared.cap
+        room = self.n if declared.cap is None else declared.cap
         for k in range(self.n + 1):
             p = math.comb(self.n, k) * declared.rate**k * (1 - declared.rate) ** (self.n - k)
             sizes[min(k, room)] += p

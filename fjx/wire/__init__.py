@@ -41,6 +41,7 @@ from fjx.wire._trees import Blocks as Blocks
 from fjx.wire._trees import Coded as Coded
 from fjx.wire._trees import Flat as Flat
 from fjx.wire._trees import Leaves as Leaves
+from fjx.wire._trees import Observed as Observed
 from fjx.wire._trees import OneOf as OneOf
 from fjx.wire._trees import Selected as Selected
 from fjx.wire._trees import Shifted as Shifted
@@ -70,6 +71,7 @@ __all__ = [
     "Microscaled",
     "MixedLloydMax",
     "Natural",
+    "Observed",
     "OneOf",
     "Payload",
     "Projected",

@@ -233,3 +233,23 @@ class Shifted(Payload):
         """The memory is the receiver's own."""
         if not isinstance(self.memory, SideInformation):
             raise ValueError("Shifted.memory must be a SideInformation")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Observed(Payload):
+    """A payload beside facts about the client that are not sent, for the metrics of a simulation.
+
+    Attributes:
+        sent: the payload.
+        seen: a :class:`SideInformation` of the facts: it costs nothing, and a receiver of bytes has
+            None in its place.
+    """
+
+    sent: Tree
+    seen: SideInformation
+
+    def check(self) -> None:
+        """The facts are not sent."""
+        if not isinstance(self.seen, SideInformation):
+            raise ValueError("Observed.seen must be a SideInformation")

@@ -38,7 +38,7 @@ def masks(key, like, c, s, ranks=None):
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def aggregate(a, key, messages, weights, c):
     def one(rank, message, weight):
-        return a.contribute(None, message, weight, public(key, rank, c))
+        return a.contribute(message, weight, public(key, rank, c))
 
     shares = jax.vmap(one)(jnp.arange(len(weights)), messages, weights)
     total = jax.tree.map(lambda x: x.sum(0), shares)

@@ -90,6 +90,7 @@ def test_a_rotation_around_the_mean_is_the_mean():
             np.testing.assert_allclose(got[name], x.mean(0), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_one_inverse_rotation_is_the_mean_of_n():
     """Against rotating, encoding, decoding and rotating back for each client, with the same keys."""
     from fjx._kernels.hadamard import rotate, unrotate
@@ -111,6 +112,7 @@ def test_one_inverse_rotation_is_the_mean_of_n():
     np.testing.assert_allclose(got, np.mean(decoded, axis=0), atol=5e-6)
 
 
+@pytest.mark.slow
 def test_a_shared_rotation_helps_what_one_large_coordinate_spoils():
     x = vectors(10, 256).at[:, 3].set(100.0)
     plain = many(aggregators.compressed(compressors.k_level(levels=16)), x, 40)
@@ -124,6 +126,7 @@ def test_a_shared_rotation_helps_what_one_large_coordinate_spoils():
 # ----------------------------------------------------------------------------- masks and permutations
 
 
+@pytest.mark.slow
 def test_a_shared_mask_errs_by_d_over_k_minus_1_of_the_mean_whatever_n():
     """2000 draws; the pitfall of one seed for all, here on purpose: n gains nothing."""
     for n in (1, 10):
@@ -144,6 +147,7 @@ def test_a_sum_of_masked_values_is_the_mean_of_the_decoded():
     assert wire.bits(encoded(aggregator, x[0])) == 8 * 32
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "n"), [(13, 4), (3, 4), (5, 12), (1, 3), (7, 1)])
 def test_perm_k_is_exact_on_equal_messages(d, n):
     x = jnp.broadcast_to(vectors(1, d), (n, d))
@@ -151,6 +155,7 @@ def test_perm_k_is_exact_on_equal_messages(d, n):
     np.testing.assert_allclose(got, np.broadcast_to(x[0], (3, d)), rtol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "n", "a"), [(12, 4, 1.0), (4, 12, 3 / 11)])
 def test_perm_k_errs_as_its_theorem_says(d, n, a):
     x = vectors(n, d)
@@ -191,6 +196,7 @@ def test_integers_add_up_in_any_order_and_to_the_mean_of_the_decoded():
     assert wire.bits(encoded(aggregator, x[0])) == 30 * 12
 
 
+@pytest.mark.slow
 def test_integers_err_by_the_variance_of_random_rounding():
     x = vectors(5, 10)
     f = np.asarray(x, np.float64) / 0.5 % 1
@@ -213,6 +219,7 @@ def test_sums_that_could_wrap_are_refused_when_they_are_made():
         aggregators.integer_mean(1.0, bits=24, clients=257)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("x", "n"), [(0.5, 10), (0.33, 10), (0.999, 7), (1.0, 4)])
 def test_correlated_rounding_of_equal_values(x, n):
     """|error| < 1/n surely, with variance f (1 - f) / n^2, f = frac(n x): 3000 draws."""
@@ -238,6 +245,7 @@ def test_correlated_rounding_is_unbiased_and_beats_independent_rounding():
     assert 0.0005 < each < 0.003
 
 
+@pytest.mark.slow
 def test_correlated_rounding_to_more_levels_stays_on_neighbouring_ones():
     x = jnp.linspace(-1.0, 1.0, 33)[None].repeat(6, 0)
     aggregator = aggregators.correlated_quantization(5, low=-1.0, high=1.0)
@@ -252,6 +260,7 @@ def test_correlated_rounding_to_more_levels_stays_on_neighbouring_ones():
 # ------------------------------------------------------------------------------------------- votes
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("n", [1, 2, 7, 33])
 def test_the_vote_on_words_is_the_sign_of_the_sum_of_signs(n):
     x = np.array(jax.random.normal(jax.random.key(n), (n, 71)), np.float32)
@@ -287,6 +296,7 @@ def problem():
     return dataset, clients.local_sgd(loss_fn, optax.sgd(0.1), epochs=1, batch_size=3)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("aggregator", "bits"),
     [

@@ -21,7 +21,7 @@ def round_of(aggregator, state, stacked, key, weights=None):
     public = fjx.Public(state, key, None, jnp.int32(n))
 
     def one(rank, x, w):
-        return aggregator.contribute(None, x, w, public._replace(rank=rank))
+        return aggregator.contribute(x, w, public._replace(rank=rank))
 
     total = jax.tree.map(lambda s: s.sum(0), jax.vmap(one)(jnp.arange(n), stacked, weights))
     return aggregator.finish(None, total, public)[:2]

@@ -1,12 +1,9 @@
 """The paper model of a round adds up what it says, and finds the constants that made its data."""
 
 import math
-import pathlib
-import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from benchmarks import model
 
 MACHINE = model.Machine(flops=2e9, bandwidth=5e9, step=3e-5, overhead=2e-4, link=1e8)

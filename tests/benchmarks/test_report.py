@@ -2,12 +2,9 @@
 
 import argparse
 import json
-import pathlib
-import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from benchmarks import records, report, round
 
 

@@ -1,18 +1,11 @@
 """The workloads that benchmarks run are those that the recorded figures were measured on."""
 
-import importlib.util
 import math
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 
-_PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "workloads.py"
-_SPEC = importlib.util.spec_from_file_location("_benchmark_workloads", _PATH)
-workloads = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = workloads
-_SPEC.loader.exec_module(workloads)
+from benchmarks import workloads
 
 ALL = list(workloads.WORKLOADS.values())
 SMALL = workloads.WORKLOADS["W3"]._replace(clients=3)

@@ -129,6 +129,7 @@ def test_each_example_is_clipped_alone(getkey):
     assert float(metrics["unnoised_clipped_examples"]) == pytest.approx(clipped / seen)
 
 
+@pytest.mark.slow
 def test_integers_stay_and_low_precision_is_kept(getkey):
     model, arrays = regression(5)
     model = {"w": model["w"].astype(jnp.bfloat16), "b": model["b"], "table": jnp.arange(3)}
@@ -187,6 +188,7 @@ def test_no_example_moves_the_sum_by_more_than_the_bound():
     assert 2 * clip * (1 - 1e-5) < moved.max() <= 2 * clip * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_divisor_does_not_depend_on_how_many_there_are(getkey):
     """Eight equal examples move the model eight times as far as one."""
     one, eight = (summed(jnp.full((10, 1), 0.1), n, getkey())[0] for n in (1, 8))
@@ -234,6 +236,7 @@ def test_every_example_is_drawn_with_the_rate_and_alone(size, getkey):
     assert np.abs(pairs - rate**2).max() < 5 * np.sqrt(rate**2 / draws)
 
 
+@pytest.mark.slow
 def test_samples_of_any_size_fit_or_are_cut():
     for size in (0, 1, 255, 256, 257, 512):
         keys = jax.random.split(jax.random.key(size), 1)
@@ -272,6 +275,7 @@ def noises(steps, size):
     return np.asarray(noisy(keys, steps, size))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", [4, 0])
 def test_noise_is_gaussian_and_its_own_for_each_leaf_step_and_client(size):
     """Also where there are no examples: their absence must not show."""
@@ -392,6 +396,7 @@ def test_both_levels_in_one_run():
     assert 0 < whole < example < 10
 
 
+@pytest.mark.slow
 def test_an_audit_of_one_example_stays_below_its_claim(getkey):
     """Four thousand runs of two steps at rate 1/2, with the canary and without; and without noise."""
     runs, delta = 4000, 1e-2

@@ -215,6 +215,7 @@ MIXED = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "client",
     [

@@ -55,6 +55,7 @@ def gradient(params, examples):
 MASK = {"w": np.arange(36).reshape(12, 3) % 5 == 1, "b": np.ones(3, bool), "steps": np.bool_(False)}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("subspace", [clients.fixed_mask(MASK), clients.random_mask(0.3)])
 def test_a_mask_is_sgd_on_masked_gradients(subspace):
     """Five steps on the whole data, against the same with gradients that are zero elsewhere."""
@@ -130,6 +131,7 @@ SUBSPACES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SUBSPACES)
 def test_the_bytes_are_all_that_the_server_needs(name):
     subspace, bits = SUBSPACES[name]
@@ -144,6 +146,7 @@ def test_the_bytes_are_all_that_the_server_needs(name):
     assert fjx.compose(client=client, aggregator=aggregator).traffic(PARAMS).uplink == bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=pytest.mark.slow) if x == "fixed" else x for x in SUBSPACES]
 )

@@ -115,7 +115,7 @@ def test_the_mean_is_over_holders_and_nobody_s_coordinates_stay():
     @jax.jit
     def mean(*all_of):
         share = jax.vmap(
-            lambda x, h, w: a.contribute(None, {"update": x, "held": h, "choice": ()}, w, public)
+            lambda x, h, w: a.contribute({"update": x, "held": h, "choice": ()}, w, public)
         )(*all_of)
         return a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0]
 

@@ -36,6 +36,7 @@ def delta(bits, d):
     return compressors.absmax(bits=bits).contract(jax.ShapeDtypeStruct((d,), jnp.float32)).delta
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("d", [2, 400])
 @pytest.mark.parametrize("bits", [2, 8, 12])
 def test_delta_is_attained(bits, d):
@@ -45,6 +46,7 @@ def test_delta_is_attained(bits, d):
     assert 1 - delta(bits, d) == pytest.approx((d - 1) / (4 * levels**2 + d - 1), rel=1e-9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_nothing_exceeds_delta(bits):
     rng = np.random.default_rng(bits)
@@ -57,6 +59,7 @@ def test_nothing_exceeds_delta(bits):
         assert (lost(bits, x) <= (1 - delta(bits, d)) * (1 + 1e-4)).all()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("bits", [2, 5, 8, 16])
 def test_equals_rounding_in_float64(bits):
     """Against NumPy, but for coordinates within rounding of the middle of two levels."""
@@ -70,6 +73,7 @@ def test_equals_rounding_in_float64(bits):
     assert np.abs(codes).max() == levels
 
 
+@pytest.mark.slow
 def test_errs_less_than_stochastic_rounding_and_at_most_half_a_step():
     x = np.random.default_rng(1).standard_normal(4096, np.float32)
     payload, decoded = sent(4)(x)

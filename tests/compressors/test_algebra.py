@@ -85,6 +85,7 @@ def holds(codec, rng):
     return contract != Contract()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_derived_holds(seed):
     rng = np.random.default_rng(seed)
@@ -106,6 +107,7 @@ def test_the_compositions_are_not_all_silent():
     assert sum(promise != Contract() for promise in promised) > 20
 
 
+@pytest.mark.slow
 def test_terms_of_a_sum_may_cancel_and_their_errors_do_not():
     """1.9 x - 0.9 x is x exactly; rand-k of 1/2 on both errs by 1.9^2 + 0.9^2, not by 1."""
     codec = c.induced(c.scaled(c.identity(), 1.9), c.identity())
@@ -119,6 +121,7 @@ def test_terms_of_a_sum_may_cancel_and_their_errors_do_not():
     assert both.contract(x) == Contract()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("factor", "delta"), [(0.25, 0.25), (0.125, 0.1875), (0.5, None), (1, None)]
 )

@@ -31,6 +31,7 @@ def once(codec, x, key=None):
     return payload, codec.decode(payload)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", EVERY)
 def test_is_the_codec_on_each_block(name):
     """52 coordinates in blocks of 16, written and read, against a loop with the same keys."""
@@ -51,6 +52,7 @@ def test_is_the_codec_on_each_block(name):
     assert codec.contract(jnp.zeros((4, 8))) == promised
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("d", [0, 1, 63, 64, 65, 1000])
 def test_padding_is_billed_and_nothing_costs_nothing(d):
     payload, decoded = once(BYTES, np.ones(d, np.float32))
@@ -88,6 +90,7 @@ def test_a_scale_for_each_block_follows_the_magnitudes():
     assert relative(c.blockwise(c.absmax(bits=8), size=16)) < relative(c.absmax(bits=8)) / 20
 
 
+@pytest.mark.slow
 def test_a_quantiser_of_many_scales_is_promised_nothing():
     """One scale is as wrong as the largest allows, and counts for a block of its own norm.
 

@@ -78,6 +78,7 @@ def test_nothing_is_promised_where_flushing_may_lose_all():
     assert codec.contract(jax.ShapeDtypeStruct((d + 10**6,), jnp.float32)).delta is None
 
 
+@pytest.mark.few(4)
 @formats
 @pytest.mark.parametrize("wide", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_no_finite_value_overflows(dtype, wide):
@@ -111,6 +112,7 @@ def test_the_scale_is_a_power_of_two(dtype):
         np.testing.assert_array_equal(sent(dtype)(scaled)[1], scaled)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2])
 def test_the_exponent_brings_the_maximum_just_inside(dtype):
     for top in (1.0, 0.999, 3e-30, 7e30):
@@ -121,6 +123,7 @@ def test_the_exponent_brings_the_maximum_just_inside(dtype):
         assert greatest_power / 2 <= largest <= greatest_power
 
 
+@pytest.mark.few(2)
 @formats
 def test_rounds_to_nearest_even(dtype):
     """Against the cast of ml_dtypes, in the range where no scale is needed."""
@@ -132,6 +135,7 @@ def test_rounds_to_nearest_even(dtype):
     np.testing.assert_array_equal(sent(dtype)(ties)[1], np.float32([1, 1 + 2 * ulp]))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("sent_as", [*FORMATS, jnp.float32])
 @pytest.mark.parametrize("leaf", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2])
 def test_what_would_not_be_narrower_is_sent_as_it_is(sent_as, leaf):
@@ -157,6 +161,7 @@ def test_a_non_finite_value_stays_so_and_does_not_touch_the_others(dtype, bad):
     np.testing.assert_array_equal(np.delete(decoded, 1), np.delete(reference, 1))
 
 
+@pytest.mark.few(2)
 @formats
 def test_zeros_and_subnormals_are_zero(dtype):
     x = jnp.array([0.0, -0.0, 1e-40, -1e-40])

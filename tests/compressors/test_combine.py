@@ -62,6 +62,7 @@ GAUSSIAN = np.random.default_rng(0).standard_normal(16, np.float32)
 # ----------------------------------------------------------------------------- contracts of chains
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("x", [FLAT, GAUSSIAN], ids=["flat", "gaussian"])
 def test_unbiased_after_unbiased_attains_its_bound(x):
     """rand_k twice: (1 + 1)(1 + 3) - 1 = 7 is the exact error of keeping 2 of 16, for every x."""
@@ -73,6 +74,7 @@ def test_unbiased_after_unbiased_attains_its_bound(x):
     assert abs(share - 7) < slack < 0.7
 
 
+@pytest.mark.slow
 def test_unbiased_after_unbiased_holds_where_it_is_not_attained():
     codec = c.chain(c.rand_k(0.5), c.quantize(bits=3))
     contract = codec.contract(like(GAUSSIAN))
@@ -135,6 +137,7 @@ def test_exact_codecs_are_neutral_in_a_chain(codec):
     assert c.chain(c.cast(jnp.float32), codec).contract(like(GAUSSIAN)) == wanted
 
 
+@pytest.mark.slow
 def test_quantising_scales_together_promises_nothing():
     """A scale counts for all coordinates of its leaf, so a vector of scales has not their norm.
 
@@ -178,6 +181,7 @@ def test_nested_nodes_of_one_type_are_undone_from_the_inside():
     assert decoded.tolist() == [0, -8, 0, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "codec",
     [
@@ -240,6 +244,7 @@ PARTS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_codec_for_each_part(name):
     """``on`` after ``on``: each part decodes as it would alone, as bytes too, the rest as it was."""
@@ -282,6 +287,7 @@ HOLES = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", HOLES)
 def test_nodes_whose_floats_were_taken_out_are_left_alone(name):
     """What is left of them are indices of the first codec, which the third must not decode."""
@@ -458,6 +464,7 @@ TREE = Stateful(
 )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("pattern", "paths"),
     [
@@ -520,6 +527,7 @@ def test_global_and_local_top_k_keep_different_energy():
     chex.assert_trees_all_equal(local, once(c.top_k(0.1), message))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("first", "second", "vector"),
     [

@@ -54,6 +54,7 @@ def error(y, x):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
 def test_the_quantiser_is_where_lloyd_s_iteration_ends(bits):
     levels, boundaries = _gaussian.gaussian_quantiser(bits)
@@ -90,6 +91,7 @@ def test_one_bit_is_the_scaled_sign_and_zero_is_positive():
     np.testing.assert_allclose(y, [2.0, 2.0, 2.0, -2.0], rtol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", [2, 3, 64])
 def test_drive_s_least_error_under_a_uniform_rotation(size):
     """(1 - 2/pi)(1 - 1/d) ||x||^2 for every d (Vargaftik et al. 2021, theorem 1), 6 standard errors.
@@ -111,6 +113,7 @@ def test_drive_s_least_error_under_a_uniform_rotation(size):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("codec", "size"), [(DRIVE, 64), (EDEN_2, 40)])
 def test_what_holds_for_every_seed(codec, size):
     """<x, C(x)> = ||x||^2, hence ||C(x) - x||^2 = ||C(x)||^2 - ||x||^2; also where x is padded."""
@@ -122,6 +125,7 @@ def test_what_holds_for_every_seed(codec, size):
     assert error(y, x).std() > 1e-3  # the seeds differ
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "bits",
     [1, 0.1, 1.5, *(pytest.param(b, marks=pytest.mark.slow) for b in (2, 3, 4, 5, 6, 0.5, 2.7))],
@@ -150,6 +154,7 @@ def test_eden_s_error(bits):
         assert mean == pytest.approx(distortion / (1 - distortion), rel=0.02)
 
 
+@pytest.mark.slow
 def test_one_round_is_biased_and_two_are_not():
     """The sparse e_0 + e_7 / 2: one round leaves sums of two signs, and 5/4 e_0 for every seed."""
     x = np.float32([1, *[0] * 6, 0.5, *[0] * 1016])
@@ -166,6 +171,7 @@ def test_one_round_of_three_coordinates_is_wrong_for_every_seed():
     np.testing.assert_allclose(y, np.tile([0.0, 0.0, 7.0], (20, 1)), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_bias_of_small_leaves_is_what_the_docstring_says():
     """About 3e-4 ||x||^2 at e_0 + e_15 / 2 for d' = 16, from 40,000 draws; nothing for one element."""
     x = np.float32([1, *[0] * 14, 0.5])
@@ -179,6 +185,7 @@ def of_one_vector(codec):
     return x, sent(codec, x, 1, 2000)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50])
 def test_the_mean_of_n_messages(n):
     """(pi/2 - 1) / n of the unbiased scale; c^2 + (c - c^2) / n, c = 1 - 2/pi, of the other."""
@@ -234,6 +241,7 @@ def test_a_broken_value_spoils_its_block_alone():
     assert np.isfinite(y[:, 128:]).all()
 
 
+@pytest.mark.slow
 def test_below_one_bit_the_mean_is_right():
     """A quarter of a bit, one x, 4000 times: no bias within 6 standard errors of its estimate."""
     x = np.random.default_rng(0).standard_normal(256, np.float32)
@@ -265,6 +273,7 @@ def test_the_bound_between_integers_holds_where_it_is_tight():
             assert np.square(x - y).sum() <= 1 - codec.contract(x).delta
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("size", [0, 1, 2, 13, 1000])
 def test_bits_of_eden(size):
     key = jax.eval_shape(jax.random.key, 0)

@@ -57,6 +57,7 @@ def message_of(name):
     return encoded(CODECS[name], message)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", CODECS)
 def test_what_is_decoded_stays_and_what_travels_is_counted(name):
     """From bytes, and at most what shapes say, for every coder."""
@@ -73,6 +74,7 @@ def test_what_is_decoded_stays_and_what_travels_is_counted(name):
             chex.assert_trees_all_equal(received, payload)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("name", "coder"),
     [
@@ -125,6 +127,7 @@ def test_a_single_coordinate_has_an_index_of_no_bits():
 # ------------------------------------------------------------------------------------ closed forms
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("p", "per_coordinate"), [(0.01, 0.0911), (0.0025, 0.0278)])
 def test_sparse_ternary_compression_costs_what_its_paper_s_formula_says(p, per_coordinate):
     """P (1 + b + 1 / (1 - (1 - p)^(2^b))) a coordinate, to 2 %, and the mean: 32 bits."""
@@ -156,6 +159,7 @@ def of_qsgd(levels):
     return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), messages) for i in range(10)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("levels", "coder"),
     [(32, "elias_omega"), (32, "run_length"), (4, "run_length"), (1, "run_length")],

@@ -33,6 +33,7 @@ def sent(codec, messages):
 MESSAGES = np.random.default_rng(1).standard_normal((6, 8), np.float32)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_the_residual_is_the_discounted_sum_of_what_was_missed(beta):
     """e_t = sum_s beta^(t-s) (x_s - c_s), by unrolling e_t = x_t + beta e_(t-1) - c_t."""

@@ -50,6 +50,7 @@ def test_terngrad_has_the_second_moment_of_the_paper():
     assert abs(count.mean() - x.sum() / x.max()) < SIGMAS * count.std() / np.sqrt(DRAWS)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "omega"), [(4, 0.5), (16, 1.5), (100, 4.5)])
 def test_the_omega_of_terngrad_is_attained(d, omega):
     x = np.float32([1, *[1 / (np.sqrt(d) + 1)] * (d - 1)])
@@ -59,6 +60,7 @@ def test_the_omega_of_terngrad_is_attained(d, omega):
     assert abs(errors.mean() - omega) < SIGMAS * errors.std() / np.sqrt(DRAWS)
 
 
+@pytest.mark.slow
 def test_clipping_is_biased_bounded_and_says_so():
     x = normal(400, 2)
     x[3] = 30
@@ -88,6 +90,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_stochastic_casts_go_to_a_neighbour_and_are_right_in_the_mean(dtype):
     x = normal(50, 4)
@@ -119,6 +122,7 @@ def test_many_small_updates_are_kept_where_a_cast_to_the_nearest_loses_them():
 # -------------------------------------------------------------------------------------- microscaling
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "float6_e2m3fn"])
 def test_blocks_are_what_the_specification_makes_of_them(name):
     """Each block divided by 2^(floor(lg max) - q), cast to the nearest by another library, saturated."""
@@ -136,6 +140,7 @@ def test_blocks_are_what_the_specification_makes_of_them(name):
     assert wire.bits(payload) == 96 * width + 3 * 8
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("bits", "factory"), [(8, "absmax"), (4, "absmax"), (8, "quantize")])
 def test_integers_in_blocks_have_a_scale_each(bits, factory):
     codec = compressors.blockwise(getattr(compressors, factory)(bits=bits), size=64)
@@ -164,6 +169,7 @@ def test_one_word_of_one_coordinate_is_the_mean():
     np.testing.assert_allclose(y, np.full(30, float(x.mean())), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_words_are_the_means_of_their_blocks_also_when_some_have_none():
     """Three different blocks and eight words: five are left with nothing, and nothing is NaN."""
     x = np.tile(np.float32([1.0, 2.0, -3.0, 0.5, 7.0, 7.0]), 20)

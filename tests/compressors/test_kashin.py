@@ -21,6 +21,7 @@ back = functools.partial(jax.jit, static_argnames="rounds")(unrotate)
 represented = functools.partial(jax.jit, static_argnums=(2, 3))(_kashin.coefficients)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize(
     "size",  # d / D is 1/2, and the most that is not doubled
@@ -42,6 +43,7 @@ def test_what_is_left_shrinks_and_the_frame_gives_back_x(kind, size):
     assert spread < (2.8 if size == 2048 else 3.9)
 
 
+@pytest.mark.slow
 def test_errs_less_than_a_rotation_of_as_many_bits():
     """With one bit more for a frame of half the size, that is at 8192 and 4096 coordinates."""
     x = np.random.default_rng(2).lognormal(size=4096).astype(np.float32)
@@ -58,6 +60,7 @@ def test_errs_less_than_a_rotation_of_as_many_bits():
     assert kashin < 2.8**2 / (4 * 7**2)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("size", "frame"), [(0, 0), (1, 2), (2, 4), (13, 16), (14, 32), (16, 32), (870, 1024)]
 )

@@ -34,6 +34,7 @@ def sent(rank, x, times=1):
     return payload, np.asarray(codec.decode(payload), np.float64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("rank", "of"), [(1, 1), (2, 1), (2, 2), (4, 3)])
 def test_matrices_of_the_rank_are_exact(rank, of):
     x = matrix(of)
@@ -51,6 +52,7 @@ def test_the_error_is_orthogonal_to_what_is_sent():
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_one_matrix_again_and_again_converges_to_the_best_approximation(rank):
     """Against the singular values: ratio of errors within 1e-3 of one after 300 messages."""

@@ -98,6 +98,7 @@ def test_powers_of_two_and_zero_never_move():
     np.testing.assert_array_equal(powers(keys(50), x), np.tile(x, (50, 1)))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_nine_bits_are_all_there_is(dtype):
     x = np.random.default_rng(2).standard_normal(101).astype(dtype)
@@ -110,6 +111,7 @@ def test_nine_bits_are_all_there_is(dtype):
     assert (np.sign(exact) == np.sign(np.asarray(x).astype(np.float64))).all()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("dtype", "top"), [(jnp.float32, 2.0**127), (jnp.bfloat16, 2.0**127), (jnp.float16, 2.0**15)]
 )
@@ -189,6 +191,7 @@ def test_nothing_exceeds_omega_and_omega_no_published_bound(levels):
         assert omega(levels, d) <= 1 / 8 + min(r, r**2)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("levels", "d"), [(2, 30), (4, 30)])
 def test_draws_have_the_exact_law(levels, d):
     """4000 draws of a Gaussian vector: mean and variance within 6 standard errors."""
@@ -202,6 +205,7 @@ def test_draws_have_the_exact_law(levels, d):
     assert abs(errors.mean() - expected) < SIGMAS * errors.std() / np.sqrt(draws) < 0.1 * expected
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("levels", [1, 5, 31])
 def test_there_are_no_more_magnitudes_than_levels_and_zero(levels):
     """A published implementation returned its input, billed as compressed, and was unbiased."""

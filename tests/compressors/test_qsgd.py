@@ -74,6 +74,7 @@ def test_nothing_exceeds_omega_and_omega_no_published_bound(levels):
         assert omega(levels, d) <= min(r, r**2)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("levels", "d"), [(1, 64), (7, 64)])
 def test_draws_have_the_exact_variance(levels, d):
     """4000 draws of a flat and of a Gaussian vector, within 6 standard errors."""
@@ -101,6 +102,7 @@ def test_most_codes_of_a_long_leaf_are_zero():
 # ------------------------------------------------------------------------------------------- codes
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "levels", [1, 7, 32767, *(pytest.param(levels, marks=pytest.mark.slow) for levels in (5, 8))]
 )
@@ -119,6 +121,7 @@ def test_codes_stay_on_the_grid_and_cost_the_least_width(levels):
         np.testing.assert_allclose(np.asarray(decoded)[:, 1], np.float32(value), rtol=3e-7)
 
 
+@pytest.mark.slow
 def test_there_are_no_more_values_than_levels():
     x = np.random.default_rng(5).standard_normal(4096, np.float32)
     x[0] = 200
@@ -134,6 +137,7 @@ def test_squares_neither_overflow_nor_vanish():
         np.testing.assert_allclose(np.float64(decoded) / factor, np.tile(x, (3, 1)), rtol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_norm_that_is_not_finite_spoils_the_leaf(bad):
     x = np.ones(1000, np.float32)

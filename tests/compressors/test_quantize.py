@@ -69,6 +69,7 @@ def test_two_bits_are_terngrad(d, value):
     assert second_moment == pytest.approx(np.abs(x).max() * np.abs(x).sum(), rel=1e-12)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("bits", "d"), [(2, 100), (3, 16), (4, 1000)])
 def test_draws_have_the_exact_variance(bits, d):
     """4000 draws at the worst vector and at a Gaussian one, within 6 standard errors."""
@@ -104,6 +105,7 @@ def test_nothing_exceeds_omega(bits):
 # ------------------------------------------------------------------------------------ distribution
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "bits", [2, 8, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (4, 12))]
 )
@@ -135,6 +137,7 @@ def test_coordinates_are_rounded_independently():
     assert np.abs(off).max() < SIGMAS / np.sqrt(20_000)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "bits", [2, 8, 16, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (3, 5, 12))]
 )
@@ -189,6 +192,7 @@ def qsgd_max_norm(x, uniform, levels):
     return np.array(out)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_equals_qsgd_fed_with_the_same_uniforms(bits):
     x = np.random.default_rng(7).standard_normal(257)
@@ -202,6 +206,7 @@ def test_equals_qsgd_fed_with_the_same_uniforms(bits):
 # ------------------------------------------------------------------------------- dtypes and extremes
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn])
 def test_narrow_leaves_are_rounded_with_full_uniforms(dtype):
     """A fraction of 1/512 in a narrow leaf: uniforms of bfloat16 have steps of 1/256.
@@ -235,6 +240,7 @@ def test_extreme_magnitudes_are_scaled_copies(scale, bits):
     np.testing.assert_allclose(np.float64(decoded) / scale, reference[2], rtol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("bits", [2, 3, 8, 16])
 def test_beyond_the_range_it_is_nan_or_zero_and_never_another_message(bits):
     levels = 2 ** (bits - 1) - 1
@@ -260,6 +266,7 @@ def three_hundred():
     return jax.jit(jax.vmap(one)), jax.jit(codec.decode)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_bad_coordinate_spoils_its_leaf_and_can_be_written(bad):
     """Wherever it stands, in a leaf longer than a vector register; and codes stay on the grid."""

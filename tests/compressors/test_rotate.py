@@ -23,6 +23,7 @@ def test_hadamard_is_sylvester_s_matrix():
         matrix = np.kron([[1, 1], [1, -1]], matrix)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("size", [1, 2, 128, 4096, 2**17])
 def test_hadamard_keeps_norms_and_its_transpose_inverts_it(size):
     """Also where the matrix is transposed on the way: 2^17 is 32 x 4096."""
@@ -55,6 +56,7 @@ def test_tiles_that_overlap_are_a_loop_over_rows(monkeypatch):
     np.testing.assert_array_equal(whole[64:128], jax.jit(_hadamard.hadamard)(x[64:128]))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("block", [None, 32])
 def test_unrotate_undoes_rotate(block):
     x = np.random.default_rng(1).standard_normal(256, np.float32)
@@ -97,6 +99,7 @@ def test_signs_are_fair():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("size", "block", "padded"),
     [

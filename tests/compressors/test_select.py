@@ -42,6 +42,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_largest_are_those_that_come_first_in_a_stable_sort(name):
     for k in (1, 700, LONG - 1):
@@ -49,6 +50,7 @@ def test_the_largest_are_those_that_come_first_in_a_stable_sort(name):
         np.testing.assert_array_equal(found, by_sorting(VECTORS[name].astype(np.float32), k))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_narrow_floats_have_many_ties(dtype):
     x = normal(5).astype(dtype)
@@ -63,6 +65,7 @@ def test_clients_and_seeds_may_be_mapped_over():
         np.testing.assert_array_equal(found[seed, client], by_sorting(x[seed, client], 650))
 
 
+@pytest.mark.slow
 def test_values_may_be_differentiated():
     """The derivative of what is kept is what is kept of the derivative."""
     x, v = normal(7), normal(8)

@@ -91,6 +91,7 @@ def test_the_bound_of_top_k_is_tight_for_equal_magnitudes(d, ratio):
     assert error == pytest.approx((1 - delta) * np.square(x).sum(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ratio", "energy"),
     [
@@ -176,6 +177,7 @@ CASES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.few(1)
 @CASES
 def test_rand_k_is_without_replacement(d, k):
     _, decoded = rand_k_draws(d, k / d)
@@ -265,6 +267,7 @@ def test_the_seed_on_the_wire_is_the_leaf_s_and_says_nothing_of_other_leaves():
     assert tuple(jax.random.key_data(key).tolist()) not in seeds
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_the_prng_of_the_seed_travels_with_it(impl):
     codec = compressors.rand_k(0.5)

@@ -22,6 +22,7 @@ def both(codec):
 STC = {ratio: compressors.stc(ratio) for ratio in (0.01, 0.1, 0.5)}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ratio", STC)
 def test_the_error_of_stc_is_its_formula(ratio):
     x = np.random.default_rng(1).standard_normal(1000)
@@ -33,6 +34,7 @@ def test_the_error_of_stc_is_its_formula(ratio):
     assert np.unique(np.abs(np.asarray(y))).size == 2
 
 
+@pytest.mark.slow
 def test_gaussian_energy_that_stc_keeps():
     """0.0836 of 1 %, 0.4255 of 10 %, within what 2^18 draws vary."""
     x = np.random.default_rng(2).standard_normal(2**18, np.float32)
@@ -42,6 +44,7 @@ def test_gaussian_energy_that_stc_keeps():
         assert share == pytest.approx(energy, abs=0.004)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "ratio"), [(16, 0.5), (100, 0.01), (9, 1 / 3), (64, 0.125)])
 def test_the_bound_of_stc_is_attained(d, ratio):
     codec = compressors.stc(ratio)
@@ -53,6 +56,7 @@ def test_the_bound_of_stc_is_attained(d, ratio):
     assert max(worst) == pytest.approx(1 - delta, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bits_of_stc_with_and_without_golomb_codes():
     x = np.random.default_rng(3).standard_normal(100_000, np.float32)
     plain, decoded = both(STC[0.01])(x)

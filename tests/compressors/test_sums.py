@@ -54,6 +54,7 @@ def test_scaled_refuses_what_has_no_omega():
     assert codec.contract(X) == Contract()
 
 
+@pytest.mark.slow
 def test_feedback_needs_the_scale_where_omega_is_large():
     """X <- x - g/2 with g = x on one client, rand-k of 1/10: with feedback around the unscaled codec the
     model runs away; scaled, it converges.
@@ -92,6 +93,7 @@ def test_induced_promises_nothing_that_does_not_follow():
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_repeated_top_k_is_top_k_of_more(times):
     codec = c.repeat(c.top_k(0.1), times=times)
@@ -102,6 +104,7 @@ def test_repeated_top_k_is_top_k_of_more(times):
     assert wire.bits(payload) == times * (6 * 32 + 40)
 
 
+@pytest.mark.slow
 def test_mixture_chooses_as_often_as_it_says():
     shares = (0.2, 0.5, 0.3)
     codec = c.mixture(c.quantize(bits=2), c.rand_k(0.1), c.cast(jnp.bfloat16), probabilities=shares)
@@ -125,6 +128,7 @@ def test_mixture_chooses_as_often_as_it_says():
     )
 
 
+@pytest.mark.slow
 def test_the_omega_of_a_mixture_is_the_mean():
     codec = c.mixture(c.rand_k(0.1), c.rand_k(0.5), probabilities=(0.25, 0.75))
     omega = 0.25 * 9 + 0.75 * 1

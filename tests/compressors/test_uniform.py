@@ -48,6 +48,7 @@ EVERY = [FIXED, LEVELS[2], LEVELS[300], DITHER[4]]
 # -------------------------------------------------------------------------------------- fixed step
 
 
+@pytest.mark.slow
 def test_the_variance_of_each_coordinate_is_that_of_its_fraction():
     """h^2 f (1 - f), 20,000 draws, within 6 standard errors, and unbiased."""
     f = np.array([0.0, 0.01, 0.25, 0.5, 0.9, 0.0])
@@ -122,6 +123,7 @@ def test_nothing_exceeds_omega(k):
                 assert exact_variance(x, k) <= omega(LEVELS[k], d) * np.square(x).sum() * (1 + 1e-9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("k", [2, 3, 16])
 def test_draws_have_the_exact_variance(k):
     x = np.float32(3 + np.random.default_rng(k).standard_normal(30))
@@ -147,6 +149,7 @@ def suresh(x, uniform, k):
     return np.array(out)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("k", [2, 5, 16])
 def test_equals_the_paper_fed_with_the_same_uniforms(k):
     x = np.random.default_rng(3).standard_normal(257)
@@ -155,6 +158,7 @@ def test_equals_the_paper_fed_with_the_same_uniforms(k):
     np.testing.assert_allclose(decoded, suresh(x, np.asarray(uniform), k), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("k", "width"), [(2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (300, 9)])
 def test_k_levels_cost_their_logarithm_and_two_floats(k, width):
     x = np.random.default_rng(4).standard_normal(4096, np.float32)
@@ -163,6 +167,7 @@ def test_k_levels_cost_their_logarithm_and_two_floats(k, width):
     assert k / 2 < len(np.unique(decoded)) <= k
 
 
+@pytest.mark.slow
 def test_rotation_hurts_two_levels_of_a_skewed_vector_and_helps_sixteen():
     """Lognormal, d = 4096, in the mean over 20 vectors and keys."""
     x = np.random.default_rng(5).lognormal(size=(20, 4096)).astype(np.float32)
@@ -186,6 +191,7 @@ def test_rotation_hurts_two_levels_of_a_skewed_vector_and_helps_sixteen():
 # ------------------------------------------------------------------------------------------ dither
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_errors_are_uniform_whatever_x_is(bits):
     """20,000 draws at grid points, halves and in between: variance 1/12, fourth moment 1/80.
@@ -204,6 +210,7 @@ def test_errors_are_uniform_whatever_x_is(bits):
     assert np.abs(correlation).max() < SIGMAS / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_the_dither_s_omega_is_attained_by_one_coordinate():
     for bits, codec in DITHER.items():
         x = np.eye(9)[4]
@@ -212,6 +219,7 @@ def test_the_dither_s_omega_is_attained_by_one_coordinate():
         assert omega(codec, 9) == 9 / (12 * (2 ** (bits - 1) - 1) ** 2)
 
 
+@pytest.mark.slow
 def test_a_third_of_the_worst_error_of_stochastic_rounding():
     """With many levels a fraction is anything: f (1 - f) is 1/6 in the mean, a dither 1/12."""
     x = np.random.default_rng(8).standard_normal(2000)
@@ -226,6 +234,7 @@ def test_a_third_of_the_worst_error_of_stochastic_rounding():
 # --------------------------------------------------------------------------------------- extremes
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("codec", EVERY[1:], ids=["2", "300", "dither"])
 def test_extreme_magnitudes_are_scaled_copies(codec):
     x = np.float32([0.11, -1.0, 0.52, 0.0, 1.0])
@@ -235,6 +244,7 @@ def test_extreme_magnitudes_are_scaled_copies(codec):
         np.testing.assert_allclose(decoded / scale, reference, rtol=1e-5)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("codec", EVERY[1:], ids=["2", "300", "dither"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_bad_coordinate_spoils_its_leaf_and_can_be_written(codec, bad):
@@ -250,6 +260,7 @@ def test_the_whole_range_of_float32_is_nan_or_right():
     assert np.isnan(once(LEVELS[2], np.float32([top, -top, 0.0]))[1]).all()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("value", [0.0, 3.25, -7e-20, 1e38])
 def test_constants_are_exact_with_levels_between_least_and_largest(value):
     for codec in LEVELS.values():

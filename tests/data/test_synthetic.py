@@ -113,6 +113,7 @@ def test_logistic_gradients_change_no_faster_than_l_hat():
     assert 0.1 * LOGISTIC.L_hat**2 < max(ratios) <= LOGISTIC.L_hat**2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("eta", "steps"), [(0.01, 1), (0.02, 5), (0.05, 20)])
 def test_the_fixed_point_is_where_local_gradient_descent_rests(eta, steps):
     a, b = arrays(Q)["A"], arrays(Q)["b"]

@@ -37,6 +37,7 @@ def test_of_nothing_and_of_one_thing(n, getkey):
     assert permute(getkey(), jnp.zeros(3, jnp.int32), n).tolist() == [0, 0, 0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("n", [2, 7, 2**31 - 1])
 def test_traced_n_equals_static_n(n):
     positions = jnp.array([[0, 1], [n // 2, n - 1]])
@@ -70,6 +71,7 @@ def chi_square(counts):
     return (((counts - expected) ** 2 / expected).sum() - free) / math.sqrt(2 * free)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("n", [3, 4])
 def test_every_permutation_is_as_likely(n):
     """Chi-square of 24,000 draws over all n! permutations, within 4 standard deviations."""
@@ -79,6 +81,7 @@ def test_every_permutation_is_as_likely(n):
     assert abs(chi_square(counts)) < 4
 
 
+@pytest.mark.slow
 def test_pairs_are_as_likely():
     """Two of 50 values and their difference mod n, over 24,000 draws, within 4 deviations."""
     first, second = draw(50, 2).T

@@ -15,6 +15,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_numbers_are_those_of_jax(name, shape, getkey):
@@ -44,5 +45,5 @@ def test_a_key_is_used_up(getkey):
     def twice(key):
         return _random.bits(key, (2000,)) + _random.bits(key, (2000,))
 
-    with pytest.raises(jax.errors.KeyReuseError):
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
         twice(getkey())

@@ -19,13 +19,15 @@ RARER = {
     "float16", "float8_e5m2", "quantize_2", "quantize_5", "rotated_in_blocks", "eden", "drive",
     "chain_rand_k_quantize", "chain_top_k_bfloat16", "chain_quantize_twice", "chain_top_k_twice",
     "flatten_top_k", "per_leaf_flatten", "chain_on_flatten", "scaled", "induced", "kashin",
-    "natural_dithering", "product_quantize", "random_projection",
+    "natural_dithering", "product_quantize", "random_projection", "eden_mixed", "rotated_quantize",
+    "quantize_12", "float8_e4m3fn", "stochastic_cast", "terngrad", "k_level", "absmax", "fixed_step",
+    "one_bit_sgd", "lloyd_max", "stc", "importance_sampling", "chain_of_nothing", "repeat",
+    "momentum_correction", "bernoulli", "quic_fl",
 }  # fmt: skip
 """Rows on which programs take long to compile, and variants of other rows: slow evidence."""
 
 KINDS = {
-    "quantize_8", "natural", "top_k", "rand_k", "power_sgd", "eden_mixed", "blockwise", "entropy",
-    "error_feedback",
+    "quantize_8", "top_k", "rand_k", "power_sgd", "error_feedback",
 }  # fmt: skip
 """Rows, one of each kind, for laws that compile a program of their own."""
 

@@ -122,7 +122,7 @@ def history(name):
     return *whole, np.asarray(participants)
 
 
-every = tables.rows(METHODS, METHODS.keys() - {"ef_bv", "diana", "ef21_sgdm"})
+every = tables.rows(METHODS, METHODS.keys() - {"ef_bv", "diana", "ef21_sgdm", "mcm", "clag"})
 
 
 @every

@@ -1,6 +1,6 @@
 """What every round promises, whatever is in its slots.
 
-Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every test.
+Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every law.
 """
 
 import functools
@@ -18,7 +18,10 @@ N = len(tables.SIZES)
 EMPTY, DROPPED = 2, 3  # a client without examples, and the one that drops out where one does
 DATASET = tables.federated()
 
-RARER = {"fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink"}
+RARER = {
+    "fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink", "fedcomgate", "dp_fedavg",
+    "integer_leaves",
+}  # fmt: skip
 KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
 
 every = tables.rows(tables.ALGORITHMS, tables.ALGORITHMS.keys() - RARER)

@@ -72,6 +72,7 @@ def case(name):
 TWICE = {"same", "channels first", "minimal 5x5"}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=pytest.mark.slow) if x in TWICE else x for x in CASES]
 )
@@ -91,6 +92,7 @@ def test_convolutions_and_their_gradients_are_xla_s(name):
     close(*both(x, w), tolerance)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["strides", "minimal 3x3", "depthwise"])
 def test_either_operand_may_be_mapped_over(name):
     x, w, ours, theirs = case(name)
@@ -151,6 +153,7 @@ POOLS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=pytest.mark.slow) if x == "same" else x for x in POOLS]
 )

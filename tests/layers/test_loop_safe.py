@@ -67,6 +67,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_values_and_gradients_are_the_same_and_no_slow_operation_is_left(function):
     safe = layers.loop_safe(function)
@@ -77,6 +78,7 @@ def test_values_and_gradients_are_the_same_and_no_slow_operation_is_left(functio
     assert "conv_general_dilated" in str(jax.make_jaxpr(function)(PARAMS, X))
 
 
+@pytest.mark.slow
 def test_forward_mode_and_vmap_over_models():
     many = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), PARAMS)
     tangent = jax.tree.map(jnp.cos, many)
@@ -88,6 +90,7 @@ def test_forward_mode_and_vmap_over_models():
     assert_close(*(jax.jit(slopes, static_argnums=0)(f) for f in (layers.loop_safe(plain), plain)))
 
 
+@pytest.mark.slow
 def test_other_functions_are_the_same_program():
     def f(x, scale=2.0):
         key = jax.random.key(0)

@@ -85,6 +85,7 @@ def arguments(seed=0, clients=()):
     return w, draw(BATCH, HIDDEN, scale=0.5), draw(TIME, BATCH, INPUTS, scale=0.5)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_value_and_gradient_are_those_of_lax_scan(body):
     ours, theirs = (
@@ -94,6 +95,7 @@ def test_value_and_gradient_are_those_of_lax_scan(body):
     close(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body", [plain, pytest.param(nested, marks=pytest.mark.slow)], ids=["plain", "nested"]
 )
@@ -125,6 +127,7 @@ def test_clients_side_by_side_each_have_their_gradient(shared):
         close(jax.tree.map(lambda x, i=i: x[i], together), alone(mine, h[i], xs[i]))
 
 
+@pytest.mark.slow
 def test_gradient_of_a_shared_weight_sums_over_a_batch_mapped_inside():
     w, h, xs = arguments(clients=(3,))
     w = jax.tree.map(lambda x: x[0], w)
@@ -137,6 +140,7 @@ def test_gradient_of_a_shared_weight_sums_over_a_batch_mapped_inside():
     close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_local_training_in_a_loop_on_two_devices():
     w, h, xs = arguments(clients=(2,))
     w = jax.tree.map(lambda x: x[0], w)

@@ -67,6 +67,7 @@ STATEFUL = models.stateful_from_linen(Normalised(), jnp.zeros((1, 5, 2)))
 INIT, APPLY, LOSS = (jax.jit(f) for f in (STATEFUL.init, STATEFUL.apply, STATEFUL.loss))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_adapted_module(name, getkey):
     """Plain parameters; dropout by the key only; gradients under vmap over clients."""
@@ -200,6 +201,7 @@ def test_stateful_inference_uses_running_statistics(getkey):
     assert scores["loss"].shape == (3,)
 
 
+@pytest.mark.slow
 def test_stateful_dropout_follows_the_key(getkey):
     """A module may have dropout beside BatchNorm."""
     stateful = models.stateful_from_linen(Normalised(rate=0.5), jnp.zeros((1, 5, 2)))

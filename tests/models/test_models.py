@@ -153,6 +153,7 @@ def test_cross_entropy_refuses_bad_labels():
     assert jnp.isnan(models.cross_entropy(logits, jnp.array([0, 3]))["loss"])[1]
 
 
+@pytest.mark.few(3)
 @every_model
 def test_loss_is_the_mean_over_examples(name, getkey):
     """A batch's loss and metrics are the plain means of those of its single examples."""
@@ -177,6 +178,7 @@ def test_loss_is_the_mean_over_examples(name, getkey):
     np.testing.assert_array_equal(scores["accuracy"], each["accuracy"])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name",
     [
@@ -282,6 +284,7 @@ def test_lstm_of_leaf_is_a_choice_of_labels(getkey):
     chex.assert_trees_all_close(jax.jit(row.model.evaluate)(params, masked), last, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_lstm_under_shard_map(getkey):
     """The scan's carry varies over devices as its inputs do."""
     row = ROWS["char_lstm"]

@@ -1,8 +1,5 @@
 """Both directions compressed, steps of two rounds, and some clients only: boxes, rates, invariants."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +9,7 @@ import pytest
 import fjx
 from fjx import aggregators, algorithms, clients, compressors, rounds, theory, wire
 from fjx._kernels.permutation import permute
-
-_spec = importlib.util.spec_from_file_location(
-    "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
-)
-q = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(q)
+from tests.support import quadratics as q
 
 PROBLEM, N, D, K = q.PROBLEM, q.N, q.D, q.K
 EF21 = theory.ef21(L=PROBLEM.L, L_tilde=PROBLEM.L_tilde, mu=PROBLEM.mu, delta=q.DELTA)
@@ -58,6 +50,7 @@ def test_ef21_bc_is_the_box_of_its_paper(share):
     np.testing.assert_allclose(-np.asarray(states.aggregator.codec.memory[-1]), g, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_ef21_bc_contracts_in_every_round_and_converges():
     """Psi shrinks by 1 - gamma mu, surely; and at a third of EF21's step it reaches the optimum."""
     bound = theory.ef21_bc(
@@ -110,6 +103,7 @@ def test_artemis_reaches_the_optimum():
     assert q.distance(q.models_of(states)[-1]) < 1e-9 * q.distance(np.zeros(D))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("ef21_bc", marks=pytest.mark.slow), "artemis"])
 def test_replicas_hear_the_payload_and_follow(name):
     """What is decoded of the downlink, from the state before and the payload's bytes, is the model."""
@@ -139,6 +133,7 @@ def test_a_replica_needs_a_template():
         q.trajectory(fjx.compose(client=client, **slots), 1)
 
 
+@pytest.mark.slow
 def test_dropped_clients_change_no_memory():
     """Of EF21-BC the server's memory is the mean of the clients', whoever comes; absentees rest."""
     present = q.some(60)
@@ -171,6 +166,7 @@ def fedlin(eta, steps, **more):
     return algorithms.fedlin(PROBLEM.loss, learning_rate=eta, steps=steps, batch_size=1, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 10])
 def test_fedlin_contracts_in_every_step(steps):
     """The gap shrinks by 1 - 3 mu / (4 L_max) in each pair of rounds, surely, to float32's floor."""
@@ -291,6 +287,7 @@ def test_power_sgd_is_the_box_of_its_paper(momentum):
         np.testing.assert_allclose(states.params["v"][2 * t + 1], v, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_power_sgd_is_exact_at_its_rank_and_warm_starts():
     """Gradients of one column space of rank 2: nothing is owed, and the model moves as by SGD."""
     g, _, dataset = matrices(rank=2)
@@ -307,6 +304,7 @@ def test_power_sgd_is_exact_at_its_rank_and_warm_starts():
     assert not np.allclose(left[0], left[-1], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_what_is_owed_and_what_was_sent_is_what_was_to_be_sent():
     """Clients miss phases at random: residual plus P P^T M_i of the rounds they came to is the sum of
     their gradients, of the rounds they came to; and an absentee's row rests.
@@ -415,6 +413,7 @@ def test_pp_marina_converges():
     assert q.gap(q.models_of(states)[-1]) < 1e-8 * q.gap(np.zeros(D))
 
 
+@pytest.mark.slow
 def test_absentees_of_pp_marina_send_nothing():
     present = q.some(60, 0.8)
     states, _, metrics = q.trajectory(pp_marina(q.TOP, PP.step_size), 60, present=present)

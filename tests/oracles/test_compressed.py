@@ -127,6 +127,7 @@ def test_the_server_s_memory_is_the_mean_of_the_clients(name):
     np.testing.assert_allclose(np.asarray(field).mean(1), memory, atol=2e-6 * scale)
 
 
+@pytest.mark.slow
 def test_diana_without_memory_is_compressed_gradient_descent():
     gamma = 0.01
     diana, _, _ = trajectory(make("diana", gamma, num_clients=N, lam=0.0), 30)
@@ -134,6 +135,7 @@ def test_diana_without_memory_is_compressed_gradient_descent():
     np.testing.assert_allclose(diana, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_broken_client_changes_no_memory():
     """Its gradient is not finite in one round: nobody's memory hears of it."""
     dataset = data.from_clients([{"x": np.full((1, 3), v, np.float32)} for v in (1.0, 2.0, 3.0)])
@@ -169,6 +171,7 @@ def test_ef21_contracts_in_every_round():
     assert psi[-1] < 1e-6 * psi[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bound", "start", "measure", "rounds", "more"),
     [
@@ -278,6 +281,7 @@ def test_marina_with_a_permutation_on_equal_hessians_is_gradient_descent():
         np.testing.assert_allclose(state.params, x, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_marina_bills_whole_gradients_with_their_probability():
     algorithm = make("marina", 0.01, p=DELTA)
     _, rows, _ = trajectory(algorithm, 1)
@@ -427,6 +431,7 @@ def test_scaffnew_obeys_its_theorem_and_its_controls_sum_to_zero():
     assert distance(x).mean() < 1e-3 * distance(np.zeros(D))
 
 
+@pytest.mark.slow
 def test_scaffnew_that_always_averages_is_gradient_descent():
     algorithm = algorithms.scaffnew(PROBLEM.loss, p=1.0, learning_rate=0.05, batch_size=1)
     xs, _, _ = trajectory(algorithm, 20)
@@ -436,6 +441,7 @@ def test_scaffnew_that_always_averages_is_gradient_descent():
         np.testing.assert_allclose(xs[t + 1], x, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_recipes_are_those_of_their_settings():
     """EF21 and DIANA are EF-BV at their lambda and nu: equal to the bit."""
     for name, lam, more in (("ef21", 1.0, {}), ("diana", 0.2, {"lam": 0.2})):

@@ -1,8 +1,5 @@
 """CHOCO: gossip with compression on a ring, against its box, its theorem and its invariant."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +7,7 @@ import pytest
 
 import fjx
 from fjx import algorithms, clients, compressors, data, rounds, samplers, theory, wire
-
-_spec = importlib.util.spec_from_file_location(
-    "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
-)
-q = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(q)
+from tests.support import quadratics as q
 
 N, D, K = q.N, q.D, q.K
 

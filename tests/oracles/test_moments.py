@@ -1,8 +1,5 @@
 """Momentum that is compressed: 1-bit Adam and FetchSGD against their papers' boxes."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +7,7 @@ import pytest
 
 import fjx
 from fjx import algorithms, compressors, samplers
-
-_spec = importlib.util.spec_from_file_location(
-    "quadratics", pathlib.Path(__file__).with_name("quadratics.py")
-)
-q = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(q)
+from tests.support import quadratics as q
 
 N, D = q.N, q.D
 WARMUP, ROUNDS = 10, 30

@@ -265,6 +265,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_its_algorithm_box(name):
     algorithm, oracle = RECIPES[name]
@@ -375,6 +376,7 @@ def converge(name, rounds=250):
     return np.asarray(state.params, np.float64)
 
 
+@pytest.mark.slow
 def test_fedavg_stops_at_its_closed_form_fixed_point():
     """Where H gradient steps average to no move: sum_i (I - (I - eta A_i)^H)(x - A_i^{-1} b_i) = 0."""
     a, b, optimum, lr = quadratics()
@@ -386,6 +388,7 @@ def test_fedavg_stops_at_its_closed_form_fixed_point():
     assert np.linalg.norm(x - fixed_point) < 1e-5
 
 
+@pytest.mark.slow
 def test_scaffold_reaches_the_optimum_that_fedavg_misses():
     """Distances to x*: FedAvg 0.091, that of its fixed point; SCAFFOLD 7e-7, float32's rounding."""
     _, _, optimum, _ = quadratics()

@@ -119,7 +119,7 @@ def one_round(mechanism, messages, weights):
 
     def run(messages, weights):
         public = fjx.Public(aggregator.init(messages[0]), None, None, None)
-        shares = jax.vmap(lambda x, w: aggregator.contribute(None, x, w, public))(messages, weights)
+        shares = jax.vmap(lambda x, w: aggregator.contribute(x, w, public))(messages, weights)
         total = jax.tree.map(lambda share: share.sum(0), shares)
         _, state, metrics = aggregator.finish(jax.random.key(0), total, public)
         return state, metrics
@@ -135,7 +135,7 @@ def followed(mechanism, rounds, norms):
         draw, finish = jax.random.split(jax.random.fold_in(jax.random.key(7), t))
         updates = norms(draw)
         public = fjx.Public(state, None, None, None)
-        shares = jax.vmap(lambda x: aggregator.contribute(None, x, jnp.float32(1), public))(updates)
+        shares = jax.vmap(lambda x: aggregator.contribute(x, jnp.float32(1), public))(updates)
         total = jax.tree.map(lambda share: share.sum(0), shares)
         _, state, metrics = aggregator.finish(finish, total, public)
         return state, metrics["clip_norm"]

@@ -114,6 +114,7 @@ def gaussians(seed, spread, count=1000):
 PEER = [(0.5, 2.947, 2.596, 9.997), (1.0, 0.894, 1.022, 4.377), (2.0, 0.458, 0.548, 1.993)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("spread", "peer", "peer_one_run", "truth"), PEER)
 def test_near_a_peer_on_gaussian_scores(spread, peer, peer_one_run, truth):
     """Means over ten draws, each scattering by 0.2, against the peer's one draw.

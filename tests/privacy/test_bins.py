@@ -32,6 +32,7 @@ def test_the_second_moment_is_that_of_a_chance_to_meet(bins, shift):
     assert bins_curve(bins, shift)(np.array([2.0]))[0] == pytest.approx(max(meeting, floor))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("shift", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("order", [2, 3, 6])
 def test_the_curve_bounds_both_divergences_by_quadrature(order, shift):

@@ -71,6 +71,7 @@ def test_an_impossible_traced_bound_lets_nothing_through(clip_norm):
     assert clip(jnp.array([3.0, 4.0]), clip_norm).update.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "size", [1, 64, 65, 4097] + [pytest.param(n, marks=pytest.mark.slow) for n in (2, 63)]

@@ -1,8 +1,6 @@
 """Correlated noise: the stream against explicit matrices, its law, and its state."""
 
 import functools
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +8,7 @@ import numpy as np
 import pytest
 
 from fjx import privacy
-
-_spec = importlib.util.spec_from_file_location(
-    "strategy_matrices", pathlib.Path(__file__).with_name("matrices.py")
-)
-matrices = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(matrices)
+from tests.support import matrices
 
 lower, blt, tree_inverse = matrices.lower, matrices.blt, matrices.tree_inverse
 BANDED, OMEGA, ROUNDS, SQUARE_ROOT, THETA = (
@@ -62,6 +55,7 @@ def stream(strategy, fresh):
     return jax.lax.scan(step, state, fresh)[1]
 
 
+@pytest.mark.few(4)
 @every
 def test_the_stream_is_the_product_with_the_explicit_matrix(name):
     strategy, inverse = STRATEGIES[name]
@@ -73,6 +67,7 @@ def test_the_stream_is_the_product_with_the_explicit_matrix(name):
     np.testing.assert_allclose(deviation, np.linalg.norm(inverse, axis=1), rtol=1e-5)
 
 
+@pytest.mark.few(4)
 @every
 def test_basis_noise_gives_the_matrix_itself(name):
     strategy, inverse = STRATEGIES[name]

@@ -148,6 +148,7 @@ def test_only_noise_that_is_sure_to_be_there_counts(family):
     assert np.all(plain.event(1.0).rdp(orders) > orders / 2)
 
 
+@pytest.mark.slow
 def test_coordinates_without_room_are_cut_and_counted():
     """Twenty clients have 2^9 integers between them: less than a message on one coordinate needs."""
     mechanism = make(noise_multiplier=0.0, bits=10, dimension=512)
@@ -347,6 +348,7 @@ def test_compression_cannot_enlarge_what_a_client_adds(kind):
     assert 0.8 * bound < squares.max() <= bound
 
 
+@pytest.mark.slow
 def test_a_shared_mask_decodes_within_its_closed_form_error():
     """E||error||^2 = (d/k - 1) ||mean||^2 + d^2/k (noise + rounding) / n, over 400 rounds."""
     mechanism = make(dimension=8, clients=10, beta=0.0, noise_multiplier=0.3)

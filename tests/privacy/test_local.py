@@ -116,6 +116,7 @@ def test_randomized_response_of_a_half_and_two_levels_has_epsilon_ln_three():
             assert p == pytest.approx(0.5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("epsilon", "dimension"), [(1.0, 2), (3.0, 3), (5.0, 50), pytest.param(9.0, 1000, marks=slow)]
 )
@@ -163,6 +164,7 @@ def test_the_cap_is_the_best_one_and_one_dimension_is_a_response():
     )
 
 
+@pytest.mark.slow
 def test_worst_case_messages_are_told_apart_no_better_than_epsilon_allows():
     """The most telling event between opposite messages, counted: of 10,000 draws each."""
     count = 10_000
@@ -213,6 +215,7 @@ def test_events_compose_to_the_epsilon_that_is_named():
             )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_any_message_is_answered(name):
     codec = MECHANISMS[name].codec

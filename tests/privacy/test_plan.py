@@ -278,6 +278,7 @@ def test_a_report_has_a_row_for_each_claim_and_all_that_must_be_told():
     assert "num_clients, which was not given" in str(without)
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")

@@ -23,7 +23,7 @@ fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 
 
 def total_of(aggregator, messages, weights):
-    shares = jax.vmap(lambda x, w: aggregator.contribute(None, x, w, PUBLIC))(messages, weights)
+    shares = jax.vmap(lambda x, w: aggregator.contribute(x, w, PUBLIC))(messages, weights)
     return jax.tree.map(lambda share: share.sum(0), shares)
 
 
@@ -98,7 +98,7 @@ def test_who_does_not_take_part_or_is_not_finite_contributes_exactly_nothing(poi
 @fast
 def contributions(message, weights):
     """Of one message with several weights."""
-    return jax.vmap(lambda w: QUIET.contribute(None, message, w, PUBLIC))(weights)
+    return jax.vmap(lambda w: QUIET.contribute(message, w, PUBLIC))(weights)
 
 
 def test_noise_is_added_once_whatever_the_cohort():

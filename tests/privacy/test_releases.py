@@ -185,6 +185,7 @@ def without_overflow(rate):
     return sampler._replace(subsampling=sampler.subsampling._replace(overflow=0.0))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("ledger", "delta", "epsilon", "error"),
     [

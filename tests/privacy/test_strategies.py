@@ -1,9 +1,7 @@
 """Strategies: the numbers of the literature, sensitivity to every pattern, accounting, the best ones."""
 
-import importlib.util
 import itertools
 import math
-import pathlib
 
 import dp_accounting
 import jax
@@ -14,12 +12,7 @@ from dp_accounting.rdp import RdpAccountant
 
 from fjx import privacy
 from fjx.privacy import Participation
-
-_spec = importlib.util.spec_from_file_location(
-    "strategy_matrices", pathlib.Path(__file__).with_name("matrices.py")
-)
-matrices = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(matrices)
+from tests.support import matrices
 
 lower, blt, nodes, node_matrix = matrices.lower, matrices.blt, matrices.nodes, matrices.node_matrix
 BANDED, OMEGA, ROUNDS, SQUARE_ROOT, THETA = (

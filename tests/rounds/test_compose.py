@@ -106,6 +106,7 @@ def test_public_is_the_same_for_all_but_for_the_rank():
     assert len(np.unique(seen["shared"])) == 1
 
 
+@pytest.mark.slow
 def test_absentees_are_silenced_whatever_an_aggregator_adds_of_its_own():
     noisy = Aggregator(
         lambda like: (),

@@ -70,6 +70,7 @@ CASES = [(1, CLIENT), (5, CLIENT), (5, function)]
 MORE = [(1, function), *((slots, client) for slots in (2, 8) for client in (CLIENT, function))]
 
 
+@pytest.mark.few(8)
 @every
 @pytest.mark.parametrize(
     ("slots", "client"),
@@ -89,6 +90,7 @@ def test_an_executor_is_vectorized_in_another_order(name, slots, client):
     chex.assert_trees_all_close(same_stacked["x"], stacked["x"], rtol=1e-6)
 
 
+@pytest.mark.few(4)
 @every
 def test_a_client_s_gradient_is_its_own(name):
     """A model that all clients share must not collect the gradients of other devices' clients.
@@ -124,6 +126,7 @@ def test_sharded_runs_on_every_device():
     assert abs(loads[0] - loads[1]) <= 2
 
 
+@pytest.mark.few(3)
 @every
 def test_a_gradient_passes_through_a_round(name):
     """d/dw of a sum over clients is the sum of the clients' derivatives, on any number of devices."""

@@ -137,6 +137,7 @@ def test_permutation_and_padding_change_nothing_else():
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[order], mixed), straight, atol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_who_drops_out_or_is_not_finite_keeps_its_row_bit_for_bit(value):
     """Client 2's message is not finite, or what is decoded of it; client 3 does not come."""
@@ -160,6 +161,7 @@ EXECUTORS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_every_executor_leaves_the_same(name):
     cohort = [4, N, 1, 3, 0], [True, True, False, True, True]

@@ -87,6 +87,7 @@ def test_compiled_batched_and_eager_rounds_agree(name):
         jax.tree.map(np.testing.assert_array_equal, eager, batched)
 
 
+@pytest.mark.few(4)
 @every
 def test_one_client_is_enough(name, getkey):
     sampler = samplers.uniform(1) if name == "uniform" else SAMPLERS[name]

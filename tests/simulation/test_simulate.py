@@ -135,6 +135,7 @@ def test_a_server_whose_state_holds_the_model_itself_can_be_run():
     assert np.isfinite(simulate(algorithm=algorithm, rounds=1).params)
 
 
+@pytest.mark.slow
 def test_parameters_may_be_python_numbers():
     result = simulate(params=0.0, rounds=2)
     np.testing.assert_array_equal(result.params, simulate(rounds=2).params)
@@ -233,6 +234,7 @@ def test_checkpoints_whose_parts_have_other_shapes_or_dtypes_are_refused(tmp_pat
 KINDS = [np.int64, jnp.int32, np.array]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kinds",
     [KINDS, *(pytest.param(KINDS[i:] + KINDS[:i], marks=pytest.mark.slow) for i in (1, 2))],
@@ -325,6 +327,7 @@ def test_ctrl_c_ends_the_run_after_the_block(capsys):
     assert "Ctrl-C again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_second_ctrl_c_is_not_waited_for():
     def press_twice(scores):
         signal.raise_signal(signal.SIGINT)
@@ -336,6 +339,7 @@ def test_the_second_ctrl_c_is_not_waited_for():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_runs_outside_the_main_thread():
     """Where no signal handler can be set."""
     results = []
@@ -359,6 +363,7 @@ def test_a_model_that_overflows_stops_the_run():
     assert len(on.history.rounds["finite"]) == 6
 
 
+@pytest.mark.slow
 def test_clients_that_all_overflow_stop_the_run_and_leave_the_model():
     wild = algorithms.fedavg(loss_fn, client_lr=1e20, batch_size=4, epochs=3)
     result = simulate(algorithm=wild, params=jnp.array(1.5), evaluate_every=2, rounds=4)

@@ -91,17 +91,15 @@ def test_header_bits_is_96_and_the_schema():
 
 
 def test_another_process_writes_the_same_bytes():
-    here = pathlib.Path(__file__)
-    script = f"""
-import importlib.util
-spec = importlib.util.spec_from_file_location("there", {str(here)!r})
-there = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(there)
-print(there.wire.to_bytes(there.encoded()).hex())
-"""
+    script = "from tests.wire import test_bytes as t; print(t.wire.to_bytes(t.encoded()).hex())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+        cwd=pathlib.Path(__file__).parents[2],
     )
     assert bytes.fromhex(done.stdout) == wire.to_bytes(encoded())
 

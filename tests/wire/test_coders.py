@@ -156,6 +156,7 @@ def test_a_program_counts_what_is_written(coder, width):
         assert int(got) == 8 * len(code(values[:count], coder, width))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("coder", FORMULAS)
 def test_counts_beyond_32_bits_do_not_wrap(coder):
     """2^18 numbers of 31 bits: in unary they would take 2^49 bits, 2^32 of them 2^17 times over."""

@@ -31,7 +31,7 @@ def median() -> Aggregator:
         (arXiv:1803.01498).
     """
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
         return message, weight > 0
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:

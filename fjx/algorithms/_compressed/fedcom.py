@@ -150,7 +150,7 @@ def fedcomgate(
     return compose(
         client=corrected(
             batch_gradient(loss_fn, batch_size), learning_rate=client_lr, gain=1 / steps,
-            start=lambda x: (x, steps),
+            steps=lambda turn: steps,
         ),
         uplink=codec,
         aggregator=uniform(mean()),

@@ -20,15 +20,18 @@ from fjx._base import (
     Metrics,
     Public,
     ServerUpdate,
+    Template,
     Tree,
     TreeLike,
+    Turn,
 )
 from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
-from fjx.aggregators import compressed, mean, uniform
-from fjx.aggregators._mean import require_aggregator
+from fjx.aggregators import compressed, mean, switch, uniform
+from fjx.aggregators._around import require_aggregator, sent
 from fjx.clients import LossFn
-from fjx.rounds._compose import compose, sent_like
+from fjx.rounds._compose import compose
+from fjx.rounds._shapes import sent_like
 from fjx.servers._sgd import server_sgd
 from fjx.wire import OneOf, SideInformation
 from fjx.wire._bits import is_ragged
@@ -173,20 +176,19 @@ def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
     def is_in(public: Public) -> Array:
         return place(public) < participants
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
+    def encode(key: Key, message: Tree, public: Public) -> OneOf:
         drawn = is_in(public)
         kept = _tree.where(drawn, message, _tree.zeros_like(message))
-        return aggregator.contribute(key, kept, jnp.where(drawn, weight, 0.0), inside(public))
+        payload = sent(aggregator, key, kept, inside(public))
+        payload = _tree.where(drawn, payload, _tree.zeros_like(payload))
+        return OneOf(SideInformation(drawn.astype(jnp.uint8)), ((), payload))
+
+    def contribute(payload: OneOf, weight: Array, public: Public) -> Tree:
+        weight = jnp.where(is_in(public), weight, 0.0)
+        return aggregator.contribute(payload.parts[1], weight, inside(public))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         return aggregator.finish(key, total, inside(public))
-
-    def encode(key: Key, message: Tree, public: Public) -> OneOf:
-        coder = aggregator.encode
-        sent = message if coder is None else coder(key, message, inside(public))
-        drawn = is_in(public)
-        sent = _tree.where(drawn, sent, _tree.zeros_like(sent))
-        return OneOf(SideInformation(drawn.astype(jnp.uint8)), ((), sent))
 
     return Aggregator(aggregator.init, contribute, finish, aggregator.combine, encode)
 
@@ -196,10 +198,10 @@ def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
     inner = clients.gradient(loss_fn, batch_size=batch_size)
 
     def update(
-        key: Key, broadcast: Tree, state: Tree, examples: Examples
+        key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        now, _, metrics = inner.update(key, broadcast["now"], (), examples)
-        before, _, _ = inner.update(jax.random.clone(key), broadcast["before"], (), examples)
+        now, _, metrics = inner.update(key, broadcast["now"], (), examples, turn)
+        before, _, _ = inner.update(jax.random.clone(key), broadcast["before"], (), examples, turn)
         return {"now": now, "before": before}, state, metrics
 
     def message(params: Tree) -> TreeLike:
@@ -215,9 +217,7 @@ def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np
     """
 
     def expected(params: TreeLike, rounds: int) -> np.ndarray | None:
-        whole, small = _tree.like(params), _tree.like(params)
-        if differences.encode is not None:
-            small = sent_like(differences, small)
+        whole, small = _tree.like(params), sent_like(differences, _tree.like(params))
         if is_ragged(small):
             return None
         whole, small = wire.bits(whole), wire.bits(small)
@@ -260,60 +260,79 @@ class MarinaState(NamedTuple):
     """The aggregator's state of :func:`marina`.
 
     Attributes:
-        estimate: g.
-        rounds: ``i32[]``; the first round is sent whole, as there is no estimate yet.
-        inner: of the aggregator of differences.
+        estimate: g, the estimate of the mean gradient.
+        inner: of the aggregators of differences and of whole gradients.
     """
 
     estimate: Tree
-    rounds: Array
     inner: Tree
 
 
 def _now_and_then(differences: Aggregator, p: float) -> Aggregator:
+    """G = the mean gradient after heads, and else g + the aggregated difference."""
     p = _validate.static_number("p", p, above=0, at_most=1)
-    dense = uniform(mean())
 
     def coin(public: Public) -> Array:
-        heads = _random.uniform(jax.random.fold_in(public.key, 0), ()) < p
-        return heads | (public.state.rounds == 0)
+        heads = _random.uniform(public.key, ()) < p
+        return heads | (public.round == 0)  # there is no estimate yet
+
+    either = switch(coin, _of_differences(differences), _of_gradients())
 
     def inside(public: Public) -> Public:
-        return public._replace(state=public.state.inner, key=jax.random.fold_in(public.key, 1))
-
-    def parts(message: Tree, public: Public) -> tuple[Array, Tree, Tree]:
-        """Whether all is sent, and what is: the message, or else its difference."""
-        whole = coin(public)
-        change = _tree.subtract(message["now"], message["before"])
-        return (
-            whole,
-            _tree.where(whole, message["now"], _tree.zeros_like(change)),
-            _tree.where(whole, _tree.zeros_like(change), change),
-        )
+        return public._replace(state=public.state.inner)
 
     def init(message_like: TreeLike) -> MarinaState:
-        like = message_like["now"]
-        nothing = _tree.scale(jnp.float32(0), _tree.zeros_like(like))
-        return MarinaState(nothing, jnp.int32(0), differences.init(like))
+        nothing = _tree.scale(jnp.float32(0), _tree.zeros_like(message_like["now"]))
+        return MarinaState(nothing, either.init(message_like))
 
-    def contribute(key: Key, message: Tree, weight: Array, public: Public) -> Tree:
-        _, now, change = parts(message, public)
-        small = differences.contribute(key, change, weight, inside(public))
-        return dense.contribute(key, now, weight, public), small
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        return sent(either, key, message, inside(public))
+
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return either.contribute(payload, weight, inside(public))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        fresh, _, _ = dense.finish(key, total[0], public)
-        moved, inner, metrics = differences.finish(key, total[1], inside(public))
-        anybody = total[0][1] > 0
-        estimate = _tree.where(
-            coin(public) & anybody, fresh, _tree.add(public.state.estimate, moved)
-        )
-        return estimate, MarinaState(estimate, public.state.rounds + 1, inner), metrics
-
-    def encode(key: Key, message: Tree, public: Public) -> OneOf:
-        whole, now, change = parts(message, public)
-        coder = differences.encode
-        small = change if coder is None else coder(key, change, inside(public))
-        return OneOf(SideInformation(whole.astype(jnp.uint8)), (small, now))
+        (value, is_gradient), inner, metrics = either.finish(key, total, inside(public))
+        moved = _tree.add(public.state.estimate, value)
+        estimate = _tree.where(is_gradient, value, moved)
+        return estimate, MarinaState(estimate, inner), metrics
 
     return Aggregator(init, contribute, finish, SUM, encode)
+
+
+def _of_differences(differences: Aggregator) -> Aggregator:
+    """The aggregate of ``now - before``, and that it is no gradient."""
+
+    def inside(public: Public) -> Public:
+        return public._replace(template=Template.of(public.like["now"]))
+
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        change = _tree.subtract(message["now"], message["before"])
+        return sent(differences, key, change, inside(public))
+
+    def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
+        return differences.contribute(payload, weight, inside(public))
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        moved, state, metrics = differences.finish(key, total, inside(public))
+        return (moved, jnp.asarray(False)), state, metrics
+
+    def init(message_like: TreeLike) -> Tree:
+        return differences.init(message_like["now"])
+
+    return Aggregator(init, contribute, finish, SUM, encode)
+
+
+def _of_gradients() -> Aggregator:
+    """The uniform mean of ``now``, and that it is a gradient, unless nobody came."""
+    inner = uniform(mean())
+
+    def encode(key: Key, message: Tree, public: Public) -> Tree:
+        return message["now"]
+
+    def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        message, state, metrics = inner.finish(key, total, public)
+        _, participants = total
+        return (message, participants > 0), state, metrics
+
+    return inner._replace(finish=finish, encode=encode)

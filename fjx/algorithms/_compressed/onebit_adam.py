@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree, Turn
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import error_feedback, scaled_sign
@@ -94,14 +94,14 @@ def onebit_adam(
         return _tree.add(old, new)
 
     def ask(
-        key: Key, server: OneBitAdamState, state: Tree, examples: Examples
+        key: Key, server: OneBitAdamState, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        return batch.update(key, server.params, state, examples)
+        return batch.update(key, server.params, state, examples, turn)
 
     def push(
-        key: Key, server: OneBitAdamState, state: Tree, examples: Examples
+        key: Key, server: OneBitAdamState, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        descent, state, metrics = batch.update(key, server.params, state, examples)
+        descent, state, metrics = batch.update(key, server.params, state, examples, turn)
         return mix(beta1, server.momentum, descent), state, metrics
 
     def move(state: OneBitAdamState, momentum: Tree) -> Tree:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate, servers
-from fjx._base import Algorithm, Array, Examples, Key, Metrics, Tree, TreeLike
+from fjx._base import Algorithm, Array, Examples, Key, Metrics, Tree, TreeLike, Turn
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors._lowrank import is_approximated, orthonormal, started
@@ -123,16 +123,16 @@ def power_sgd(
         return jax.eval_shape(lambda: (factors(params, 1), split(nothing(params))[1]))
 
     def first(
-        key: Key, server: PowerSgdState, owed: Tree, examples: Examples
+        key: Key, server: PowerSgdState, owed: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        descent, _, metrics = batch.update(key, server.params, (), examples)
+        descent, _, metrics = batch.update(key, server.params, (), examples, turn)
         owed = _tree.add(owed, descent)
         matrices, _ = split(owed)
         sent = tuple(m @ started(q) for m, q in zip(matrices, server.right, strict=True))
         return sent, owed, metrics
 
     def second(
-        key: Key, server: PowerSgdState, owed: Tree, examples: Examples
+        key: Key, server: PowerSgdState, owed: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         matrices, rest = split(owed)
         right = tuple(m.T @ p for m, p in zip(matrices, server.left, strict=True))

@@ -13,9 +13,10 @@ from fjx._base import (
     Key,
     Metrics,
     Tree,
+    Turn,
 )
 from fjx.aggregators import mean, uniform
-from fjx.algorithms._corrected.scaffnew import between_coins, counting
+from fjx.algorithms._corrected.scaffnew import between_coins
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import identity
@@ -86,7 +87,6 @@ def fedcomloc(
         ),
         uplink=_of_models(identity() if uplink is None else uplink),
         aggregator=uniform(mean()),
-        server=counting(),
         downlink=downlink,
     )  # fmt: skip
 
@@ -110,13 +110,13 @@ def _at(codec: Compressor, descent: ClientUpdate) -> ClientUpdate:
     require_compressor("fedcomloc", codec)
 
     def update(
-        key: Key, model: Tree, state: Tree, examples: Examples
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         key_codec, key_descent = jax.random.split(key)
         memory = codec.init(_tree.like(model))
         if jax.tree.leaves(memory):
             raise ValueError("fedcomloc: local must be a codec without a state, such as top_k")
         payload, _ = codec.encode(key_codec, model, memory)
-        return descent.update(key_descent, codec.decode(payload), state, examples)
+        return descent.update(key_descent, codec.decode(payload), state, examples, turn)
 
     return descent._replace(update=update)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
-from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree, Turn
 from fjx.clients import LossFn
 from fjx.compressors import identity
 from fjx.rounds._two_phases import Phase, two_phases
@@ -73,22 +73,22 @@ def fedlin(
     full = clients.gradient(loss_fn, batch_size=batch_size)
 
     def ask(
-        key: Key, server: FedLinState, state: Tree, examples: Examples
+        key: Key, server: FedLinState, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        return full.update(key, server.params, state, examples)
+        return full.update(key, server.params, state, examples, turn)
 
     def walk(
-        key: Key, server: FedLinState, state: Tree, examples: Examples
+        key: Key, server: FedLinState, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         x, descent = server
-        at_x, _, metrics = full.update(key, x, state, examples)
+        at_x, _, metrics = full.update(key, x, state, examples, turn)
         correction = _tree.subtract(descent, at_x)
 
         def move(y: Tree, direction: Tree) -> Tree:
             return _tree.add(y, _tree.scale(jnp.asarray(learning_rate), direction))
 
         def step(t: Array, y: Tree) -> Tree:
-            at_y, _, _ = full.update(jax.random.clone(key), y, state, examples)
+            at_y, _, _ = full.update(jax.random.clone(key), y, state, examples, turn)
             return move(y, _tree.add(at_y, correction))
 
         y = jax.lax.fori_loop(1, steps, step, move(x, descent))  # at x gradients cancel

@@ -1,28 +1,16 @@
 """Scaffnew: local steps whose drift is corrected, and communication now and then."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fjx import _tree, _validate, clients
-from fjx._base import Algorithm, Array, ClientUpdate, Compressor, ServerUpdate, Tree
+from fjx import _validate, clients
+from fjx._base import Algorithm, Array, ClientUpdate, Compressor
 from fjx.aggregators import mean, uniform
 from fjx.clients import LossFn
 from fjx.clients._corrected import corrected
 from fjx.rounds._compose import compose
-
-
-class ScaffnewServerState(NamedTuple):
-    """The server's state of :func:`scaffnew` and its kin.
-
-    Attributes:
-        params: the model.
-        rounds: ``i32[]``, how many there have been.
-    """
-
-    params: Tree
-    rounds: Array
 
 
 def scaffnew(
@@ -74,7 +62,6 @@ def scaffnew(
     return compose(
         client=between_coins(gradient, p, learning_rate, seed, gain=p),
         aggregator=uniform(mean()),
-        server=counting(),
         downlink=downlink,
     )
 
@@ -90,28 +77,15 @@ def between_coins(
     _validate.number("p", p, above=0, at_most=1)
     _validate.number("learning_rate", learning_rate, above=0)
 
-    def start(broadcast: Tree) -> tuple[Tree, Array]:
-        return broadcast["params"], steps_of(seed, broadcast["rounds"], p)
+    return corrected(
+        descent,
+        learning_rate=learning_rate,
+        steps=lambda turn: steps_of(seed, turn.round, p),
+        **more,
+    )
 
-    return corrected(descent, learning_rate=learning_rate, start=start, **more)
 
-
-def steps_of(seed: int | Array, rounds: Array, p: float | Array) -> Array:
+def steps_of(seed: int | Array, round: Array, p: float | Array) -> Array:
     """``i32[]``: how many steps a round has: geometric, one at least, of mean 1 / p."""
-    key = jax.random.fold_in(jax.random.key(seed), rounds)
+    key = jax.random.fold_in(jax.random.key(seed), round)
     return jax.random.geometric(key, p, dtype=jnp.int32)
-
-
-def counting() -> ServerUpdate:
-    """Adds the aggregate message to the model, and tells clients the number of the round."""
-
-    def init(params: Tree) -> ScaffnewServerState:
-        return ScaffnewServerState(params, jnp.int32(0))
-
-    def broadcast(state: ScaffnewServerState) -> Tree:
-        return {"params": state.params, "rounds": state.rounds}
-
-    def update(state: ScaffnewServerState, message: Tree) -> ScaffnewServerState:
-        return ScaffnewServerState(_tree.add(state.params, message), state.rounds + 1)
-
-    return ServerUpdate(init, broadcast, update)

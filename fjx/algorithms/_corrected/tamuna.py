@@ -6,7 +6,7 @@ from fjx import _validate, clients
 from fjx._base import Algorithm, Array, Compressor
 from fjx.aggregators import assigned_mean
 from fjx.aggregators._assigned import owned
-from fjx.algorithms._corrected.scaffnew import between_coins, counting
+from fjx.algorithms._corrected.scaffnew import between_coins
 from fjx.clients import LossFn
 from fjx.rounds._compose import compose
 
@@ -73,7 +73,6 @@ def tamuna(
             gradient, p, learning_rate, seed, gain=eta, owns=partial(owned, clients=c, owners=s)
         ),
         aggregator=assigned_mean(clients=c, owners=s),
-        server=counting(),
         downlink=downlink,
     )
 

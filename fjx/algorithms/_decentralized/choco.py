@@ -12,6 +12,7 @@ from fjx._base import (
     Key,
     Metrics,
     Tree,
+    Turn,
 )
 from fjx.clients import LossFn
 from fjx.rounds._gossip import choco
@@ -86,7 +87,9 @@ def choco_gossip(codec: Compressor, *, mixing: Array, step_size: float | Array) 
         Koloskova, Stich, Jaggi, ICML 2019 (arXiv:1902.00340), algorithm 1.
     """
 
-    def rest(key: Key, model: Tree, state: Tree, examples: Examples) -> tuple[Tree, Tree, Metrics]:
+    def rest(
+        key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
+    ) -> tuple[Tree, Tree, Metrics]:
         return _tree.zeros_like(model), state, {}
 
     still = ClientUpdate(lambda params: (), rest, _tree.like)

@@ -1,34 +1,26 @@
-"""Renyi differential privacy of a client that hides in a random bin."""
+"""Renyi differential privacy of a client that takes part in one random bin of rounds."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-_LARGEST_ORDER = 64  # beyond, moments are costly, and the unsampled curve is as good
+_LARGEST_ORDER = 64  # moments of larger orders are costly, and the unsampled curve is as good there
 
 
 def bins_curve(bins: int, shift: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Gaussian noise in every round, and a client in one random bin: at integer orders, elsewhere inf.
+    """Curve of Gaussian noise in every round, with a client in one random bin of rounds.
 
-    With L bins and s the norm of what the client adds to the rounds of its bin, in deviations of the
-    noise, the run is post-processing of one draw of P, with the client, or of Q, without:
+    The curve is finite at integer orders from 2 to 64 and inf elsewhere.  Let L be the number of bins,
+    and s the norm of the client's contributions to the rounds of its bin, in standard deviations of the
+    noise.  The run is post-processing of one draw of P, with the client, or of Q, without it:
 
     P = (1/L) sum_b N(s e_b, I),    Q = N(0, I)  in R^L.
 
-    (A round's sum along the direction of the client's contribution is a coordinate; where the
-    contribution is smaller, or depends on earlier rounds, scale the coordinate and add noise.)
+    The curve at order a is the larger of D_a(P || Q) and this bound on D_a(Q || P):
 
-    *With against without.*  The moment of dP/dQ = (1/L) sum_b exp(s x_b - s^2/2) of order a is
+    (a - 1) s^2 / (2 L) + s^2 / 2.
 
-    E_Q[(dP/dQ)^a] = L^-a sum_{c_1 + ... + c_L = a} a! / prod_b c_b! exp(sum_b c_b (c_b - 1) s^2 / 2),
-
-    a! / L^a times a coefficient of the L-th power of sum_c z^c exp(c (c - 1) s^2 / 2) / c!.
-
-    *Without against with.*  A mean is at least a geometric one, dP/dQ >= exp(mean_b (s x_b) - s^2/2), so
-
-    D_a(Q || P) <= (a - 1) s^2 / (2 L) + s^2 / 2.
-
-    The curve is the larger of the two.
+    The derivation of both directions is in :doc:`/privacy`.
 
     References:
         Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202).
@@ -57,7 +49,7 @@ def bins_curve(bins: int, shift: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _power(log_series: np.ndarray, exponent: int) -> np.ndarray:
-    """A power of a power series, by the logarithms of coefficients, as far as it is given."""
+    """Truncated power of a power series, given and returned as logarithms of its coefficients."""
     result = np.full(log_series.shape, -np.inf)
     result[0] = 0.0
     while exponent:
@@ -68,4 +60,5 @@ def _power(log_series: np.ndarray, exponent: int) -> np.ndarray:
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Truncated product of two power series, given as logarithms of their coefficients."""
     return np.array([np.logaddexp.reduce(x[: n + 1] + y[n::-1]) for n in range(len(x))])

@@ -1,17 +1,17 @@
-"""The other way round: what meets a target epsilon."""
+"""Calibration: the noise, the number of rounds or the sampling rate that meets a target epsilon."""
 
 import math
 from collections.abc import Callable
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Method
-from fjx.privacy._accounting.epsilon import epsilon as epsilon_of
+from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
 from fjx.samplers._types import Sampler
 
-_TOLERANCE = 1e-4  # of a calibrated number, relative
+_TOLERANCE = 1e-4  # relative tolerance of a calibrated number
 _MOST_ROUNDS = 2**40
 _LEAST_NOISE, _MOST_NOISE = 1e-9, 1e9
 
@@ -31,30 +31,33 @@ def calibrate(
     num_clients: int | None = None,
     mechanism: Callable[[float], Accountable] = _unit_gaussian,
 ) -> float:
-    """The noise multiplier that meets a target epsilon.
+    """Noise multiplier that meets a target epsilon.
 
-    Guarantees: with z the result, :func:`epsilon` of ``mechanism(z)`` and the same arguments is at most
-        the target, and that of z (1 - 1e-3) is above it.
+    Guarantees:
+        - :func:`epsilon` of ``mechanism(z)`` and the same arguments is at most the target, with z the
+          result.
+        - :func:`epsilon` of ``mechanism(z (1 - 1e-3))`` is above the target.
 
     Args:
-        sampler: what will draw the cohorts.
-        epsilon: the target, positive.
-        delta: as in :func:`epsilon`, and so are the others.
-        rounds: the number of rounds.
+        sampler: the sampler that will draw the cohorts.
+        epsilon: target epsilon, positive.
+        delta: as in :func:`epsilon`, like the arguments below.
+        rounds: number of rounds.
         method: ``"pld"``, ``"rdp"`` or ``"best"``.
-        relation: which populations are neighbours.
-        num_clients: the size of the population.
-        mechanism: ``(noise_multiplier) -> Mechanism``, the more private the larger that is; by default
-            the Gaussian mechanism, whose epsilon does not depend on its clip norm.  A multiplier that it
-            refuses by a ValueError counts as too large.
+        relation: relation between neighbouring populations.
+        num_clients: population size N.
+        mechanism: ``(noise_multiplier) -> Mechanism``, more private for larger multipliers.  The default
+            is the Gaussian mechanism, whose epsilon does not depend on its clip norm.  A multiplier that
+            it refuses with a ValueError counts as too large.
 
     Returns:
-        z, the standard deviation of the noise on the sum in units of the clip norm.
+        The noise multiplier z.  It is the standard deviation of the noise on the sum in units of the
+        clip norm.
 
     Raises:
-        TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`; no noise is enough, because ``delta`` is too small or
-            ``mechanism`` refuses more; or any noise is, because epsilon does not depend on it.
+        TypeError: as in :func:`epsilon`.
+        ValueError: as in :func:`epsilon`; no noise is enough, because ``delta`` is too small or
+            ``mechanism`` refuses more; or any noise is enough, because epsilon does not depend on it.
 
     Examples:
         >>> from fjx import samplers
@@ -64,7 +67,19 @@ def calibrate(
     """
     target = epsilon
     _validate.number("epsilon", target, above=0)
+    terms = Accounting(delta, method, relation, num_clients=num_clients)
+    return noise_multiplier_for(target, sampler, terms, rounds=rounds, mechanism=mechanism)
 
+
+def noise_multiplier_for(
+    target: float,
+    sampler: Sampler,
+    terms: Accounting,
+    *,
+    rounds: int,
+    mechanism: Callable[[float], Accountable],
+) -> float:
+    """The least noise multiplier, to a relative tolerance, whose epsilon is at most the target."""
     refused: list[ValueError] = []
 
     def excess(log_z: float) -> float:
@@ -73,26 +88,17 @@ def calibrate(
         except ValueError as error:
             refused.append(error)
             return -math.inf
-        reached = epsilon_of(
-            made,
-            sampler,
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-        )
-        return _log_ratio(reached, target)
+        return _log_ratio(terms.epsilon(made, sampler, rounds=rounds), target)
 
     if rounds == 0:
-        excess(0.0)  # for its checks
+        excess(0.0)  # called for its checks
         return 0.0
     low = high = 0.0
     while excess(high) > 0:
         low, high = high, high + math.log(4)
         if high > math.log(_MOST_NOISE):
             raise ValueError(
-                f"no noise reaches epsilon = {target!r} at delta = {delta!r} in {rounds} rounds; "
+                f"no noise reaches epsilon = {target!r} at delta = {terms.delta!r} in {rounds} rounds; "
                 "allow a larger delta, or fewer rounds"
             )
     while excess(low) <= 0:
@@ -107,7 +113,7 @@ def calibrate(
 
     from scipy import optimize
 
-    # The bracket may end where the mechanism refuses: bisect into what it accepts.
+    # The upper end of the bracket may be refused by the mechanism: bisect into what it accepts.
     while excess(high) == -math.inf and high - low > _TOLERANCE:
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
@@ -131,26 +137,27 @@ def calibrate_rounds(
     relation: Relation | None = None,
     num_clients: int | None = None,
 ) -> int:
-    """The most rounds whose epsilon is at most a target.
+    """Largest number of rounds whose epsilon is at most a target.
 
-    Guarantees: with T the result, :func:`epsilon` of T rounds is at most the target, and that of T + 1
-        rounds is above it.
+    Guarantees:
+        - :func:`epsilon` of T rounds is at most the target, with T the result.
+        - :func:`epsilon` of T + 1 rounds is above the target.
 
     Args:
-        mechanism: what bounds and noises the sums.
-        sampler: what will draw the cohorts.
-        epsilon: the target, positive.
-        delta: as in :func:`epsilon`, and so are the others.
+        mechanism: the mechanism that bounds and noises the sums.
+        sampler: the sampler that will draw the cohorts.
+        epsilon: target epsilon, positive.
+        delta: as in :func:`epsilon`, like the arguments below.
         method: ``"pld"``, ``"rdp"`` or ``"best"``.
-        relation: which populations are neighbours.
-        num_clients: the size of the population.
+        relation: relation between neighbouring populations.
+        num_clients: population size N.
 
     Returns:
-        T, which is 0 where one round is too much.
+        The number of rounds T; 0 if one round is too much.
 
     Raises:
-        TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`, or there is no limit: a client's rounds do not add up.
+        TypeError: as in :func:`epsilon`.
+        ValueError: as in :func:`epsilon`; or there is no limit, because a client's rounds do not add up.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -161,17 +168,10 @@ def calibrate_rounds(
     target = epsilon
     _validate.number("epsilon", target, above=0)
 
+    terms = Accounting(delta, method, relation, num_clients=num_clients)
+
     def fits(rounds: int) -> bool:
-        reached = epsilon_of(
-            mechanism,
-            sampler,
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-        )
-        return reached <= target
+        return terms.epsilon(mechanism, sampler, rounds=rounds) <= target
 
     enough, too_many = 0, 1
     while fits(too_many):
@@ -195,25 +195,26 @@ def calibrate_rate(
     method: Method = "pld",
     relation: Relation | None = None,
 ) -> float:
-    """The largest rate of Poisson cohorts whose epsilon is at most a target.
+    """Largest sampling rate of Poisson cohorts whose epsilon is at most a target.
 
-    Guarantees: with q the result, :func:`epsilon` on ``samplers.poisson(q)`` is at most the target, and
-        that of q (1 + 1e-3) is above it, unless q = 1.
+    Guarantees:
+        - :func:`epsilon` on ``samplers.poisson(q)`` is at most the target, with q the result.
+        - :func:`epsilon` on ``samplers.poisson(q (1 + 1e-3))`` is above the target, unless q = 1.
 
     Args:
-        mechanism: what bounds and noises the sums.
-        epsilon: the target, positive.
-        delta: as in :func:`epsilon`, and so are the others.
-        rounds: the number of rounds, at least 1.
+        mechanism: the mechanism that bounds and noises the sums.
+        epsilon: target epsilon, positive.
+        delta: as in :func:`epsilon`, like the arguments below.
+        rounds: number of rounds, at least 1.
         method: ``"pld"``, ``"rdp"`` or ``"best"``.
-        relation: which populations are neighbours.
+        relation: relation between neighbouring populations.
 
     Returns:
-        q, in (0, 1].
+        The sampling rate q, in (0, 1].
 
     Raises:
-        TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`, or no rate above 2^-32 is small enough.
+        TypeError: as in :func:`epsilon`.
+        ValueError: as in :func:`epsilon`; or no rate above 2^-32 is small enough.
 
     Examples:
         >>> from fjx import privacy
@@ -225,16 +226,11 @@ def calibrate_rate(
     target = epsilon
     _validate.number("epsilon", target, above=0)
 
+    terms = Accounting(delta, method, relation)
+
     def excess(log_q: float) -> float:
-        reached = epsilon_of(
-            mechanism,
-            poisson(min(max(math.exp(log_q), least), 1.0)),
-            rounds=rounds,
-            delta=delta,
-            method=method,
-            relation=relation,
-        )
-        return _log_ratio(reached, target)
+        sampler = poisson(min(max(math.exp(log_q), least), 1.0))
+        return _log_ratio(terms.epsilon(mechanism, sampler, rounds=rounds), target)
 
     least = 2.0**-32
     _validate.static_integer("rounds", rounds, at_least=1)

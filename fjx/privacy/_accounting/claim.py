@@ -1,4 +1,4 @@
-"""What an epsilon is a claim about."""
+"""Epsilon together with everything that it claims."""
 
 import decimal
 import math
@@ -10,7 +10,7 @@ Method = Literal["pld", "rdp", "best"]
 """Numerical privacy loss distributions (tight), Renyi differential privacy, or the lower of the two."""
 
 Unit = Literal["client", "example"]
-"""Whose data are protected: what one client id contributes, or one example."""
+"""Unit of protection: everything that one client id contributes, or one example."""
 
 COVERS = (
     "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction that "
@@ -19,19 +19,19 @@ COVERS = (
 
 
 class Epsilon(float):
-    """An epsilon that knows what it is a claim about.
+    """Epsilon that states its claim: a float with delta, unit, relation, sampling and caveats.
 
     It is a float in every respect; ``str`` gives the whole :meth:`statement`.
 
     Attributes:
-        delta: the claim is (epsilon, delta)-differential privacy.
-        unit: whose data are protected, a :data:`~fjx.privacy.Unit`: ``"client"`` is everything that one
+        delta: delta of the claim, which is (epsilon, delta)-differential privacy.
+        unit: unit of protection, a :data:`~fjx.privacy.Unit`; ``"client"`` protects everything that one
             client id contributes.
-        relation: which populations are neighbours, a :data:`~fjx.privacy.Relation`.
+        relation: relation between neighbouring populations, a :data:`~fjx.privacy.Relation`.
         sampling: the sampler, in words.
-        rounds: how many rounds were accounted.
-        method: ``"pld"`` or ``"rdp"``, the one that gave the number.
-        caveats: what a reader of the number should be told beside it.
+        rounds: number of rounds that were accounted.
+        method: ``"pld"`` or ``"rdp"``, the method that gave the number.
+        caveats: sentences that a reader of the number should be told beside it.
     """
 
     delta: float
@@ -51,11 +51,11 @@ class Epsilon(float):
         return (float(self),), vars(self)
 
     def but(self, *caveats: str) -> "Epsilon":
-        """The same claim with more to be told beside it."""
+        """Return the same claim with more caveats."""
         return Epsilon(self, **{**vars(self), "caveats": (*self.caveats, *caveats)})
 
     def statement(self) -> str:
-        """The claim in words, with epsilon rounded up to four digits."""
+        """Return the claim in words, with epsilon rounded up to four digits."""
         plural = "" if self.rounds == 1 else "s"
         claim = (
             f"epsilon = {rounded_up(self)} at delta = {self.delta:g} ({self.unit}-level, "
@@ -68,7 +68,7 @@ class Epsilon(float):
 
 
 def rounded_up(value: float) -> str:
-    """Four digits that are never below the value."""
+    """Format a value with four digits, rounded so that they are never below it."""
     if not math.isfinite(value):
         return str(float(value))
     digits = decimal.Context(prec=4, rounding=decimal.ROUND_CEILING)

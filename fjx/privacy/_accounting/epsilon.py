@@ -1,8 +1,9 @@
-"""Privacy accounting, on the host, for the mechanism and the sampler that were used.
+"""Epsilon of the mechanism and the sampler that ran, computed on the host.
 
-dp-accounting does the arithmetic.  This package decides which of its events describes a round
-(``_releases``), converts between its accountants' conventions (``_renyi``, ``_losses``), and refuses
-what cannot be accounted.  A run is a pair {release: count}; nothing is composed round by round.
+dp-accounting does the arithmetic.  This package does three things around it: it decides which of its
+events describes a round (``releases``), it converts between the conventions of its accountants
+(``renyi``, ``losses``), and it refuses whatever cannot be accounted.  A run is a pair {release: count};
+nothing is composed round by round.
 """
 
 import dataclasses
@@ -17,22 +18,24 @@ from fjx.privacy._accounting.renyi import renyi_epsilon
 from fjx.privacy._types import Accountable, Relation, require_relation
 from fjx.samplers._types import FixedSize, Sampler
 
-_STEPS = 100  # towards a fixed point
+_STEPS = 100  # of the iteration towards a fixed point
 
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """What was released of one population: an immutable value, to which runs are added.
+    """Immutable list of all runs on one population, whose epsilon is computed when asked.
 
-    Everything that was trained on the same clients belongs in one ledger: phases with other cohorts,
-    other mechanisms, runs that were thrown away.  Nothing is computed before :meth:`epsilon`.
+    Put everything that was trained on the same clients into one ledger: phases with other cohorts or
+    other mechanisms, and runs that were thrown away.  Nothing is computed before :meth:`epsilon`.
 
-    Guarantees: the order of runs does not matter; a run that is no sum of its phases is not added in
-        phases; runs of equal releases are one entry; a ledger of one
-        run gives what :func:`fjx.privacy.epsilon` gives.
+    Guarantees:
+        - The order of runs does not matter.
+        - Runs with equal releases become one entry.
+        - A ledger of one run gives the same epsilon as :func:`fjx.privacy.epsilon`.
+        - A run that is not the sum of its phases cannot be added phase by phase.
 
     Attributes:
-        runs: the entries, each a release and how often it happened.
+        runs: the entries, each a release and the number of times it happened.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -58,23 +61,26 @@ class Ledger:
         num_clients: int | None = None,
         restarted: bool = False,
     ) -> "Ledger":
-        """The ledger with one run more.
+        """Return the ledger with one more run.
 
-        Some runs are no sum of their phases: the noise of a later phase depends on that of an earlier
-        one, a client stays in its bin, a schedule goes on.  All rounds of such a run are one entry.  A
-        second entry of the kind is accounted as a run of its own, which it must then have been.
+        Some runs are not the sum of their phases: the noise of a later phase depends on that of an
+        earlier one, a client stays in its bin, or a schedule continues.  Add all rounds of such a run as
+        one entry.  A second entry of the kind is accounted as a run of its own, so it must have been
+        one.
 
         Args:
             mechanism, sampler, rounds, num_clients: as in :func:`fjx.privacy.epsilon`.
-            restarted: that this run, with correlated noise, balls in bins or a schedule where the ledger
-                has that already, began anew: at round 0, from a fresh state and with another key.
+            restarted: True declares that this run began anew, at round 0, from a fresh state and with
+                another key.  It is needed if the run has correlated noise, balls in bins or a schedule,
+                and the ledger has such a run already.
 
         Returns:
-            The ledger.
+            The new ledger.
 
         Raises:
-            TypeError: as :func:`fjx.privacy.epsilon`.
-            ValueError: as :func:`fjx.privacy.epsilon`, or the run may be a phase of one in the ledger.
+            TypeError: as in :func:`fjx.privacy.epsilon`.
+            ValueError: as in :func:`fjx.privacy.epsilon`; or the run may be a phase of one in the
+                ledger.
         """
         require_sampler(sampler)
         rounds = _validate.static_integer("rounds", rounds, at_least=0)
@@ -105,7 +111,7 @@ class Ledger:
         unit: Unit = "client",
         grid: float | None = None,
     ) -> Epsilon:
-        """The epsilon of all runs together; the arguments are those of :func:`fjx.privacy.epsilon`."""
+        """Return the epsilon of all runs together; arguments as in :func:`fjx.privacy.epsilon`."""
         _validate.number("delta", delta, above=0, below=1)
         _require_word("method", method, get_args(Method))
         _require_word("unit", unit, get_args(Unit))
@@ -143,91 +149,77 @@ def epsilon(
     unit: Unit = "client",
     grid: float | None = None,
 ) -> Epsilon:
-    r"""The epsilon of ``rounds`` rounds of ``mechanism`` on the cohorts of ``sampler``.
+    """Epsilon of ``rounds`` rounds of ``mechanism`` on the cohorts of ``sampler``.
 
-    The unit is the client: everything that one client id contributes to all rounds together.  What
-    can be claimed depends on what ran:
+    The protected unit is the client: everything that one client id contributes to all rounds together.
+    The claim depends on the sampler:
 
     =========================  ===============================================================
     sampler                    accounted as
     =========================  ===============================================================
     ``poisson(q)``             the Poisson-subsampled mechanism; add-or-remove-one by default,
-                               replace-one by PLD.  Pays delta for cohorts that do not fit, below.
-    ``poisson(q, cap)``        the truncated one; PLD, ``num_clients`` required (the client in
-                               question included).
+                               replace-one by PLD.  Cohorts that do not fit are paid by delta.
+    ``poisson(q, cap)``        the truncated one; PLD only, ``num_clients`` required (the
+                               client in question included).
     ``cyclic_poisson(p, q)``   ceil(rounds / p) rounds of ``poisson(q)``
     ``uniform(m)``             sampling without replacement; replace-one and RDP only,
                                ``num_clients`` required.
-    ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each; Gaussian
-                               noise, add-or-remove-one and RDP only.
+    ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each;
+                               Gaussian noise, add-or-remove-one and RDP only.
     ``full()``                 ``rounds`` releases, not amplified
     ``cyclic(p)``              ceil(rounds / p) releases, not amplified
-    any other                  as many releases as it lets one client take part
+    any other                  as many releases as one client may take part in
                                (:func:`fjx.privacy.participation`), not amplified
     =========================  ===============================================================
 
-    *Correlated noise* (``mechanism.correlation``).  The run is one release, of a sequence that a client
-    moves by what its participation allows; no sampling amplifies it.
+    *Relation and sensitivity.*  The sum moves by C if a client is added or removed, and by 2 C if one is
+    replaced.  ``noise_multiplier`` means the same under each relation and method: dp-accounting's PLD
+    doubles the sensitivity for replace-one, its RDP does not, and fjx applies the missing factor.
+    *Without amplification*, add-or-remove-one is meant in the zero-out sense: an absent client's update
+    is zero, and its id keeps its place.
 
-    *Noise described by a Renyi curve* is accounted by RDP: as the curve says without sampling, on
-    Poisson cohorts by the bound for general mechanisms of Zhu and Wang at integer orders, on cohorts of
-    fixed size by theorem 9 of Wang et al.
+    *Correlated noise* (``mechanism.correlation``).  The whole run is one release of a sequence, which a
+    client moves as far as its participation allows.  No sampling amplifies it.
 
-    *Units.*  A client that comes or goes moves the sum by C, one that is replaced by 2 C.  For
-    replace-one dp-accounting's PLD doubles the sensitivity itself and its RDP does not; the factor
-    is applied here, so ``noise_multiplier`` means the same under each relation and method.
+    *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.
+    Poisson cohorts use the bound of Zhu and Wang for general mechanisms, at integer orders.  Cohorts of
+    fixed size use theorem 9 of Wang et al.
 
-    *Without amplification* "add-or-remove-one" is meant in the zero-out sense: an absent client's
-    update is zero and its id keeps its place.
+    *Charges to delta.*  Delta pays for two deviations from ideal sampling and noise (proofs in
+    :doc:`/privacy`).  Poisson cohorts without a cap may exceed the capacity, with probability at most
+    tau = 2^-40 a round.  After T rounds, epsilon is that of delta - T tau.  Integer noise is drawn from
+    tables of 96 bits, so that a run is within some total variation t of one with ideal draws.  Epsilon
+    is then the least number that is the epsilon of delta - (1 + e^epsilon) t.
 
-    *Cohorts that do not fit* (``poisson`` without a cap).  Fix a client and let G be the event that
-    in each of the T rounds at most m - 1 of the other clients are drawn; by the choice of the
-    capacity m, P[not G] <= T tau with tau = 2^-40.  Who else is drawn depends neither on the client's
-    data nor on its own coin, and under G nothing is truncated, with the client or without.  Given any
-    outcome of the others' coins the Poisson analysis holds, so with primes for the neighbour
-
-    P[S] <= P[S | G] P[G] + T tau <= (e^epsilon P'[S | G] + delta_0) P[G] + T tau
-    <= e^epsilon P'[S] + delta_0 + T tau,
-
-    and epsilon is that of delta_0 = delta - T tau.
-
-    *Noise from a table.*  Integers are drawn from probabilities of 96 bits, so that a run M' is within
-    some total variation t of one with ideal draws M, whatever the data.  If M is (epsilon, delta_0)-
-    differentially private,
-
-    P'[S] <= P[S] + t <= e^epsilon Q[S] + delta_0 + t <= e^epsilon Q'[S] + delta_0 + (1 + e^epsilon) t,
-
-    with Q for the neighbour; and epsilon is the least that is that of
-    delta_0 = delta - (1 + e^epsilon) t.
-
-    PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon where that is coarser; the
-    result is an upper bound, above the limit of fine grids by about 0.0002 at ten thousand rounds.
-    Pseudo-random draws are accounted as ideal ones, and floating-point noise as real-valued.
+    *Idealisations.*  Pseudo-random draws are accounted as ideal ones, and floating-point noise as
+    real-valued.  PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon if that is
+    coarser.  The result is an upper bound; at ten thousand rounds it is about 0.0002 above the limit of
+    fine grids.
 
     Args:
-        mechanism: what bounded and noised the sums, as given to the aggregator.
-        sampler: what drew the cohorts.
-        rounds: the number of rounds, at least 0, empty cohorts included.
-        delta: in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds; where both of the first two
-            apply PLD is the lower one, and ``"best"`` is the lower of those that do.
-        relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for what suits the sampler.
-        num_clients: the size of the population, where the sampling depends on it.  Where it does
-            not, it serves to check ``delta``.
-        unit: whose data are protected.  ``"example"`` is one of a client's: if it comes or goes, what
-            its client sends is *replaced*, so that is claimed under replace-one.  Of clients that draw
-            and bound examples one by one, :func:`fjx.privacy.examples_epsilon` says more.
-        grid: of PLD, a step of the privacy loss; None to choose it.  A coarser one is faster, and
-            still an upper bound.
+        mechanism: the mechanism that bounded and noised the sums, as given to the aggregator.
+        sampler: the sampler that drew the cohorts.
+        rounds: number of rounds, at least 0; empty cohorts count.
+        delta: delta in (0, 1); should be well below 1 / num_clients.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if PLD
+            and RDP both apply.  ``"best"`` takes the lowest that applies.
+        relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for the one that suits the sampler.
+        num_clients: population size N, required if the sampling depends on it.  Otherwise it only serves
+            to check ``delta``.
+        unit: unit of protection.  ``"example"`` is one example of a client: adding or removing it
+            *replaces* the client's message, so this is claimed under replace-one.  For clients that draw
+            and bound examples one by one, :func:`fjx.privacy.examples_epsilon` can claim more.
+        grid: step of the privacy loss in PLD; None to choose it.  A coarser grid is faster, and still an
+            upper bound.
 
     Returns:
-        An :class:`Epsilon`: a float with its :meth:`~Epsilon.statement`.  inf without
-        noise, or where delta cannot pay for the tables of integer noise; 0 without rounds.
+        An :class:`Epsilon`, a float with its :meth:`~Epsilon.statement`.  It is inf without noise, or if
+        delta cannot pay for the tables of integer noise.  It is 0 without rounds.
 
     Raises:
-        TypeError: a traced or non-numerical argument, or a sampler whose subsampling is unknown.
-        ValueError: out of bounds, or a combination that cannot be accounted; the message says what
-            can.
+        TypeError: an argument is traced or not a number, or the sampler's subsampling is unknown.
+        ValueError: an argument is out of range, or the combination cannot be accounted; the message says
+            which ones can.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -258,7 +250,7 @@ def epsilon(
 def _lowest(
     runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
 ) -> tuple[float, Method]:
-    """The epsilon of a method, or of the better of the two; and which it was."""
+    """Epsilon of a method, or of the better of the two, with the method that gave it."""
     refused = []
     found: list[tuple[float, Method]] = []
     for each in ("pld", "rdp") if method == "best" else (method,):
@@ -286,8 +278,8 @@ def _by(
     distance = sum(run.distance for run in runs)
     if not distance:
         return of(delta)
-    # From below up to the least epsilon = of(delta - (1 + e^epsilon) t), which need not exist; where
-    # that takes more steps than these, inf is a claim that holds, too.
+    # The iteration climbs from below to the least epsilon = of(delta - (1 + e^epsilon) t), which need
+    # not exist.  If that takes too many steps, inf is a claim that holds as well.
     value = 0.0
     for _ in range(_STEPS):
         before, value = value, of(delta - (1 + math.exp(min(value, 700.0))) * distance)
@@ -317,10 +309,10 @@ def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relati
 
 
 def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:
-    """The relation of clients that a claim about the unit needs; None for what suits the sampler.
+    """Relation between clients that the unit requires; None for the one that suits the sampler.
 
     Raises:
-        ValueError: another was asked for.
+        ValueError: another relation was asked for.
     """
     if unit != "example":
         return relation
@@ -333,7 +325,11 @@ def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:
 
 
 def _require_apart(runs: tuple[Run, ...], new: Run) -> None:
-    """Raises unless the new run is separate from those before."""
+    """Raise unless the new run is separate from the runs before.
+
+    Raises:
+        ValueError: the new run may be a phase of one of them.
+    """
     if shared := sorted(new.whole & {what for run in runs for what in run.whole}):
         raise ValueError(
             f"a run with {' and '.join(shared)} is in the ledger, and phases of one run do not add up: "

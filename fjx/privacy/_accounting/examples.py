@@ -1,4 +1,4 @@
-"""The privacy of single examples, where clients train with DP-SGD."""
+"""Privacy of single examples, for clients that train with DP-SGD."""
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Epsilon, Method
@@ -23,35 +23,36 @@ def examples_epsilon(
     method: Method = "pld",
     relation: Relation | None = None,
 ) -> Epsilon:
-    r"""The epsilon of *one example* of a client that trains with :func:`fjx.clients.dp_sgd`.
+    """Epsilon of *one example* of a client that trains with :func:`fjx.clients.dp_sgd`.
 
-    An example is in none but its client's sums: in the ``steps`` of each round that its client takes
-    part in, drawn with probability q = ``sampling_rate``.  So a run is ``steps * participations``
-    releases of the Poisson-subsampled mechanism, and what else is done with a message, by whomever,
-    costs nothing.  The cohort's sampling is not counted on: the claim holds towards the server, who
-    sees who sent what.
+    An example is only in the sums of its own client: in the ``steps`` of each round in which that client
+    takes part, each time with probability q = ``sampling_rate``.  A run is therefore ``steps *
+    participations`` releases of the Poisson-subsampled mechanism.  Whatever else anybody does with a
+    message costs nothing.  The sampling of the cohort is not counted on, so the claim also holds against
+    the server, which sees who sent which message.
 
-    *Samples that do not fit.*  A client with n = ``num_examples`` draws capacity or more of an
+    *Samples that do not fit.*  A client with n = ``num_examples`` draws at least ``capacity`` of an
     example's n - 1 neighbours with probability tau = P[Binomial(n - 1, q) >= capacity].  As for cohorts
-    (:func:`epsilon`), epsilon is that of delta - steps * participations * tau.
+    (:func:`epsilon`), the claim is that of delta - steps * participations * tau.
 
     Args:
-        mechanism: of ``clip_norm`` and ``noise_multiplier``, as given to the client.
-        rate, steps, capacity: as given to the client.
-        participations: the most rounds that one client takes part in; if only chance bounds it, all.
-        num_examples: the most examples that one client has.
-        delta: in (0, 1); should be well below one over the number of examples.
+        mechanism: the mechanism of ``clip_norm`` and ``noise_multiplier`` that the client uses.
+        sampling_rate, steps, capacity: as given to the client.
+        participations: largest number of rounds in which one client takes part; the number of all rounds
+            if only chance limits it.
+        num_examples: largest number of examples of one client.
+        delta: delta in (0, 1); should be well below one over the number of examples.
         method: as in :func:`epsilon`.
-        relation: of a client's examples: ``"add_or_remove_one"`` by default, or ``"replace_one"``, under
-            which the number of a client's examples is public.
+        relation: relation between sets of a client's examples: ``"add_or_remove_one"`` by default, or
+            ``"replace_one"``, under which the number of a client's examples is public.
 
     Returns:
         An :class:`Epsilon` whose unit is the example.
 
     Raises:
-        TypeError: as :func:`epsilon`.
-        ValueError: as :func:`epsilon`, or ``capacity`` is so small that delta is spent on samples that
-            do not fit.
+        TypeError: as in :func:`epsilon`.
+        ValueError: as in :func:`epsilon`; or ``capacity`` is so small that samples that do not fit use
+            up delta.
 
     Examples:
         >>> from fjx import privacy
@@ -96,10 +97,10 @@ def examples_epsilon(
 
 
 def _too_many(others: int, rate: float, capacity: int) -> float:
-    """P[Binomial(others, rate) >= capacity], from above."""
+    """Upper bound on P[Binomial(others, rate) >= capacity]."""
     from scipy import special
 
-    # The part in a million is for rounding errors of the incomplete beta function.
+    # One part in a million covers the rounding errors of the incomplete beta function.
     return (
         1.000001 * float(special.bdtrc(capacity - 1, others, rate)) if others >= capacity else 0.0
     )

@@ -17,16 +17,16 @@ from fjx.privacy._accounting.renyi import (
 from fjx.privacy._types import Relation, RenyiCurve
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
-_GRID = 1e-4  # of the privacy loss, absolute for epsilon below 10 ..
+_GRID = 1e-4  # step of the privacy loss, absolute for epsilon below 10 ..
 _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
-_HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is not computed but inf
+_HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is reported as inf
 
 
 def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: float | None) -> float:
-    """The epsilon of the runs' privacy loss distributions, convolved; 0 of nothing.
+    """Epsilon of the runs' privacy loss distributions, convolved; 0 without runs.
 
     Raises:
-        ValueError: they have none; the message says what there is.
+        ValueError: a run has no such distribution; the message says what is possible instead.
     """
     from dp_accounting.pld import PLDAccountant
 
@@ -57,8 +57,8 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
     if grid is not None:
         return on(grid)
-    # Every grid gives an upper bound.  A coarse one, at a hundredth of the cost, tells which to use;
-    # it starts where it cannot exhaust the memory, and is corrected if it is far too coarse.
+    # Every grid gives an upper bound.  A coarse grid, at a hundredth of the cost, tells which one to
+    # use.  The first grid cannot exhaust the memory, and is refined if it is far too coarse.
     grid = max(100 * _GRID, min(100.0, 1e-6 * size))
     while True:
         value = on(grid)
@@ -69,14 +69,14 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
 
 def event_of(release: Release, relation: Relation) -> Any:
-    """The event of one release, in the convention of dp-accounting's PLD.
+    """Event of one release, in the convention of dp-accounting's PLD.
 
     Raises:
-        ValueError: there is none; the message says what there is.
+        ValueError: there is none; the message says what is possible instead.
     """
     import dp_accounting
 
-    # Of Gaussian noise dp-accounting's PLD doubles the sensitivity under REPLACE_ONE itself.
+    # dp-accounting's PLD doubles the sensitivity of Gaussian noise under REPLACE_ONE itself.
     replace = relation == "replace_one"
     event = _one_gaussian(release.once)
     if replace and not isinstance(event, dp_accounting.GaussianDpEvent):
@@ -110,7 +110,7 @@ def event_of(release: Release, relation: Relation) -> Any:
 
 
 def _one_gaussian(event: Any) -> Any:
-    """Gaussian events of one cohort as one: 1/z^2 = sum 1/z_i^2; anything else as it is."""
+    """Merge Gaussian events of one cohort, 1/z^2 = sum 1/z_i^2; return other events unchanged."""
     import dp_accounting
 
     def precision(event: Any) -> float:
@@ -142,9 +142,9 @@ def _repeats_badly(event: Any) -> bool:
 
 
 def _divergence(release: Release, relation: Relation) -> float:
-    """How large privacy losses are, whatever the sampling: the Renyi divergence of order 2."""
+    """Size of the privacy losses without sampling: the Renyi divergence of order 2."""
     event = release.twice if relation == "replace_one" else release.once
     try:
         return float(unsampled(event, relation)(np.array([2.0]))[0])
     except ValueError:
-        return 0.0  # unknown to Renyi; the usual grid will do
+        return 0.0  # no Renyi bound is known; the usual grid is fine

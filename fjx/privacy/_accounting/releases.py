@@ -1,4 +1,4 @@
-"""What a run releases about a client: which event, how often, and with whom it hid."""
+"""Releases of a run about one client: the event, its count, and the sampling that amplifies it."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,11 +23,12 @@ class Release(NamedTuple):
     """One look at the clients' data.
 
     Attributes:
-        once: the event of a sum that moves by what a client may contribute: it comes or goes.
-        twice: the event of a sum that moves by twice as much: its data are replaced.
-        amplified_by: the chance in which a client hides (``Poisson``, ``FixedSize`` or
+        once: event of a sum that moves by one client's largest contribution (the client is added or
+            removed).
+        twice: event of a sum that moves by twice as much (the client's data are replaced).
+        amplified_by: the random sampling that hides a client (``Poisson``, ``FixedSize`` or
             ``BallsInBins``), or None.
-        num_clients: how many there are, if it is known.
+        num_clients: population size N, if it is known.
     """
 
     once: Any
@@ -37,17 +38,17 @@ class Release(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Some rounds of one mechanism on the cohorts of one sampler.
+    """Rounds of one mechanism on the cohorts of one sampler.
 
     Attributes:
-        release: what is released.
-        times: how often, of one client's data.
-        rounds: in how many rounds.
-        slack: the part of delta that is paid for cohorts that do not fit.
-        words: the sampling.
-        zero_out: whether an absent client is accounted as one whose update is zero.
-        whole: what makes the run one that cannot be cut in two: phases of it are no separate releases.
-        distance: the total variation between the draws and those of the release, all together.
+        release: the release.
+        times: number of such releases of one client's data.
+        rounds: number of rounds.
+        slack: part of delta that is paid for cohorts that do not fit.
+        words: the sampling, in words.
+        zero_out: true if an absent client is accounted as one whose update is zero.
+        whole: the reasons why the run cannot be cut in two; its phases are then not separate releases.
+        distance: total variation between all draws of the run and those of its releases.
     """
 
     release: Release
@@ -61,14 +62,14 @@ class Run(NamedTuple):
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
-    """How often one client may take part in a run, whatever falls to it by chance.
+    """Limits on how often one client may take part in a run, whatever the random draws are.
 
-    It is what mechanisms with correlated noise are calibrated to, and it amplifies nothing.  Samplers
-    that promise nothing (Poisson, fixed size) may draw a client in every round.
+    Mechanisms with correlated noise are calibrated to these limits, and the limits amplify nothing.
+    Poisson and fixed-size samplers promise nothing: they may draw a client in every round.
 
     Args:
-        sampler: what draws the cohorts.
-        rounds: of the run, at least 0.
+        sampler: the sampler that draws the cohorts.
+        rounds: number of rounds of the run, at least 0.
 
     Returns:
         A :class:`Participation`.
@@ -106,14 +107,14 @@ def participation(sampler: Sampler, *, rounds: int) -> Participation:
 def run_of(
     mechanism: Accountable, sampler: Sampler, rounds: int, num_clients: int | None = None
 ) -> Run:
-    """What some rounds of a mechanism on a sampler's cohorts release.
+    """Run that some rounds of a mechanism on a sampler's cohorts release.
 
-    Without amplification, who takes part is fixed first: it depends on nobody's data, so a claim that
-    holds for each outcome holds on average, and cohorts that do not fit cost nothing.
+    Without amplification, fix first which clients take part.  That depends on nobody's data, so a claim
+    that holds for each outcome holds on average, and cohorts that do not fit cost nothing.
 
     Raises:
-        TypeError: an argument of another kind, or a sampler whose description is unknown.
-        ValueError: a number is out of range.
+        TypeError: an argument is of another kind, or the sampler's description is unknown.
+        ValueError: a number is out of range; or clients add the noise, and cohorts have a random size.
     """
     if not isinstance(mechanism, Accountable):
         raise TypeError(
@@ -145,7 +146,7 @@ def run_of(
         once, twice = (mechanism.event(moves * times) for times in (1.0, 2.0))
         release = Release(once, twice, amplified_by, num_clients)
         slack = count * getattr(amplified_by, "overflow", 0.0)
-        # In rounds without the client its neighbour's draws are the same, ideal or not.
+        # In rounds without the client, its neighbour's draws are the same, ideal or not.
         distance = often.most * max(getattr(event, "distance", 0.0) for event in (once, twice))
         zero_out = amplified_by is None
         return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
@@ -158,18 +159,18 @@ def run_of(
         case Poisson() | FixedSize():
             return released(often.most, 1.0, subsampling, words)
         case CyclicPoisson(_, rate, overflow):
-            # The blocks are by id: whoever comes or goes leaves the others in theirs.
+            # Blocks are by id, so adding or removing a client leaves the others in their blocks.
             run = released(often.most, 1.0, Poisson(rate, None, overflow), words)
             return run._replace(zero_out=True)
         case BallsInBins() if often.most > 0:
-            # All rounds of a bin are one release; who else is in it has to fit in every round.
+            # All rounds of a bin are one release; the other clients of a bin must fit in every round.
             run = released(1, often.most**0.5, subsampling, words)
             return run._replace(slack=often.rounds * subsampling.overflow)
     return released(often.most, 1.0, None, words)
 
 
 def words_of(subsampling: Any, num_clients: int | None) -> str:
-    """The sampling in words."""
+    """Sampling in words."""
     of = "" if num_clients is None else f" of {num_clients}"
     match subsampling:
         case Full():
@@ -190,7 +191,7 @@ def words_of(subsampling: Any, num_clients: int | None) -> str:
 
 
 def require_sampler(sampler: object) -> None:
-    """Raises unless it is one.
+    """Raise unless the argument is a sampler.
 
     Raises:
         TypeError: it is something else.

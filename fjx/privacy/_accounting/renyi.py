@@ -1,4 +1,4 @@
-"""Renyi differential privacy: a curve of each release, their sum, and the epsilon of that."""
+"""Renyi differential privacy: the curve of each release, their sum, and its epsilon."""
 
 import contextlib
 import logging
@@ -15,10 +15,10 @@ from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 
 def renyi_epsilon(runs: Sequence[Run], delta: float, relation: Relation) -> float:
-    """The epsilon of the sum of the runs' curves over dp-accounting's orders; 0 of nothing.
+    """Epsilon of the sum of the runs' curves over dp-accounting's orders; 0 without runs.
 
     Raises:
-        ValueError: there is no such bound; the message says what there is.
+        ValueError: a run has no such curve; the message says what is possible instead.
     """
     from dp_accounting.rdp import compute_epsilon
     from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
@@ -30,15 +30,15 @@ def renyi_epsilon(runs: Sequence[Run], delta: float, relation: Relation) -> floa
         if not counted:
             return 0.0
         total = np.sum(counted, axis=0)
-        # Where nothing is known of an order, nothing is claimed by it.
+        # An order without a known bound supports no claim.
         return float(compute_epsilon(orders, np.where(np.isnan(total), np.inf, total), delta)[0])
 
 
 def curve_of(release: Release, relation: Relation) -> Curve:
-    """The curve of one release.
+    """Curve of one release.
 
     Raises:
-        ValueError: there is none; the message says what there is.
+        ValueError: there is none; the message says what is possible instead.
     """
     replace = relation == "replace_one"
     event = release.twice if replace else release.once
@@ -64,10 +64,10 @@ def curve_of(release: Release, relation: Relation) -> Curve:
 
 
 def unsampled(event: Any, relation: Relation) -> Curve:
-    """The curve of an event by itself.
+    """Curve of an event without sampling.
 
     Raises:
-        ValueError: dp-accounting does not know it.
+        ValueError: dp-accounting does not know one.
     """
     if isinstance(event, RenyiCurve):
         return event.rdp
@@ -80,7 +80,7 @@ def unsampled(event: Any, relation: Relation) -> Curve:
 
 
 def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve:
-    """By dp-accounting if it knows the mixture, else by the general bound."""
+    """Curve on Poisson cohorts: by dp-accounting if it knows the mixture, else by the general bound."""
     import dp_accounting
 
     if not isinstance(event, RenyiCurve):
@@ -90,7 +90,7 @@ def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve
     if rate == 1:
         return plain
     bound = poisson_bound(plain, rate)
-    # A mixture is no farther away than the farther of its parts: sampling never costs.
+    # A mixture is no farther away than the farther of its parts, so sampling never costs.
     return lambda orders: np.fmin(bound(orders), plain(orders))
 
 
@@ -113,7 +113,7 @@ def _without_replacement(
             "cohorts of fixed size can be accounted for Gaussian noise only, got "
             f"{words_of_event(event)}; sample with samplers.poisson"
         )
-    # The bound for sampling can exceed that without, which holds for every sampling.
+    # The bound with sampling can exceed the one without, which holds for every sampling.
     return lambda orders: np.fmin(_accountant(orders, relation).compose(sampled).rdp, plain(orders))
 
 
@@ -130,7 +130,7 @@ def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
 
 
 def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
-    """What to say where balls in bins meet another method, relation or noise."""
+    """Message for balls in bins with another method, relation or noise."""
     return (
         "balls in bins can be accounted for Gaussian noise, with method='rdp' and "
         f"relation='add_or_remove_one' only, got {words_of_event(event)}, {method!r} and {relation!r}; "
@@ -139,7 +139,7 @@ def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
 
 
 def refusal_of_fixed_size(method: str, relation: Relation) -> str:
-    """What to say where fixed cohorts meet another method or relation."""
+    """Message for cohorts of fixed size with another method or relation."""
     return (
         "cohorts of fixed size can be accounted with method='rdp' and relation='replace_one' only, "
         f"got {method!r} and {relation!r}; pass these, or sample with samplers.poisson"
@@ -147,7 +147,7 @@ def refusal_of_fixed_size(method: str, relation: Relation) -> str:
 
 
 def known(num_clients: int | None, sampling: str) -> int:
-    """The size of the population.
+    """Population size N.
 
     Raises:
         ValueError: it was not given.
@@ -158,12 +158,12 @@ def known(num_clients: int | None, sampling: str) -> int:
 
 
 def words_of_event(event: Any) -> str:
-    """An event, for messages."""
+    """Event in words, for messages."""
     return event.words if isinstance(event, RenyiCurve) else str(event)
 
 
 def neighbours(relation: Relation) -> Any:
-    """dp-accounting's name of the relation."""
+    """Name of the relation in dp-accounting."""
     import dp_accounting
 
     return dp_accounting.NeighboringRelation[relation.upper()]
@@ -174,7 +174,7 @@ def _supports(event: Any, relation: Relation) -> bool:
 
 
 def _accountant(orders: np.ndarray, relation: Relation) -> Any:
-    """A fresh one for every number, because accountants are mutable."""
+    """New accountant for every number, because accountants are mutable."""
     from dp_accounting.rdp import RdpAccountant
 
     return RdpAccountant(orders, neighbours(relation))
@@ -182,7 +182,7 @@ def _accountant(orders: np.ndarray, relation: Relation) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without dp-accounting's warnings: an order that is left out makes the bound looser, not wrong."""
+    """Silence dp-accounting's warnings: leaving out an order makes the bound looser, not wrong."""
     logger = logging.getLogger("absl")
     before, logger.disabled = logger.disabled, True
     try:

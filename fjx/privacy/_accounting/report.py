@@ -1,4 +1,4 @@
-"""Epsilon against rounds, for a reader who was not there."""
+"""Report of epsilon against rounds, for a reader who did not see the run."""
 
 from typing import Any, NamedTuple
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
-from fjx.privacy._accounting.epsilon import epsilon
+from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._types import Accountable, Relation, RenyiCurve
 from fjx.samplers._types import Sampler
 
 
 class Report(NamedTuple):
-    """Claims at several numbers of rounds, and what has to be told beside them; see :func:`report`.
+    """Claims at several numbers of rounds, with everything to tell beside them; see :func:`report`.
 
     ``str`` is the whole report in words, with a table.
 
     Attributes:
-        claims: epsilons of more and more rounds.
+        claims: epsilons at increasing numbers of rounds.
         noise: the noise, in words.
-        caveats: sentences.
+        caveats: sentences to tell beside the claims.
     """
 
     claims: tuple[Epsilon, ...]
@@ -44,10 +44,10 @@ class Report(NamedTuple):
         return "\n".join([*lines, "", *(f"- {caveat}." for caveat in self.caveats)])
 
     def plot(self, axes: Any = None) -> Any:
-        """Draws epsilon against rounds with matplotlib.
+        """Draw epsilon against rounds with matplotlib.
 
         Args:
-            axes: where; None for new ones.
+            axes: matplotlib axes to draw on; None for new ones.
 
         Returns:
             The axes.
@@ -84,25 +84,25 @@ def report(
     unit: Unit = "client",
     points: int = 8,
 ) -> Report:
-    """All that a reader needs to judge a privacy claim, in one call.
+    """Report with everything that a reader needs to judge a privacy claim.
 
     Args:
-        mechanism: what bounded and noised the sums.
-        sampler: what drew the cohorts.
-        rounds: the most, at least 1.
-        delta: as in :func:`fjx.privacy.epsilon`, and so are the others.
+        mechanism: the mechanism that bounded and noised the sums.
+        sampler: the sampler that drew the cohorts.
+        rounds: largest number of rounds, at least 1.
+        delta: as in :func:`fjx.privacy.epsilon`, like the arguments below.
         method: ``"pld"``, ``"rdp"`` or ``"best"``.
-        relation: which populations are neighbours.
-        num_clients: the size of the population.
-        unit: whose data are protected.
-        points: at how many numbers of rounds, evenly spaced, at least 1.
+        relation: relation between neighbouring populations.
+        num_clients: population size N.
+        unit: unit of protection.
+        points: number of evenly spaced numbers of rounds to report, at least 1.
 
     Returns:
         A :class:`Report`, with its ``plot``.
 
     Raises:
-        TypeError: as :func:`fjx.privacy.epsilon`.
-        ValueError: as :func:`fjx.privacy.epsilon`.
+        TypeError: as in :func:`fjx.privacy.epsilon`.
+        ValueError: as in :func:`fjx.privacy.epsilon`.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -126,19 +126,8 @@ def report(
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     points = _validate.static_integer("points", points, at_least=1)
     steps = sorted({int(x) for x in np.linspace(0, rounds, points + 1).round()[1:]} - {0})
-    claims = [
-        epsilon(
-            mechanism,
-            sampler,
-            rounds=step,
-            delta=delta,
-            method=method,
-            relation=relation,
-            num_clients=num_clients,
-            unit=unit,
-        )
-        for step in steps
-    ]
+    terms = Accounting(delta, method, relation, unit, num_clients)
+    claims = [terms.epsilon(mechanism, sampler, rounds=step) for step in steps]
     noise = "as its mechanism says"
     if mechanism.noise_multiplier is not None:
         z, moves = (

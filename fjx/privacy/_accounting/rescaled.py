@@ -1,4 +1,4 @@
-"""The noise of a large deployment in a small simulation."""
+"""Noise of a large deployment in a small simulation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from fjx.samplers._types import Sampler
 
 
 class Rescaled(NamedTuple):
-    """Two mechanisms whose means are equally noisy; made by :func:`rescaled`.
+    """Two mechanisms whose means are equally noisy, made by :func:`rescaled`.
 
     Attributes:
-        simulation: what the simulation runs; little noise, for its small cohorts.
-        deployment: what a deployment would run, and what is accounted.
-        simulated: the cohort of the simulation.
-        deployed: the cohort of the deployment.
+        simulation: the mechanism for the simulation; it adds little noise, because cohorts are small.
+        deployment: the mechanism that a deployment would run; it is the one that is accounted.
+        simulated: cohort size of the simulation.
+        deployed: cohort size of the deployment.
     """
 
     simulation: Mechanism
@@ -29,11 +29,11 @@ class Rescaled(NamedTuple):
     deployed: float
 
     def epsilon(self, sampler: Sampler, **how: Any) -> Epsilon:
-        """The epsilon of the *deployment*, and a caveat that says so.
+        """Return the epsilon of the *deployment*, with a caveat that says so.
 
         Args:
-            sampler: what would draw the deployment's cohorts.
-            **how: of :func:`fjx.privacy.epsilon`.
+            sampler: the sampler that would draw the deployment's cohorts.
+            **how: further arguments of :func:`fjx.privacy.epsilon`.
         """
         return epsilon_of(self.deployment, sampler, **how).but(
             f"This is the epsilon of a deployment with cohorts of {self.deployed:g} clients, and not of "
@@ -49,29 +49,30 @@ def rescaled(
     simulated: float,
     deployed: float,
 ) -> Rescaled:
-    """Simulates the ratio of signal to noise of a large cohort with a small one.
+    """Pair of mechanisms that gives a small simulation the signal-to-noise ratio of a large deployment.
 
-    A mean of M clients' updates has noise z C / M; that of m < M clients has as much with the noise
-    multiplier z m / M.  What is learned in the simulation is then about the deployment's noise, and the
-    epsilon is the deployment's: the simulated run itself is far less private.
+    A mean of M clients' updates has noise z C / M.  A mean of m < M clients has the same noise with the
+    noise multiplier z m / M.  A simulation with that multiplier shows the effect of the deployment's
+    noise.  The epsilon is that of the deployment: the simulated run itself is far less private.
 
-    That is so while the bound is the same in both.  An adaptive one follows a noised count, whose own
-    noise is to the cohort as it is, and with it the multiplier on the sum: not proportional to z.
+    This requires the same bound in both.  An adaptive bound follows a noised count.  The noise of that
+    count depends on the cohort, and so does the multiplier on the sum, which is then not proportional to
+    z.
 
     Args:
-        mechanism: ``(noise_multiplier) -> Mechanism``, whose noise is z times something, and whose state
-            holds past noise or nothing.
-        noise_multiplier: z, of the deployment; positive.
-        simulated: m, the cohort of the simulation, over which its aggregator divides.
-        deployed: M, the cohort of the deployment, at least m.
+        mechanism: ``(noise_multiplier) -> Mechanism`` whose noise is proportional to the multiplier, and
+            whose state holds past noise or nothing.
+        noise_multiplier: noise multiplier z of the deployment, positive.
+        simulated: cohort size m of the simulation, by which its aggregator divides.
+        deployed: cohort size M of the deployment, at least m.
 
     Returns:
         A :class:`Rescaled`.
 
     Raises:
-        TypeError: not real numbers, or ``mechanism`` makes something else.
-        ValueError: not positive, or the deployment's cohort is smaller; the mechanism has a state
-            that is not past noise, such as an adaptive bound.
+        TypeError: an argument is not a real number, or ``mechanism`` returns something else.
+        ValueError: an argument is not positive, or the deployment's cohort is smaller; or the mechanism
+            has a state that is not past noise, such as an adaptive bound.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -89,7 +90,8 @@ def rescaled(
     References:
         Granqvist, Song, Cahill, van Dalen, Pelikan, Chan, Feng, Krishnaswami, Jina, Chitnis,
         *pfl-research: Simulation Framework for Accelerating Research in Private Federated Learning*,
-        NeurIPS 2024 (arXiv:2404.06430); McMahan, Ramage, Talwar, Zhang, ICLR 2018 (arXiv:1710.06963).
+        NeurIPS 2024 (arXiv:2404.06430).
+        McMahan, Ramage, Talwar, Zhang, ICLR 2018 (arXiv:1710.06963).
     """
     noise_multiplier = _validate.static_number("noise_multiplier", noise_multiplier, above=0)
     simulated = _validate.static_number("simulated", simulated, above=0)

@@ -1,1 +1,1 @@
-"""Bounds: how far one client can move a sum."""
+"""Bounds: limits on how far one client can move a sum."""

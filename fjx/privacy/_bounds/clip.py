@@ -1,4 +1,4 @@
-"""Bounding what one client can contribute."""
+"""Bound by the global L2 norm: per-client clipping."""
 
 import operator
 from collections.abc import Callable
@@ -16,17 +16,19 @@ from fjx.privacy._types import Norm as Norm
 
 
 def by_global_norm(clip_norm: Array | float) -> Bound:
-    """Every client counts alike, with an L2 norm of at most C: :func:`clip_by_global_norm`.
+    """Bound on the L2 norm of the whole update, equal for every client.
+
+    Updates are clipped by :func:`clip_by_global_norm`; the client's weight is ignored.
 
     Args:
-        clip_norm: C, positive; may be traced.
+        clip_norm: clip norm C, positive; may be traced.
 
     Returns:
-        A :class:`Bound` in the L2 norm.
+        A :class:`Bound` in the L2 norm, of radius C.
 
     Raises:
-        TypeError: not a real number.
-        ValueError: not positive, or not finite.
+        TypeError: ``clip_norm`` is not a real number.
+        ValueError: ``clip_norm`` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -42,14 +44,15 @@ def by_global_norm(clip_norm: Array | float) -> Bound:
 
 
 def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
-    r"""Scales an update so that its L2 norm over all leaves together is at most C = ``clip_norm``.
+    r"""Scale an update so that its L2 norm over all leaves together is at most C.
 
-    clip(x) = x min(1, C / ||x||_2).
+    .. math:: \mathrm{clip}(x) = x \, \min(1, C / \|x\|_2)
 
-    The bound is a promise that noise is calibrated to, so it holds *after* rounding too.  Squares
-    are taken of x / max|x|, which neither overflow nor vanish; they are added as a tree of known
-    depth, so the error of the computed norm has a bound; the result is smaller than C by twice that
-    bound (a few parts in 10^6) and leaves of low precision are rounded towards zero.
+    Noise is calibrated to this bound, so it must hold *after* rounding too.  Four steps ensure that.
+    Squares are taken of x / max|x|, which neither overflow nor vanish.  They are added as a tree of
+    known depth, so that the error of the computed norm has a known bound.  The target norm is smaller
+    than C by twice that error bound (a few parts in 10^6).  Leaves of low precision are rounded towards
+    zero.
 
     ===========================  =============================================================
     ``update`` and clip_norm     result
@@ -63,18 +66,21 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
     clip_norm traced             as above; zeros if it is negative or NaN
     ===========================  =============================================================
 
-    Guarantees: the true norm of the result is at most C; an update within C (1 - 2e-5) is returned
-        bit for bit; clipping twice changes nothing; the direction is kept, up to rounding.
+    Guarantees:
+        - The true norm of the result is at most C.
+        - An update within C (1 - 2e-5) is returned bit for bit.
+        - Clipping twice gives the same as clipping once.
+        - The direction is kept, up to rounding.
 
     Args:
         update: pytree of floating arrays.
-        clip_norm: C, at least 0; may be traced.
+        clip_norm: clip norm C, at least 0; may be traced.
 
     Returns:
         A :class:`Clipped`.
 
     Raises:
-        TypeError: a leaf is not floating: it can be neither bounded with the rest nor noised.
+        TypeError: a leaf is not floating; it could be neither bounded with the other leaves nor noised.
         ValueError: ``clip_norm`` is negative or NaN.
 
     Examples:
@@ -87,9 +93,10 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
 
     References:
         McMahan, Ramage, Talwar, Zhang, *Learning Differentially Private Recurrent Language Models*,
-        ICLR 2018 (arXiv:1710.06963).  On rounding and sensitivity: Casacuberta, Shoemate, Vadhan,
-        Wagaman, *Widespread Underestimation of Sensitivity in Differentially Private Libraries and
-        How to Fix It*, CCS 2022 (arXiv:2207.10635).
+        ICLR 2018 (arXiv:1710.06963).
+        Casacuberta, Shoemate, Vadhan, Wagaman, *Widespread Underestimation of Sensitivity in
+        Differentially Private Libraries and How to Fix It*, CCS 2022 (arXiv:2207.10635), on rounding and
+        sensitivity.
     """
     require_floating("update", update)
     if not (_validate.concrete(clip_norm) and np.array_equal(clip_norm, np.inf)):
@@ -100,10 +107,11 @@ def clip_by_global_norm(update: Tree, clip_norm: Array | float) -> Clipped:
 def scaled(
     update: Tree, clip_norm: Array | float, norm: Norm, when: Callable[[Array, Array], Array]
 ) -> Clipped:
-    """The update scaled to norm C = ``clip_norm`` if ``when(its norm, C)``, else as it is.
+    """Scale the update to norm C = ``clip_norm`` if ``when(norm, limit)``; else return it unchanged.
 
-    The limit that ``when`` is given is below C by the error of the norm, and the target of scaling by
-    twice that, so that the true norm of the result is at most C.
+    ``norm`` is the computed norm of the update.  ``limit`` is C reduced by the error bound of the norm,
+    and the target of the scaling is C reduced by twice that.  Hence the true norm of the result is at
+    most C.
     """
     leaves, treedef = jax.tree.flatten(update)
     wide = [leaf.astype(jnp.float32) for leaf in leaves if leaf.size]

@@ -1,4 +1,4 @@
-"""Bounds in other norms than the global L2 norm, and one that every update reaches."""
+"""Bounds in the L1 and L-infinity norms, and normalised updates."""
 
 import operator
 
@@ -12,9 +12,11 @@ from fjx.privacy._types import Bound, Clipped
 
 
 def by_l1_norm(clip_norm: Array | float) -> Bound:
-    r"""Every client counts alike, with an L1 norm of at most C: what Laplace noise is calibrated to.
+    r"""Bound on the L1 norm of the whole update, equal for every client; Laplace noise needs it.
 
-    clip(x) = x min(1, C / ||x||_1), the norm being the sum of |x_j| over all leaves together.
+    .. math:: \mathrm{clip}(x) = x \, \min(1, C / \|x\|_1)
+
+    The norm is the sum of the magnitudes of all entries, over all leaves together.
 
     ===========================  ===============================================================
     update and clip_norm         result
@@ -27,19 +29,22 @@ def by_l1_norm(clip_norm: Array | float) -> Bound:
     clip_norm traced             as above; zeros if it is 0, negative or NaN; unchanged if it is inf
     ===========================  ===============================================================
 
-    Guarantees: the true L1 norm of what a client contributes is at most C, after rounding; an update
-        within C (1 - 4e-5) is returned bit for bit; the direction is kept, up to rounding.  The sum
-        moves by C if a client comes or goes, by 2 C if one is replaced.
+    Guarantees:
+        - The true L1 norm of a client's contribution is at most C, after rounding.
+        - An update within C (1 - 4e-5) is returned bit for bit.
+        - The direction is kept, up to rounding.
+        - The sum moves by at most C if a client is added or removed, and by at most 2 C if one is
+          replaced.
 
     Args:
-        clip_norm: C, positive; may be traced.
+        clip_norm: clip norm C, positive; may be traced.
 
     Returns:
-        A :class:`Bound` in the L1 norm.
+        A :class:`Bound` in the L1 norm, of radius C.
 
     Raises:
-        TypeError: not a real number; from ``clip``, a leaf is not floating.
-        ValueError: not positive, or not finite.
+        TypeError: ``clip_norm`` is not a real number; from ``clip``, a leaf is not floating.
+        ValueError: ``clip_norm`` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -62,10 +67,11 @@ def by_l1_norm(clip_norm: Array | float) -> Bound:
 
 
 def by_linf_norm(clip_norm: Array | float) -> Bound:
-    r"""Every client counts alike, with coordinates of at most C in magnitude.
+    r"""Bound on the magnitude of every coordinate, equal for every client.
 
-    clip(x) = x min(1, C / max_j |x_j|): the whole update is scaled, so that its direction is kept; it
-    is not cut coordinate by coordinate.
+    .. math:: \mathrm{clip}(x) = x \, \min(1, C / \max_j |x_j|)
+
+    The whole update is scaled, so that its direction is kept.  It is not cut coordinate by coordinate.
 
     ===========================  ===============================================================
     update and clip_norm         result
@@ -78,20 +84,23 @@ def by_linf_norm(clip_norm: Array | float) -> Bound:
     clip_norm traced             as above; zeros if it is 0, negative or NaN; unchanged if it is inf
     ===========================  ===============================================================
 
-    Guarantees: no coordinate of what a client contributes is above C, after rounding; an update within
-        C (1 - 2e-6) is returned bit for bit; the direction is kept, up to rounding.  No coordinate of
-        the sum moves by more than C if a client comes or goes, by more than 2 C if one is replaced;
-        all d of them may, so the sum moves by up to d C in the L1 and sqrt(d) C in the L2 norm.
+    Guarantees:
+        - No coordinate of a client's contribution is above C in magnitude, after rounding.
+        - An update within C (1 - 2e-6) is returned bit for bit.
+        - The direction is kept, up to rounding.
+        - No coordinate of the sum moves by more than C if a client is added or removed, or by more than
+          2 C if one is replaced.  All d coordinates may move, so the sum moves by up to d C in the L1
+          norm and sqrt(d) C in the L2 norm.
 
     Args:
-        clip_norm: C, positive; may be traced.
+        clip_norm: clip norm C, positive; may be traced.
 
     Returns:
-        A :class:`Bound` in the L-infinity norm.
+        A :class:`Bound` in the L-infinity norm, of radius C.
 
     Raises:
-        TypeError: not a real number; from ``clip``, a leaf is not floating.
-        ValueError: not positive, or not finite.
+        TypeError: ``clip_norm`` is not a real number; from ``clip``, a leaf is not floating.
+        ValueError: ``clip_norm`` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -111,13 +120,13 @@ def by_linf_norm(clip_norm: Array | float) -> Bound:
 
 
 def normalized(clip_norm: Array | float) -> Bound:
-    r"""Every client contributes its direction: an update of L2 norm C, whatever its own norm.
+    r"""Bound that scales every update to L2 norm C, so that a client contributes only its direction.
 
-    clip(x) = C x / ||x||_2.
+    .. math:: \mathrm{clip}(x) = C \, x / \|x\|_2
 
-    Nothing is left of an update's norm, so an update is never too small for the noise, and there is no
-    bound to tune: scaling C scales signal and noise alike.  The price is that clients near their
-    optimum count as much as those far from it.
+    The norm of an update is lost.  Hence no update is too small for the noise, and there is no clip norm
+    to tune: C scales signal and noise alike.  The price is that clients near their optimum count as much
+    as clients far from it.
 
     ===========================  ===============================================================
     update and clip_norm         result
@@ -131,20 +140,22 @@ def normalized(clip_norm: Array | float) -> Bound:
     clip_norm traced             as above; zeros if it is not positive and finite
     ===========================  ===============================================================
 
-    Guarantees: the true norm of what a client contributes is at most C, after rounding, and at least
-        C (1 - 4e-5) in float32 but for the first two rows; multiplying an update by a power of two
-        does not change a bit of the result.  The sum moves by C if a client comes or goes, by 2 C if
-        one is replaced.
+    Guarantees:
+        - The true norm of a client's contribution is at most C, after rounding.
+        - In float32 it is at least C (1 - 4e-5), except in the first two rows of the table.
+        - Multiplying an update by a power of two does not change a bit of the result.
+        - The sum moves by at most C if a client is added or removed, and by at most 2 C if one is
+          replaced.
 
     Args:
-        clip_norm: C, positive; may be traced.
+        clip_norm: norm C of every contribution, positive; may be traced.
 
     Returns:
-        A :class:`Bound` in the L2 norm.
+        A :class:`Bound` in the L2 norm, of radius C.
 
     Raises:
-        TypeError: not a real number; from ``clip``, a leaf is not floating.
-        ValueError: not positive, or not finite.
+        TypeError: ``clip_norm`` is not a real number; from ``clip``, a leaf is not floating.
+        ValueError: ``clip_norm`` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp

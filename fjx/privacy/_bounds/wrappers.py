@@ -1,4 +1,4 @@
-"""Bounds made of bounds: of parts of an update, without outliers, of weighted clients."""
+"""Bounds made from other bounds: per group, without outliers, with weights."""
 
 import math
 from typing import Any
@@ -15,39 +15,41 @@ from fjx.privacy._types import Bound, Clipped
 
 
 def grouped(bounds: Tree) -> Bound:
-    r"""Bounds parts of an update one by one: per-layer clipping.
+    """Bound that clips the parts of an update one by one, such as per-layer clipping.
 
-    With parts x_g and radii C_g, the radius of the whole is sqrt(sum_g C_g^2) for L2 bounds, sum_g C_g
-    for L1 and max_g C_g for L-infinity.
+    With parts x_g and radii C_g, the joint radius is sqrt(sum_g C_g^2) for L2 bounds, sum_g C_g for L1
+    bounds and max_g C_g for L-infinity bounds.
 
     ================================  ============================================================
     update and bounds                 result
     ================================  ============================================================
-    every part                        as its bound says
-    ``norm``                          of all parts together; inf where it overflows
+    every part                        as its own bound says
+    ``norm``                          the norm of all parts together; inf if it overflows
     any part clipped                  clipped
     any part zeroed                   zeroed; the other parts stay
     an entry inf or NaN in any part   zeros in *all* parts, not finite
-    a part without entries            counts in the radius all the same
+    a part without entries            still counts in the radius
     a radius traced                   as above; the joint radius is rounded up
     ================================  ============================================================
 
-    Guarantees: the true norm of what a client contributes is at most the joint radius, and that of each
-        part at most its own.  The sum moves by the joint radius if a client comes or goes, by twice
-        that if one is replaced; noise calibrated to it covers all parts together.
+    Guarantees:
+        - The true norm of a client's contribution is at most the joint radius.
+        - The norm of each part is at most the radius of its own bound.
+        - The sum moves by at most the joint radius if a client is added or removed, and by at most twice
+          that if one is replaced.  Noise calibrated to the joint radius covers all parts together.
 
     Args:
-        bounds: a tree that the update's begins with, say ``{"conv": 1.0, "dense": normalized(0.5)}``
-            for updates ``{"conv": {...}, "dense": {...}}``; its leaves are bounds in one norm, or
-            numbers, which :func:`by_global_norm` takes.
+        bounds: a tree whose structure is a prefix of the update's, such as
+            ``{"conv": 1.0, "dense": normalized(0.5)}`` for updates ``{"conv": {...}, "dense": {...}}``.
+            Its leaves are bounds in one norm; a number stands for :func:`by_global_norm` of it.
 
     Returns:
         A :class:`Bound` in the norm of the parts.
 
     Raises:
         TypeError: a leaf is neither a Bound nor a number.
-        ValueError: no leaf; a number is not positive; bounds in different norms; from ``clip``,
-            ``bounds`` is not a beginning of the update's tree.
+        ValueError: there is no leaf; a number is not positive; the bounds are in different norms; from
+            ``clip``, the structure of ``bounds`` is not a prefix of the update's.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -95,36 +97,40 @@ def grouped(bounds: Tree) -> Bound:
 
 
 def zeroed(bound: Bound, *, above: Array | float) -> Bound:
-    r"""Lets nothing in from far out: an update of norm above ``above`` contributes zero.
+    """Bound that lets no outliers in: an update of norm larger than ``above`` contributes zero.
 
     clip(x) = bound(x) if ||x|| <= ``above``, else 0.
 
-    A broken or hostile client then counts for nothing, where clipping lets it contribute C.  How many
-    there were is counted (``zeroed``), and that count is not covered by the noise: see :class:`Clipped`.
+    A broken or hostile client then contributes nothing, whereas plain clipping lets it contribute up to
+    C.  The number of such clients is counted (``zeroed``).  The noise does not cover that count; see
+    :class:`Clipped`.
 
     ============================  ==============================================================
     update and ``above``          result
     ============================  ==============================================================
     norm at most ``above``        as ``bound`` says
-    norm above, or it overflows   zeros, clipped, zeroed; ``norm`` says what it was
-    any entry inf or NaN          zeros, not finite, not zeroed: those are counted by themselves
+    norm above, or it overflows   zeros, clipped, zeroed; ``norm`` is that of the input
+    any entry inf or NaN          zeros, not finite, not zeroed: those are counted separately
     ``above`` inf                 as ``bound`` says
     ``above`` traced              as above; 0, negative and NaN let at most zeros through
     ============================  ==============================================================
 
-    Guarantees: what a client contributes is in the radius of ``bound``, and the sum moves as far as with
-        that.  The norm is compared as computed, which is within 4e-5 of the true one.
+    Guarantees:
+        - A client's contribution is within the radius of ``bound``, and the sum moves as far as with
+          ``bound`` alone.
+        - The computed norm is compared with ``above``.  It is within 4e-5 of the true norm, relatively.
 
     Args:
-        bound: of the updates that are let in.
-        above: the threshold, in the norm of ``bound``; positive, may be inf or traced.  A constant, or
-            computed from what is public: estimated from the same updates it would leak.
+        bound: the bound for updates that are let in.
+        above: the threshold, in the norm of ``bound``; positive; may be inf or traced.  It must be a
+            constant or computed from public values.  A threshold estimated from the same updates would
+            leak.
 
     Returns:
-        A :class:`Bound` of the norm and radius of ``bound``.
+        A :class:`Bound` with the norm and radius of ``bound``.
 
     Raises:
-        TypeError: ``bound`` is not a Bound, or ``above`` not a number.
+        TypeError: ``bound`` is not a Bound, or ``above`` is not a number.
         ValueError: ``above`` is not positive.
 
     Examples:
@@ -155,14 +161,15 @@ def zeroed(bound: Bound, *, above: Array | float) -> Bound:
 
 
 def weighted(bound: Bound, *, most: Array | float) -> Bound:
-    r"""Clients count for their weight, up to a public maximum.
+    r"""Bound for weighted clients, with weights clamped to a public maximum.
 
-    clip(x, w) = min(w, w_max) bound(x), with w_max = ``most``: w_max takes part in the sensitivity,
-    the weights do not.  The denominator of a weighted mean should be a public estimate of the sum of
-    the clamped weights, never that sum.
+    .. math:: \mathrm{clip}(x, w) = \min(w, w_{\max}) \, \mathrm{bound}(x)
+
+    The sensitivity depends on the maximum w_max = ``most``, and not on the weights.  The denominator of
+    a weighted mean should be a public estimate of the sum of the clamped weights, never that sum itself.
 
     ============================  ==============================================================
-    weight and ``most``           what is contributed
+    weight and ``most``           contribution
     ============================  ==============================================================
     weight in (0, w_max]          the weight times ``bound``, less a part in 4 million
     weight above w_max, or inf    w_max times ``bound``, less a part in 4 million
@@ -171,20 +178,22 @@ def weighted(bound: Bound, *, most: Array | float) -> Bound:
     ``most`` traced               as above; zeros if it is not positive and finite
     ============================  ==============================================================
 
-    Guarantees: the true norm of what a client contributes is at most w_max C, after rounding, for C the
-        radius of ``bound``.  The sum moves by w_max C if a client comes or goes, by 2 w_max C if one
-        is replaced, with whatever weight.
+    Guarantees:
+        - The true norm of a client's contribution is at most w_max C, after rounding, with C the radius
+          of ``bound``.
+        - The sum moves by at most w_max C if a client is added or removed, and by at most 2 w_max C if
+          one is replaced, for any weights.
 
     Args:
-        bound: of the update before it is weighted.
-        most: w_max, positive; may be traced.
+        bound: the bound for the update before weighting.
+        most: largest weight w_max, positive; may be traced.
 
     Returns:
         A :class:`Bound` in the norm of ``bound``, of radius w_max C.
 
     Raises:
-        TypeError: ``bound`` is not a Bound, or ``most`` not a number.
-        ValueError: ``most`` is not positive, or not finite.
+        TypeError: ``bound`` is not a Bound, or ``most`` is not a number.
+        ValueError: ``most`` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -207,7 +216,7 @@ def weighted(bound: Bound, *, most: Array | float) -> Bound:
         result = bound.clip(update, weight)
         limit = jnp.asarray(most, jnp.float32)
         counts = (jnp.asarray(weight) > 0) & (limit > 0) & (limit < jnp.inf)
-        # Smaller by the four roundings of w_max, the factor, the product and its dtype.
+        # 2^-22 covers four roundings: of w_max, of the factor, of the product and of its dtype.
         factor = jnp.where(counts, jnp.minimum(weight, limit) * (1 - 2.0**-22), 0.0)
 
         def scale(x: Array) -> Array:
@@ -219,7 +228,7 @@ def weighted(bound: Bound, *, most: Array | float) -> Bound:
 
 
 def _joint_radius(norm: Norm, radii: list[Array | float]) -> Array | float:
-    """The norm of the vector of radii: on the host where all are known, else rounded up."""
+    """Norm of the vector of radii: exact on the host if all are concrete, otherwise rounded up."""
     if not all(map(_validate.concrete, radii)):
         measured = joint(norm, radii)
         return measured.norm * (1 + 2 * measured.slack)
@@ -228,6 +237,11 @@ def _joint_radius(norm: Norm, radii: list[Array | float]) -> Array | float:
 
 
 def _require_bound(where: str, value: Any) -> None:
+    """Raise unless ``value`` is a :class:`Bound`.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if not isinstance(value, Bound):
         raise TypeError(
             f"{where} needs a fjx.privacy.Bound such as privacy.by_global_norm(1.0), got {value!r}"

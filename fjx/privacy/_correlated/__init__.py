@@ -1,1 +1,1 @@
-"""Correlated mechanisms: the noise of a round cancels in part that of earlier rounds."""
+"""Correlated mechanisms: the noise of a round partly cancels that of earlier rounds."""

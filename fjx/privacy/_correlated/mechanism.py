@@ -1,4 +1,4 @@
-"""Noise that is correlated between rounds: the matrix mechanism, streamed."""
+"""Matrix mechanism: noise that is correlated between rounds, computed as a stream."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,17 +15,19 @@ from fjx.privacy._types import Bound, Contribution, Mechanism, Participation
 
 
 class Strategy(NamedTuple):
-    """A strategy matrix C, lower triangular and invertible, as the stream of rows of C^-1 Z.
+    """Strategy matrix C, lower triangular and invertible, given as the stream of the rows of C^-1 Z.
 
     Attributes:
-        init: ``(message_like) -> state``, before the first round: arrays, and no key.
-        step: ``(fresh, state) -> (noise, state)``: row t of C^-1 Z from row t of Z and what the state
-            kept of those before; linear in both, and without randomness.  ``fresh`` is a tree in
-            float32, the state's size does not depend on t.
+        init: ``(message_like) -> state``, called before the first round with a template of the message.
+            The state is a pytree of arrays whose size does not depend on the round; it holds no key.
+        step: ``(fresh, state) -> (noise, state)``.  It computes row t of C^-1 Z from row t of Z
+            (``fresh``) and the earlier rows that the state summarises.  ``fresh`` and ``noise`` are
+            float32 trees in the shapes of the message.  ``step`` is linear in both arguments and uses no
+            randomness.
         deviation: ``(state) -> f32[]``, the standard deviation of the noise that the last ``step``
-            returned, if ``fresh`` was standard normal: the norm of that row of C^-1.
-        sensitivity: ``(Participation) -> float``, at least the largest ||C G - C G'||_F over runs
-            G, G' in which the rows of one client, of norm at most 1, are there or are zero.
+            returned, if ``fresh`` was standard normal; that is the norm of that row of C^-1.
+        sensitivity: ``(Participation) -> float``, an upper bound on ||C G - C G'||_F over runs G, G' in
+            which the rows of one client, of norm at most 1, are present or are zero.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -37,46 +39,49 @@ class Strategy(NamedTuple):
 def correlated(
     strategy: Strategy, *, clip_norm: Array | float | Bound, noise_multiplier: Array | float
 ) -> Mechanism:
-    r"""The matrix mechanism on the sums of a run: each round's noise undoes some of what came before.
+    r"""Matrix mechanism on the sums of a run: each round's noise partly cancels that of earlier rounds.
 
-    With G the sums of clipped updates, one row for each of T rounds, and Z standard normal,
+    Let G be the sums of clipped updates, one row for each of T rounds, and let Z be standard normal:
 
-    release_t = G_t + z C_clip (C^-1 Z)_t,
+    .. math:: \mathrm{release}_t = G_t + z \, C_{\mathrm{clip}} \, (C^{-1} Z)_t
 
-    so that a model which adds up the rounds sees the noise A C^-1 Z, A the lower triangle of ones, much
-    less than A Z.  With C = I it is :func:`gaussian`.
+    A model that adds up the rounds then sees the noise A C^-1 Z, with A the lower triangle of ones,
+    which is much smaller than A Z.  Use it if cohorts are not sampled at random (DP-FTRL).  With C = I
+    it is :func:`gaussian`.
 
-    *Privacy.*  All rounds together are one Gaussian release of C G + z C_clip Z, of which C^-1 is
-    taken; nothing is composed round by round, and nothing is amplified by sampling.  If a client
-    takes part in at most k rounds which are at least b apart, it moves C G by at most
-    ``strategy.sensitivity`` times C_clip in the Frobenius norm, also where its updates depend on
-    what was released before.  Its absence is meant in the zero-out sense (``REPLACE_SPECIAL``): its
-    updates are zero, and the rounds of others stay as they are.  If its data are replaced,
-    everything moves twice as far.
+    *Privacy.*  All rounds together are one Gaussian release of C G + z C_clip Z, to which C^-1 is
+    applied.  Nothing is composed round by round, and sampling amplifies nothing.  Assume that a client
+    takes part in at most k rounds, which are at least b apart.  It then moves C G by at most
+    ``strategy.sensitivity`` times C_clip in the Frobenius norm, even if its updates depend on earlier
+    releases.  Absence is meant in the zero-out sense (``REPLACE_SPECIAL``): the client's updates are
+    zero, and the rounds of the other clients stay as they are.  If its data are replaced, everything
+    moves twice as far.
 
-    As with :func:`gaussian` the claim is about real numbers; draws and recursion are in float32.
+    *The state is secret.*  It holds past noise.  From it, the noise of the next round can be predicted
+    in part, and that of the last rounds can be removed.  It belongs to the server, which is trusted.
+    Clients' code can reach it in a simulation; a deployment must not send it to them.
 
-    *The state is secret.*  It holds past noise, and with it the noise of the next round can be
-    foreseen in part and that of the last ones removed.  It belongs to the server, which is
-    trusted.  Clients' code can reach it in a simulation; a deployment must not send it to them.
+    The claim is about real numbers, as with :func:`gaussian`.  Draws and recursion are in float32.
 
-    Guarantees: the noise is linear in the fresh normal numbers, which are those of :func:`gaussian`
-        for the same key; so with C = I the noise is that of :func:`gaussian`, bit for bit; the
-        state has a constant size and no key in it; noise is added once, also when nobody came.
+    Guarantees:
+        - The noise is linear in the fresh normal numbers, which are those of :func:`gaussian` for the
+          same key.  With C = I the noise is that of :func:`gaussian`, bit for bit.
+        - The state has a constant size and holds no key.
+        - Noise is added once a round, also if no client took part.
 
     Args:
-        strategy: C, such as :func:`tree`, :func:`toeplitz` or :func:`buffered_toeplitz`.
-        clip_norm: C_clip > 0, or a :class:`Bound` in the L2 norm; may be traced.
-        noise_multiplier: z >= 0, of the fresh noise: one release of the run is accounted as
-            ``event(moves * correlation(participation))``; may be traced.
+        strategy: strategy C, such as :func:`tree`, :func:`toeplitz` or :func:`buffered_toeplitz`.
+        clip_norm: clip norm C_clip > 0, or a :class:`Bound` in the L2 norm; may be traced.
+        noise_multiplier: noise multiplier z >= 0 of the fresh noise; may be traced.  The run is
+            accounted as one release, ``event(moves * correlation(participation))``.
 
     Returns:
-        A :class:`Mechanism` with a ``correlation``.  Its metric ``noise_std`` is that of the round's
-        noise on a coordinate of the sum, z C_clip ||(C^-1)_t||.
+        A :class:`Mechanism` with a ``correlation``.  Its metric ``noise_std`` is the standard deviation
+        of the round's noise on a coordinate of the sum, z C_clip ||(C^-1)_t||.
 
     Raises:
-        TypeError: ``strategy`` is no :class:`Strategy`; a number is none.
-        ValueError: as :func:`gaussian`.
+        TypeError: ``strategy`` is not a :class:`Strategy`, or another argument is not a number.
+        ValueError: as in :func:`gaussian`.
 
     Examples:
         >>> from fjx.privacy import toeplitz
@@ -120,18 +125,18 @@ def correlated(
 
 
 def noise_matrix(strategy: Strategy, rounds: int) -> np.ndarray:
-    """The first rows and columns of C^-1, which is what ``strategy.step`` makes of the unit vectors.
+    """Leading T x T block of C^-1, computed by applying ``strategy.step`` to the unit vectors.
 
     Args:
-        strategy: C.
-        rounds: T.
+        strategy: strategy C.
+        rounds: number of rounds T.
 
     Returns:
         ``f64[T, T]``, computed in float32.
 
     Raises:
         TypeError: ``rounds`` is not a Python integer.
-        ValueError: it is below 1.
+        ValueError: ``rounds`` is below 1.
 
     Examples:
         >>> from fjx.privacy import toeplitz
@@ -154,21 +159,23 @@ def noise_matrix(strategy: Strategy, rounds: int) -> np.ndarray:
 
 
 def prefix_error(strategy: Strategy, participation: Participation) -> float:
-    """The noise on the running sums of a run, at equal privacy: what a strategy is chosen by.
+    r"""Noise on the running sums of a run at equal privacy; the figure by which to choose a strategy.
 
-    sens(C) sqrt(mean_t ||(A C^-1)_t||^2), A the lower triangle of ones: the root mean squared noise of a
-    coordinate of the sums of rounds 1 to t, in units of the clip norm, where the whole run is a release
-    with noise multiplier 1.  Without correlation it is sqrt(k (T + 1) / 2).
+    .. math:: \mathrm{sens}(C) \sqrt{\mathrm{mean}_t \|(A C^{-1})_t\|^2}
+
+    with A the lower triangle of ones.  It is the root mean squared noise on a coordinate of the sums of
+    rounds 1 to t, in units of the clip norm, if the whole run is one release with noise multiplier 1.
+    Without correlation it is sqrt(k (T + 1) / 2).
 
     Args:
-        strategy: C.
-        participation: T, and how often one client takes part.
+        strategy: strategy C.
+        participation: number of rounds T, and limits on how often one client takes part.
 
     Returns:
         The error.
 
     Raises:
-        ValueError: a run of no rounds.
+        ValueError: the run has no rounds.
 
     Examples:
         >>> from fjx.privacy import square_root_coefficients, toeplitz
@@ -188,5 +195,5 @@ def prefix_error(strategy: Strategy, participation: Participation) -> float:
 
 
 def mix(weights: Array, past: Array) -> Array:
-    """sum_i weights_i past_i, in full precision on every device."""
+    """Weighted sum sum_i weights_i past_i, in full precision on every device."""
     return jnp.tensordot(weights, past, axes=1, precision=jax.lax.Precision.HIGHEST)

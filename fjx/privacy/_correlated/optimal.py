@@ -1,4 +1,4 @@
-"""The Toeplitz strategies of least error for a given run, found by descent on the host."""
+"""Toeplitz strategies of least error for a given run, found by descent on the host."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,25 +11,26 @@ from fjx.privacy._types import Participation
 
 
 def optimal_coefficients(bands: int, participation: Participation) -> np.ndarray:
-    r"""The coefficients of b bands that minimise :func:`prefix_error`.
+    """Coefficients of b bands that minimise :func:`prefix_error`.
 
-    min over c_1, ..., c_{b-1}, c_0 = 1, of the sensitivity times the root mean squared noise of the
-    sums, by L-BFGS from the square root's coefficients.
+    They minimise the sensitivity times the root mean squared noise of the running sums, over c_1, ...,
+    c_{b-1} with c_0 = 1.  L-BFGS starts from the coefficients of the square root.
 
-    Guarantees: the error is at most that of :func:`square_root_coefficients`; as descent is local,
-        nothing is promised beyond.
+    Guarantees:
+        - The error is at most that of :func:`square_root_coefficients`.
+        - Descent is local, so nothing more is promised.
 
     Args:
-        bands: b, at least 1, at most T.
-        participation: T, and how often one client takes part: once, or in rounds that are at least b
-            apart, because only then is the sensitivity exact whatever the coefficients are.
+        bands: number of bands b, at least 1 and at most T.
+        participation: number of rounds T, and limits on how often one client takes part: once, or in
+            rounds at least b apart, because only then is the sensitivity exact for all coefficients.
 
     Returns:
         ``f64[bands]``, for :func:`toeplitz`.
 
     Raises:
         TypeError: ``bands`` is not a Python integer.
-        ValueError: it is below 1, above the number of rounds, or above the separation.
+        ValueError: ``bands`` is below 1, above the number of rounds, or above the separation.
 
     Examples:
         >>> from fjx.privacy import prefix_error, toeplitz
@@ -47,7 +48,7 @@ def optimal_coefficients(bands: int, participation: Participation) -> np.ndarray
     if bands > participation.separation and participation.most > 1:
         raise ValueError(
             f"bands must be at most the separation of a client's rounds, {participation.separation}, "
-            f"got {bands}; ask for fewer, or for optimal_buffers"
+            f"got {bands}; ask for fewer, or use optimal_buffers"
         )
     if bands == 1:
         return np.ones(1)
@@ -60,24 +61,27 @@ def optimal_coefficients(bands: int, participation: Participation) -> np.ndarray
 
 
 def optimal_buffers(buffers: int, participation: Participation) -> tuple[np.ndarray, np.ndarray]:
-    r"""The scales and decays of d buffers that minimise :func:`prefix_error`.
+    """Scales and decays of d buffers that minimise :func:`prefix_error`.
 
-    The square root's coefficients are moments, c_k = int_0^1 u^k du / (pi sqrt(u (1 - u))); L-BFGS
-    starts from a sum over d nodes u whose memories 1 / (1 - u) are spread geometrically between 2 and T.
+    The coefficients of the square root are moments, c_k = int_0^1 u^k du / (pi sqrt(u (1 - u))).  L-BFGS
+    starts from a sum over d nodes u, whose memories 1 / (1 - u) are spread geometrically between 2 and
+    T.
 
-    Guarantees: omega > 0 and 0 < theta < 1; as descent is local, nothing is promised of the error.  More
-        buffers than the run needs coincide.
+    Guarantees:
+        - omega > 0 and 0 < theta < 1.
+        - Descent is local, so nothing is promised about the error.
+        - If there are more buffers than the run needs, some coincide.
 
     Args:
-        buffers: d, at least 1.
-        participation: T, and how often one client takes part.
+        buffers: number of buffers d, at least 1.
+        participation: number of rounds T, and limits on how often one client takes part.
 
     Returns:
-        omega and theta, ``f64[d]``, in falling order of theta, for :func:`buffered_toeplitz`.
+        Omega and theta, each ``f64[d]``, in falling order of theta, for :func:`buffered_toeplitz`.
 
     Raises:
         TypeError: ``buffers`` is not a Python integer.
-        ValueError: it is below 1.
+        ValueError: ``buffers`` is below 1.
 
     Examples:
         >>> from fjx.privacy import buffered_toeplitz, prefix_error
@@ -116,10 +120,10 @@ def optimal_buffers(buffers: int, participation: Participation) -> tuple[np.ndar
 
 
 def _log_error(c: np.ndarray, participation: Participation) -> tuple[float, np.ndarray]:
-    """log(sens(C)^2 ||A C^-1||_F^2) for the Toeplitz C with first column ``c``, and its gradient.
+    """Value log(sens(C)^2 ||A C^-1||_F^2) for the Toeplitz C with first column ``c``, and its gradient.
 
-    As a power series the column of A C^-1 is beta(x) = 1 / ((1 - x) c(x)), and beta_t is in T - t rows;
-    d beta / d c_j = -x^j beta(x) / c(x).
+    As a power series, the column of A C^-1 is beta(x) = 1 / ((1 - x) c(x)), and beta_t is in T - t rows.
+    Hence d beta / d c_j = -x^j beta(x) / c(x).
     """
     from scipy import signal
 

@@ -1,4 +1,4 @@
-"""Toeplitz strategies: the same correlation in every round, with few bands or with few buffers."""
+"""Toeplitz strategies: the same correlation in every round, with few bands or few buffers."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,12 +14,13 @@ from fjx.privacy._types import Participation
 
 
 class ToeplitzState(NamedTuple):
-    """The state of :func:`toeplitz` and of :func:`buffered_toeplitz`.
+    """State of :func:`toeplitz` and of :func:`buffered_toeplitz`.
 
     Attributes:
-        buffer: what is kept of past noise, along a leading axis, of the message and of one number more:
-            the impulse response, which is the noise that 1, 0, 0, ... would give.
-        variance: ``f32[]``, the sum of squares of the impulse response so far, that is of a row of C^-1.
+        buffer: past noise, ``f32[slots, ...]`` for each leaf of the message, and ``f32[slots]`` for the
+            impulse response, the noise that fresh numbers 1, 0, 0, ... would give.
+        variance: ``f32[]``, the sum of squares of the impulse response so far; that is the squared norm
+            of a row of C^-1.
         round: ``i32[]``, the number of rounds so far.
     """
 
@@ -29,28 +30,31 @@ class ToeplitzState(NamedTuple):
 
 
 def toeplitz(coefficients: Sequence[float] | np.ndarray) -> Strategy:
-    r"""A banded Toeplitz strategy: C_{t,s} = c_{t-s}, with c_k = 0 from k = b, the number of bands, on.
+    r"""Banded Toeplitz strategy of b bands: C_{t,s} = c_{t-s}, with c_k = 0 for k >= b.
 
-    noise_t = (fresh_t - sum_{k=1}^{b-1} c_k noise_{t-k}) / c_0.
+    .. math:: \mathrm{noise}_t = (\mathrm{fresh}_t - \sum_{k=1}^{b-1} c_k \, \mathrm{noise}_{t-k}) / c_0
 
-    The state holds the noise of the last b - 1 rounds, each as large as the message: with as many
-    bands as rounds it is the full square root, if that fits.
+    The state holds the noise of the last b - 1 rounds, each as large as the message.  With as many bands
+    as rounds it is the full square root, if the memory suffices.
 
-    Guarantees: ``toeplitz([1.0])`` is C = I, also with zeros after the one; the sensitivity is
-        exact for a client that takes part once: ||c||; for one whose rounds are at least b apart:
-        sqrt(k) ||c|| where the end of the run cuts no column short; and where c_0 >= c_1 >= ... >= 0.
-        In all other cases it is an upper bound, that of the smallest non-increasing sequence above
-        \|c\|.
+    Guarantees:
+        - ``toeplitz([1.0])`` is C = I, also with zeros after the one.
+        - The sensitivity is exact for a client that takes part once, and is then ||c||.
+        - It is exact for a client whose rounds are at least b apart, and is then sqrt(k) ||c|| unless
+          the end of the run cuts a column short.
+        - It is exact if c_0 >= c_1 >= ... >= 0.
+        - In all other cases it is an upper bound: the sensitivity of the smallest non-increasing
+          sequence above \|c\|.
 
     Args:
-        coefficients: c_0 > 0, c_1, ..., the first column of C; b numbers.
+        coefficients: first column c_0, c_1, ... of C, b numbers with c_0 > 0.
 
     Returns:
         A :class:`Strategy`.
 
     Raises:
-        TypeError: no sequence of concrete real numbers.
-        ValueError: empty, not finite, or c_0 is not positive.
+        TypeError: ``coefficients`` is not a sequence of concrete real numbers.
+        ValueError: ``coefficients`` is empty or not finite, or c_0 is not positive.
 
     Examples:
         >>> from fjx.privacy import square_root_coefficients
@@ -68,11 +72,11 @@ def toeplitz(coefficients: Sequence[float] | np.ndarray) -> Strategy:
     c = _numbers("coefficients", coefficients)
     if c[0] <= 0:
         raise ValueError(f"coefficients must begin with a positive number, got {c[0]}")
-    past = c[1:] if c.size > 1 else np.zeros(1)  # a buffer of one, so that there is one to index
+    past = c[1:] if c.size > 1 else np.zeros(1)  # at least one slot, so that there is one to index
     slots = past.size
 
     def step(fresh: Tree, buffer: Tree, round: Array) -> tuple[Tree, Tree]:
-        # A ring: slot j holds the noise of the last round that is j modulo the number of slots.
+        # Ring buffer: slot j holds the noise of the last round t with t % slots == j.
         lag = (round - 1 - jnp.arange(slots, dtype=jnp.int32)) % slots
         weights = jnp.asarray(past, jnp.float32)[lag]
 
@@ -88,28 +92,30 @@ def toeplitz(coefficients: Sequence[float] | np.ndarray) -> Strategy:
 def buffered_toeplitz(
     scales: Sequence[float] | np.ndarray, decays: Sequence[float] | np.ndarray
 ) -> Strategy:
-    r"""A buffered linear Toeplitz (BLT) strategy: c_0 = 1, c_k = sum_i omega_i theta_i^{k-1}.
+    """Buffered linear Toeplitz (BLT) strategy: c_0 = 1, c_k = sum_i omega_i theta_i^{k-1}.
 
     noise_t = fresh_t - sum_i omega_i S_i;  then S_i <- theta_i S_i + noise_t.
 
-    The state holds the d buffers S_i, each as large as the message.  Three come within a
-    percent of what any Toeplitz matrix can do in a thousand rounds (:func:`optimal_buffers`), and how
-    many rounds there will be need not be known.
+    The state holds the d buffers S_i, each as large as the message.  Three buffers come within a percent
+    of the best Toeplitz matrix for a thousand rounds (:func:`optimal_buffers`).  The number of rounds
+    need not be known in advance.
 
-    Guarantees: without scales it is C = I; the sensitivity is exact to a client that takes part once,
-        and where the scales are not negative and add up to at most 1; of others it is an upper bound,
-        as that of :func:`toeplitz`.
+    Guarantees:
+        - Without scales it is C = I.
+        - The sensitivity is exact for a client that takes part once.
+        - It is exact if the scales are non-negative and add up to at most 1.
+        - In all other cases it is an upper bound, as in :func:`toeplitz`.
 
     Args:
-        scales: omega, d numbers.
-        decays: theta, d numbers in [0, 1).
+        scales: scales omega, d numbers.
+        decays: decays theta, d numbers in [0, 1).
 
     Returns:
         A :class:`Strategy`.
 
     Raises:
-        TypeError: no sequences of concrete real numbers.
-        ValueError: not as many decays as scales, or one out of bounds.
+        TypeError: an argument is not a sequence of concrete real numbers.
+        ValueError: the numbers of scales and decays differ, or a decay is out of range.
 
     Examples:
         >>> strategy = buffered_toeplitz(scales=[0.3, 0.1], decays=[0.5, 0.95])
@@ -125,7 +131,9 @@ def buffered_toeplitz(
     """
     omega, theta = _numbers("scales", scales, least=0), _numbers("decays", decays, least=0)
     if omega.size != theta.size:
-        raise ValueError(f"there must be as many decays as scales, got {theta.size}, {omega.size}")
+        raise ValueError(
+            f"there must be as many decays as scales, got {theta.size} decays and {omega.size} scales"
+        )
     if not ((theta >= 0) & (theta < 1)).all():
         raise ValueError(f"decays must be at least 0 and less than 1, got {theta.tolist()}")
 
@@ -142,7 +150,7 @@ def buffered_toeplitz(
 
 
 def blt_coefficients(omega: np.ndarray, theta: np.ndarray, rounds: int) -> np.ndarray:
-    """The first ``rounds`` of c_0 = 1, c_k = sum_i omega_i theta_i^{k-1}."""
+    """First ``rounds`` coefficients c_0 = 1, c_k = sum_i omega_i theta_i^{k-1}."""
     powers = theta[:, None] ** np.arange(max(rounds - 1, 0))
     return np.concatenate([np.ones(min(rounds, 1)), omega @ powers])
 
@@ -152,10 +160,10 @@ def _strategy(
     step: Callable[[Tree, Tree, Array], tuple[Tree, Tree]],
     column: Callable[[int], np.ndarray],
 ) -> Strategy:
-    """The strategy of a recursion ``(fresh, buffer, round) -> (noise, buffer)`` that is its own witness.
+    """Strategy of a recursion ``(fresh, buffer, round) -> (noise, buffer)``, with its own variance.
 
-    All rows of a Toeplitz C^-1 hold the same numbers, which are the response to an impulse in the first
-    round; so that impulse is sent through the recursion beside the noise.
+    All rows of a Toeplitz C^-1 hold the same numbers: the response to an impulse in the first round.
+    That impulse is sent through the recursion beside the noise, and its squares add up to the variance.
     """
 
     def init(message_like: TreeLike) -> ToeplitzState:
@@ -180,13 +188,14 @@ def _strategy(
 
 
 def sensitivity(column: np.ndarray, participation: Participation) -> float:
-    """The L2 sensitivity of the Toeplitz matrix with that first column, or a bound.
+    """L2 sensitivity of the Toeplitz matrix with that first column, or an upper bound on it.
 
-    All products of columns being non-negative, the worst client contributes the same unit vector
-    whenever it takes part; columns that do not increase are worst, alone and in pairs, when they
-    begin as early and as close together as may be: ||C_{:,1} + C_{:,1+b} + ... + C_{:,1+(k-1)b}||
-    (Kalinin and Lampert 2024, theorem 2).  Columns without common rows are orthogonal whatever their
-    signs, and one alone is longest when it is not cut short.
+    Assume that all products of columns are non-negative.  The worst client then contributes the same
+    unit vector whenever it takes part.  If the columns do not increase, they are worst, alone and in
+    pairs, when they begin as early and as close together as allowed: ||C_{:,1} + C_{:,1+b} + ... +
+    C_{:,1+(k-1)b}|| (Kalinin and Lampert 2024, theorem 2).  Columns without common rows are orthogonal
+    for any signs, and a single column is longest when it is not cut short.  If none of this applies, the
+    column is replaced by the smallest non-increasing sequence above its absolute values.
     """
     if participation.most > 1 and participation.separation < column.size:
         column = np.maximum.accumulate(np.abs(column)[::-1])[::-1]
@@ -194,7 +203,7 @@ def sensitivity(column: np.ndarray, participation: Participation) -> float:
 
 
 def overlay(column: np.ndarray, participation: Participation) -> np.ndarray:
-    """The sum of the columns of a client that takes part as early and as often as it may."""
+    """Sum of the columns of a client that takes part as early and as often as it may."""
     rounds, separation, most = participation
     total = np.zeros(rounds)
     for start in range(0, rounds, separation)[:most]:
@@ -204,20 +213,20 @@ def overlay(column: np.ndarray, participation: Participation) -> np.ndarray:
 
 
 def square_root_coefficients(bands: int) -> np.ndarray:
-    """The first coefficients of the square root of the lower triangle of ones.
+    """First coefficients of the square root of the lower triangle of ones.
 
-    c_0 = 1, c_k = c_{k-1} (2k - 1) / (2k): the Taylor coefficients of (1 - x)^{-1/2}, whose square is
-    1 + x + x^2 + ...
+    c_0 = 1, c_k = c_{k-1} (2k - 1) / (2k).  These are the Taylor coefficients of (1 - x)^{-1/2}, whose
+    square is 1 + x + x^2 + ...
 
     Args:
-        bands: how many, at least 1.
+        bands: number of coefficients, at least 1.
 
     Returns:
         ``f64[bands]``.
 
     Raises:
         TypeError: ``bands`` is not a Python integer.
-        ValueError: it is below 1.
+        ValueError: ``bands`` is below 1.
 
     Examples:
         >>> print(square_root_coefficients(5))
@@ -233,11 +242,19 @@ def square_root_coefficients(bands: int) -> np.ndarray:
 
 
 def _numbers(name: str, values: Sequence[float] | np.ndarray, least: int = 1) -> np.ndarray:
-    """A vector of at least so many finite numbers, in float64."""
+    """Vector of at least ``least`` finite numbers, in float64.
+
+    Raises:
+        TypeError: the numbers are traced.
+        ValueError: there are fewer numbers, or one is not finite.
+    """
     if not all(map(_validate.concrete, jax.tree.leaves(values))):
-        raise TypeError(f"{name} must be concrete: privacy is accounted for from them, on the host")
+        raise TypeError(
+            f"{name} must be concrete: privacy is accounted from them, on the host; call this outside "
+            "jit and vmap"
+        )
     if np.ndim(values) != 1 or len(values) < least:
         raise ValueError(f"{name} must be a sequence of at least {least} numbers, got {values!r}")
     for value in values:
         _validate.number(name, value)
-    return np.array(values, np.float64)  # a copy, which no caller can change
+    return np.array(values, np.float64)  # a copy, so that no caller can change it

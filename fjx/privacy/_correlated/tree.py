@@ -1,4 +1,4 @@
-"""Tree aggregation: the noise of a running sum is that of at most log T nodes."""
+"""Tree aggregation: the noise of a running sum is that of at most log2 T nodes."""
 
 import collections
 import math
@@ -15,10 +15,11 @@ from fjx.privacy._types import Participation
 
 
 class TreeState(NamedTuple):
-    """The state of :func:`tree` and of :func:`honaker_tree`.
+    """State of :func:`tree` and of :func:`honaker_tree`.
 
     Attributes:
-        nodes: along a leading axis of heights h, the noise of the last node of height h.
+        nodes: ``f32[heights, ...]`` for each leaf of the message: at index h, the noise of the last node
+            of height h.
         round: ``i32[]``, the number of rounds so far.
     """
 
@@ -27,35 +28,37 @@ class TreeState(NamedTuple):
 
 
 def tree(restart: int) -> Strategy:
-    r"""Binary tree aggregation, begun anew every ``restart`` rounds.
+    """Binary tree aggregation, restarted every ``restart`` rounds.
 
-    A node of height h holds the noised sum of 2^h rounds; the sum of the first t rounds of a tree
-    is that of the nodes in t's binary representation, so its noise has variance popcount(t).  Round
-    t's release is the difference of two such sums,
+    A node of height h holds the noised sum of 2^h rounds.  The sum of the first t rounds of a tree is
+    the sum of the nodes in t's binary representation, so its noise has variance popcount(t).  The
+    release of round t is the difference of two such sums:
 
     noise_t = N_t - N_{t-1},  N_t = sum_{h: bit h of t} (noise of the node of height h in t).
 
-    Of the nodes that end with round t only the largest is ever read, so one fresh number a round is
+    Only the largest node that ends with round t is ever read.  One fresh number a round is therefore
     enough: C is the matrix of a Fenwick tree, whose row t adds up the last (t & -t) rounds.
 
     The state holds floor(log2(restart)) + 1 nodes, each as large as the message.
 
-    Guarantees: ``tree(1)`` is C = I; the sensitivity is exact where a client is at most once in
-        each node (a single participation, or a separation of at least the largest node): once in a
-        tree of T rounds it is in ceil(log2(T + 1)) nodes, and the sensitivity is the square root of
-        that.  Else it is an upper bound: a client m times in a node moves it by m, and m^2 <= m
-        ceil(2^h / b).
+    Guarantees:
+        - ``tree(1)`` is C = I.
+        - The sensitivity is exact if a client is at most once in each node: with a single participation,
+          or with a separation of at least the largest node.  A client that takes part once in a tree of
+          T rounds is in ceil(log2(T + 1)) nodes, and the sensitivity is the square root of that.
+        - Otherwise it is an upper bound: a client that is m times in a node moves it by m, and
+          m^2 <= m ceil(2^h / b).
 
     Args:
-        restart: rounds of a tree, at least 1; a longer run has several, and sums of several trees add
-            their noise.
+        restart: number of rounds of a tree, at least 1.  A longer run has several trees, and sums over
+            several trees add their noise.
 
     Returns:
         A :class:`Strategy`.
 
     Raises:
         TypeError: ``restart`` is not a Python integer.
-        ValueError: it is below 1.
+        ValueError: ``restart`` is below 1.
 
     Examples:
         >>> once = Participation(rounds=16, separation=16, most=1)
@@ -72,29 +75,29 @@ def tree(restart: int) -> Strategy:
 
 
 def honaker_tree(restart: int) -> Strategy:
-    r"""Tree aggregation with Honaker's estimator: a node's sum is known from its children, too.
+    """Tree aggregation with Honaker's estimator, which also uses the children of a node.
 
-    The estimate of a node is the average of its own noised sum and of its children's estimates,
-    weighted by inverse variances: at height h it has the variance v_h = 2^h / (2^{h+1} - 1) = 1,
-    2/3, 4/7, ... instead of 1, at the same price in privacy.  It uses what came before, so it can be
-    streamed.
+    A node is estimated by the average of its own noised sum and of its children's estimates, weighted by
+    inverse variances.  At height h the estimate has variance v_h = 2^h / (2^{h+1} - 1) = 1, 2/3, 4/7,
+    ...  instead of 1, at the same price in privacy.  It uses earlier rounds only, so it can be streamed.
 
-    What the nodes that end with round t have in fresh noise enters as one number, their weighted
-    sum: the noise has the same law, and the state is that of :func:`tree`.
+    The fresh noise of all nodes that end with round t enters as one number, their weighted sum.  The
+    noise has the same law, and the state is that of :func:`tree`.
 
-    Guarantees: as :func:`tree`, with a prefix variance of sum_{h: bit h of t} v_h; the sensitivity
-        is that of the whole tree, right children included, of which the estimates are
-        post-processing.
+    Guarantees:
+        - The guarantees of :func:`tree` hold, with prefix variance sum_{h: bit h of t} v_h.
+        - The sensitivity is that of the whole tree, including right children; the estimates are
+          post-processing of its nodes.
 
     Args:
-        restart: rounds of a tree, at least 1.
+        restart: number of rounds of a tree, at least 1.
 
     Returns:
         A :class:`Strategy`.
 
     Raises:
         TypeError: ``restart`` is not a Python integer.
-        ValueError: it is below 1.
+        ValueError: ``restart`` is below 1.
 
     Examples:
         >>> from fjx.privacy import prefix_error
@@ -112,15 +115,15 @@ def honaker_tree(restart: int) -> Strategy:
 
 
 def _binary(restart: int, own: np.ndarray, *, every: bool) -> Strategy:
-    """A tree whose node of height h trusts its own noise by ``own[h]``, and its children for the rest.
+    """Strategy of a tree whose node of height h weights its own noise by ``own[h]``.
 
-    Of two siblings the left one is always read, the right one only if ``every`` node is.  Unrolled
-    along the right edge of the new node of height h, with fresh z_j of variance 1 at height j and
-    left siblings e_j, the estimate is
+    Its children get the remaining weight.  The left one of two siblings is always read, and the right
+    one only if ``every`` node is.  Unroll the estimate along the right edge of the new node of height h,
+    with fresh z_j of variance 1 at height j and left siblings e_j:
 
     sum_{j <= h} own_j R_{j,h} z_j + sum_{j < h} R_{j,h} e_j,  R_{j,h} = prod_{j < i <= h} (1 - own_i).
 
-    The z_j are read nowhere else, so their sum is drawn as one number.
+    The z_j are read nowhere else, so their weighted sum is drawn as one number.
     """
     heights = own.size
     below = np.tril(np.ones((heights, heights)), -1)
@@ -130,11 +133,11 @@ def _binary(restart: int, own: np.ndarray, *, every: bool) -> Strategy:
     fresh_std = np.linalg.norm(rest * own, axis=1)
     left = rest * below
     node_variance = np.linalg.solve(np.eye(heights) - left**2, fresh_std**2)
-    # Round t drops the nodes of the trailing ones of t - 1 for the new one: N_t - N_{t-1}.
+    # N_t - N_{t-1}: round t replaces the nodes of the trailing ones of t - 1 by the new node.
     step_std = np.sqrt(fresh_std**2 + (left - below) ** 2 @ node_variance)
 
     def height(round: Array) -> Array:
-        """The height of the largest node that ends with round 1, 2, ...: its trailing zeros."""
+        """Height of the largest node that ends with a round from 1 on: the round's trailing zeros."""
         t = (round - 1) % restart + 1
         return jax.lax.population_count((t & -t) - 1)
 
@@ -169,18 +172,19 @@ def _binary(restart: int, own: np.ndarray, *, every: bool) -> Strategy:
 
 
 def _membership(restart: int, rounds: int, heights: int, every: bool) -> np.ndarray:
-    """``bool[rounds, heights]``: whether a round is in a complete node of that height which is read."""
+    """``bool[rounds, heights]``, true if a round is in a complete node of that height that is read."""
     t, h = np.arange(rounds)[:, None], np.arange(heights)
     leaf = t % restart
-    leaves = np.minimum(restart, rounds - (t - leaf))  # of the last tree there may be fewer
+    leaves = np.minimum(restart, rounds - (t - leaf))  # the last tree may have fewer
     node = leaf >> h
     return ((node + 1) << h <= leaves) & (every | (node % 2 == 0))
 
 
 def heaviest(weights: np.ndarray, participation: Participation) -> float:
-    """The largest sum of ``weights`` (``f64[rounds]``) over the rounds that one client may take part in.
+    """Largest sum of ``weights`` (``f64[rounds]``) over the rounds in which one client may take part.
 
-    best_t(j) = max(best_{t-1}(j), w_t + best_{t-b}(j - 1)), of the first t rounds, at most j of them.
+    Dynamic programming over the first t rounds, with at most j of them chosen:
+    best_t(j) = max(best_{t-1}(j), w_t + best_{t-b}(j - 1)).
     """
     _, separation, most = participation
     most = min(most, -(-weights.size // separation))

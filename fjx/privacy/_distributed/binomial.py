@@ -1,4 +1,4 @@
-"""The Poisson binomial mechanism: what a client sends is itself the randomness."""
+"""Poisson binomial mechanism: random counts instead of added noise."""
 
 import math
 
@@ -24,37 +24,50 @@ def poisson_binomial(
     dropped: int = 0,
     colluding: int = 0,
 ) -> DistributedMechanism:
-    r"""The Poisson binomial mechanism.
+    r"""Poisson binomial mechanism: each client sends random counts that encode its coordinates.
 
-    Client i sends Z ~ Binomial(m, 1/2 + theta x / c) for each coordinate x, cut to [-c, c].  Coins have
-    23 bits, so theta is rounded down to a multiple of 2^-23, which makes both ends exact; a probability
-    in between is rounded up to one, and stays between them.  The sum of n of them estimates that of the
-    coordinates by c / (m theta) (sum Z - n m / 2).  No noise is added; all that is sent are counts of at
-    most m, whose sum has no tail.
+    No noise is added; the counts themselves are random.  Client i cuts each coordinate x to [-c, c] and
+    sends a count of at most m:
 
-    Guarantees: unbiased of coordinates within the bound (to 2^-23 c / theta), with variance
-        c^2 / (m theta^2) sum_i p_i (1 - p_i), p_i = 1/2 + theta x_i / c, at most n c^2 / (4 m theta^2);
-        no sum wraps; bits: d ceil(log2(n m + 1)).  ``event`` is the divergence of two sums for one
-        coordinate, computed exactly for the worst client and the worst others, times d.  That these are
-        the worst is searched, over all that are at the ends for small n and m, and *not proved* for
-        others.  A coordinate beyond the bound is cut, and counted in ``saturated``.
+    .. math:: Z \sim \mathrm{Binomial}(m, 1/2 + \theta x / c)
+
+    The sum of n counts estimates the sum of the coordinates by c / (m theta) (sum Z - n m / 2).  It has
+    no tail, so it never wraps.
+
+    *What is proved and what is not.*  ``event`` is the divergence of two sums for one coordinate,
+    computed exactly for the worst client and the worst others, times d.  That these are the worst was
+    searched, over all others that are at the ends of the interval for small n and m.  It is *not proved*
+    for other n and m, and each claim carries that caveat.
+
+    Guarantees:
+        - Unbiased for coordinates within the bound, up to 2^-23 c / theta.
+        - The sum has variance c^2 / (m theta^2) sum_i p_i (1 - p_i), with p_i = 1/2 + theta x_i / c.  It
+          is at most n c^2 / (4 m theta^2).
+        - No sum wraps.
+        - Coins have 23 bits.  theta is rounded down to a multiple of 2^-23, which makes both ends exact.
+          A probability in between is rounded up to such a multiple, and stays between them.
+        - A coordinate beyond the bound is cut, and counted in ``saturated``.
+        - A message that is not finite counts as zero.
+
+    Bits:
+        d ceil(log2(n m + 1)).
 
     Args:
-        bound: c, of each coordinate: the L-infinity norm of a message.
-        theta: from 2^-23 to 1/2 - 2^-20; the smaller, the more private.
-        trials: m, 1 to 1024.
-        clients: n, the most that a cohort may have.
-        dimension: d, the coordinates of a message, rotated and padded.
-        dropped: how many of n may be missing; if more are, nothing is released.
-        colluding: how many of those that came are not to be trusted with their randomness.
+        bound: bound c on the magnitude of each coordinate: the L-infinity norm of a message.
+        theta: slope theta from 2^-23 to 1/2 - 2^-20; a smaller one is more private.
+        trials: number of trials m, 1 to 1024.
+        clients: largest size n of a cohort.
+        dimension: number d of coordinates of a message, rotated and padded.
+        dropped: number of the n clients that may be missing; if more are, nothing is released.
+        colluding: number of participants that are not trusted to keep their randomness secret.
 
     Returns:
-        A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.  The norm of its
-        ``sensitivity`` is L-infinity.
+        A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.  Its ``sensitivity`` is
+        in the L-infinity norm.
 
     Raises:
         TypeError: an argument is not a Python number of its kind.
-        ValueError: one is out of range.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -87,7 +100,7 @@ def poisson_binomial(
         finite = jnp.all(jnp.isfinite(vector))
         known = jnp.where(finite, vector, 0.0)
         fitting = jnp.clip(known, -bound, bound)
-        # A device may divide inexactly; no coin has a probability beyond what is accounted.
+        # A device may divide inexactly; the clip keeps every probability in the accounted range.
         chance = 0.5 + np.float32(theta) * (fitting / np.float32(bound))
         chance = jnp.clip(chance, np.float32(0.5 - theta), np.float32(0.5 + theta))
 
@@ -101,7 +114,7 @@ def poisson_binomial(
         return Encoded(codes, norm, saturated > 0, finite, saturated)
 
     def decode(total: Array, count: Array) -> Array:
-        # Twice the sum around its centre, an integer.
+        # Twice the centred sum is an integer.
         twice = jax.lax.bitcast_convert_type(2 * total, jnp.int32) - trials * count
         return np.float32(unit / 2) * twice.astype(jnp.float32)
 
@@ -114,15 +127,15 @@ def poisson_binomial(
             f"Poisson binomial mechanism of {trials} trials and theta {theta:.4g} by {shares} of "
             f"{clients} clients, {dimension} coordinates"
         )
-        other = 0.5 - theta * (moves - 1)  # from c to 0, or to -c
+        other = 0.5 - theta * (moves - 1)  # a coordinate moves from c to 0, or to -c
         curve = _curves.poisson_binomial(
             0.5 - theta, other, trials=trials, shares=shares, dimension=dimension
         )
         return RenyiCurve(
             curve,
             words,
-            caveat="That values at the ends of the interval are the worst case of the Poisson binomial "
-            "mechanism was searched, and is not proved",
+            caveat="The worst case of the Poisson binomial mechanism is assumed at the ends of the "
+            "interval; that was searched, and is not proved",
         )
 
     return DistributedMechanism(

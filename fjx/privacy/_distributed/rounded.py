@@ -1,4 +1,4 @@
-"""Noise that the clients add themselves, as integers, so that a secure sum needs no trusted server."""
+"""Distributed Gaussian and Skellam noise: integers from the clients, for a secure sum."""
 
 import math
 from collections.abc import Callable
@@ -36,48 +36,59 @@ def distributed_gaussian(
     colluding: int = 0,
     beta: float = math.exp(-0.5),
 ) -> DistributedMechanism:
-    r"""The distributed discrete Gaussian mechanism.
+    r"""Distributed discrete Gaussian mechanism: rounded messages plus integer noise.
 
-    Client i sends R(clip(x_i) / gamma) + N_Z(s^2) mod 2^b.  R rounds each coordinate up or down at
-    random, and all of them again until ||R(x)|| is at most
+    Use it with a secure sum, which reveals only the sum of the clients' integers.  Client i sends
 
-    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))),  c = C / gamma;
+    .. math:: R(\mathrm{clip}(x_i) / \gamma) + N_{\mathbb Z}(s^2) \mod 2^b
 
-    and N_Z is the discrete Gaussian.  The server takes the sum mod 2^b around zero, times gamma.  Its
-    noise has the deviation z C even where ``dropped`` clients are missing, and ``colluding`` ones have
-    told the reader of the sum theirs:
+    R rounds each coordinate up or down at random, and repeats all of them until ||R(x)|| is at most
+
+    min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2))),  c = C / gamma.
+
+    N_Z is the discrete Gaussian.  The server represents the sum mod 2^b around zero and multiplies it by
+    gamma.  The noise on the sum has standard deviation z C even if ``dropped`` clients are missing and
+    ``colluding`` clients have told their noise to the reader of the sum, because each client's noise has
+    the parameter
 
     s = z C / (gamma sqrt(n - dropped - colluding)).
 
-    Nothing here needs 64 bits.  Messages should be flat, each coordinate about C / sqrt(d), which
-    :func:`fjx.aggregators.rotated` makes them.
+    Messages should be flat, with each coordinate about C / sqrt(d); :func:`fjx.aggregators.rotated`
+    makes them so.  No 64-bit arithmetic is needed.
 
-    Guarantees: a client's integers, without noise, have at most the norm above, whatever it sends and
-        however floats round; sums are exact mod 2^b, in any order; coordinates are cut so that the codes
-        of n clients and their noise have room, and counted in ``saturated``; so that a sum wraps with a
-        probability of at most 1e-6 a round, which nothing can detect; ``event`` is that of the paper,
-        for the noise of n - dropped - colluding clients, at orders of at least 2, and knows how far
-        the tables of their d draws are from ideal ones, which is charged to delta.  With beta = 0 no
-        rounding is repeated, and the decoded sum of unclipped messages is unbiased (to 2^-23 gamma); its
-        error has a variance of at most gamma^2 / 4 + (gamma s)^2 for each client and coordinate.
+    Guarantees:
+        - A client's integers before noise have at most the norm above, whatever it sends and however
+          floats round.
+        - Sums are exact mod 2^b, in any order.
+        - ``event`` is that of the paper, for the noise of n - dropped - colluding clients, at orders of
+          at least 2.  It states how far the tables of their draws (d for each client) are from ideal
+          ones, and that distance is charged to delta.
+        - Coordinates are cut so that the codes of n clients and their noise fit in b bits.  The
+          coordinates cut are counted in ``saturated``.
+        - A sum wraps with probability at most 1e-6 a round; nothing can detect that.
+        - With beta = 0 no rounding is repeated.  The decoded sum of unclipped messages is then unbiased
+          (up to 2^-23 gamma), and its error has a variance of at most gamma^2 / 4 + (gamma s)^2 for each
+          client and coordinate.
 
     Args:
-        clip_norm: C, of the L2 norm of a message.
-        noise_multiplier: z, at least 0.
-        granularity: gamma, the distance of two values of a coordinate; s should be at least 1/2.
-        bits: b, 2 to 32.
-        clients: n, the most that a cohort may have.
-        dimension: d, the coordinates of a message, rotated and padded.
-        dropped: how many of n may be missing; if more are, nothing is released.
-        colluding: how many of those that came are not to be trusted with their noise.
-        beta: how likely, at most, a rounding is repeated; 0 for never, at the cost of a larger norm.
+        clip_norm: clip norm C of the L2 norm of a message.
+        noise_multiplier: noise multiplier z, at least 0.
+        granularity: distance gamma of two values of a coordinate; s should be at least 1/2.
+        bits: number of bits b, 2 to 32.
+        clients: largest size n of a cohort.
+        dimension: number d of coordinates of a message, rotated and padded.
+        dropped: number of the n clients that may be missing; if more are, nothing is released.
+        colluding: number of participants that are not trusted to keep their noise secret.
+        beta: largest probability that a rounding is repeated; 0 repeats none, at the cost of a larger
+            norm.
 
     Returns:
         A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.
 
     Raises:
-        TypeError: an argument is not a Python number of its kind: tables are made from them.
-        ValueError: one is out of range, or ``bits`` too few for what a flat message and noise need.
+        TypeError: an argument is not a Python number of its kind; tables are computed from them.
+        ValueError: an argument is out of range, or ``bits`` are too few for a flat message and its
+            noise.
 
     Examples:
         >>> import jax, jax.numpy as jnp, math
@@ -128,31 +139,33 @@ def distributed_skellam(
     colluding: int = 0,
     beta: float = math.exp(-0.5),
 ) -> DistributedMechanism:
-    r"""The distributed Skellam mechanism: :func:`distributed_gaussian` with other noise.
+    """Distributed Skellam mechanism: :func:`distributed_gaussian` with Skellam noise.
 
-    A Skellam variable is the difference of two Poisson variables, and a sum of them is one again, so
-    that the sum's noise is known exactly, however many clients share in it, and needs no s of a certain
-    size.
+    A Skellam variable is the difference of two Poisson variables, and a sum of Skellam variables is
+    again one.  The noise of the sum is therefore known exactly for any number of clients, and s need not
+    have a certain size.
 
-    Guarantees: those of :func:`distributed_gaussian`; ``event`` is known at integer orders.
+    Guarantees:
+        - Those of :func:`distributed_gaussian` hold.
+        - ``event`` is known at integer orders.
 
     Args:
-        clip_norm: C, of the L2 norm of a message.
-        noise_multiplier: z, at least 0.
-        granularity: gamma, the distance of two values of a coordinate.
-        bits: b, 2 to 32.
-        clients: n, the most that a cohort may have.
-        dimension: d, the coordinates of a message, rotated and padded.
-        dropped: how many of n may be missing; if more are, nothing is released.
-        colluding: how many of those that came are not to be trusted with their noise.
-        beta: how likely, at most, a rounding is repeated; 0 for never.
+        clip_norm: clip norm C of the L2 norm of a message.
+        noise_multiplier: noise multiplier z, at least 0.
+        granularity: distance gamma of two values of a coordinate.
+        bits: number of bits b, 2 to 32.
+        clients: largest size n of a cohort.
+        dimension: number d of coordinates of a message, rotated and padded.
+        dropped: number of the n clients that may be missing; if more are, nothing is released.
+        colluding: number of participants that are not trusted to keep their noise secret.
+        beta: largest probability that a rounding is repeated; 0 repeats none.
 
     Returns:
         A :class:`DistributedMechanism` for :func:`fjx.aggregators.distributed`.
 
     Raises:
         TypeError: an argument is not a Python number of its kind.
-        ValueError: one is out of range, or ``bits`` too few.
+        ValueError: an argument is out of range, or ``bits`` are too few.
 
     Examples:
         >>> import numpy as np
@@ -200,7 +213,7 @@ def _distributed(
     colluding: int,
     beta: float,
 ) -> DistributedMechanism:
-    """What both mechanisms are, but for their noise and what is known of it."""
+    """Common part of both mechanisms: everything but the noise and the curve of its sum."""
     clip_norm = _validate.static_number("clip_norm", clip_norm, above=0)
     noise_multiplier = _validate.static_number("noise_multiplier", noise_multiplier, at_least=0)
     gamma = _validate.static_number("granularity", granularity, above=2.0**-100, at_most=2.0**100)
@@ -214,14 +227,15 @@ def _distributed(
     radius = clip_norm / gamma
     if radius > 2**22:
         raise ValueError(
-            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 has no "
-            "fractions of so fine a step to round"
+            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 cannot "
+            "represent fractions of such a fine step"
         )
     sd = noise_multiplier * clip_norm / (gamma * math.sqrt(shares))
     if sd > LARGEST:
         raise ValueError(
             f"granularity = {granularity!r} makes a client's noise {sd:.4g} steps wide, and {LARGEST:g} "
-            "are supported; a coarser step loses nothing while the noise is a few of them"
+            "are supported at most; take a coarser step, which loses nothing while the noise is "
+            "a few steps wide"
         )
     noise = noise_of(sd) if sd > 0 else None
     room = _room(noise, radius, bits=bits, clients=clients, dimension=dimension)
@@ -230,7 +244,7 @@ def _distributed(
 
     def encode(key: Key, vector: Array) -> Encoded:
         key_round, key_noise = jax.random.split(key)
-        # A quotient is off by at most 2^-23 of itself.
+        # The margin covers the quotient below, whose relative error is at most 2^-23.
         bounded = clip_by_global_norm(vector, clip_norm * (1 - 2.0**-22))
         steps = bounded.update / np.float32(gamma)
         fitting = jnp.clip(steps, -room, room)
@@ -242,7 +256,7 @@ def _distributed(
         return Encoded(codes, bounded.norm, bounded.clipped, bounded.finite, saturated)
 
     def decode(total: Array, count: Array) -> Array:
-        # The highest of b bits is the sign.
+        # The highest of the b bits is the sign.
         high = jax.lax.bitcast_convert_type(total << (32 - bits), jnp.int32)
         return (high >> (32 - bits)).astype(jnp.float32) * np.float32(gamma)
 
@@ -257,7 +271,7 @@ def _distributed(
         )
         if noise is None:
             return RenyiCurve(lambda orders: np.full(np.shape(orders), np.inf), words)
-        # Whatever the other clients' noise is, it is independent of that of these.
+        # Only these shares are counted: the other clients' noise is independent of theirs.
         distance = shares * dimension * noise.distance
         return RenyiCurve(curve(moves * l2, moves * l1, sd, shares), words, distance)
 
@@ -276,16 +290,16 @@ def _distributed(
 
 
 def honest_shares(clients: int, dropped: int, colluding: int) -> int:
-    """How many clients' noise is sure to be there.
+    """Number of clients whose noise is certain to be present and secret.
 
     Raises:
-        ValueError: nobody's is.
+        ValueError: there is none.
     """
     shares = clients - dropped - colluding
     if shares < 1:
         raise ValueError(
-            f"of clients = {clients}, {dropped} may be dropped and {colluding} collude, and nobody's "
-            "noise is left; lower one of them"
+            f"with clients = {clients}, dropped = {dropped} and colluding = {colluding}, nobody's noise "
+            "is left; lower dropped or colluding"
         )
     return shares
 
@@ -293,25 +307,25 @@ def honest_shares(clients: int, dropped: int, colluding: int) -> int:
 def _room(
     noise: IntegerNoise | None, radius: float, *, bits: int, clients: int, dimension: int
 ) -> int:
-    """The largest integer that each of n clients may add, the tail of the noise being allowed for."""
+    """Largest integer that each of n clients may add, with the tail of the noise allowed for."""
     half = 2 ** (bits - 1) - 1
     tail = noise.tail(clients, WRAPS / dimension) if noise else 0.0
     room = math.floor((half - tail) / clients)
-    # A random rotation leaves a coordinate above t with probability 2 exp(-t^2 d / (2 c^2)), at most.
+    # After a random rotation a coordinate exceeds t with probability at most 2 exp(-t^2 d / (2 c^2)).
     log_tail = math.log(2 * dimension * clients / WRAPS)
     wanted = math.ceil(radius * min(1.0, math.sqrt(2 * log_tail / dimension)))
     if room < wanted:
         enough = math.ceil(math.log2(clients * wanted + tail + 1)) + 1
         raise ValueError(
-            f"bits = {bits} are too few: {clients} clients with coordinates up to {wanted} steps, and "
-            f"noise up to {tail:.0f}, could wrap modulo 2^{bits}; take bits = {enough}, a coarser "
+            f"bits = {bits} are too few: {clients} clients with coordinates up to {wanted} steps and "
+            f"noise up to {tail:.0f} could wrap modulo 2^{bits}; take bits = {enough}, a coarser "
             "granularity, or fewer clients"
         )
     return min(room, 2**23)
 
 
 def _conditional_round(key: Key, steps: Array, limit: float, radius: float) -> Array:
-    """Each coordinate rounded at random, all of them again until their norm is within the limit."""
+    """Round every coordinate at random, and repeat all of them until their norm is within the limit."""
     if not steps.size or limit >= radius + math.sqrt(steps.size):
         return exact_stochastic_round(key, steps)
 

@@ -1,1 +1,1 @@
-"""Local mechanisms: a client protects its own message before it is sent."""
+"""Local mechanisms: all of the noise comes from the client, and nobody else is trusted."""

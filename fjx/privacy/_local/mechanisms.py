@@ -1,4 +1,4 @@
-"""Local differential privacy: what a client does to its message alone, before anybody sees it."""
+"""Local differential privacy: codecs that randomise a message on the client, before anybody sees it."""
 
 import functools
 import math
@@ -22,28 +22,39 @@ from fjx.wire import Cast, Codes, Flat
 
 
 def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
-    r"""PrivUnit: a random direction that leans towards that of the message.
+    r"""PrivUnit: a random unit vector that leans towards the direction of the message.
 
-    With u = x / ||x||, or its opposite with probability (1 - ||x|| / C) / 2, so that E[C u] = clip(x),
-    it sends V, uniform on the cap {v: <v, u> >= t} of the sphere with probability p, else uniform on
-    what the cap leaves.  With q the cap's share of the sphere, p = e^epsilon q / (1 - q + e^epsilon q);
-    of all heights t that one is taken for which m = <E[V], u> is largest.  V decodes to C V / m.
+    The message is clipped to norm C.  Its direction u is x / ||x||, or the opposite with probability (1
+    - ||x|| / C) / 2, so that E[C u] = clip(x).  With probability p the client sends a V that is uniform
+    on the cap {v: <v, u> >= t} of the unit sphere, else one that is uniform on the rest of the sphere.
+    V decodes to
 
-    Guarantees: epsilon-differentially private in real arithmetic, with densities that differ by
-        e^epsilon exactly; unbiased of messages of norm up to C, E||C V / m - x||^2 = C^2 / m^2 - ||x||^2
-        exactly, for these; a message that is not finite counts as zero; bits: 32 d, V as it is.  It is
-        drawn in float32: the last bits of V are not those of the real-valued mechanism.
+    .. math:: C \, V / m, \quad m = E\langle V, u \rangle
+
+    With q the cap's share of the sphere, p = e^epsilon q / (1 - q + e^epsilon q).  The height t is the
+    one for which m is largest.
+
+    Guarantees:
+        - epsilon-differentially private in real arithmetic: densities differ by a factor of exactly
+          e^epsilon.
+        - Unbiased for messages of norm up to C, and for these E||C V / m - x||^2 = C^2 / m^2 - ||x||^2
+          exactly.
+        - V is drawn in float32.  Its last bits are not those of the real-valued mechanism.
+        - A message that is not finite counts as zero.
+
+    Bits:
+        32 d; V is sent as it is.
 
     Args:
-        epsilon: of the whole message, positive.
-        clip_norm: C, of the L2 norm of the message.
+        epsilon: epsilon of the whole message, positive and at most 50.
+        clip_norm: clip norm C of the L2 norm of the message.
 
     Returns:
         A :class:`LocalMechanism` for messages of floating leaves.
 
     Raises:
         TypeError: an argument is not a Python number; from ``encode``, a leaf is not floating.
-        ValueError: one is out of range.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -67,9 +78,8 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     def encode(key: Key, vector: Array) -> Cast:
         key_sign, key_along, key_around = jax.random.split(key, 3)
         bounded = clip_by_global_norm(vector, clip_norm).update
-        padded = jnp.pad(
-            bounded, (0, max(2 - vector.size, 0))
-        )  # a sphere of one dimension has no caps
+        # A sphere needs two dimensions to have caps.
+        padded = jnp.pad(bounded, (0, max(2 - vector.size, 0)))
         length = norm(padded)
         first = jnp.zeros_like(padded).at[0].set(1.0)
         direction = jnp.where(length > 0, padded / jnp.where(length > 0, length, 1.0), first)
@@ -90,33 +100,39 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
 def randomized_response(
     levels: int, *, epsilon: float, low: float, high: float, coordinates: int = 1
 ) -> LocalMechanism:
-    r"""k-ary randomised response: each coordinate as one of k levels, and sometimes as any of them.
+    """k-ary randomised response: each coordinate is sent as one of k levels, at times as a random one.
 
-    Cut to [low, high], x is rounded at random to one of the two levels beside it.  With probability
-    1 - p that level is sent, else one of all k, uniformly.  Level v decodes to (v - p c) / (1 - p), c
-    being the centre of the range.
+    A coordinate x is cut to [low, high] and rounded at random to one of the two levels beside it.  With
+    probability 1 - p that level is sent; otherwise a uniform one of all k.  Level v decodes to
+    (v - p c) / (1 - p), with c the centre of the range.
 
-    Guarantees: each coordinate has its share of epsilon, e = ln((1 - p + p/k) / (p/k)), and so
-        p = k / (exp(e) + k - 1); unbiased of x within the range, with the variance, for x rounded to V,
+    Guarantees:
+        - Each coordinate gets an equal share e of epsilon, e = ln((1 - p + p/k) / (p/k)); hence
+          p = k / (exp(e) + k - 1).
+        - Unbiased for x within the range.
+        - The variance is exactly ((1 - p) E[V^2] + p mean(v^2) - ((1 - p) x + p c)^2) / (1 - p)^2, with
+          V the level to which x is rounded.
+        - The coin's probabilities are multiples of 2^-23; p is rounded up to one.
+        - A coordinate that is not finite counts as the centre.
 
-        ((1 - p) E[V^2] + p mean(v^2) - ((1 - p) x + p c)^2) / (1 - p)^2,
-
-        exactly; what is not finite counts as the centre; bits: d ceil(log2 k), in whole bytes.  A coin's
-        chances are multiples of 2^-23; p is rounded up to one.
+    Bits:
+        d ceil(log2 k), in whole bytes.
 
     Args:
-        levels: k, 2 to 256; two have the least variance unless epsilon is large.
-        epsilon: of the whole message, positive; at most 12 for each coordinate.
-        low: the least level.
-        high: the largest.
-        coordinates: of the message, which share epsilon.
+        levels: number of levels k, 2 to 256.  Two levels have the least variance unless epsilon is
+            large.
+        epsilon: epsilon of the whole message, positive; at most 12 for each coordinate.
+        low: lowest level.
+        high: highest level.
+        coordinates: number of coordinates of the message, which share epsilon.
 
     Returns:
         A :class:`LocalMechanism` for messages of so many floating coordinates.
 
     Raises:
         TypeError: an argument is of another kind; from ``encode``, a leaf is not floating.
-        ValueError: one is out of range; from ``encode``, a message of another number of coordinates.
+        ValueError: an argument is out of range; from ``encode``, the message has another number of
+            coordinates.
 
     Examples:
         >>> import math, jax, jax.numpy as jnp
@@ -127,7 +143,7 @@ def randomized_response(
         (8, True)
 
     References:
-        Warner, *Randomized Response: A Survey Technique for Eliminating Evasive Answer Bias*, JASA 1965;
+        Warner, *Randomized Response: A Survey Technique for Eliminating Evasive Answer Bias*, JASA 1965.
         Kairouz, Oh, Viswanath, *Extremal Mechanisms for Local Differential Privacy*, JMLR 2016
         (arXiv:1407.1338).
     """
@@ -136,12 +152,12 @@ def randomized_response(
     epsilon = _validate.static_number("epsilon", epsilon, above=0, at_most=12 * coordinates)
     low = _validate.static_number("low", low)
     high = _validate.static_number("high", high, above=low)
-    # A chance is a multiple of 2^-23; rounded up, the coin is no more telling than promised.
+    # Probabilities are multiples of 2^-23.  Rounding p up can only reveal less than promised.
     odds = k / (math.expm1(epsilon / coordinates) + k)
     p = math.ceil(odds * 2**23) / 2**23
     if p == 1:
         raise ValueError(
-            f"epsilon = {epsilon!r} shared by {coordinates} coordinates leaves nothing of a message: "
+            f"epsilon = {epsilon!r} shared by {coordinates} coordinates leaves nothing of a message; "
             "raise epsilon, or send fewer coordinates"
         )
     step, centre = (high - low) / (k - 1), (low + high) / 2
@@ -170,23 +186,30 @@ def randomized_response(
 def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     r"""Laplace noise on a message of bounded L1 norm.
 
-    clip(x) + Laplace(b)^d with clip(x) = x min(1, C / ||x||_1) and b = 2 C / epsilon, as two messages
-    differ by 2 C at most.
+    .. math:: \mathrm{clip}(x) + \mathrm{Laplace}(b)^d, \quad b = 2 C / \epsilon
 
-    Guarantees: epsilon-differentially private in real arithmetic; unbiased of messages of L1 norm up to
-        C (1 - 2e-5); variance 2 b^2 for each coordinate, exactly; a message that is not finite counts as
-        zero; bits: 32 d.  The noise is drawn in float32, whose lattice an adversary may see.
+    with clip(x) = x min(1, C / ||x||_1).  Two clipped messages differ by at most 2 C.
+
+    Guarantees:
+        - epsilon-differentially private in real arithmetic.
+        - Unbiased for messages of L1 norm up to C (1 - 2e-5).
+        - The variance of each coordinate is exactly 2 b^2.
+        - The noise is drawn in float32, and an adversary may see the lattice of its values.
+        - A message that is not finite counts as zero.
+
+    Bits:
+        32 d.
 
     Args:
-        epsilon: of the whole message, positive.
-        clip_norm: C, of the L1 norm of the message.
+        epsilon: epsilon of the whole message, positive.
+        clip_norm: clip norm C of the L1 norm of the message.
 
     Returns:
         A :class:`LocalMechanism` for messages of floating leaves.
 
     Raises:
         TypeError: an argument is not a Python number; from ``encode``, a leaf is not floating.
-        ValueError: one is out of range.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -220,23 +243,31 @@ def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
 def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechanism:
     r"""Gaussian noise on a message of bounded L2 norm.
 
-    clip(x) + N(0, (z C)^2 I).  Two messages differ by 2 C, so that z counts as half of what it does
-    where one comes or goes.
+    .. math:: \mathrm{clip}(x) + N(0, (z C)^2 I)
 
-    Guarantees: ``event`` is that of the real-valued mechanism; unbiased of messages of norm up to
-        C (1 - 2e-5); variance (z C)^2 for each coordinate; a message that is not finite counts as zero;
-        bits: 32 d.
+    Two clipped messages differ by up to 2 C.  Hence z counts half as much as in a central mechanism in
+    which one client is added or removed.
+
+    Guarantees:
+        - ``event`` is that of the real-valued mechanism.
+        - Unbiased for messages of norm up to C (1 - 2e-5).
+        - The variance of each coordinate is (z C)^2.
+        - A message that is not finite counts as zero.
+
+    Bits:
+        32 d.
 
     Args:
-        clip_norm: C, of the L2 norm of the message.
-        noise_multiplier: z, positive.
+        clip_norm: clip norm C of the L2 norm of the message.
+        noise_multiplier: noise multiplier z, positive.
 
     Returns:
-        A :class:`LocalMechanism` for messages of floating leaves, of epsilon inf: delta is not zero.
+        A :class:`LocalMechanism` for messages of floating leaves.  Its ``epsilon`` is inf, because delta
+        is not zero.
 
     Raises:
         TypeError: an argument is not a Python number; from ``encode``, a leaf is not floating.
-        ValueError: one is out of range.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import dp_accounting
@@ -264,7 +295,7 @@ def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechani
 
 
 def _of_vectors(encode: Callable[[Key, Array], Any], decode: Callable[[Any], Array]) -> Compressor:
-    """A codec of messages from one of vectors of float32: privacy is that of the whole message."""
+    """Build a codec of whole messages from one of float32 vectors."""
 
     def encode_tree(key: Key, message: Tree, state: Tree) -> tuple[Flat, Tree]:
         _validate.key("key", key)
@@ -275,13 +306,13 @@ def _of_vectors(encode: Callable[[Key, Array], Any], decode: Callable[[Any], Arr
     def decode_tree(payload: Flat) -> Tree:
         return unravel(decode(payload.vector), payload.others, payload.structure)
 
-    # A message that is too large is cut, so that no error is bounded for all of them.
+    # Large messages are clipped, so no contract bounds the error of every message.
     return Compressor(lambda like: (), encode_tree, decode_tree, lambda like: Contract())
 
 
 @functools.cache
 def _pure(epsilon: float) -> Any:
-    """The event that dominates whatever is epsilon-private: randomised response between two answers."""
+    """Event that dominates every epsilon-private mechanism: randomised response between two answers."""
     import dp_accounting
 
     return dp_accounting.RandomizedResponseDpEvent(2 / (math.exp(epsilon) + 1), 2)

@@ -1,4 +1,4 @@
-"""Caps of the sphere: how high one is to be, and a point in it or out of it."""
+"""Caps of the unit sphere: the best height, and the height of a random point inside or outside."""
 
 import functools
 import math
@@ -13,14 +13,14 @@ from fjx._kernels import random as _random
 
 
 class Caps(NamedTuple):
-    """A sphere in R^d cut in two: {v: <v, u> >= t} and the rest.
+    """Sphere in R^d cut in two: the cap {v: <v, u> >= t} and the rest.
 
     Attributes:
         dimension: d, at least 2.
         height: t.
         share: q, the probability that a uniform point lies in the cap.
-        inside: p, the probability with which one of the cap is drawn.
-        mean: m, E<V, u> then.
+        inside: p, the probability of drawing a point of the cap.
+        mean: m, the resulting mean E<V, u>.
     """
 
     dimension: int
@@ -32,15 +32,15 @@ class Caps(NamedTuple):
 
 @functools.cache
 def unit(epsilon: float, dimension: int) -> Caps:
-    """The cap that estimates best when densities in and out of it differ by e^epsilon.
+    """Cap that estimates best if the densities inside and outside differ by the factor e^epsilon.
 
-    A uniform <V, u> has the density c (1 - t^2)^((d-3)/2), c = 1 / B(1/2, (d-1)/2), whose first moment
-    above t is M = c (1 - t^2)^((d-1)/2) / (d - 1), and -M below; so m = M (p/q - (1-p)/(1-q)).
+    A uniform <V, u> has density c (1 - t^2)^((d-3)/2) with c = 1 / B(1/2, (d-1)/2).  Its first moment is
+    M = c (1 - t^2)^((d-1)/2) / (d - 1) above t, and -M below.  Hence m = M (p/q - (1-p)/(1-q)).
     """
     from scipy import special
 
     half = (dimension - 1) / 2
-    # No cap that is worth while is smaller than about e^-epsilon.
+    # Caps much smaller than e^-epsilon are never best.
     top = min(1 - 1e-6, (math.sqrt(2 * epsilon) + 3) / math.sqrt(dimension))
     heights = np.linspace(0, top, 8192)
     shares = special.betainc(half, 0.5, 1 - heights**2) / 2
@@ -54,21 +54,22 @@ def unit(epsilon: float, dimension: int) -> Caps:
 
 
 def along(key: Key, caps: Caps) -> Array:
-    """``f32[]``: <V, u>, drawn by rejection: a handful of scalars, whatever the dimension."""
+    """``f32[]``, <V, u>, drawn by rejection from a few scalars in any dimension."""
     key_coin, key_tries = jax.random.split(key)
     inside = _random.uniform(key_coin, ()) < caps.inside
-    if caps.dimension == 2:  # on a circle, of an angle that is uniform
+    if caps.dimension == 2:  # on a circle the angle is uniform
         edge, share = np.float32(math.acos(caps.height)), _random.uniform(key_tries, ())
         return jnp.cos(jnp.where(inside, share * edge, edge + share * (np.float32(math.pi) - edge)))
     k, t = (caps.dimension - 3) / 2, caps.height
-    # The tangent of a concave function is above it: (1 - h^2)^k <= (1 - t^2)^k exp(-slope (h - t)).
+    # log (1 - h^2)^k is concave and lies below its tangent at t:
+    # (1 - h^2)^k <= (1 - t^2)^k exp(-slope (h - t)).
     slope = 2 * k * t / (1 - t * t)
     rate = max(slope, 1e-3)
     slack = np.float32((rate - slope) * (1 - t))
     by_tangent = rate * t >= 1 or k <= 4
 
     def anywhere(key: Key) -> tuple[Array, Array]:
-        """A proposal on [-1, 1], and the logarithm of its chance: (1 - h^2)^k <= exp(-k h^2)."""
+        """Proposal on [-1, 1] and the logarithm of its acceptance: (1 - h^2)^k <= exp(-k h^2)."""
         if k == 0:
             return 2 * _random.uniform(key, ()) - 1, jnp.zeros(())
         height = np.float32(1 / math.sqrt(2 * k)) * _random.normal(key, ())
@@ -76,7 +77,7 @@ def along(key: Key, caps: Caps) -> Array:
         return height, np.float32(k) * (jnp.log1p(-square) + square)
 
     def above(key: Key) -> tuple[Array, Array]:
-        """A proposal on [t, 1], an exponential that ends there, and the logarithm of its chance."""
+        """Proposal on [t, 1], a truncated exponential, and the logarithm of its acceptance."""
         whole = -math.expm1(-rate * (1 - t))
         beyond = -jnp.log1p(-np.float32(whole) * _random.uniform(key, ())) / np.float32(rate)
         square = beyond * (beyond + np.float32(2 * t)) / np.float32(1 - t * t)

@@ -1,1 +1,1 @@
-"""Central mechanisms: noise that a trusted server adds once to a sum."""
+"""Central mechanisms: a trusted server adds noise once, to a sum."""

@@ -1,4 +1,4 @@
-"""Clipping at a quantile of the updates' norms, which is followed privately."""
+"""Adaptive clipping: the clip norm follows a quantile of the updates' norms, privately."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from fjx.privacy._bounds.clip import by_global_norm
 from fjx.privacy._mechanisms.gaussian import add_noise, as_bound, deviation, gaussian_event
 from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, Relation
 
-LEAST, MOST = 2.0**-64, 2.0**64  # of C: noise scaled by it must neither vanish nor overflow
+LEAST, MOST = 2.0**-64, 2.0**64  # limits of C: noise scaled by C neither vanishes nor overflows
 
 
 class AdaptiveState(NamedTuple):
-    """The state of :func:`adaptive_gaussian`.
+    """State of :func:`adaptive_gaussian`.
 
     Attributes:
-        clip_norm: C_t, ``f32[]``; public.
+        clip_norm: ``f32[]``, the clip norm C_t; public.
     """
 
     clip_norm: Array
@@ -36,59 +36,62 @@ def adaptive_gaussian(
     count_noise: Array | float | None = None,
     bound: Callable[[Array | float], Bound] = by_global_norm,
 ) -> Mechanism:
-    r"""The Gaussian mechanism whose clip norm follows a quantile of the norms of updates.
+    r"""Gaussian mechanism whose clip norm follows a quantile of the norms of the updates.
 
-    In round t, with b_i = 1 if client i was not clipped at C_t and 0 if it was, m = ``cohort_size``,
-    gamma = ``target_quantile``, eta = ``learning_rate`` and sigma_b = ``count_noise``, the server sees
+    Use it when no good clip norm is known in advance.  Let b_i = 1 if client i was not clipped at C_t,
+    and 0 if it was.  With m = ``cohort_size``, gamma = ``target_quantile``, eta = ``learning_rate`` and
+    sigma_b = ``count_noise``, the server sees in round t
 
         sum_i clip(x_i; C_t) + N(0, (z_delta C_t)^2 I)   and
-        b~ = 1/2 + (sum_i (b_i - 1/2) + N(0, sigma_b^2)) / m,
+        b~ = 1/2 + (sum_i (b_i - 1/2) + N(0, sigma_b^2)) / m.
 
-    and sets C_{t+1} = C_t exp(-eta (b~ - gamma)): where too many updates fit, C falls.
+    It then updates the clip norm, which falls if too many updates fit:
 
-    A client moves the sum by C_t at most and the count by 1/2 at most, being +1/2 or -1/2 of it, so in
-    units of their noise it moves both together by at most (1/z_delta^2 + 1/(2 sigma_b)^2)^(1/2).  With
+    .. math:: C_{t+1} = C_t \exp(-\eta (\tilde b - \gamma))
 
-        z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2)
+    *Privacy.*  Sum and count are accounted as one Gaussian release of multiplier z =
+    ``noise_multiplier``, for every C_t, because z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2).  Do not
+    account them as two separately sampled releases of multipliers z_delta and 2 sigma_b: they use the
+    same cohort, and that would claim too small an epsilon.  The proof is in :doc:`/privacy`.
 
-    that is 1/z: the two are one Gaussian release of multiplier z = ``noise_multiplier``, whatever C_t,
-    and are accounted as one.  (They are of the same cohort, so two separately sampled releases, of
-    multipliers z_delta and 2 sigma_b, would claim too small an epsilon.)
+    All numbers may be traced.
 
     ============================  ==============================================================
-    round                         what happens
+    round                         result
     ============================  ==============================================================
-    nobody came                   noise is added to zeros; b~ is 1/2 and noise
+    no client took part           noise is added to zeros; b~ is 1/2 plus noise
     a client of weight zero       contributes to neither
     an update not finite          contributes to neither
     an update zeroed by `bound`   zeros, and counts as clipped
     C would leave [2^-64, 2^64]   it stays at the end: the noise neither vanishes nor overflows
     ============================  ==============================================================
 
-    Guarantees: epsilon is that of ``gaussian`` with the same z; C stays positive and finite under any
-        history; with all updates clipped and no noise on the count, C grows by exp(eta gamma) a round.
+    Guarantees:
+        - Epsilon is that of ``gaussian`` with the same z.
+        - C stays positive and finite under any history.
+        - If all updates are clipped and the count has no noise, C grows by exp(eta gamma) a round.
+        - If ``count_noise`` is traced and too small, the noise is NaN.
 
     Args:
-        initial_clip: C_0 > 0, in [2^-64, 2^64]; better too small, for C grows and falls by factors.
-        noise_multiplier: z >= 0, of both together.
-        cohort_size: m > 0, the expected number of participants; public, and not the number that came.
-        target_quantile: gamma in [0, 1].
-        learning_rate: eta >= 0.
-        count_noise: sigma_b > z / 2, the standard deviation of the noise on the count; None for m / 20.
-        bound: ``(C_t) -> Bound`` in the L2 norm, of a radius proportional to C_t: say
+        initial_clip: first clip norm C_0 in [2^-64, 2^64].  Prefer a value that is too small, because C
+            grows and falls by factors.
+        noise_multiplier: noise multiplier z >= 0 of sum and count together.
+        cohort_size: expected number m > 0 of participants; public, and not the number that took part.
+        target_quantile: quantile gamma in [0, 1].
+        learning_rate: step size eta >= 0 of the clip norm.
+        count_noise: standard deviation sigma_b > z / 2 of the noise on the count; None for m / 20.
+        bound: ``(C_t) -> Bound`` in the L2 norm, with a radius proportional to C_t; for example
             ``lambda c: privacy.zeroed(privacy.by_global_norm(c), above=10 * c)``.
 
-    Any of the numbers may be traced; where ``count_noise`` is then too small, the noise is NaN.
-
     Returns:
-        A :class:`Mechanism` whose state is an :class:`AdaptiveState`.  ``sensitivity`` is that of the
-        first round, in later ones it is to C_t as it was to C_0.  Its metrics are public: ``clip_norm``
-        (C_t), ``noised_unclipped`` (b~) and ``noise_std``.
+        A :class:`Mechanism` whose state is an :class:`AdaptiveState`.  Its ``sensitivity`` is that of
+        the first round; in later rounds it has the same ratio to C_t as it had to C_0.  Its metrics are
+        public: ``clip_norm`` (C_t), ``noised_unclipped`` (b~) and ``noise_std``.
 
     Raises:
-        TypeError: not a real number.
-        ValueError: out of range; ``count_noise`` is at most z / 2, and leaves nothing for the sum; a
-            bound in another norm than L2.
+        TypeError: an argument is not a real number.
+        ValueError: an argument is out of range; ``count_noise`` is at most z / 2, which leaves nothing
+            for the sum; the bound is in another norm than L2.
 
     Examples:
         >>> from fjx import aggregators, privacy, samplers
@@ -116,7 +119,7 @@ def adaptive_gaussian(
     def bound_at(clip_norm: Array | float) -> Bound:
         return as_bound(bound(clip_norm))
 
-    bound_at(initial_clip)  # for its checks
+    bound_at(initial_clip)  # called for its checks
 
     def init(message_like: TreeLike) -> AdaptiveState:
         return AdaptiveState(jnp.asarray(initial_clip, jnp.float32))
@@ -157,7 +160,7 @@ def adaptive_gaussian(
 
 
 def split_noise(noise_multiplier: Array | float, count_noise: Array | float) -> Array | float:
-    """z_delta, the multiplier of the noise on the sum beside a count noised with sigma_b.
+    """Multiplier z_delta of the noise on the sum, beside a count noised with sigma_b.
 
     Raises:
         ValueError: sigma_b is at most z / 2.
@@ -175,5 +178,5 @@ def split_noise(noise_multiplier: Array | float, count_noise: Array | float) -> 
         return z * (1 - (z / (2 * sigma_b)) ** 2) ** -0.5
     spent, half = (jnp.asarray(x, jnp.float32) for x in (noise_multiplier, count_noise))
     share = jnp.where(spent > 0, spent / (2 * half), 0.0)
-    # Not 1 - share^2, which cancels near 1.
+    # The product avoids the cancellation of 1 - share^2 near 1.
     return jnp.where(share < 1, spent / jnp.sqrt((1 - share) * (1 + share)), jnp.nan)

@@ -1,4 +1,4 @@
-"""Noise of other laws than the normal one on a sum that the server sees: Laplace, and on a grid."""
+"""Central mechanisms with Laplace noise, and with discrete Gaussian noise on a grid."""
 
 import math
 from typing import Any
@@ -19,27 +19,32 @@ from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, RenyiCur
 
 
 def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
-    r"""The Laplace mechanism on a sum of updates of bounded L1 norm.
+    r"""Laplace mechanism on a sum of updates of bounded L1 norm.
 
-    M(x_1, ..., x_m) = sum_i clip(x_i) + Laplace(b)^d with b = z C.  With delta = 0 one release is
-    1/z-private where one client comes or goes, and 2/z-private where its data are replaced.
+    .. math:: M(x_1, \dots, x_m) = \sum_i \mathrm{clip}(x_i) + \mathrm{Laplace}(z C)^d
 
-    Noise is drawn in float32, whose lattice an adversary who reads all bits may exploit (Mironov 2012);
-    the epsilon is that of the real-valued mechanism.
+    One release is (1/z)-differentially private (delta = 0) if one client is added or removed, and
+    (2/z)-differentially private if its data are replaced.
 
-    Guarantees: leaf i's noise comes from ``fold_in(key, i)``, and depends on key, shapes and dtypes
-        only; its standard deviation is sqrt(2) z C; z = 0 adds nothing.
+    The epsilon is that of the real-valued mechanism.  Noise is drawn in float32, and an adversary who
+    reads all bits may exploit the lattice of its values (Mironov 2012).
+
+    Guarantees:
+        - The noise has standard deviation sqrt(2) z C.
+        - The noise of leaf i comes from ``fold_in(key, i)``; it depends on key, shapes and dtypes only.
+        - z = 0 adds nothing.
 
     Args:
-        clip_norm: C > 0, of the L1 norm; may be traced.  Or a :class:`Bound` in that norm, of radius C.
-        noise_multiplier: z >= 0, the *scale* b in units of C; may be traced.
+        clip_norm: clip norm C > 0 of the L1 norm; may be traced.  A :class:`Bound` in the L1 norm is
+            also accepted; its radius is C.
+        noise_multiplier: *scale* z >= 0 of the noise in units of C; may be traced.
 
     Returns:
         A :class:`Mechanism`.
 
     Raises:
-        TypeError: not a real number; from ``event``, ``noise_multiplier`` is traced.
-        ValueError: an argument is out of range, or the bound is in another norm.
+        TypeError: an argument is not a real number; from ``event``, ``noise_multiplier`` is traced.
+        ValueError: an argument is out of range, or the bound is in another norm than L1.
 
     Examples:
         >>> from fjx import privacy, samplers
@@ -50,6 +55,7 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
     References:
         Dwork, McSherry, Nissim, Smith, *Calibrating Noise to Sensitivity in Private Data Analysis*, TCC
         2006.
+        Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS 2012.
     """
     bound = clip_norm if isinstance(clip_norm, Bound) else by_l1_norm(clip_norm)
     if bound.norm != "l1":
@@ -90,37 +96,40 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
 def discrete_gaussian(
     *, clip_norm: float, noise_multiplier: float, granularity: float, dimension: int
 ) -> Mechanism:
-    r"""The discrete Gaussian mechanism on a grid: no bit of a float says more than it should.
+    """Discrete Gaussian mechanism on a grid, which leaks nothing through the bits of floats.
 
     Every client's update is clipped to C - gamma sqrt(d) / 2 and rounded to the nearest multiple of
-    gamma, so that its norm is at most C.  What it contributes are the steps, as ``int32``; to their sum
-    an integer is added that is drawn from the discrete Gaussian of parameter z C / gamma, and the result
-    becomes a float.
+    gamma, so that its norm is at most C.  The client contributes the multiples as ``int32``.  The server
+    adds to their sum integers drawn from the discrete Gaussian of parameter z C / gamma, and converts
+    the result to floats.
 
-    Guarantees: sums of integers are exact modulo 2^32, in any order and of any number of clients, so
-        that the output is a function of the exact sum plus the noise, whether it wraps or not.  The
-        Renyi curve is that of the Gaussian mechanism of multiplier z, a moves^2 / (2 z^2), without the
-        leaks of floating noise; that the table of the noise is not the ideal one, by less than 2^-80 in
-        total variation a draw, is known to the curve and charged to delta.  Where C / gamma times the
-        number of clients has no room in 31 bits, coordinates may have wrapped, which costs accuracy and
-        no privacy: the metric ``unnoised_may_wrap`` is then 1.  Rounding to the nearest is not unbiased;
-        it errs by at most gamma / 2 for each client and coordinate, and leaves nothing of a message
-        whose norm is spread over all coordinates where C <= gamma sqrt(d).
+    The rounding is biased.  It errs by at most gamma / 2 for each client and coordinate.  If
+    C <= gamma sqrt(d), it leaves nothing of a message whose norm is spread over all coordinates.
+
+    Guarantees:
+        - The Renyi curve is that of the Gaussian mechanism of multiplier z, a moves^2 / (2 z^2), without
+          the leaks of floating-point noise.
+        - Sums of integers are exact modulo 2^32, in any order and for any number of clients.  The output
+          is therefore a function of the exact sum plus the noise, even if it wraps.
+        - The table of the noise differs from the ideal law by less than 2^-80 in total variation a draw.
+          The curve states that distance, and it is charged to delta.
+        - If the number of clients times C / gamma does not fit in 31 bits, coordinates may have wrapped.
+          This costs accuracy and no privacy; the metric ``unnoised_may_wrap`` is then 1.
 
     Args:
-        clip_norm: C, positive.
-        noise_multiplier: z >= 0.
-        granularity: gamma, a power of two; at least z C / 3000 and C / 2^22.
-        dimension: d, the most coordinates that a message may have.
+        clip_norm: clip norm C, positive.
+        noise_multiplier: noise multiplier z >= 0.
+        granularity: step gamma of the grid, a power of two; at least z C / 3000 and C / 2^22.
+        dimension: largest number d of coordinates of a message.
 
     Returns:
-        A :class:`Mechanism`, for :func:`fjx.aggregators.private`.  Its ``clip`` makes ``int32`` leaves,
+        A :class:`Mechanism` for :func:`fjx.aggregators.private`.  Its ``clip`` returns ``int32`` leaves,
         and its ``release`` takes their sum.
 
     Raises:
-        TypeError: an argument is not a Python number of its kind: a table is made from them; from
-            ``release``, the sum is of something else than the steps.
-        ValueError: one is out of range, or d is so large that rounding leaves nothing of C; from
+        TypeError: an argument is not a Python number of its kind (a table is computed from it); from
+            ``release``, the sum is not one of ``int32`` multiples.
+        ValueError: an argument is out of range, or d is so large that rounding leaves nothing of C; from
             ``clip``, the message has more than d coordinates.
 
     Examples:
@@ -146,8 +155,8 @@ def discrete_gaussian(
     radius, sd = clip_norm / gamma, z * clip_norm / gamma
     if radius > 2**22:
         raise ValueError(
-            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 has no "
-            "fractions of so fine a step to round"
+            f"granularity must be at least clip_norm / 2^22, got {granularity!r}: float32 cannot "
+            "represent fractions of such a fine step"
         )
     if sd > LARGEST:
         raise ValueError(
@@ -158,8 +167,8 @@ def discrete_gaussian(
     if clip_norm - margin <= gamma / 2:
         raise ValueError(
             f"rounding {dimension} coordinates to multiples of {gamma!r} may add {margin:.4g} to a "
-            f"norm, and of clip_norm = {clip_norm!r} there is too little left for a single step; take a "
-            "finer granularity"
+            f"norm, and clip_norm = {clip_norm!r} minus that is too little left for a single step; use "
+            "a finer granularity"
         )
     noise = discrete_gaussian_noise(sd) if sd > 0 else None
     tail = noise.tail(1, WRAPS / dimension) if noise else 0.0
@@ -173,7 +182,8 @@ def discrete_gaussian(
                 f"make it with dimension={size}"
             )
         own = clip_by_global_norm(update, (clip_norm - margin) * (1 - 2.0**-22))
-        # The quotient is exact, and so is the conversion: its magnitude is at most 2^22.
+        # The quotient is exact because gamma is a power of two; the conversion is exact because the
+        # magnitude is at most 2^22.
         return own._replace(
             update=jax.tree.map(
                 lambda x: jnp.round(x / np.float32(gamma)).astype(jnp.int32), own.update
@@ -185,7 +195,7 @@ def discrete_gaussian(
         leaves, treedef = jax.tree.flatten(total.update)
         if any(leaf.dtype != jnp.int32 for leaf in leaves):
             raise TypeError(
-                "the total must be a sum of int32 steps, as clip makes them, got "
+                "total must be a sum of int32 steps, as clip makes them, got "
                 f"{sorted({str(leaf.dtype) for leaf in leaves})}"
             )
 

@@ -1,4 +1,4 @@
-"""Mechanisms: the bound, the noise and what describes them, in one value."""
+"""Gaussian mechanism, and the parts of it that other Gaussian mechanisms share."""
 
 from typing import Any
 
@@ -14,32 +14,36 @@ from fjx.privacy._types import Bound, Contribution, Mechanism
 
 
 def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
-    r"""The Gaussian mechanism on a sum of clipped updates.
+    r"""Gaussian mechanism on a sum of clipped updates.
 
-    M(x_1, ..., x_m) = sum_i clip(x_i) + N(0, (z C)^2 I), with C = ``clip_norm`` and
-    z = ``noise_multiplier``: the noise is relative to the sensitivity of the *sum* to one client more
-    or less.  Replacing a client moves the sum by 2 C, which counts like half the multiplier.
+    .. math:: M(x_1, \dots, x_m) = \sum_i \mathrm{clip}(x_i) + N(0, (z C)^2 I)
 
-    The noise is drawn in float32 with ``jax.random.normal``.  Like every floating-point sampler it
-    has a lattice of possible values and tails cut near 5.4 standard deviations, and a floating sum
-    rounds; an adversary who reads all bits of the output can exploit that (Mironov 2012).  The
-    epsilon is that of the real-valued mechanism.
+    C = ``clip_norm`` and z = ``noise_multiplier``: the noise is relative to the sensitivity of the *sum*
+    when one client is added or removed.  Replacing a client moves the sum by 2 C, which counts like half
+    the multiplier.
 
-    Guarantees: leaf i's noise comes from ``fold_in(key, i)``; it depends on key, shapes and dtypes
-        only; equal keys give equal noise; z = 0 adds nothing (and epsilon is inf).
+    The epsilon is that of the real-valued mechanism.  The noise is drawn in float32 with
+    ``jax.random.normal``.  Like every floating-point sampler, it has a lattice of possible values, and
+    its tails are cut near 5.4 standard deviations; a floating-point sum also rounds.  An adversary who
+    reads all bits of the output can exploit that (Mironov 2012).
+
+    Guarantees:
+        - The noise of leaf i comes from ``fold_in(key, i)``; it depends on key, shapes and dtypes only.
+        - Equal keys give equal noise.
+        - z = 0 adds nothing, and epsilon is then inf.
 
     Args:
-        clip_norm: C > 0, see :func:`clip_by_global_norm`; may be traced.  Or a :class:`Bound` in the L2
-            norm, whose radius is C.
-        noise_multiplier: z >= 0; may be traced.
+        clip_norm: clip norm C > 0, see :func:`clip_by_global_norm`; may be traced.  A :class:`Bound` in
+            the L2 norm is also accepted; its radius is C.
+        noise_multiplier: noise multiplier z >= 0; may be traced.
 
     Returns:
         A :class:`Mechanism`.
 
     Raises:
-        TypeError: not a real number.
-        ValueError: ``clip_norm`` is not positive, ``noise_multiplier`` is negative, or one of them
-            is not finite; a bound in another norm.
+        TypeError: an argument is not a real number.
+        ValueError: ``clip_norm`` is not positive, ``noise_multiplier`` is negative, or one of them is
+            not finite; the bound is in another norm than L2.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -75,10 +79,10 @@ def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | floa
 
 
 def as_bound(clip_norm: Array | float | Bound) -> Bound:
-    """A number as :func:`by_global_norm`; a bound as it is, if Gaussian noise covers it.
+    """Convert a number to :func:`by_global_norm`; return a bound unchanged if Gaussian noise covers it.
 
     Raises:
-        ValueError: a bound in another norm than L2.
+        ValueError: the bound is in another norm than L2.
     """
     bound = clip_norm if isinstance(clip_norm, Bound) else by_global_norm(clip_norm)
     if bound.norm != "l2":
@@ -90,25 +94,25 @@ def as_bound(clip_norm: Array | float | Bound) -> Bound:
 
 
 def deviation(noise_multiplier: Array | float, radius: Array | float) -> Array:
-    """The standard deviation z C, in float32."""
+    """Standard deviation z C of the noise, in float32."""
     return jnp.asarray(noise_multiplier, jnp.float32) * jnp.asarray(radius, jnp.float32)
 
 
 def add_noise(key: Key, total: Tree, std: Array) -> Tree:
-    """``total`` plus independent normal noise of deviation ``std``, see :func:`draw_noise`.
+    """Add independent normal noise of standard deviation ``std`` to ``total``; see :func:`draw_noise`.
 
     Raises:
-        TypeError: a leaf is not floating, or the key is none.
+        TypeError: a leaf is not floating, or the key is not a typed key.
     """
     require_floating("total", total)
     return add(total, draw_noise(key, total, std))
 
 
 def draw_noise(key: Key, like: TreeLike, std: Array) -> Tree:
-    """Normal noise in float32, in the shapes of ``like``: leaf i's from ``fold_in(key, i)``.
+    """Normal noise in float32 in the shapes of ``like``; that of leaf i comes from ``fold_in(key, i)``.
 
     Raises:
-        TypeError: the key is none.
+        TypeError: the key is not a typed key.
     """
     _validate.key("key", key)
 
@@ -120,12 +124,12 @@ def draw_noise(key: Key, like: TreeLike, std: Array) -> Tree:
 
 
 def add(total: Tree, noise: Tree) -> Tree:
-    """``total + noise``, leaf by leaf, in the dtype of ``total``."""
+    """Add the trees leaf by leaf, in the dtypes of ``total``."""
     return jax.tree.map(lambda x, draw: x + draw.astype(x.dtype), total, noise)
 
 
 def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:
-    """The Gaussian event of one release.
+    """Gaussian event of one release, for dp-accounting.
 
     Raises:
         TypeError: ``noise_multiplier`` is traced.
@@ -136,7 +140,7 @@ def gaussian_event(noise_multiplier: Array | float, moves: float) -> Any:
 
 
 def on_host(noise_multiplier: Array | float) -> float:
-    """The multiplier as a Python number.
+    """Noise multiplier as a Python number.
 
     Raises:
         TypeError: it is traced.

@@ -1,10 +1,12 @@
-"""Integer noise, from 96 random bits a draw and integer arithmetic on 32.
+"""Integer noise drawn from 96 random bits a draw, with 32-bit integer arithmetic only.
 
-A distribution on few integers is drawn by the alias method: its probabilities, as integers that add up
-to 2^96, fill 2^k columns of 2^(96-k) each, with at most two values in a column.  The first k random bits
-choose a column, the others one of its two values.  No logarithm of a float is involved, whose rounding
-an adversary could see, and no loop that some client of a cohort is last to leave.  64 bits would do for
-a few draws; what a run of many coordinates, clients and rounds is charged for its tables adds up.
+The alias method draws from a distribution on few integers.  Its probabilities are integers that add up
+to 2^96.  They fill 2^k columns of 2^(96-k) each, and a column holds at most two values.  The first k
+random bits choose a column, and the other bits choose one of its two values.
+
+No logarithm of a float is involved, whose rounding an adversary could see.  There is no rejection loop,
+in which a cohort would wait for its slowest client.  64 bits would be enough for a few draws; a run
+makes many draws (coordinates, clients and rounds), and delta pays for the rounding of the table in each.
 """
 
 import decimal
@@ -20,22 +22,22 @@ from fjx._base import Array, Key
 from fjx._kernels import random as _random
 
 LARGEST = 3000.0
-"""The largest standard deviation of a draw: its table has 2^17 columns."""
+"""Largest standard deviation of a draw; its table has 2^17 columns."""
 _WORDS = 3
 _WHOLE = 2 ** (32 * _WORDS)
 WRAPS = 1e-6
-"""The probability, a round, that noise is not given room for."""
+"""Probability, in one round, that the noise exceeds the room reserved for it."""
 
 
 class IntegerNoise(NamedTuple):
-    """Independent integers around zero.
+    """Independent symmetric integers around zero.
 
     Attributes:
         sample: ``(key, shape) -> i32[shape]``.
-        variance: of one draw, exactly.
-        distance: the total variation of one draw from its law, at most; always below 2^-80.
-        tail: ``(shares, probability) -> t``: the sum of so many draws exceeds t, in absolute value, with
-            no more than this probability.
+        variance: exact variance of one draw.
+        distance: upper bound on the total variation between one draw and its law; always below 2^-80.
+        tail: ``(shares, probability) -> t``: the sum of ``shares`` draws exceeds t in absolute value
+            with at most this probability.
     """
 
     sample: Callable[[Key, tuple[int, ...]], Array]
@@ -45,10 +47,10 @@ class IntegerNoise(NamedTuple):
 
 
 def discrete_gaussian(sd: float) -> IntegerNoise:
-    """P(k) proportional to exp(-k^2 / (2 s^2)).
+    """Discrete Gaussian noise, P(k) proportional to exp(-k^2 / (2 s^2)).
 
-    Its variance is at most s^2, and less by 2e-7 only already at s = 1.  It is subgaussian with s^2, and
-    so are sums (Canonne, Kamath, Steinke, NeurIPS 2020, arXiv:2004.00010).
+    Its variance is at most s^2; already at s = 1 the difference is only 2e-7.  It is subgaussian with
+    parameter s^2, and so are sums of draws (Canonne, Kamath, Steinke, NeurIPS 2020, arXiv:2004.00010).
     """
 
     def tail(shares: int, probability: float) -> float:
@@ -58,11 +60,11 @@ def discrete_gaussian(sd: float) -> IntegerNoise:
 
 
 def skellam(sd: float) -> IntegerNoise:
-    """The difference of two Poisson variables of mean s^2 / 2: P(k) = exp(-s^2) I_k(s^2).
+    """Skellam noise, the difference of two Poisson variables of mean s^2 / 2: P(k) = exp(-s^2) I_k(s^2).
 
-    Its variance is s^2 and its kurtosis 3 + 1 / s^2; a sum of such variables is one again.
-    ``jax.random.poisson`` would not do for it: it compares float32 logarithms of densities, whose
-    rounding for means of a million is as large as what they are compared with.
+    Its variance is s^2 and its kurtosis is 3 + 1 / s^2.  A sum of such variables is again such a
+    variable.  ``jax.random.poisson`` does not serve here.  It compares float32 logarithms of densities,
+    and for means of a million their rounding errors are as large as the compared values.
     """
 
     def tail(shares: int, probability: float) -> float:
@@ -72,20 +74,20 @@ def skellam(sd: float) -> IntegerNoise:
 
 
 # --------------------------------------------------------------------------------------------------
-# Probabilities, to more digits than 96 bits hold
+# Probabilities, with more digits than 96 bits hold
 # --------------------------------------------------------------------------------------------------
 
 _DIGITS = decimal.Context(prec=50)
 Weights = tuple[int, ...]
-"""2^96 P(0), 2^96 P(1), ..., rounded; both signs and zero together have 2^96."""
+"""Integers 2^96 P(0), 2^96 P(1), ..., rounded; over both signs and zero they add up to 2^96."""
 
 
 class _Law(NamedTuple):
-    """A symmetric law on the integers.
+    """Symmetric law on the integers.
 
     Attributes:
-        weights: its probabilities.
-        distance: the total variation that rounding them costs.
+        weights: its probabilities times 2^96.
+        distance: total variation caused by rounding them.
     """
 
     weights: Weights
@@ -95,7 +97,7 @@ class _Law(NamedTuple):
 @functools.cache
 def _gaussian_law(sd: float) -> _Law:
     with decimal.localcontext(_DIGITS):
-        # From k to k + 1 the density falls by q^(2k+1), q = exp(-1 / (2 s^2)).
+        # The density falls by the factor q^(2k+1) from k to k + 1, with q = exp(-1 / (2 s^2)).
         q = (-1 / (2 * decimal.Decimal(sd) ** 2)).exp()
         density, step, densities = decimal.Decimal(1), q, []
         for _ in range(_reach(sd)):
@@ -107,7 +109,7 @@ def _gaussian_law(sd: float) -> _Law:
 @functools.cache
 def _skellam_law(variance: float) -> _Law:
     with decimal.localcontext(_DIGITS):
-        # I_{k-1} = I_{k+1} + (2 k / x) I_k, stable downwards (Miller), whatever it starts from.
+        # I_{k-1} = I_{k+1} + (2 k / x) I_k.  Downwards the recurrence is stable from any start (Miller).
         x = decimal.Decimal(variance)
         above, here, densities = decimal.Decimal(0), decimal.Decimal(1), []
         for k in range(_reach(math.sqrt(variance)), 0, -1):
@@ -117,7 +119,7 @@ def _skellam_law(variance: float) -> _Law:
 
 
 def _reach(sd: float) -> int:
-    """Beyond this many integers either distribution has less than 2^-122."""
+    """Number of integers beyond which either distribution has mass below 2^-122."""
     return math.ceil(14 * sd) + 50
 
 
@@ -125,7 +127,7 @@ def _rounded(densities: list[decimal.Decimal]) -> _Law:
     scale = _WHOLE / (densities[0] + 2 * sum(densities[1:]))
     exact = [density * scale for density in densities[1:]]
     positive = [int(weight.to_integral_value()) for weight in exact]
-    # Half of the sum of all errors: those of k and -k are alike, and zero has what is left.
+    # Half of the sum of all errors: k and -k have equal errors, and zero takes the remainder.
     errors: list[decimal.Decimal] = [
         weight - given for weight, given in zip(exact, positive, strict=True)
     ]
@@ -133,7 +135,7 @@ def _rounded(densities: list[decimal.Decimal]) -> _Law:
     off = sum((abs(error) for error in errors), zero) + abs(sum(errors, zero))
     while positive and positive[-1] == 0:
         positive.pop()
-    # The last term is for what is beyond reach, and for the fiftieth digit.
+    # The last term covers the mass beyond the reach, and the error of the fiftieth digit.
     return _Law((_WHOLE - 2 * sum(positive), *positive), float(off) / _WHOLE + 2.0**-121)
 
 
@@ -147,7 +149,7 @@ def _variance(weights: Weights) -> float:
 
 
 def _skellam_tail(variance: float, probability: float) -> float:
-    """Chernoff: P[X >= t] <= exp(v (sqrt(1 + u^2) - 1 - u asinh u)), u = t / v."""
+    """Tail bound of Chernoff: P[X >= t] <= exp(v (sqrt(1 + u^2) - 1 - u asinh u)), u = t / v."""
 
     def exponent(t: float) -> float:
         u = t / variance
@@ -170,11 +172,12 @@ def _skellam_tail(variance: float, probability: float) -> float:
 
 
 class _Table(NamedTuple):
-    """2^k columns: below its threshold a column stands for itself, else for its alias.
+    """Alias table of 2^k columns: below its threshold a column stands for itself, else for its alias.
 
     Attributes:
-        columns: ``u32[2^k, 4]``: the words of the threshold, the highest first, and the alias.
-        zero: which column stands for zero.
+        columns: ``u32[2^k, 4]``, the words of the threshold from the highest to the lowest, then the
+            alias.
+        zero: index of the column that stands for zero.
     """
 
     columns: np.ndarray
@@ -182,7 +185,7 @@ class _Table(NamedTuple):
 
 
 def _table(weights: Weights) -> _Table:
-    """Vose's construction, on integers and so exact."""
+    """Build the alias table by Vose's construction, on integers and therefore exactly."""
     left = [*weights[:0:-1], *weights]
     width = max(1, (len(left) - 1).bit_length())
     left += [0] * (2**width - len(left))

@@ -1,11 +1,12 @@
-"""Lower bounds on epsilon from attacks that were run: what an implementation leaks, whatever it claims.
+"""Audits: lower bounds on epsilon from attacks that were run.
 
-An upper bound is proved about the algorithm on paper; an audit looks at the program.  Canaries are put
-into the data, a score says how well each can be seen in what was released, and the scores bound epsilon
-from below.  A bound above the claim is a violation; one below it proves nothing::
+An upper bound is proved about the algorithm on paper.  An audit looks at the program, whatever it
+claims.  Canaries are put into the data, a score measures how well each one can be seen in what was
+released, and the scores bound epsilon from below.  A bound above the claim is a violation.  A bound
+below it proves nothing::
 
     canaries = auditing.canaries(key, message_like, count=1000, norm=clip_norm)
-    ...                                    # each takes part if its coin says so
+    ...                                    # each canary takes part if its coin says so
     scores = auditing.scores(released, canaries)
     auditing.one_run(scores, took_part, delta=1e-5) > claimed
 """

@@ -1,4 +1,4 @@
-"""What an audit finds, and what all audits check."""
+"""Result of an audit, and the checks that all audits share."""
 
 import decimal
 import math
@@ -9,19 +9,20 @@ import numpy as np
 
 from fjx import _validate
 
-_RATIO = 4  # between what is tried; each try costs significance
+_RATIO = 4  # between the numbers that are tried; each try costs significance
 
 
 class LowerBound(float):
-    """A lower bound on epsilon that knows what it rests on.
+    """Lower bound on epsilon that states its assumptions and confidence.
 
-    Were the mechanism (epsilon, delta)-private, the bound would exceed epsilon with a probability of at
-    most ``significance``.  It is a float in every respect; ``str`` gives the whole :meth:`statement`.
+    If the mechanism were (epsilon, delta)-differentially private, the bound would exceed epsilon with
+    probability at most ``significance``.  It is a float in every respect; ``str`` gives the whole
+    :meth:`statement`.
 
     Attributes:
-        delta: of the claim that it bounds.
-        significance: the probability of a bound that is wrong; over all tests that were tried.
-        words: the method, and how many scores it saw.
+        delta: delta of the claim that is audited.
+        significance: probability of a wrong bound, over all tests that were tried.
+        words: the method, and the number of scores that it saw.
     """
 
     delta: float
@@ -37,7 +38,7 @@ class LowerBound(float):
         return (float(self),), vars(self)
 
     def statement(self) -> str:
-        """The bound in words, rounded down to four digits."""
+        """Return the bound in words, rounded down to four digits."""
         digits = decimal.Context(prec=4, rounding=decimal.ROUND_FLOOR)
         epsilon = f"{digits.create_decimal_from_float(self):f}" if math.isfinite(self) else "inf"
         return (
@@ -49,7 +50,12 @@ class LowerBound(float):
 
 
 def as_scores(name: str, values: Any) -> np.ndarray:
-    """A vector of finite numbers, in float64."""
+    """Vector of finite numbers, in float64.
+
+    Raises:
+        TypeError: the values are not numbers.
+        ValueError: the values are not a vector, there are none, or one is not finite.
+    """
     scores = np.asarray(values)
     if scores.dtype.kind not in "fiu" and not jnp.issubdtype(scores.dtype, jnp.floating):
         raise TypeError(f"{name} must be numbers, got {scores.dtype}")
@@ -65,10 +71,15 @@ def as_scores(name: str, values: Any) -> np.ndarray:
 
 
 def require_levels(delta: float, significance: float, **bounds: float) -> None:
+    """Raise unless ``delta`` is below 1 and within ``bounds``, and ``significance`` is in (0, 1).
+
+    Raises:
+        ValueError: one is out of range.
+    """
     _validate.number("delta", delta, below=1, **bounds)
     _validate.number("significance", significance, above=0, below=1)
 
 
 def powers(most: int) -> list[int]:
-    """1, 4, 16, ... up to ``most``."""
+    """Powers 1, 4, 16, ... up to ``most``."""
     return [_RATIO**k for k in range(most.bit_length()) if _RATIO**k <= most]

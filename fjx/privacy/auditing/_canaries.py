@@ -1,4 +1,4 @@
-"""Canaries, and how much of them is in what was released."""
+"""Canaries, and scores of how much of them is in a release."""
 
 from typing import Any
 
@@ -11,24 +11,24 @@ from fjx._tree import require_floating
 
 
 def canaries(key: Key, like: TreeLike, *, count: int, norm: float | Array = 1.0) -> Tree:
-    """Updates to insert: independent, uniform on the sphere of radius ``norm`` over all leaves together.
+    """Updates to insert as canaries: independent and uniform on a sphere over all leaves together.
 
-    In d dimensions two of them overlap by norm^2 / sqrt(d), so each can be told from a sum of fewer
-    than d others.  A client that sends one with ``norm`` at or above the clip norm uses all that
-    clipping allows it.
+    In d dimensions two canaries overlap by about norm^2 / sqrt(d), so each can be told from a sum of
+    fewer than d others.  A client that sends a canary with ``norm`` at or above the clip norm uses all
+    that clipping allows it.
 
     Args:
-        key: for the directions.
-        like: template of an update, floating leaves only.
-        count: how many.
-        norm: the L2 norm of each; may be traced.
+        key: PRNG key for the directions.
+        like: template of an update, with floating leaves only.
+        count: number of canaries.
+        norm: L2 norm of each canary, the radius of the sphere; may be traced.
 
     Returns:
-        A pytree of ``[count, ...]``.
+        A pytree of ``[count, ...]`` arrays.
 
     Raises:
         TypeError: a leaf is not floating.
-        ValueError: ``count`` is below one, ``norm`` is not positive.
+        ValueError: ``count`` is below one, or ``norm`` is not positive.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -59,14 +59,14 @@ def canaries(key: Key, like: TreeLike, *, count: int, norm: float | Array = 1.0)
 
 
 def scores(released: Tree, canaries: Tree) -> Array:
-    """How much of each canary is in what was released: <released, canary>.
+    """Score of each canary in a release: the inner product <released, canary>.
 
-    For a Gaussian mechanism and a canary in a known place, no other score separates better (Neyman and
-    Pearson).  What is known of the rest should be subtracted first: the model before, say.
+    No other score separates better for a Gaussian mechanism and a canary in a known place (Neyman and
+    Pearson).  Subtract first what is known of the rest, such as the model before the round.
 
     Args:
-        released: a sum, a mean, a difference of models.
-        canaries: a pytree of ``[count, ...]``, as from :func:`canaries`.
+        released: a released sum, mean, or difference of models.
+        canaries: a pytree of ``[count, ...]`` arrays, as from :func:`canaries`.
 
     Returns:
         ``f32[count]``.

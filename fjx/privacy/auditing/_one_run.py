@@ -1,4 +1,4 @@
-"""A bound from one run with many canaries, each in or out by its own coin."""
+"""Bound from one run with many canaries, each included by its own coin."""
 
 import math
 from typing import Any
@@ -17,36 +17,38 @@ def one_run(
     significance: float = 0.05,
     guesses: int | None = None,
 ) -> LowerBound:
-    r"""Bounds epsilon by one run with m canaries, each of which took part by a fair coin of its own.
+    """Lower bound on epsilon from one run with m canaries, each included by its own fair coin.
 
-    The auditor guesses r coins, "in" for the r/2 highest scores, "out" for the r/2 lowest, and abstains
-    from the others; v guesses are right.  Under (epsilon, delta)-privacy, with W ~ Binomial(r, p) and
-    p = e^epsilon / (1 + e^epsilon),
+    The auditor guesses r coins: "in" for the r/2 highest scores, "out" for the r/2 lowest.  It abstains
+    from the others.  Let v guesses be right.  Under (epsilon, delta)-privacy, with W ~ Binomial(r, p)
+    and p = e^epsilon / (1 + e^epsilon),
 
     P[at least v right] <= P[W >= v] + 2 m delta max_{1 <= i <= m} P[v > W >= v - i] / i,
 
-    whatever the dependence between the canaries.  The bound is the least epsilon at which that exceeds
-    the significance.  Equal scores are guessed so that they are wrong as often as can be.
+    for any dependence between the canaries.  The bound is the least epsilon at which the right-hand side
+    exceeds the significance.  Equal scores are guessed so that as many guesses as possible are wrong.
 
-    *How many guesses.*  r must not depend on the coins.  Without ``guesses``, r = m, m/4, m/16, ... are
-    tried, the significance being divided by their number.
+    *Number of guesses.*  r must not depend on the coins.  Without ``guesses``, r = m, m/4, m/16, ... are
+    all tried, and the significance is divided by their number.
 
-    Guarantees: P[bound > epsilon] <= ``significance`` if the coins were fair and independent of each
-        other, and of everything else that the mechanism saw.
+    Guarantees:
+        - P[bound > epsilon] <= ``significance``, if the coins were fair, and independent of each other
+          and of everything else that the mechanism saw.
 
     Args:
-        scores: one for each canary.
-        included: bools, whether it took part: heads, as of ``jax.random.bernoulli(key, 0.5, (m,))``.
-        delta: in [0, 1); the bound suffers once m delta is not small against the significance.
-        significance: the probability of a wrong bound, in (0, 1).
-        guesses: r, if it was chosen without looking.
+        scores: one score for each canary.
+        included: booleans, one for each canary: True if it took part, as from
+            ``jax.random.bernoulli(key, 0.5, (m,))``.
+        delta: delta in [0, 1).  The bound becomes weak if m delta is not small against the significance.
+        significance: probability of a wrong bound, in (0, 1).
+        guesses: number of guesses r, if it was chosen without looking at the scores and coins.
 
     Returns:
-        A :class:`LowerBound`; 0 where nothing was found.
+        A :class:`LowerBound`; 0 if nothing was found.
 
     Raises:
-        TypeError: ``scores`` are not numbers, ``included`` not bools.
-        ValueError: their lengths differ; scores that are not finite; a number out of range.
+        TypeError: ``scores`` are not numbers, or ``included`` are not booleans.
+        ValueError: their lengths differ, a score is not finite, or a number is out of range.
 
     Examples:
         >>> import numpy as np
@@ -71,7 +73,7 @@ def one_run(
         tried = [max(m // power, 1) for power in powers(m)]
     else:
         tried = [_validate.static_integer("guesses", guesses, at_least=1, at_most=m)]
-    # From the highest score down; among equal ones those that are "out" first, so that guesses err.
+    # Sorted from the highest score down.  Among equal scores "out" comes first, so that guesses err.
     right = included[np.lexsort((included, -scores))]
     found = []
     for r in tried:
@@ -89,7 +91,7 @@ def one_run(
 
 
 def _least_epsilon(m: int, r: int, v: int, delta: float, significance: float) -> float:
-    """The least epsilon under which ``v`` of ``r`` right guesses are not too improbable."""
+    """Least epsilon under which ``v`` of ``r`` right guesses are not too improbable."""
     from scipy import optimize, stats
 
     def excess(epsilon: float) -> float:
@@ -98,7 +100,7 @@ def _least_epsilon(m: int, r: int, v: int, delta: float, significance: float) ->
         worst = float(np.max(below / np.arange(1, v + 1))) if v else 0.0
         return float(right.sf(v - 1)) + 2 * m * delta * worst - significance
 
-    # The first crossing, in small steps: whether there are more is then of no concern.
+    # Small steps find the first crossing, so later ones do not matter.
     high = 0.0
     while excess(high) <= 0:
         high += 0.25

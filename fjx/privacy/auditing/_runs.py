@@ -1,4 +1,4 @@
-"""Bounds from many runs: scores with the canary, and without it."""
+"""Bounds from many runs: scores of runs with the canary, and of runs without it."""
 
 import math
 from collections.abc import Callable
@@ -18,38 +18,39 @@ def clopper_pearson(
     significance: float = 0.05,
     threshold: float | None = None,
 ) -> LowerBound:
-    r"""Bounds epsilon by the error rates of the test "score > t": of any mechanism, from many runs.
+    """Lower bound on epsilon of any mechanism, from the error rates of "score > t" over many runs.
 
-    (epsilon, delta)-privacy demands TPR <= e^epsilon FPR + delta and TNR <= e^epsilon FNR + delta, so
+    (epsilon, delta)-privacy requires TPR <= e^epsilon FPR + delta and TNR <= e^epsilon FNR + delta.
+    Hence
 
-    epsilon >= max(log((TPR - delta) / FPR), log((1 - FPR - delta) / (1 - TPR))),
+    epsilon >= max(log((TPR - delta) / FPR), log((1 - FPR - delta) / (1 - TPR))).
 
-    where the rates are replaced by exact binomial confidence limits (Clopper and Pearson), TPR from
-    below and FPR from above, each at half the significance.
+    The rates are replaced by exact binomial confidence limits (Clopper and Pearson): TPR from below and
+    FPR from above, each at half the significance.
 
-    *The threshold.*  Choosing the best of many on the same scores would be a lie.  Without ``threshold``
-    the tests are: t is the j-th largest score outside, j = 1, 4, 16, ..., and, signs and roles
-    exchanged, the j-th smallest inside; the significance is divided by their number.  Such a t depends
-    on the scores, and its limit is still exact: the FPR of the j-th largest of n is at most
-    Beta(j, n - j + 1) in distribution, whose quantile *is* the Clopper-Pearson limit for j - 1 of n.
-    No scores are held out.
+    *Threshold.*  Choosing the best of many thresholds on the same scores would be wrong without a
+    correction.  Without ``threshold`` several tests are made, and the significance is divided by their
+    number.  Their thresholds t are the j-th largest score outside, j = 1, 4, 16, ..., and, with signs
+    and roles exchanged, the j-th smallest score inside.  Such a t depends on the scores, and its limit
+    is still exact (proof in :doc:`/privacy`).  No scores are held out.
 
-    Guarantees: for independent scores, P[bound > epsilon] <= ``significance``, whatever their
-        distributions, ties included.
+    Guarantees:
+        - P[bound > epsilon] <= ``significance`` for independent scores of any distribution, ties
+          included.
 
     Args:
-        inside: the scores of runs with the canary.
-        outside: the scores of runs without it.
-        delta: in [0, 1).
-        significance: the probability of a wrong bound, in (0, 1).
-        threshold: t, if it was chosen without looking at these scores.
+        inside: scores of runs with the canary.
+        outside: scores of runs without it.
+        delta: delta in [0, 1).
+        significance: probability of a wrong bound, in (0, 1).
+        threshold: threshold t, if it was chosen without looking at these scores.
 
     Returns:
-        A :class:`LowerBound`; 0 where nothing was found.
+        A :class:`LowerBound`; 0 if nothing was found.
 
     Raises:
-        TypeError: not numbers.
-        ValueError: no scores, or not finite ones; a number out of range.
+        TypeError: the scores are not numbers.
+        ValueError: there are no scores, a score is not finite, or a number is out of range.
 
     Examples:
         >>> import numpy as np
@@ -84,30 +85,31 @@ def gaussian_dp(
     significance: float = 0.05,
     threshold: float | None = None,
 ) -> LowerBound:
-    r"""Bounds epsilon of a *Gaussian* mechanism by its mu: far tighter, and only true of such.
+    r"""Lower bound on epsilon of a *Gaussian* mechanism from its mu; much tighter, valid for no other.
 
-    To tell N(mu, 1) from N(0, 1) no test has more power than Phi(Phi^-1(FPR) + mu), so
+    No test that tells N(mu, 1) from N(0, 1) has more power than Phi(Phi^-1(FPR) + mu).  Hence
 
-    mu >= Phi^-1(TPR) - Phi^-1(FPR),
+    .. math:: \mu \ge \Phi^{-1}(\mathrm{TPR}) - \Phi^{-1}(\mathrm{FPR})
 
-    with the rates' confidence limits and the thresholds of :func:`clopper_pearson`; mu becomes epsilon
-    by delta(epsilon) = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu).  T rounds in which a
-    client takes part for certain are one Gaussian of mu = sqrt(T) / z; subsampled rounds are not.
+    with the confidence limits of the rates and the thresholds of :func:`clopper_pearson`.  mu becomes
+    epsilon by delta(epsilon) = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu).  T rounds in
+    which a client certainly takes part are one Gaussian of mu = sqrt(T) / z.  Subsampled rounds are not.
 
-    Guarantees: for a mu-GDP mechanism (a Gaussian one, whatever its z) the bound exceeds the epsilon of
-        mu with probability at most ``significance``.  Against a claim for another mechanism it is no
-        proof.
+    Guarantees:
+        - For a mu-GDP mechanism (a Gaussian one with any z), the bound exceeds the epsilon of mu with
+          probability at most ``significance``.
+        - It is no proof against a claim for another mechanism.
 
     Args:
         inside, outside, significance, threshold: as in :func:`clopper_pearson`.
-        delta: in (0, 1).
+        delta: delta in (0, 1).
 
     Returns:
-        A :class:`LowerBound`; 0 where nothing was found.
+        A :class:`LowerBound`; 0 if nothing was found.
 
     Raises:
-        TypeError: as :func:`clopper_pearson`.
-        ValueError: as :func:`clopper_pearson`.
+        TypeError: as in :func:`clopper_pearson`.
+        ValueError: as in :func:`clopper_pearson`.
 
     Examples:
         >>> import numpy as np
@@ -135,14 +137,14 @@ def gaussian_dp(
 
 
 class _Rates(NamedTuple):
-    """Confidence limits of a test: of its true positives from below, of its false ones from above."""
+    """Confidence limits of a test: true positive rate from below, false positive rate from above."""
 
     true_positive: float
     false_positive: float
 
 
 class _Counts(NamedTuple):
-    """What a test found: true positives among those inside, false ones among those outside."""
+    """Outcome of a test: true positives among the scores inside, false positives among those outside."""
 
     true_positives: int
     inside: int
@@ -150,7 +152,7 @@ class _Counts(NamedTuple):
     outside: int
 
     def rates(self, significance: float) -> _Rates:
-        """Clopper-Pearson: quantiles of Beta, half the significance for either."""
+        """Clopper-Pearson limits: quantiles of Beta, at half the significance each."""
         from scipy import special
 
         hits, n, false, m = self
@@ -169,7 +171,7 @@ def _best(
     significance: float,
     threshold: float | None,
 ) -> LowerBound:
-    """The best bound of the tests there are, at a significance divided between them."""
+    """Best bound of all tests, with the significance divided between them."""
     if threshold is None:
         tests = [*_by_rank(inside, outside), *_by_rank(-outside, -inside)]
     else:
@@ -191,9 +193,9 @@ def _test(inside: np.ndarray, outside: np.ndarray, threshold: float) -> _Counts:
 
 
 def _by_rank(inside: np.ndarray, outside: np.ndarray) -> list[_Counts]:
-    """Tests whose threshold is the j-th largest score outside, for j = 1, 4, 16, ...
+    """Tests with the j-th largest score outside as threshold, for j = 1, 4, 16, ...
 
-    The j-1 larger ones count as false positives even if some are equal to it.
+    The j - 1 larger scores count as false positives even if some are equal to the threshold.
     """
     descending = np.sort(outside)[::-1]
     return [
@@ -203,7 +205,7 @@ def _by_rank(inside: np.ndarray, outside: np.ndarray) -> list[_Counts]:
 
 
 def _log_ratio(a: float, b: float) -> float:
-    """log(a / b), or 0 where that bounds nothing."""
+    """Logarithm log(a / b), or 0 if it bounds nothing."""
     return math.log(a / b) if a > b > 0 else 0.0
 
 

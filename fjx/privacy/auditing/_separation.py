@@ -1,4 +1,4 @@
-"""How well an attack separates; no bound on anything."""
+"""Measures of how well an attack separates; none of them bounds epsilon."""
 
 import math
 from typing import Any
@@ -10,18 +10,18 @@ from fjx.privacy.auditing._bound import as_scores
 
 
 def auroc(inside: Any, outside: Any) -> float:
-    """The area under the ROC curve: P[score inside > score outside], ties counting half.
+    """Area under the ROC curve: P[score inside > score outside], with ties counting half.
 
     Args:
-        inside: the scores of runs (or canaries) with the canary.
-        outside: the scores without it.
+        inside: scores of runs (or canaries) with the canary.
+        outside: scores without it.
 
     Returns:
-        0.5 where the attack sees nothing, 1 where it is always right.
+        The area.  It is 0.5 if the attack sees nothing, and 1 if it is always right.
 
     Raises:
-        TypeError: not numbers.
-        ValueError: no scores, or not finite ones.
+        TypeError: the scores are not numbers.
+        ValueError: there are no scores, or one is not finite.
 
     Examples:
         >>> auroc([1.0, 2.0, 3.0], [0.0, 2.0])
@@ -36,21 +36,21 @@ def auroc(inside: Any, outside: Any) -> float:
 
 
 def tpr_at_fpr(inside: Any, outside: Any, *, fpr: float) -> float:
-    """The most true positives that a threshold finds whose false positives are at most ``fpr``.
+    """Largest true positive rate of a threshold whose false positive rate is at most ``fpr``.
 
-    An attack that is right about few and sure of them is a leak, and no average shows it.
+    An attack that is right about few canaries, and sure of them, is a leak that no average shows.
 
     Args:
-        inside: the scores of runs (or canaries) with the canary.
-        outside: the scores without it.
-        fpr: the rate of false positives allowed, in [0, 1].
+        inside: scores of runs (or canaries) with the canary.
+        outside: scores without it.
+        fpr: largest false positive rate allowed, in [0, 1].
 
     Returns:
-        The rate of true positives, an estimate from the same scores.
+        The true positive rate, an estimate from the same scores.
 
     Raises:
-        TypeError: not numbers.
-        ValueError: no scores, or not finite ones; ``fpr`` out of range.
+        TypeError: the scores are not numbers.
+        ValueError: there are no scores, one is not finite, or ``fpr`` is out of range.
 
     Examples:
         >>> tpr_at_fpr([1.0, 2.0, 3.0, 4.0], [0.0, 1.5, 2.5, 0.0], fpr=0.25)

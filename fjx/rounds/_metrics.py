@@ -1,0 +1,64 @@
+"""The metrics of a round: counts, averages over participants, and bytes."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from fjx import _tree, _validate, wire
+from fjx._base import Array, Cohort, Metrics, Tree
+from fjx.rounds._state import invited
+from fjx.wire._bits import is_ragged
+
+
+def tally_of(counts: Array, failed: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
+    """One client's part of the sums over a cohort from which a round's metrics are made."""
+    examples = jnp.where(counts, size, 0).astype(jnp.float32)
+    sums = {name: _tree.scale(examples, value) for name, value in metrics.items()}
+    return {
+        "participants": counts.astype(jnp.int32),
+        "nonfinite": failed.astype(jnp.int32),
+        "examples": examples,
+        "sums": _tree.where(counts, sums, _tree.zeros_like(sums)),
+    }
+
+
+def report(cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics) -> Metrics:
+    """The metrics of a round.
+
+    Args:
+        cohort: of the round.
+        tally: the sum of :func:`tally_of` over the cohort.
+        down: the payloads that each invited client is sent.
+        own: the aggregator's metrics.
+    """
+    counted = {"invited": invited(cohort), "rejected": cohort.rejected}
+    if is_ragged(down):
+        counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
+    return _validate.disjoint(_validate.disjoint(counted, _averages(tally)), own)
+
+
+def _averages(tally: dict[str, Any]) -> Metrics:
+    examples = jnp.maximum(tally["examples"], 1.0)
+    means = {name: total / examples.astype(total.dtype) for name, total in tally["sums"].items()}
+    counts = {name: tally[name] for name in ("participants", "nonfinite")}
+    if "sent" in tally:
+        counts["uplink_bytes"] = bytes_of_a_cohort(*tally["sent"])
+    return _validate.disjoint(counts, means)
+
+
+def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
+    """Total bytes of ``times`` copies of a payload as (low 16 bits, high bits).
+
+    So sums over a cohort cannot overflow uint32; ``times`` is less than 2^16.
+    """
+    bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
+    size, times = bits // 8, times.astype(jnp.uint32)
+    low = jnp.asarray(size & 0xFFFF, jnp.uint32) * times
+    return low & 0xFFFF, jnp.asarray(size >> 16, jnp.uint32) * times + (low >> 16)
+
+
+def bytes_of_a_cohort(low: Array, high: Array) -> Array:
+    """The number that sums of :func:`bytes_sent` stand for, or 2^32 - 1 if it is larger."""
+    high = high + (low >> 16)
+    whole = high << 16 | low & 0xFFFF
+    return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))

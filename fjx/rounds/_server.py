@@ -1,0 +1,47 @@
+"""The server's part of a round, beside its step: the aggregate, and who hears of it."""
+
+from typing import NamedTuple
+
+import jax
+
+from fjx import _tree
+from fjx._base import Array, ClientUpdate, Tree
+from fjx.rounds._state import ClientRow, Context
+
+
+class Encoded(NamedTuple):
+    """An aggregate message that travels down as a payload.  Receivers use the decoded message.
+
+    Attributes:
+        payload: of the message.
+        decoded: the message that receivers make of it.
+    """
+
+    payload: Tree
+    decoded: Tree
+
+
+def on_wire(message: Tree) -> Tree:
+    """The part of an aggregate message that is sent."""
+    return message.payload if isinstance(message, Encoded) else message
+
+
+def heard(
+    client: ClientUpdate,
+    message: Tree,
+    context: Context,
+    rows: ClientRow,
+    counts: Array,
+    ranks: Array,
+) -> ClientRow:
+    """The rows ``[m, ...]`` of the cohort once its participants have been sent the aggregate."""
+    hear = client.on_aggregate
+    if hear is None:
+        return rows
+    decoded = message.decoded if isinstance(message, Encoded) else message
+
+    def one(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
+        memory = hear(decoded, row.client, context.public(rank))
+        return _tree.where(counts, row._replace(client=memory), row)
+
+    return jax.vmap(one)(rows, counts, ranks)

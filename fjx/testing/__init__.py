@@ -5,6 +5,8 @@ Every check runs the laws that the library's own components keep::
     testing.check_compressor(my_codec)
 """
 
+from fjx.testing._aggregator import aggregator_laws as aggregator_laws
+from fjx.testing._aggregator import check_aggregator as check_aggregator
 from fjx.testing._compressor import check_compressor as check_compressor
 from fjx.testing._compressor import compressor_laws as compressor_laws
 from fjx.testing._compressor import message_like as message_like

@@ -48,7 +48,6 @@ LEAVES: Mapping[str, jax.ShapeDtypeStruct] = {
     "one coordinate": jax.ShapeDtypeStruct((1,), jnp.float32),
     "an empty leaf": jax.ShapeDtypeStruct((0, 3), jnp.float32),
     "integers": jax.ShapeDtypeStruct((2,), jnp.int32),
-    "bools": jax.ShapeDtypeStruct((3,), jnp.bool_),
     "bfloat16": jax.ShapeDtypeStruct((3, 2), jnp.bfloat16),
     "float16": jax.ShapeDtypeStruct((3, 2), jnp.float16),
 }
@@ -408,7 +407,7 @@ def decodes_from_the_bytes_alone(trial: Trial) -> None:
     for given in trial.messages:
         payload = _laws.row(trial.encoded[0], trial.index(given))
         with attempt(given, remedy):
-            restored.append(wire.from_bytes(wire.to_bytes(payload)))
+            restored.append(_laws.through_bytes(payload))
         difference = _laws.different(restored[-1], payload)
         require(difference is None, given, f"the bytes restore {difference}", remedy)
     with attempt("a batch of restored payloads", remedy):
@@ -418,7 +417,7 @@ def decodes_from_the_bytes_alone(trial: Trial) -> None:
 
 
 def costs_the_bits_of_its_bytes(trial: Trial) -> None:
-    """A payload costs the bits that are written, and shapes alone tell its price, or the most of it."""
+    """A payload costs the bits that are written; shapes tell its price, or the most of it."""
     remedy = (
         "a payload's arrays and widths() must not depend on values; for a payload whose length depends "
         "on the data use a fjx.wire.Ragged type, whose room is the most that may travel"
@@ -493,7 +492,9 @@ def vmap_is_a_loop(trial: Trial) -> None:
     """Encoded in a batch, a message gives the payload and the state that it gives alone."""
     given = "the message of seed 0"
     payload, state = (_laws.row(x, trial.index(given)) for x in trial.encoded)
-    remedy = "a codec has no client axis: reduce over all axes; a custom call needs a sound vmap rule"
+    remedy = (
+        "a codec has no client axis: reduce over all axes; a custom call needs a sound vmap rule"
+    )
     difference = _laws.far([payload, state], list(trial.alone[0][0]), 1e-6)
     require(difference is None, given, f"in a batch it has {difference}", remedy)
 
@@ -627,7 +628,8 @@ def errs_as_declared(trial: Trial) -> None:
     The bound has 6 standard errors of slack.
     """
     errors, norm, contract = trial.draws["errors"], trial.squared_norm(), trial.contract
-    slack = SIGMAS * errors.std() / np.sqrt(DRAWS) + 1e-9
+    # Sums of squares in float32 are right to a part in a million.
+    slack = SIGMAS * errors.std() / np.sqrt(DRAWS) + 1e-6 * errors.mean() + 1e-9
     relative = errors.mean() / norm
     for name, value, bound in (
         ("omega", contract.omega, contract.omega),

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fjx import wire
 from fjx._base import Tree, TreeLike
 from fjx._tree import is_float
+from fjx.wire import _trees
 
 SIGMAS = 6.0
 """Bounds on means, in standard errors: a sound component misses one with probability below 1e-8."""
@@ -192,7 +194,7 @@ def stack(trees: Iterable[Tree]) -> Tree:
 
 def row(tree: Tree, i: int) -> Tree:
     """Entry ``i`` of the leading axis."""
-    return jax.tree.map(lambda x: x[i], tree)
+    return jax.tree.map(lambda x: np.asarray(x[i]), tree)
 
 
 def numpy(tree: Tree) -> Tree:
@@ -204,6 +206,27 @@ def cast(tree: TreeLike, dtype: Any) -> TreeLike:
     """A template with its floating leaves in another dtype."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, dtype if is_float(x) else x.dtype), tree
+    )
+
+
+def through_bytes(payload: Tree) -> Tree:
+    """A payload as a receiver of its bytes has it, who knows the codec and what it has already."""
+
+    def like(part: Any) -> Any:
+        return part if _trees.is_known(part) else template(part)
+
+    data = wire.to_bytes(payload)
+    known = jax.tree.map(like, payload, is_leaf=_trees.is_known)
+    restored = wire.from_bytes(data, known)
+    if not any(map(_trees.is_known, jax.tree.leaves(payload, is_leaf=_trees.is_known))):
+        alone = wire.from_bytes(data)
+        # Bytes describe payload types and dicts; of a NamedTuple they know no more than its order.
+        return alone if jax.tree.structure(alone) == jax.tree.structure(payload) else restored
+    return jax.tree.map(
+        lambda part, own: own if _trees.is_known(own) else part,
+        restored,
+        payload,
+        is_leaf=_trees.is_known,
     )
 
 

@@ -595,20 +595,21 @@ class Local(_compressor.Trial):
         self.mechanism = mechanism
 
     @functools.cached_property
-    def scores(self) -> tuple[np.ndarray, np.ndarray]:
-        """The sums of the coordinates decoded from two messages that are as far apart as there are."""
-        state = self.state
+    def scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Two messages with opposite signs: how far what is decoded points into the direction of one.
 
-        def score(key: Key, sign: jax.Array) -> jax.Array:
-            message = jax.tree.map(lambda x: jnp.full(x.shape, 1e3, x.dtype) * sign, self.like)
-            payload = self.codec.encode(key, message, state)[0]
-            return sum(
-                (
-                    jnp.sum(x.astype(jnp.float32))
-                    for x in jax.tree.leaves(self.codec.decode(payload))
-                ),
-                jnp.zeros(()),
-            )
+        Noise that hides an L1 norm is weakest in one coordinate, coins for each coordinate in all.
+        """
+        state, size = self.state, _flat(_laws.stack([_laws.zeros(self.like)])).shape[1]
+        directions = {
+            "one large number": np.eye(1, size, dtype=np.float32)[0],
+            "large numbers": np.ones(size, np.float32),
+        }
+
+        def score(key: Key, vector: jax.Array, sign: jax.Array) -> jax.Array:
+            payload = self.codec.encode(key, self.tree(1e3 * sign * vector), state)[0]
+            decoded = [x.reshape(-1) for x in jax.tree.leaves(self.codec.decode(payload))]
+            return jnp.sum(jnp.concatenate(decoded).astype(jnp.float32) * vector)
 
         keys = jax.random.split(jax.random.key(9), (2, 20_000))
         program = _laws.jit(jax.vmap(score, in_axes=(0, None, None)))

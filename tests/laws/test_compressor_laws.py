@@ -22,7 +22,7 @@ RARER = {
     "natural_dithering", "product_quantize", "random_projection", "eden_mixed", "rotated_quantize",
     "quantize_12", "float8_e4m3fn", "stochastic_cast", "terngrad", "k_level", "absmax", "fixed_step",
     "one_bit_sgd", "lloyd_max", "stc", "importance_sampling", "chain_of_nothing", "repeat",
-    "momentum_correction", "bernoulli", "quic_fl",
+    "momentum_correction", "bernoulli", "quic_fl", "mixture", "shifted",
 }  # fmt: skip
 """Rows on which programs take long to compile, and variants of other rows: slow evidence."""
 
@@ -44,13 +44,18 @@ ALONE = {"vmap_is_a_loop", "traces_once", "equal_keys_give_equal_payloads"}
 """Laws that need a second program of ``encode``."""
 
 
+NAMED = {"on_matrix", "chain_on_flatten"}
+"""Rows that are made for messages with a leaf called matrix."""
+
+
 def is_default(name, law):
     return law in TRACED or name in (KINDS if law in ALONE else tables.COMPRESSORS.keys() - RARER)
 
 
 @functools.cache
 def laws(name):
-    return {law.name: law for law in testing.compressor_laws(tables.COMPRESSORS[name])}
+    others = {"leaves": {}} if name in NAMED else {}
+    return {law.name: law for law in testing.compressor_laws(tables.COMPRESSORS[name], **others)}
 
 
 @tables.cases(dict.fromkeys(tables.COMPRESSORS, NAMES), is_default)

@@ -6,11 +6,12 @@ import types
 
 import pytest
 
-from fjx import compressors, privacy, samplers, servers
+from fjx import aggregators, compressors, privacy, samplers, servers
 from tests.support import tables
 
 ROOMS = {
     "COMPRESSORS": (compressors, {"describe", "lift", "rescaling"}),
+    "AGGREGATORS": (aggregators, {"aggregate", "releasing"}),
     "SAMPLERS": (samplers, set()),
     "SERVERS": (servers, set()),
     "MECHANISMS": (

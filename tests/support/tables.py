@@ -47,6 +47,12 @@ def cases(laws, is_default=lambda name, law: True):
     )
 
 
+def _is_large(key, message):
+    """Whether the squared norm of a message is above 80."""
+    parts = [x.astype(jnp.float32) for x in jax.tree.leaves(message) if x.dtype != jnp.int32]
+    return sum((jnp.sum(x**2) for x in parts), jnp.zeros(())) > 80
+
+
 COMPRESSORS = {
     "identity": c.identity(),
     "bfloat16": c.cast(jnp.bfloat16),
@@ -104,6 +110,7 @@ COMPRESSORS = {
     "repeat": c.repeat(c.scaled_sign(), times=2),
     "entropy": c.entropy(c.chain(c.top_k(0.25), c.qsgd(levels=3)), "golomb"),
     "mixture": c.mixture(c.quantize(bits=2), c.natural(), probabilities=(0.5, 0.5)),
+    "switch": c.switch(_is_large, c.quantize(bits=4), c.natural()),
     "momentum_correction": c.momentum_correction(c.top_k(0.25)),
     "error_feedback": c.error_feedback(c.chain(c.top_k(0.25), c.quantize(bits=8))),
     "shifted": c.shifted(c.quantize(bits=4), lam=0.5),
@@ -216,20 +223,99 @@ MECHANISMS = {
 }
 """Every public mechanism, central, distributed and local, and every bound and strategy in one."""
 
+_normal = np.random.default_rng(0).normal
+_choices = np.array([2, 0, 1, 2, 1], np.uint8)
+_pairs = _normal(size=(5, 2)).astype(np.float32)
+
+
+def _expanded(choice, coordinates, like):
+    """Two coordinates of six, from twice the choice on."""
+    return (
+        jnp.zeros(6, coordinates.dtype)
+        .at[2 * choice.astype(jnp.int32) + jnp.arange(2)]
+        .set(coordinates)
+    )
+
+
+def _held(choice, like):
+    """The first two, four or all of six coordinates."""
+    return jnp.arange(6) < 2 * (choice.astype(jnp.int32) + 1)
+
+
+_six = jax.ShapeDtypeStruct((6,), jnp.float32)
+_structured = {
+    "update": jax.vmap(_expanded, in_axes=(0, 0, None))(_choices, _pairs, None),
+    "coordinates": _pairs,
+    "choice": _choices,
+}
+_submodels = {
+    "update": _normal(size=(5, 6)).astype(np.float32)
+    * np.asarray(jax.vmap(_held, (0, None))(_choices, None)),
+    "choice": _choices,
+}
+
 AGGREGATORS = {
-    "mean": aggregators.mean(),
-    "uniform_mean": aggregators.uniform(aggregators.mean()),
-    "total": aggregators.scaled_sum(7.0),
-    "median": aggregators.median(),
-    "per_field": aggregators.per_field(
-        a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())
+    "mean": (aggregators.mean(), {}),
+    "uniform_mean": (aggregators.uniform(aggregators.mean()), {}),
+    "scaled_sum": (aggregators.scaled_sum(7.0), {}),
+    "median": (aggregators.median(), {}),
+    "majority_vote": (aggregators.majority_vote(), {}),
+    "per_field": (
+        aggregators.per_field(a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())),
+        {},
     ),
-    "private": aggregators.private(
-        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort_size=4),
-        denominator=4,
+    "private": (
+        aggregators.private(
+            privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort_size=4),
+            denominator=4,
+        ),
+        {},
+    ),
+    "private_with_noise": (
+        aggregators.private(privacy.gaussian(**_clipped_and_noised), denominator=4),
+        {},
+    ),
+    "distributed": (
+        aggregators.distributed(privacy.distributed_gaussian(**_shared, dropped=2), 5.0),
+        {},
+    ),
+    "integer_mean": (aggregators.integer_mean(0.1, bits=8, clients=5), {}),
+    "correlated_quantization": (
+        aggregators.correlated_quantization(5, low=-3.0, high=3.0),
+        {},
+    ),
+    "perm_k": (aggregators.perm_k(5), {}),
+    "shared_rand_k": (aggregators.shared_rand_k(0.5), {}),
+    "rotated": (aggregators.rotated(aggregators.compressed(c.quantize(bits=4))), {}),
+    "compressed": (aggregators.compressed(c.chain(c.top_k(0.5), c.quantize(bits=8))), {}),
+    "sketched": (aggregators.sketched(rows=1, columns=16), {}),
+    "fetch_sgd": (aggregators.fetch_sgd(0.5, rows=1, columns=16), {}),
+    "assigned_mean": (aggregators.assigned_mean(clients=5, owners=3), {}),
+    "structured_mean": (
+        aggregators.structured_mean(_expanded),
+        {"messages": _structured, "result": _six},
+    ),
+    "submodel_mean": (
+        aggregators.submodel_mean(_held),
+        {"messages": _submodels, "result": _six},
+    ),
+    "as_vector": (aggregators.as_vector(aggregators.mean()), {}),
+    "around": (
+        aggregators.around(
+            aggregators.mean(),
+            before=lambda x, public: jax.tree.map(lambda leaf: 2 * leaf, x),
+            after=lambda x, public: jax.tree.map(lambda leaf: leaf / 2, x),
+        ),
+        {},
+    ),
+    "switch": (
+        aggregators.switch(
+            lambda public: public.round % 2, aggregators.mean(), aggregators.scaled_sum(10.0)
+        ),
+        {},
     ),
 }
-"""Every public aggregator; the message of the laws is a dict of the fields a and b."""
+"""Every public aggregator, and the messages and the result of those whose messages have a form."""
 
 
 SIZES = (3, 5, 0, 7, 2, 1)

@@ -1,9 +1,7 @@
 """Every payload type under mutation: bytes are the payload that was written, or refused."""
 
 import contextlib
-import struct
 import tracemalloc
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from fjx import Stateful, wire
+from tests.support.frames import frame
 
 FLOAT, THREEFRY = "float32", "threefry2x32"
 
@@ -170,12 +169,6 @@ def test_examples_are_of_their_type_and_survive(name):
 
 
 # ----------------------------------------------------------------------------------------- mutation
-
-
-def frame(schema, body):
-    """A frame with a true check sum."""
-    head = struct.pack("<4sII", b"FJX\x01", len(schema), zlib.crc32(schema + body))
-    return head + schema + body
 
 
 def split(data):

@@ -160,7 +160,7 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
         Those of the option that was chosen; the choice is free, because everybody knows it.
 
     Args:
-        which: ``(public) -> i32[]`` or ``bool[]``, the number of the option, clamped to the existing ones.
+        which: ``(public) -> i32[]`` or ``bool[]``, the number of the option, clamped to those there are.
             It must follow from what everybody knows: ``public.round``, or a coin drawn from
             ``public.key``.
         *options: of the same messages and with results of the same shapes; all sum, or all stack.

@@ -144,5 +144,5 @@ def test_an_average_of_rate_one_is_the_client_itself():
         for client in (plain, clients.averaged(plain, eta=1.0))
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match="eta"):
         clients.averaged(plain, eta=0.0)

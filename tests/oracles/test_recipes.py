@@ -317,7 +317,7 @@ def test_mini_batches_in_the_order_that_was_drawn():
     for i, (x, y) in enumerate(REGRESSION):
         key = jax.random.fold_in(jax.random.key(5), i)
         window = Examples(windows.arrays, windows.offset[i], windows.size[i])
-        message, _, _ = update(key, jnp.ones(D), (), window)
+        message, _, _ = update(key, jnp.ones(D), (), window, fjx.Turn())
 
         order = shuffle(jax.random.split(jax.random.clone(key))[0])
         w = np.ones(D)

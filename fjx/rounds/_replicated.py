@@ -20,7 +20,7 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.aggregators._around import require_aggregator
+from fjx.aggregators._around import releasing, require_aggregator
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._server import Encoded
 from fjx.rounds._shapes import aggregate_like
@@ -84,6 +84,7 @@ def replicated(
 
     Guarantees:
         - Replicas follow the server to rounding, because it steps by the message that they were sent.
+        - A privacy claim of ``aggregator`` stays: the codec acts behind the noise.
 
     Bits:
         Down, those of the codec, once for each client that is invited.  That is the bill of clients
@@ -171,11 +172,11 @@ def replicated(
         stepped = server.update(replica, codec.decode(sent.change))
         return server.broadcast(_tree.where(begun, stepped, replica))
 
+    encoded = None if aggregator.encode is None else encode
+    encoding = Aggregator(init_aggregator, contribute, finish, aggregator.combine, encoded)
     return Replicas(
-        aggregator=Aggregator(
-            init_aggregator, contribute, finish, aggregator.combine,
-            encode if aggregator.encode else None,
-        ),
+        # The codec is given the result alone, behind the noise if there is any.
+        aggregator=releasing(encoding, *aggregator.mechanisms),
         server=ServerUpdate(init_server, lambda state: state, update),
         downlink=Compressor(lambda like: (), send, receive, lambda like: Contract()),
-    )  # fmt: skip
+    )

@@ -38,12 +38,12 @@ def masks(key, like, c, s, ranks=None):
 
 @functools.partial(jax.jit, static_argnums=0)
 def aggregate(a, key, messages, weights):
-    return aggregators.aggregate(key, a, messages, weights=weights)[0]
+    return aggregators.aggregate(jax.random.clone(key), a, messages, weights=weights)[0]
 
 
 def public_key(key):
     """The key that all clients of a round of :func:`fjx.aggregators.aggregate` share."""
-    return jax.random.split(key, 3)[0]
+    return jax.random.split(jax.random.clone(key), 3)[0]
 
 
 @pytest.mark.parametrize(("c", "s"), SIZES)
@@ -99,7 +99,7 @@ def test_the_mean_is_over_the_owners_who_came():
     c, s, d = 6, 3, 17
     a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(2)
     x = jax.random.normal(jax.random.key(3), (c, d))
-    held = masks(public_key(jax.random.clone(key)), x[0], c, s)
+    held = masks(public_key(key), x[0], c, s)
     for weights in ([9.0] * 6, [1.0, 0, 2.0, 0, 0, 1.0], [0, 0, 0, 5.0, 0, 0], [0.0] * 6):
         came = held & (np.array(weights) > 0)[:, None]
         expected = np.where(came, x, 0).sum(0) / np.maximum(came.sum(0), 1)

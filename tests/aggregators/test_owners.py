@@ -46,6 +46,7 @@ def public_key(key):
     return jax.random.split(key, 3)[0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     d = 20

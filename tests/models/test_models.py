@@ -104,6 +104,7 @@ def test_parameter_count(model, count):
     assert parameters(model) == count
 
 
+@pytest.mark.few(4)
 @every_model
 def test_parameters_are_plain_dicts(name, getkey):
     """Nested dicts of arrays, not flax's own containers."""
@@ -208,6 +209,7 @@ def test_learns_with_parameters_of_many_clients(name, getkey):
     assert np.all(np.asarray(after) < np.asarray(before))
 
 
+@pytest.mark.few(4)
 @every_model
 def test_computes_in_the_dtype_of_the_parameters(name, getkey):
     """Outputs have the dtype of the parameters, whatever that of the inputs."""

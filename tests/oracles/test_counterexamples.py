@@ -77,6 +77,7 @@ def test_signs_never_leave_a_line_that_misses_the_optimum_and_feedback_does():
     assert values[-100:].mean() < 10 * gamma
 
 
+@pytest.mark.slow
 def test_signs_of_skewed_noise_climb_and_what_is_fed_back_descends():
     """Gradients are 4 once in four and else -1: E g = 1/4, E sgn g = -1/2.
 
@@ -121,6 +122,7 @@ def test_a_vote_follows_the_majority_and_not_the_mean():
     assert vote.traffic(jnp.zeros(40)).uplink == 64
 
 
+@pytest.mark.slow
 def test_averages_of_gradients_make_ef21_stand_noise():
     """Batches of 1 of 50: with averages of about 20 the model rests nearer to the optimum."""
     problem = data.logistic_problem(jax.random.key(0))

@@ -273,6 +273,7 @@ def lyapunov(name, xs, row):
     return gap(x) + first / PROBLEM.mu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [m if m == "marina" else pytest.param(m, marks=pytest.mark.slow) for m in RUNS]
 )
@@ -339,6 +340,7 @@ def test_the_plateau_of_compressed_gradients_halves_with_the_step():
     assert other > 1e-2
 
 
+@pytest.mark.slow
 def test_marina_with_a_permutation_on_equal_hessians_is_gradient_descent_to_rounding():
     same = dataclasses.replace(
         PROBLEM.dataset,

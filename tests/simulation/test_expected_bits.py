@@ -26,6 +26,7 @@ def marina(p, differences=None):
     return algorithms.marina(PROBLEM.loss, differences, p=p, learning_rate=0.01, batch_size=1)
 
 
+@pytest.mark.slow
 def test_marina_sends_what_it_expects_to_within_standard_errors():
     """400 rounds of which 7 of 10 clients come: one coin a round decides for all of them."""
     p, rounds = 0.2, 400
@@ -78,6 +79,7 @@ def test_where_messages_have_one_length_it_is_what_was_sent():
     assert ledger.expected_uplink == ledger.uplink == 3 * N * 32 * D
 
 
+@pytest.mark.slow
 def test_a_curve_is_what_was_evaluated_against_what_was_moved():
     """Also of runs that were vmapped, whose ledgers stay apart."""
     algorithm = marina(0.5)

@@ -85,7 +85,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--task", choices=TASKS, default="digits")
-    parser.add_argument("--codecs", nargs="+", choices=UPLINKS, default=list(UPLINKS))
+    parser.add_argument(
+        "--codecs", nargs="+", metavar="CODEC", choices=UPLINKS, default=list(UPLINKS)
+    )
     args = parser.parse_args()
 
     dataset, model = TASKS[args.task]()

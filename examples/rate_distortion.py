@@ -92,7 +92,9 @@ def draw_figure(points, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50, help="vectors of each kind")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument(
+        "--families", nargs="+", metavar="FAMILY", choices=FAMILIES, default=list(FAMILIES)
+    )
     parser.add_argument("--out", default="rate_distortion.png")
     args = parser.parse_args()
 

@@ -116,6 +116,7 @@ def test_ef21_contracts_in_every_round_down_to_rounding():
     assert np.sqrt(distance(xs[-1])) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial", pytest.param("downlink", marks=pytest.mark.slow)])
 def test_ef21_converges_with_half_of_the_clients_and_with_a_compressed_downlink(name):
     """EF21-PP and EF21-P, to 1e-12, with smaller steps."""

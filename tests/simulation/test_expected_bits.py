@@ -52,6 +52,7 @@ def test_expectations_are_those_of_the_wire_of_an_aggregator_too():
     np.testing.assert_allclose(expected, [WHOLE, *[0.25 * WHOLE + 0.75 * small] * 2])
 
 
+@pytest.mark.slow
 def test_what_nobody_foresees_is_not_foretold():
     """Of a lazy client, one that may not be drawn, or a codec whose length depends on its data, there
     is no expectation.

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from fjx import compressors, wire
 from fjx._kernels.sketch import estimate, sketch

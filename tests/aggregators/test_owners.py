@@ -46,6 +46,7 @@ def public_key(key):
     return jax.random.split(jax.random.clone(key), 3)[0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     d = 20
@@ -58,6 +59,7 @@ def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     assert not masks(jax.random.key(0), TREE, c, s, jnp.array([c, c + 3])).any()
 
 
+@pytest.mark.slow
 def test_any_s_of_the_c_own_a_coordinate_with_equal_probability():
     """6000 rounds, each of the ten pairs of five: counts within 5 standard errors."""
     c, s, draws = 5, 2, 6000
@@ -113,6 +115,7 @@ def test_the_mean_is_over_the_owners_who_came():
     )
 
 
+@pytest.mark.slow
 def test_its_error_is_that_of_a_sample_without_replacement():
     """4000 rounds: unbiased, and the mean squared error of its docstring, to 6 standard errors."""
     c, s, d, draws = 6, 2, 9, 4000

@@ -22,7 +22,7 @@ RARER = {
     "fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink", "fedcomgate", "dp_fedavg",
     "integer_leaves",
 }  # fmt: skip
-KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
+KINDS = {"scaffold", "median"}
 
 every = tables.rows(tables.ALGORITHMS, tables.ALGORITHMS.keys() - RARER)
 every_kind = tables.rows(tables.ALGORITHMS, KINDS)

@@ -1,4 +1,4 @@
-"""Small operations on pytrees that more than one package needs."""
+"""Small operations on pytrees that several packages need."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from fjx._base import Array, Tree, TreeLike
 
 
 def is_float(leaf: Any) -> bool:
-    """Whether a leaf is of floating dtype (bf16 and the fp8 family included)."""
+    """True if a leaf has a floating dtype (including bf16 and the fp8 family)."""
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
@@ -23,22 +23,22 @@ def to_dtype(x: Array, dtype: Any) -> Array:
 
 
 def add(a: Tree, b: Tree) -> Tree:
-    """``a + b``, leaf by leaf, in the dtype of ``a``."""
+    """Sum ``a + b``, leaf by leaf, in the dtype of ``a``."""
     return jax.tree.map(lambda x, y: x + to_dtype(y, x.dtype), a, b)
 
 
 def subtract(a: Tree, b: Tree) -> Tree:
-    """``a - b``, leaf by leaf, in the dtype of ``a``."""
+    """Difference ``a - b``, leaf by leaf, in the dtype of ``a``."""
     return jax.tree.map(lambda x, y: x - to_dtype(y, x.dtype), a, b)
 
 
 def wide(x: Array) -> Array:
-    """``x`` in float32, or in float64 if that is what it is: what sums over clients are made of."""
+    """``x`` in the dtype in which sums over clients are computed: float64 stays, all else is float32."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def scale(factor: Array, tree: Tree) -> Tree:
-    """``factor * tree``, each leaf as :func:`wide` has it."""
+    """Product ``factor * tree``, each leaf in the dtype of :func:`wide`."""
 
     def product(x: Array) -> Array:
         x = wide(x)
@@ -48,7 +48,7 @@ def scale(factor: Array, tree: Tree) -> Tree:
 
 
 def divide(tree: Tree, number: Array) -> Tree:
-    """``tree / number``, by one reciprocal in the precision in which :func:`wide` has a leaf."""
+    """Quotient ``tree / number`` by one reciprocal, each leaf in the dtype of :func:`wide`."""
 
     def quotient(x: Array) -> Array:
         x = wide(x)
@@ -58,32 +58,32 @@ def divide(tree: Tree, number: Array) -> Tree:
 
 
 def zeros_like(tree: TreeLike) -> Tree:
-    """Zeros of the shapes and dtypes of ``tree``, which may hold ``ShapeDtypeStruct`` leaves."""
+    """Zeros with the shapes and dtypes of ``tree``, which may hold ``ShapeDtypeStruct`` leaves."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
 
 
 def like(tree: Tree) -> TreeLike:
-    """The shapes and dtypes of ``tree``."""
+    """Shapes and dtypes of ``tree``."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
 
 
 def where(condition: Array, a: Tree, b: Tree) -> Tree:
-    """``a`` if the scalar ``condition`` holds, else ``b``: a select, so NaN in the other is inert."""
+    """``a`` if the scalar ``condition`` is true, else ``b``; NaN in the other tree has no effect."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def all_finite(tree: Tree) -> Array:
-    """Whether every floating leaf is finite: ``bool[]``."""
+    """Scalar ``bool[]``: True if every floating leaf is finite."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if is_float(x)]
     return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
 
 
 def split(tree: Tree, inside: Tree) -> tuple[Tree, Tree]:
-    """``tree`` in two of its own structure: None stands in each where the other has a leaf.
+    """Two trees with the structure of ``tree``; each holds None at the leaves of the other.
 
     Args:
         tree: any pytree.
-        inside: a tree of bools, True for the leaves of the first part.
+        inside: tree of bools, True for the leaves of the first part.
     """
     first = jax.tree.map(lambda leaf, yes: leaf if yes else None, tree, inside)
     second = jax.tree.map(lambda leaf, yes: None if yes else leaf, tree, inside)
@@ -91,23 +91,24 @@ def split(tree: Tree, inside: Tree) -> tuple[Tree, Tree]:
 
 
 def split_floats(tree: Tree) -> tuple[Tree, Tree]:
-    """The floating leaves and the others: what optimisers move, and what they must not touch."""
+    """Floating leaves, which optimisers move, and all other leaves, which they must not touch."""
     return split(tree, jax.tree.map(is_float, tree))
 
 
 def merge(first: Tree, second: Tree) -> Tree:
-    """The inverse of :func:`split`."""
+    """Inverse of :func:`split`."""
     return jax.tree.map(
         lambda a, b: b if a is None else a, first, second, is_leaf=lambda part: part is None
     )
 
 
 class Structure(NamedTuple):
-    """A tree without its numbers.
+    """Structure of a tree, without its numbers.
 
     Attributes:
-        treedef: its containers.
-        floats: for each leaf in order ``(shape, dtype name)``, or None where it is not floating.
+        treedef: containers of the tree.
+        floats: pair ``(shape, dtype name)`` of each leaf in order, or None for a leaf that is not
+            floating.
     """
 
     treedef: jax.tree_util.PyTreeDef
@@ -115,7 +116,10 @@ class Structure(NamedTuple):
 
 
 def ravel(message: Tree) -> tuple[Array, Tree, Structure]:
-    """The floats in their widest dtype, the tree with None in their places, and its structure."""
+    """All floats as one vector, the tree with None in their places, and its structure.
+
+    The vector has the widest dtype of the floats.
+    """
     floats, others = split_floats(message)
     leaves = jax.tree.leaves(floats)
     dtype = _widest({leaf.dtype for leaf in leaves})
@@ -125,14 +129,14 @@ def ravel(message: Tree) -> tuple[Array, Tree, Structure]:
 
 
 def _widest(dtypes: set[jnp.dtype]) -> jnp.dtype:
-    """The widest dtype; neither of float16 and bfloat16 holds the other, but float32 both."""
+    """Widest of some dtypes; for float16 with bfloat16 it is float32, which holds both."""
     width = max((jnp.finfo(dtype).bits for dtype in dtypes), default=0)
     widest = [dtype for dtype in dtypes if jnp.finfo(dtype).bits == width]
     return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
 
 
 def unravel(vector: Array, others: Tree, structure: Structure) -> Tree:
-    """The inverse of :func:`ravel`."""
+    """Inverse of :func:`ravel`."""
     start, floats = 0, []
     for shape, dtype in filter(None, structure.floats):
         size = math.prod(shape)
@@ -142,29 +146,30 @@ def unravel(vector: Array, others: Tree, structure: Structure) -> Tree:
 
 
 def structure_of(tree: Tree) -> Structure:
-    """A tree without its numbers."""
+    """Structure of a tree, without its numbers."""
     leaves, treedef = jax.tree.flatten(tree)
     floats = ((tuple(leaf.shape), leaf.dtype.name) if is_float(leaf) else None for leaf in leaves)
     return Structure(treedef, tuple(floats))
 
 
 def unite(floats: Iterable[Array], others: Tree, structure: Structure) -> Tree:
-    """The tree of a structure, from its floating leaves in order and the tree without them."""
+    """Tree of a structure, from its floating leaves in order and the tree without them."""
     floating, rest = iter(floats), iter(jax.tree.leaves(others))
     leaves = [next(rest if described is None else floating) for described in structure.floats]
     return structure.treedef.unflatten(leaves)
 
 
 def require_floating(name: str, tree: Tree) -> None:
-    """Raises unless every leaf is floating.
+    """Raise unless every leaf is floating.
 
     Raises:
-        TypeError: naming the first leaf that is not.
+        TypeError: a leaf is not floating; the error names the first one.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not is_float(leaf):
             where = jax.tree_util.keystr(path) or "the only leaf"
             raise TypeError(
-                f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}: it "
-                "cannot be bounded and noised together with the others; keep it out of the message"
+                f"{name} must have floating leaves only, got {jnp.result_type(leaf)} at {where}; "
+                "this leaf cannot be clipped and noised with the others, so keep it out of the "
+                "message"
             )

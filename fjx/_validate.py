@@ -1,6 +1,6 @@
-"""Eager checks of arguments.  What is concrete is checked at once; tracers pass.
+"""Eager checks of arguments: concrete values are checked at once, tracers pass.
 
-Every message names the argument, the value and the remedy.
+Every error names the argument, the value and the remedy.
 """
 
 import numbers
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def concrete(value: Any) -> bool:
-    """Whether ``value`` can be looked at now."""
+    """True if ``value`` can be inspected now, False for a tracer."""
     return not isinstance(value, jax.core.Tracer)
 
 
@@ -26,7 +26,7 @@ def number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raises unless ``value`` is a finite real number within the bounds given.
+    """Raise unless ``value`` is a finite real number within the bounds.
 
     Raises:
         TypeError: not a real number (a bool, a string, None, an array with axes).
@@ -55,10 +55,12 @@ def number(
 
 
 def scalar(name: str, value: Any, **bounds: float) -> Any:
-    """Like :func:`number`, for what is kept: a caller's array may change after it was checked.
+    """The value as a Python float, checked like :func:`number`.
+
+    Use it for a value that is kept: a caller's array may change after the check.
 
     Returns:
-        The value as a Python float; a tracer as it is.
+        The value as a Python float; a tracer is returned unchanged.
 
     Raises:
         TypeError: not a real number.
@@ -71,7 +73,7 @@ def scalar(name: str, value: Any, **bounds: float) -> Any:
 def integer(
     name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
 ) -> None:
-    """Raises unless ``value`` is an integer within the bounds; a tracer of integer dtype passes.
+    """Raise unless ``value`` is an integer within the bounds; a tracer of integer dtype passes.
 
     Raises:
         TypeError: not an integer; a float with an integral value is not one.
@@ -94,13 +96,15 @@ def integer(
 
 
 def static_integer(name: str, value: Any, **bounds: int) -> int:
-    """Like :func:`integer`, and refuses tracers: the value decides shapes.
+    """The value as a Python int, checked like :func:`integer`; tracers are refused.
+
+    Use it for a value that decides shapes.
 
     Returns:
-        The value as a Python int, whatever integer it came as.
+        The value as a Python int, whatever integer type it had.
 
     Raises:
-        TypeError: not a Python integer.
+        TypeError: not an integer, or a tracer.
         ValueError: out of bounds.
     """
     if not concrete(value):
@@ -110,13 +114,15 @@ def static_integer(name: str, value: Any, **bounds: int) -> int:
 
 
 def static_number(name: str, value: Any, **bounds: float) -> float:
-    """Like :func:`number`, and refuses tracers: the value decides shapes.
+    """The value as a Python float, checked like :func:`number`; tracers are refused.
+
+    Use it for a value that decides shapes.
 
     Returns:
         The value as a Python float.
 
     Raises:
-        TypeError: not a Python number.
+        TypeError: not a number, or a tracer.
         ValueError: out of bounds.
     """
     if not concrete(value):
@@ -128,28 +134,28 @@ def static_number(name: str, value: Any, **bounds: float) -> float:
 
 
 def mixing(matrix: Any) -> np.ndarray:
-    """A mixing matrix of gossip, made symmetric to rounding.
+    """Mixing matrix of a gossip method, made exactly symmetric.
 
     Raises:
-        ValueError: not square, not symmetric, or with rows that do not sum to one.
+        ValueError: not square, not symmetric, or a row does not sum to one.
     """
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"mixing must be a square matrix, got shape {matrix.shape}")
     if not np.allclose(matrix, matrix.T, atol=1e-6) or not np.allclose(matrix.sum(1), 1, atol=1e-5):
         raise ValueError(
-            "mixing must be symmetric with rows that sum to one, so that the mean is preserved; "
-            "Metropolis weights are: w_ij = 1 / (1 + max(degree i, degree j)) for neighbours"
+            "mixing must be symmetric with rows that sum to one, so that the mean is preserved; use "
+            "Metropolis weights: w_ij = 1 / (1 + max(degree i, degree j)) for neighbours"
         )
     return (matrix + matrix.T) / 2
 
 
 def key(name: str, value: Any) -> None:
-    """Raises unless ``value`` is one typed PRNG key, or a tracer of one.
+    """Raise unless ``value`` is one typed PRNG key, or a tracer of one.
 
     Raises:
         TypeError: a legacy ``uint32[2]`` key, a seed, or anything else.
-        ValueError: an array of keys where one is needed.
+        ValueError: an array of keys.
     """
     dtype = getattr(value, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -163,10 +169,10 @@ def key(name: str, value: Any) -> None:
 
 
 def same_shapes(name: str, tree: Any, like_name: str, like: Any) -> None:
-    """Raises unless both trees have the same structure and shapes.
+    """Raise unless both trees have the same structure and shapes.
 
     Raises:
-        ValueError: naming the first leaf that differs.
+        ValueError: the trees differ; the error names the first leaf that does.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     wanted, wanted_def = jax.tree_util.tree_flatten_with_path(like)
@@ -179,10 +185,10 @@ def same_shapes(name: str, tree: Any, like_name: str, like: Any) -> None:
 
 
 def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
-    """Raises unless both trees have the same structure, shapes and dtypes.
+    """Raise unless both trees have the same structure, shapes and dtypes.
 
     Raises:
-        ValueError: naming the first leaf that differs.
+        ValueError: the trees differ; the error names the first leaf that does.
     """
     same_shapes(name, tree, like_name, like)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -198,11 +204,15 @@ def _same(name: str, path: Any, like_name: str, got: Any, wanted: Any) -> None:
 
 
 def disjoint(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, or an error: a metric that overwrites another would disappear without a word.
+    """Union of two dicts of metrics, which must not share a name.
+
+    A metric that overwrites another one would disappear without a warning.
 
     Raises:
-        ValueError: they have a name in common.
+        ValueError: ``a`` and ``b`` have a name in common.
     """
     if clash := sorted(set(a) & set(b)):
-        raise ValueError(f"two parts of the algorithm report metrics called {clash}; rename one")
+        raise ValueError(
+            f"two parts of the algorithm report metrics called {clash}; rename one of them"
+        )
     return {**a, **b}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fjx import _tree
+from fjx import _tree, _validate
 from fjx._base import (
     SUM,
     Aggregator,
@@ -77,7 +77,8 @@ def around(
 
     Clients apply ``before`` to their messages and send what ``inner`` makes of them; the server applies
     ``after`` to the result of ``inner``.  Both are given a :class:`fjx.Public` whose ``key`` is the same
-    for all clients of the round and for the server, and apart from the key that ``inner`` is given.
+    for all clients of the round and for the server, and differs from the key that ``inner`` is given.
+    Its ``state`` is empty.
 
     Guarantees:
         - The state, the metrics and ``combine`` are those of ``inner``.
@@ -114,7 +115,7 @@ def around(
     require_aggregator("around", inner)
 
     def own(public: Public) -> Public:
-        return public._replace(key=jax.random.fold_in(public.key, 0))
+        return public._replace(state=(), key=jax.random.fold_in(public.key, 0))
 
     def inside(public: Public) -> Public:
         """The round as ``inner`` sees it."""
@@ -159,8 +160,9 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
         Those of the option that was chosen; the choice is free, because everybody knows it.
 
     Args:
-        which: ``(public) -> i32[]``, the number of the option, from what everybody knows:
-            ``public.round`` or a coin drawn from ``public.key``.
+        which: ``(public) -> i32[]`` or ``bool[]``, the number of the option, clamped to those there are.
+            It must follow from what everybody knows: ``public.round``, or a coin drawn from
+            ``public.key``.
         *options: of the same messages and with results of the same shapes; all sum, or all stack.
 
     Returns:
@@ -194,7 +196,7 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
     def chosen(public: Public) -> Array:
         """The number of the option, by a key of its own."""
         number = which(public._replace(key=jax.random.fold_in(public.key, 0)))
-        return jnp.asarray(number).astype(jnp.int32)
+        return jnp.clip(jnp.asarray(number).astype(jnp.int32), 0, len(options) - 1)
 
     def inside(public: Public, number: int) -> Public:
         # All options draw alike: only one of them counts.
@@ -246,8 +248,9 @@ def aggregate(
 ) -> tuple[Tree, Tree, Metrics]:
     """One round of an aggregator by itself: encode, contribute, combine and finish.
 
-    It is what :func:`fjx.compose` does with the messages of a cohort, for trying an aggregator and for
-    tests.
+    It is what :func:`fjx.compose` does with the decoded messages of a cohort, for trying an aggregator
+    and for tests.  The aggregator is given every message as it is; a round would first
+    replace messages of weight zero, and those that are not finite, by zeros.
 
     Args:
         key: of the round; the keys of clients follow from their ranks.
@@ -261,7 +264,7 @@ def aggregate(
         The aggregate message, the next state and the metrics.
 
     Raises:
-        TypeError: ``aggregator`` is something else.
+        TypeError: ``aggregator`` is something else, or ``key`` is no typed key.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -271,9 +274,10 @@ def aggregate(
         >>> float(message)
         2.0
     """
+    _validate.key("key", key)
     require_aggregator("aggregate", aggregator)
     m = jax.tree.leaves(messages)[0].shape[0]
-    weights = jnp.ones(m) if weights is None else jnp.asarray(weights, jnp.float32)
+    weights = jnp.ones(m, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), messages)
     state = aggregator.init(like) if state is None else state
     key_public, key_clients, key_finish = jax.random.split(key, 3)

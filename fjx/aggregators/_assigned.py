@@ -40,12 +40,10 @@ def assigned_mean(*, clients: int, owners: int) -> Aggregator:
         >>> from fjx import aggregators, wire
         >>> a = aggregators.assigned_mean(clients=4, owners=2)
         >>> x = jnp.arange(6.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(4))
-        >>> share = jax.vmap(lambda i: a.contribute(
-        ...     None, x, jnp.float32(1), public._replace(rank=i)))(jnp.arange(4))
-        >>> a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.tile(x, (4, 1)))[0].tolist()
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-        >>> wire.bits(a.encode(None, x, public._replace(rank=jnp.int32(0))))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0), size=4)
+        >>> wire.bits(a.encode(jax.random.key(1), x, public))
         96
 
     References:

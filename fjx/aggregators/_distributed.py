@@ -73,12 +73,11 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         ...     granularity=0.5, bits=8, clients=2, dimension=2)
         >>> a = aggregators.distributed(mechanism, denominator=2)
         >>> x = jnp.array([1.5, -2.0])
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(2))
-        >>> share = jax.jit(a.contribute)(jax.random.key(1), x, jnp.float32(1), public)
-        >>> share.codes.tolist(), wire.bits(jax.eval_shape(a.encode, jax.random.key(1), x, public))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0), size=2)
+        >>> payload = jax.jit(a.encode)(jax.random.key(1), x, public)
+        >>> payload.sent.codes.tolist(), wire.bits(payload)
         ([3, 252], 16)
-        >>> total = jax.tree.map(lambda s: 2 * s, share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.stack([x, x]))[0].tolist()
         [1.5, -2.0]
 
     References:

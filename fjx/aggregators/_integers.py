@@ -43,10 +43,12 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.integer_mean(0.5, bits=8, clients=100)
-        >>> public = fjx.Public(a.init(jnp.ones(2)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
-        >>> share = a.contribute(jax.random.key(1), jnp.array([1.5, -2.0]), jnp.float32(1), public)
-        >>> share[0].tolist(), a.finish(None, share, public)[0].tolist()
-        ([3, -4], [1.5, -2.0])
+        >>> x = jnp.array([[1.5, -2.0], [0.5, 1.0]])
+        >>> public = fjx.Public.first(a, x[0], jax.random.key(0))
+        >>> a.encode(jax.random.key(1), x[0], public).codes.tolist()
+        [3, -4]
+        >>> aggregators.aggregate(jax.random.key(0), a, x)[0].tolist()
+        [1.0, -0.5]
 
     References:
         Bonawitz, Salehi, Konecny, McMahan, Gruteser, *Federated Learning with Autotuned
@@ -120,15 +122,10 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
     Examples:
         Ten clients that all have 1/2 round five times up and five times down:
 
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.correlated_quantization(2, low=0.0, high=1.0)
-        >>> x = jnp.full(3, 0.5)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(10))
-        >>> share = jax.vmap(lambda i: a.contribute(jax.random.fold_in(jax.random.key(1), i), x,
-        ...     jnp.float32(1), public._replace(rank=i)))(jnp.arange(10))
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.full((10, 3), 0.5))[0].tolist()
         [0.5, 0.5, 0.5]
 
     References:

@@ -20,13 +20,10 @@ def mean() -> Aggregator:
         An :class:`fjx.Aggregator` that sums.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.mean()
-        >>> public = fjx.Public(a.init(0.0), jax.random.key(0), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(
-        ...     jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0]))
-        >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), public)
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.mean(),
+        ...     jnp.array([1.0, 4.0]), weights=jnp.array([2.0, 1.0]))
         >>> float(message)
         2.0
 
@@ -60,12 +57,11 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
         ValueError: ``denominator`` is not positive.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.scaled_sum(10.0)
-        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(jnp.array(5.0), jnp.array(3.0), public)
-        >>> float(a.finish(None, share, public)[0])
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.scaled_sum(10.0),
+        ...     jnp.array([4.0, 1.0]), weights=jnp.array([3.0, 1.0]))
+        >>> float(message)
         0.5
     """
     _validate.number("denominator", denominator, above=0)
@@ -92,12 +88,13 @@ def uniform(aggregator: Aggregator) -> Aggregator:
         TypeError: ``aggregator`` is something else.
 
     Examples:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.uniform(aggregators.mean())
-        >>> _, weight = a.contribute(jnp.array(1.0), jnp.array(250.0), None)
-        >>> float(weight)
-        1.0
+        >>> message, _, _ = aggregators.aggregate(
+        ...     jax.random.key(0), a, jnp.array([1.0, 2.0]), weights=jnp.array([250.0, 1.0]))
+        >>> float(message)
+        1.5
     """
     require_aggregator("uniform", aggregator)
 
@@ -123,10 +120,13 @@ def per_field(**fields: Aggregator) -> Aggregator:
             message.
 
     Examples:
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.per_field(model=aggregators.mean(), control=aggregators.scaled_sum(10.0))
-        >>> a.init({"model": 0.0, "control": 0.0}), a.combine.name
-        ({'control': (), 'model': ()}, 'SUM')
+        >>> x = {"model": jnp.array([1.0, 2.0]), "control": jnp.array([1.0, 2.0])}
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), a, x)
+        >>> print(message["model"], message["control"])
+        1.5 0.3
     """
     for name, field in fields.items():
         require_aggregator(f"per_field: {name}", field)

@@ -62,13 +62,11 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from fjx import Public, privacy
-        >>> a = private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), denominator=2)
-        >>> updates, weights = jnp.array([[0.5, 0.0], [0.0, 9.0]]), jnp.ones(2)
-        >>> public = Public((), jax.random.key(1), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(updates, weights)
-        >>> total = jax.tree.map(lambda s: s.sum(0), shares)
-        >>> message, _, metrics = a.finish(jax.random.key(0), total, public)
+        >>> from fjx import aggregators, privacy
+        >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0)
+        >>> a = aggregators.private(mechanism, denominator=2)
+        >>> x = jnp.array([[0.5, 0.0], [0.0, 9.0]])
+        >>> message, _, metrics = aggregators.aggregate(jax.random.key(0), a, x)
         >>> print(message.round(4), metrics["unnoised_clipped"])
         [0.25 0.5 ] 0.5
 

@@ -45,7 +45,7 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
         >>> from fjx import aggregators, compressors, wire
         >>> a = aggregators.rotated(aggregators.compressed(compressors.k_level(levels=2)))
         >>> x = {"w": jnp.arange(60.0).reshape(6, 10), "b": jnp.ones(4)}
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
         >>> wire.bits(a.encode(jax.random.key(1), x, public))
         128
 
@@ -101,14 +101,12 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
-        >>> from fjx import aggregators
+        >>> from fjx import aggregators, wire
         >>> a = aggregators.shared_rand_k(0.25)
-        >>> public = fjx.Public(a.init(jnp.ones(8)), jax.random.key(0), None, jnp.int32(2))
-        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(jnp.ones((2, 8)))
-        >>> jax.tree.leaves(share)[0].shape
-        (2, 2)
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> sorted(a.finish(None, total, public)[0].tolist())
+        >>> public = fjx.Public.first(a, jnp.ones(8), jax.random.key(0))
+        >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(8), public))
+        64
+        >>> sorted(aggregators.aggregate(jax.random.key(0), a, jnp.ones((2, 8)))[0].tolist())
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 4.0]
 
     References:
@@ -159,15 +157,10 @@ def perm_k(clients: int) -> Aggregator:
         ValueError: ``clients`` is less than 1.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.perm_k(4)
-        >>> x = jnp.arange(6.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(4))
-        >>> share = jax.vmap(lambda i: a.contribute(
-        ...     None, x, jnp.float32(1), public._replace(rank=i)))(jnp.arange(4))
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> x = jnp.tile(jnp.arange(6.0), (4, 1))
+        >>> aggregators.aggregate(jax.random.key(0), aggregators.perm_k(4), x)[0].tolist()
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
     References:

@@ -42,10 +42,11 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
         >>> from fjx import aggregators
         >>> a = aggregators.sketched(rows=3, columns=16)
         >>> x = jnp.zeros(100).at[42].set(7.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(x, jnp.float32(2), public)
-        >>> jax.tree.leaves(share)[0].shape, float(a.finish(None, share, public)[0][42])
-        ((48,), 7.0)
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
+        >>> a.encode(jax.random.key(1), x, public).shape
+        (48,)
+        >>> float(aggregators.aggregate(jax.random.key(0), a, x[None])[0][42])
+        7.0
 
     References:
         Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora, *Communication-Efficient Distributed SGD with
@@ -112,15 +113,13 @@ def fetch_sgd(
         ValueError: one is out of range.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.fetch_sgd(0.25, rows=1, columns=8, momentum=0.0)
-        >>> x = jnp.array([1.0, 0.0, -4.0, 2.0])
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(x, jnp.float32(1), public)
-        >>> delta, state, _ = a.finish(None, share, public)
-        >>> delta.tolist(), bool(jnp.sum(jnp.abs(state.inner.error)) == 3.0)
-        ([0.0, 0.0, -4.0, 0.0], True)
+        >>> x = jnp.array([[1.0, 0.0, -4.0, 2.0]])
+        >>> delta, state, _ = aggregators.aggregate(jax.random.key(0), a, x)
+        >>> delta.tolist(), float(jnp.sum(jnp.abs(state.error)))
+        ([0.0, 0.0, -4.0, 0.0], 3.0)
 
     References:
         Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora, *FetchSGD:

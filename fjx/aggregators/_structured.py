@@ -21,13 +21,16 @@ def structured_mean(expand: Callable[[Tree, Tree, TreeLike], Tree]) -> Aggregato
         ValueError: from ``init``, if the message is another.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
-        >>> from fjx import aggregators, wire
-        >>> a = aggregators.structured_mean()
-        >>> message = {"update": jnp.eye(4)[1], "coordinates": (jnp.ones(1),), "choice": ()}
-        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
-        >>> wire.bits(a.encode(jax.random.key(1), message, public))
-        32
+        Every client sends one number, the second of four coordinates:
+
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from fjx import aggregators, clients
+        >>> subspace = clients.fixed_mask(np.array([False, True, False, False]))
+        >>> a = aggregators.structured_mean(subspace.expand)
+        >>> x = {"update": jnp.zeros((2, 4)).at[:, 1].set(jnp.array([1.0, 3.0])),
+        ...      "coordinates": (jnp.array([[1.0], [3.0]]),), "choice": ()}
+        >>> aggregators.aggregate(jax.random.key(0), a, x)[0].tolist()
+        [0.0, 2.0, 0.0, 0.0]
 
     References:
         Konecny, McMahan, Yu, Richtarik, Suresh, Bacon, 2016 (arXiv:1610.05492).

@@ -27,11 +27,13 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.as_vector(aggregators.mean())
-        >>> message = {"a": jnp.ones((2, 3)), "b": jnp.zeros(())}
-        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(jax.random.key(1), message, jnp.float32(2), public)
-        >>> share[0].shape, a.finish(None, share, public)[0]["a"].tolist()
-        ((7,), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+        >>> x = {"a": jnp.ones((2, 3)), "b": jnp.zeros(())}
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
+        >>> a.contribute(x, jnp.float32(2), public)[0].shape
+        (7,)
+        >>> stacked = jax.tree.map(lambda leaf: leaf[None], x)
+        >>> aggregators.aggregate(jax.random.key(0), a, stacked)[0]["a"].tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     require_aggregator("as_vector", aggregator)
 
@@ -96,7 +98,7 @@ def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggre
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, compressors, wire
         >>> a = aggregators.compressed(compressors.cast(jnp.bfloat16))
-        >>> public = fjx.Public(a.init(jnp.ones(3)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> public = fjx.Public.first(a, jnp.ones(3), jax.random.key(0))
         >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(3), public))
         48
     """

@@ -27,13 +27,10 @@ def majority_vote() -> Aggregator:
         TypeError: from ``init``, a leaf of the message is not floating.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.majority_vote()
         >>> x = jnp.array([[1.0, -1.0, 0.0], [9.0, 5.0, -1.0], [-1.0, -0.1, -2.0]])
-        >>> public = fjx.Public(a.init(x[0]), jax.random.key(0), None, jnp.int32(3))
-        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(x)
-        >>> a.finish(None, share, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), aggregators.majority_vote(), x)[0].tolist()
         [1.0, -1.0, -1.0]
 
     References:

@@ -1,4 +1,4 @@
-"""What a client does in a round: local training, exact on ragged data."""
+"""Work of one client in a round: local training, exact on clients of different sizes."""
 
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged

@@ -9,11 +9,11 @@ from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree, 
 
 
 class AveragedState(NamedTuple):
-    """The client's state of :func:`averaged`.
+    """Client state of :func:`averaged`.
 
     Attributes:
-        average: v, shaped like the message.
-        inner: of the client.
+        average: running average v, shaped like the message.
+        inner: state of the averaged client.
     """
 
     average: Tree
@@ -21,23 +21,26 @@ class AveragedState(NamedTuple):
 
 
 def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
-    """Sends v = (1 - eta) v + eta m in place of the client's message m: momentum on the client.
+    """Client momentum: send the running average v = (1 - eta) v + eta m in place of the message m.
 
-    Of stochastic gradients the average has less noise, which is what difference compression needs: the
-    memories of EF21 follow v, not the noise.
+    Averaging stochastic gradients reduces their noise.  Difference compression needs that: the
+    memories of EF21 then follow v and not the noise.
 
-    Guarantees: with eta = 1 it is ``client``, bit for bit; v begins at zero.
+    Guarantees:
+        - With eta = 1 it is ``client``, bit for bit.
+        - v is zero before the first round.
 
     Args:
-        client: whose messages are averaged, in float32 or wider.
+        client: client whose messages are averaged, in float32 or wider.
         eta: weight of the new message, in (0, 1]; may be traced.
 
     Returns:
         A :class:`fjx.ClientUpdate` whose state holds one message.
 
     Raises:
-        TypeError: ``client`` is not a ClientUpdate, or ``eta`` not a number.
-        ValueError: ``eta`` is out of range, or ``client`` has a ``on_sent`` or a ``on_aggregate``.
+        TypeError: ``client`` is not a ClientUpdate, or ``eta`` is not a number.
+        ValueError: ``eta`` is out of range, or ``client`` has an ``on_sent`` or an
+            ``on_aggregate``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -58,11 +61,11 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         (arXiv:2305.15155).
     """
     if not isinstance(client, ClientUpdate):
-        raise TypeError(f"averaged needs a fjx.ClientUpdate, got {client!r}")
+        raise TypeError(f"client must be a fjx.ClientUpdate, got {client!r}")
     if client.on_sent is not None or client.on_aggregate is not None:
         raise ValueError(
-            "averaged sends another message than its client's: it needs one without on_sent "
-            "or on_aggregate"
+            "averaged replaces the client's message, so the client must have no on_sent and no "
+            "on_aggregate"
         )
     _validate.number("eta", eta, above=0, at_most=1)
 

@@ -1,4 +1,4 @@
-"""Local steps whose drift is corrected: the client that Scaffnew and its kin share."""
+"""Local steps with a drift correction: the client that Scaffnew and related methods share."""
 
 from collections.abc import Callable
 
@@ -30,30 +30,34 @@ def corrected(
     send: Callable[[Tree, Tree], Tree] = _tree.subtract,
     owns: Callable[[TreeLike, Public], Tree] | None = None,
 ) -> ClientUpdate:
-    """Steps x_i = x_i - gamma (g_i - h_i), and then h_i = h_i + (eta / gamma) q_i (m - m_i).
+    """Local steps x_i = x_i - gamma (g_i - h_i), then h_i = h_i + (eta / gamma) q_i (m - m_i).
 
-    m_i is what the server received of x_i - x, with x the broadcast, and m the aggregate of the
-    round, of which q_i masks what is this client's.  The client lets go of its own part once its
-    message is encoded, and hears the other at the end of the round.
+    x is the broadcast, m_i is the message x_i - x as the server received it, and m is the aggregate
+    of the round.  The mask q_i selects the coordinates that belong to this client.  ``on_sent``
+    subtracts the client's own part q_i m_i once its message is encoded; ``on_aggregate`` adds q_i m
+    at the end of the round.
 
-    Guarantees: where m is the mean of the m_i over those who own a coordinate and came, the h_i of all
-        clients keep their sum, which is zero at first: a client that did not come keeps its own.  They
-        are kept in float32 at least, whatever the model is in.
+    Guarantees:
+        - The sum of the h_i over all clients, which is zero at first, does not change if m is the
+          mean of the m_i over the participants that own a coordinate.  A client that does not take
+          part keeps its h_i.
+        - The h_i are kept in float32 or wider, whatever the dtype of the model.
 
     Args:
-        descent: without state; its message is -g_i.
-        learning_rate: gamma.
-        gain: eta.
-        steps: ``(turn) -> i32[]``, the number of local steps.
-        send: from x_i and x to the message.
-        owns: q_i; all of it by default.
+        descent: stateless client whose message is -g_i.
+        learning_rate: step size gamma.
+        gain: step size eta of the corrections.
+        steps: function of the :class:`fjx.Turn` that returns the number of local steps.
+        send: function of x_i and x that returns the message.
+        owns: function of the message and ``public`` that returns the mask q_i; by default
+            everything.
     """
 
     def init(params: Tree) -> Tree:
         if isinstance(params, Stateful) or not all(map(_tree.is_float, jax.tree.leaves(params))):
             raise TypeError(
-                "the drift of every parameter is corrected: the model must hold floating parameters "
-                "and nothing else (no fjx.Stateful, no integer leaves)"
+                "every parameter needs a drift correction, so the model must hold floating "
+                "parameters and nothing else (no fjx.Stateful, no integer leaves)"
             )
         return _tree.scale(jnp.float32(0), _tree.zeros_like(params))
 

@@ -12,7 +12,7 @@ from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
 from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
 
-_COINS = 256  # tossed at a time
+_COINS = 256  # coins tossed in one iteration
 _WORD = 2**32
 _COUNTS = ("unnoised_nonfinite_examples", "unnoised_truncated_examples")
 
@@ -28,48 +28,64 @@ def dp_sgd(
     batch_size: float | Array,
     capacity: int,
 ) -> ClientUpdate:
-    r"""Trains with clipped, noised gradients of Poisson samples of the client's own examples.
+    r"""Train with clipped and noised gradients of Poisson samples of the client's examples.
 
-    In each of ``steps`` steps every example is drawn with probability q = ``sampling_rate``,
-    independently of all others, and
+    Each of the ``steps`` steps draws every example with probability q = ``sampling_rate``,
+    independently of all others.  The optimiser receives
 
-    g = (sum_i clip(grad l(w, x_i)) + N(0, (z C)^2 I)) / L,    L = ``batch_size``,
+    .. math:: g = (\sum_i \mathrm{clip}(\nabla l(w, x_i)) + N(0, (z C)^2 I)) / L
 
-    goes to the optimiser, so what is sent is private towards each *example*, whoever reads it.
-    :func:`fjx.privacy.examples_epsilon` says how private.  L is a public number, such as the batch to be
-    expected of a typical client: the size of the sample, and of the client, would give examples away.
+    with L = ``batch_size``.  The message is therefore private towards each *example*, whoever reads
+    it; :func:`fjx.privacy.examples_epsilon` computes how private.  L must be a public number, such
+    as the expected batch of a typical client.  The size of the sample or of the client would reveal
+    something about the examples.
 
-    Arrays need a fixed number of slots, ``capacity``.  If more are drawn, the first are kept and the
-    others counted in ``unnoised_truncated_examples``; the accountant pays for the probability of that.
+    ``capacity`` is the number of array slots for one sample.  If more examples are drawn, the first
+    ones are kept and the others are counted in ``unnoised_truncated_examples``.  The accountant
+    pays for the probability of that event.
 
-    The metrics are computed from examples *without noise*, as their names say: epsilon does not cover
-    publishing them.  Neither does it cover a weight that is the number of a client's examples, such as
-    :func:`fjx.aggregators.mean` takes by default, nor whether a client has any, for a round of
-    :func:`fjx.compose` leaves one without examples out; both are public under ``"replace_one"``.
+    Epsilon does *not* cover three things:
 
-    Guarantees: an example moves the sum of a step by at most C, whatever it is, one with a gradient that
-        is not finite by nothing; noise is added once to each sum, also where nobody was drawn and of a
-        client without examples; coins, noise and what the loss draws have keys of their own.
+    - The metrics.  They are computed from examples *without noise*, as their names say; publishing
+      them is not accounted for.
+    - A weight that is the client's number of examples, which :func:`fjx.aggregators.mean` uses by
+      default.
+    - The fact that a client has examples at all: a round of :func:`fjx.compose` leaves an empty
+      client out.
+
+    The last two are public under ``"replace_one"``.
+
+    Guarantees:
+        - Any example changes the sum of a step by at most C; an example whose gradient is not
+          finite does not change it.
+        - Noise is added once to each sum, even if no example was drawn and even if the client has
+          no examples.
+        - The coins, the noise and the randomness of the loss have separate keys.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, evaluated on batches of one.
-        optimizer: any optax transformation; its state begins anew in each round.
-        clip_norm: C, of one example's gradient; may be traced.  Or a :class:`fjx.privacy.Bound`.
-        noise_multiplier: z, as of :func:`fjx.privacy.gaussian`; may be traced.
-        sampling_rate: q in [2^-32, 1], rounded to a multiple of 2^-32.
+        loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, evaluated on batches
+            of one.
+        optimizer: optax transformation of the local steps; its state begins anew in each round.
+        clip_norm: bound C on the gradient of one example; may be traced.  Or a
+            :class:`fjx.privacy.Bound`.
+        noise_multiplier: noise multiplier z, as in :func:`fjx.privacy.gaussian`; may be traced.
+        sampling_rate: probability q in [2^-32, 1], rounded to a multiple of 2^-32.
         steps: noised steps in a round; may be traced.
-        batch_size: L, positive; may be traced.
-        capacity: the most examples of a step; bounds memory.
+        batch_size: denominator L, positive; may be traced.
+        capacity: largest number of examples in a step; it bounds the memory.
 
     Returns:
-        A :class:`fjx.ClientUpdate` without state.  Its metrics are ``steps`` and, over all steps,
-        ``unnoised_loss`` and ``unnoised_*`` for what ``loss_fn`` reports (averages over the examples
-        drawn), ``unnoised_clipped_examples`` (the fraction of them that was), and the counts
-        ``unnoised_nonfinite_examples`` and ``unnoised_truncated_examples``.
+        A :class:`fjx.ClientUpdate` without state.
+
+        Its metrics cover all steps of the round.  ``steps`` is their number.  ``unnoised_loss``,
+        ``unnoised_*`` (one for each metric of ``loss_fn``) and ``unnoised_clipped_examples`` (the
+        fraction that was clipped) are averages over the examples drawn.
+        ``unnoised_nonfinite_examples`` and ``unnoised_truncated_examples`` are counts.
 
     Raises:
-        TypeError: ``loss_fn`` is not a function, or a :class:`fjx.clients.Loss`, which may mix examples;
-            (when traced) the model is a :class:`fjx.Stateful`, whose state would; a wrong type.
+        TypeError: ``loss_fn`` is not a function, or is a :class:`fjx.clients.Loss`, which may mix
+            examples; the model is a :class:`fjx.Stateful`, whose state mixes examples (when
+            traced); an argument has a wrong type.
         ValueError: a number is out of range.
 
     Examples:
@@ -91,8 +107,9 @@ def dp_sgd(
     """
     if isinstance(loss_fn, Loss) or not callable(loss_fn):
         raise TypeError(
-            "dp_sgd clips the gradient of each example and needs a function (params, batch, key) -> "
-            f"loss that is a mean over examples, not a Loss that may mix them; got {loss_fn!r}"
+            "dp_sgd clips the gradient of each example: loss_fn must be a function "
+            "(params, batch, key) -> loss that is a mean over examples, not a Loss, which may mix "
+            f"them; got {loss_fn!r}"
         )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
@@ -104,7 +121,7 @@ def dp_sgd(
     loss = per_example(loss_fn)
 
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
-        """What one example adds to the sum of a step, and to the metrics."""
+        """Contribution of one example to the sum of a step, and to the metrics."""
         batch = jax.tree.map(lambda x: x[None], example)
         value, metrics, _, gradient = value_and_grad(loss, model, batch, jnp.ones(1, bool), key)
         wide = jax.tree.map(lambda g: g.astype(jnp.float32), gradient)
@@ -127,7 +144,7 @@ def dp_sgd(
     def observe(
         model: Tree, examples: Examples, t: Array, keys: _Keys
     ) -> tuple[Contribution, Metrics]:
-        """The sums of step ``t`` over the examples that are drawn."""
+        """Sums of step ``t`` over the examples that are drawn."""
         positions, drawn = poisson_sample(
             jax.random.fold_in(keys.coins, t), examples.size, rate, capacity
         )
@@ -143,8 +160,8 @@ def dp_sgd(
     ) -> tuple[Array, _Training]:
         if isinstance(model, Stateful):
             raise TypeError(
-                "clients.dp_sgd cannot move mutable state, which mixes the examples of a batch; "
-                "use a model without, GroupNorm in place of BatchNorm say"
+                "clients.dp_sgd cannot move mutable state, because it mixes the examples of a "
+                "batch; use a model without it, for example GroupNorm in place of BatchNorm"
             )
         keys = _Keys(*jax.random.split(key, 3))
         sums = jax.eval_shape(observe, model, examples, 0, keys)[1]
@@ -177,7 +194,7 @@ def dp_sgd(
 
 
 class _Keys(NamedTuple):
-    """What a client draws from: which examples, the noise, and what its loss needs."""
+    """Keys of a client: for the examples it draws, for the noise, and for its loss."""
 
     coins: Key
     noise: Key
@@ -185,7 +202,7 @@ class _Keys(NamedTuple):
 
 
 class _Training(NamedTuple):
-    """Where a client's training is: its model, optimiser and metrics, summed; and its keys."""
+    """State of a client's training: model, optimiser state, sums of the metrics, and keys."""
 
     model: Tree
     optimizer: Any
@@ -194,13 +211,16 @@ class _Training(NamedTuple):
 
 
 def poisson_sample(key: Key, size: Array, rate: float, capacity: int) -> tuple[Array, Array]:
-    """Positions below ``size``, each with probability ``rate``, and how many were drawn.
+    """Poisson sample of the positions below ``size``, and the number of positions drawn.
 
-    The first ``capacity`` of them in order; slots past the number drawn hold zero.  ``size`` is traced,
-    so coins are tossed in blocks, and of each block those that fell are written where there is room.
+    Each position is drawn with probability ``rate``.  The sample holds the first ``capacity`` of
+    them in order; slots past the number drawn hold zero.
+
+    ``size`` is traced, so coins are tossed in blocks; the positions that a block draws are written
+    as long as there is room.
 
     Returns:
-        ``i32[capacity]`` and ``i32[]``, which may be more.
+        ``i32[capacity]`` and ``i32[]``, which may be larger than ``capacity``.
     """
     last = jnp.uint32(round(rate * _WORD) - 1)
 
@@ -218,6 +238,6 @@ def poisson_sample(key: Key, size: Array, rate: float, capacity: int) -> tuple[A
 
 
 def _masked_sum(mask: Array, x: Array) -> Array:
-    """The sum over the first axis of those in ``mask``; what the others hold does not matter."""
+    """Sum over the first axis of the rows in ``mask``; the other rows may hold anything."""
     mask = mask.reshape(-1, *[1] * (x.ndim - 1))
     return jnp.sum(jnp.where(mask, x, jnp.zeros_like(x)), axis=0)

@@ -9,24 +9,25 @@ from fjx.clients._loss import LossFn, as_loss, value_and_grad
 
 
 def gradient(loss_fn: LossFn, *, batch_size: int) -> ClientUpdate:
-    """Sends the negative gradient of the mean loss over all the client's examples.
+    """Send the negative gradient of the mean loss over all of the client's examples.
 
-    The sign makes it a message: ``after - before`` of one step at learning rate one.
+    The message is thus ``after - before`` of one gradient step with learning rate one.
 
-    Guarantees: exact for a loss that is a mean over examples, whatever the batch size.
+    Guarantees:
+        - Exact for a loss that is a mean over examples, whatever the batch size.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch; or a
-            :class:`fjx.clients.Loss`.
-        batch_size: examples at a time; bounds memory, changes nothing else.
+        loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the
+            batch; or a :class:`fjx.clients.Loss`.
+        batch_size: examples evaluated at a time; it bounds the memory and changes nothing else.
 
     Returns:
-        A :class:`fjx.ClientUpdate` without state.  Its metrics are ``loss`` and what ``loss_fn``
-        reports.
+        A :class:`fjx.ClientUpdate` without state.  Its metrics are ``loss`` and the metrics of
+        ``loss_fn``.
 
     Raises:
-        TypeError: ``loss_fn`` is not callable; (when traced) the model is a :class:`fjx.Stateful`,
-            whose state no single gradient moves.
+        TypeError: ``loss_fn`` is not callable; the model is a :class:`fjx.Stateful`, whose state a
+            single gradient cannot move (when traced).
         ValueError: ``batch_size`` is below one.
 
     Examples:

@@ -1,9 +1,10 @@
-"""Losses on ragged batches.
+"""Losses on batches with padding.
 
-A client's last batch is short, but shapes are fixed, so a batch comes with a mask.  A loss that is a
-mean over examples can be masked from outside, exactly and without its knowing: :func:`per_example`
-does, and is what a plain function is taken for.  A loss that mixes the examples of a batch (BatchNorm,
-contrastive learning) must see the mask: :func:`whole_batch`.
+A client's last batch may be short, but shapes are fixed, so every batch comes with a mask.  There
+are two kinds of loss.  A loss that is a mean over examples can be masked from outside, exactly:
+:func:`per_example` does so, and clients apply it to every plain function.  A loss that mixes the
+examples of a batch (BatchNorm, contrastive learning) must see the mask itself: use
+:func:`whole_batch`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,33 +22,36 @@ class Loss(NamedTuple):
     """A loss of a masked batch.
 
     Attributes:
-        evaluate: ``(model, batch, mask, key) -> (loss, metrics, state)`` with ``mask`` a ``bool[b]``
-            that is True for real examples, scalars ``loss`` and ``metrics``, and ``state`` the next
-            mutable state of a :class:`fjx.Stateful` model, else None.
+        evaluate: function ``(model, batch, mask, key) -> (loss, metrics, state)``.  ``mask`` is a
+            ``bool[b]``, True at real examples; ``loss`` and ``metrics`` are scalars; ``state`` is
+            the next mutable state of a :class:`fjx.Stateful` model, else None.
     """
 
     evaluate: Callable[[Tree, Tree, Array, Key], tuple[Array, Metrics, Tree]]
 
 
 LossFn = Callable[..., Any] | Loss
-"""What clients take for a loss: a mean over examples, or a :class:`Loss`."""
+"""A loss that clients accept: a function that is a mean over examples, or a :class:`Loss`."""
 
 
 def per_example(loss_fn: Callable[..., Any]) -> Loss:
-    """Takes ``loss_fn(params, batch, key)`` for a mean over the examples of a batch.
+    """Masked loss from ``loss_fn(params, batch, key)``, a mean over the examples of a batch.
 
-    It is evaluated on each example as a batch of one, under ``vmap``, and the mean is taken over the
-    real examples, so that a short batch gives what ``loss_fn`` would give on its real rows.  Terms
-    that do not depend on the batch (weight decay) come out unchanged.
+    ``loss_fn`` is evaluated on each example as a batch of one, under ``vmap``, and the mean is
+    taken over the real examples.  A short batch thus gives the value that ``loss_fn`` gives on its
+    real rows.  Terms that do not depend on the batch, such as weight decay, are not changed.
+
+    Clients wrap plain functions in ``per_example`` themselves.
 
     Args:
-        loss_fn: returns ``loss`` or ``(loss, metrics)``, scalars; each example gets a key of its own.
+        loss_fn: loss that returns ``loss`` or ``(loss, metrics)``, all scalars; each example has
+            its own key.
 
     Returns:
-        A :class:`Loss`.  Plain functions given to clients are wrapped in this.
+        A :class:`Loss`.
 
     Raises:
-        TypeError: (when traced) ``loss_fn`` returns a third value, or what are not scalars.
+        TypeError: ``loss_fn`` returns a third value, or a value that is not a scalar (when traced).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -64,7 +68,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
             loss, metrics, *state = value if isinstance(value, tuple) else (value, {})
             if state:
                 raise TypeError(
-                    "loss_fn returned (loss, metrics, state): a loss that moves mutable state mixes "
+                    "loss_fn returned (loss, metrics, state), but a loss with mutable state mixes "
                     "the examples of a batch; wrap it in fjx.clients.whole_batch"
                 )
             return _loss(loss), _scalars(metrics)
@@ -81,18 +85,18 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
 
 
 def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
-    """Takes ``loss_fn(model, batch, mask, key)``, which sees the whole batch and minds the mask.
+    """Masked loss from ``loss_fn(model, batch, mask, key)``, which sees the whole batch and its mask.
 
     Args:
-        loss_fn: returns ``loss``, ``(loss, metrics)``, or for a :class:`fjx.Stateful` model
-            ``(loss, metrics, state)`` with the next mutable state.  Rows where ``mask`` is False
-            repeat a real example and must not count.
+        loss_fn: loss that returns ``loss``, ``(loss, metrics)``, or for a :class:`fjx.Stateful`
+            model ``(loss, metrics, state)`` with the next mutable state.  Rows where ``mask`` is
+            False repeat a real example and must not count.
 
     Returns:
         A :class:`Loss`.
 
     Raises:
-        TypeError: (when traced) the loss or a metric is not a scalar.
+        TypeError: the loss or a metric is not a scalar (when traced).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -113,7 +117,7 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
 
 
 def as_loss(loss_fn: LossFn) -> Loss:
-    """A plain function is a mean over examples."""
+    """A :class:`Loss`; a plain function is wrapped in :func:`per_example`."""
     if not (isinstance(loss_fn, Loss) or callable(loss_fn)):
         raise TypeError(f"loss_fn must be a function (params, batch, key) -> loss, got {loss_fn!r}")
     return loss_fn if isinstance(loss_fn, Loss) else per_example(loss_fn)
@@ -122,7 +126,7 @@ def as_loss(loss_fn: LossFn) -> Loss:
 def value_and_grad(
     loss: Loss, model: Tree, batch: Tree, mask: Array, key: Key
 ) -> tuple[Array, Metrics, Tree, Tree]:
-    """The loss, its metrics, the model with its next mutable state, and the gradient.
+    """Loss, metrics, the model with its next mutable state, and the gradient.
 
     The gradient has the structure of the parameters, with None in place of leaves that are not
     floating.
@@ -149,7 +153,7 @@ def value_and_grad(
 
 
 RESERVED = frozenset({"loss", "examples", "steps"})
-"""Metrics that clients report themselves."""
+"""Names of the metrics that clients report themselves."""
 
 
 def _scalars(metrics: Metrics) -> Metrics:
@@ -158,7 +162,9 @@ def _scalars(metrics: Metrics) -> Metrics:
             f"loss_fn's metrics must be a dict of scalars, got {type(metrics).__name__}"
         )
     if clash := sorted(RESERVED & set(metrics)):
-        raise ValueError(f"loss_fn's metrics may not be called {clash}: clients report these")
+        raise ValueError(
+            f"loss_fn's metrics may not be called {clash}, which clients report; rename them"
+        )
     return {name: _scalar(f"loss_fn's metric {name!r}", value) for name, value in metrics.items()}
 
 

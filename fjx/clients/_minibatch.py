@@ -1,4 +1,4 @@
-"""The optimisers that the recipes share."""
+"""Client updates that many recipes share."""
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,18 @@ def client_sgd(
     batch_size: int,
     *before: optax.GradientTransformation,
 ) -> ClientUpdate:
-    """Local epochs of plain SGD, after whatever transforms the gradient ``before``."""
+    """Local epochs of plain SGD; the transformations ``before`` are applied to the gradient first."""
     _validate.number("client_lr", client_lr, above=0)
     local = optax.chain(*before, optax.sgd(client_lr)) if before else optax.sgd(client_lr)
     return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
 
 
 def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
-    """Sends the negative gradient of one random batch, of all examples where it holds as many.
+    """Send the negative gradient of one random batch, or of all examples if the client has no more.
 
-    The gradient itself, in the dtype of the model: (x - g) - x would lose what is below x's rounding.
-    Zero of leaves that are not floating, and of clients without examples.
+    The message is the gradient itself, in the dtype of the model; a difference (x - g) - x would
+    lose every part of g below the rounding error of x.  The message is zero for leaves that are not
+    floating, and for clients without examples.
     """
     loss = as_loss(loss_fn)
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
@@ -38,7 +39,7 @@ def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
         key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         if isinstance(model, Stateful):
-            raise TypeError("a gradient moves no mutable state; use algorithms.fedavg")
+            raise TypeError("one gradient cannot move mutable state; use algorithms.fedavg")
         key_batch, key_loss = jax.random.split(key)
         batch, mask = batch_at(shuffle(key_batch), examples, jnp.int32(0), batch_size)
         value, metrics, _, gradient = value_and_grad(loss, model, batch, mask, key_loss)

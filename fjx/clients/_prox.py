@@ -1,4 +1,4 @@
-"""FedProx's proximal term, as a gradient transformation."""
+"""The proximal term of FedProx, as a gradient transformation."""
 
 import jax
 import optax
@@ -8,10 +8,11 @@ from fjx._base import Array, Tree
 
 
 def proximal(mu: float | Array) -> optax.GradientTransformation:
-    """Adds mu (w - w_0) to the gradient, w_0 being the parameters at initialisation.
+    """Gradient transformation that adds the proximal term mu (w - w_0) of FedProx.
 
-    Clients initialise their optimiser with the broadcast model, so ``optax.chain(proximal(mu),
-    optax.sgd(lr))`` descends f(w) + mu/2 ||w - w_0||^2 around it: FedProx.
+    w_0 are the parameters at initialisation.  A client initialises its optimiser with the broadcast
+    model, so ``optax.chain(proximal(mu), optax.sgd(lr))`` minimises f(w) + mu/2 ||w - w_0||^2
+    around the broadcast.
 
     Args:
         mu: strength, non-negative; may be traced.

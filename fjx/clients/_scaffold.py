@@ -20,26 +20,30 @@ def scaffold(
     steps: int | None = None,
     batch_size: int,
 ) -> ClientUpdate:
-    """Local SGD corrected for client drift, option II of the paper.
+    r"""Local SGD with SCAFFOLD's correction of client drift (option II of the paper).
 
-    With K steps from x to y along g_i(y) - c_i + c: c_i^+ = c_i - c + (x - y) / (K eta_l).  Expects
-    the broadcast ``{"params": x, "control": c}`` of :func:`fjx.servers.scaffold`, sends
-    ``{"params": y - x, "control": c_i^+ - c_i}``.
+    The client makes K steps from x to y along g_i(y) - c_i + c.  Its new control variate is
+
+    .. math:: c_i^+ = c_i - c + (x - y) / (K \eta_l)
+
+    The client expects the broadcast ``{"params": x, "control": c}`` of
+    :func:`fjx.servers.scaffold`, and sends ``{"params": y - x, "control": c_i^+ - c_i}``.
 
     Args:
-        loss_fn: as for :func:`fjx.clients.local_sgd`.
-        learning_rate: eta_l; may be traced.
+        loss_fn: loss, as for :func:`fjx.clients.local_sgd`.
+        learning_rate: step size eta_l; may be traced.
         epochs: passes over the client's examples.
-        steps: batches instead of epochs.
+        steps: number of batches; give it or ``epochs``.
         batch_size: examples in a batch.
 
     Returns:
         A :class:`fjx.ClientUpdate` whose state is c_i, zero at first.
 
     Raises:
-        ValueError: a number is out of range; not exactly one of ``epochs`` and ``steps``.
-        TypeError: ``loss_fn`` is not callable; (from ``init``) the model holds leaves that are not
-            floating parameters, of which no control variate exists.
+        ValueError: a number is out of range; ``epochs`` and ``steps`` are both given or both
+            missing.
+        TypeError: ``loss_fn`` is not callable; the model holds leaves that are not floating
+            parameters and so have no control variate (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -65,8 +69,8 @@ def scaffold(
     def init(params: Tree) -> Tree:
         if isinstance(params, Stateful) or not all(map(_tree.is_float, jax.tree.leaves(params))):
             raise TypeError(
-                "scaffold has a control variate for each floating parameter; the model must hold "
-                "nothing else (no fjx.Stateful, no integer leaves)"
+                "scaffold needs a control variate for every leaf, so the model must hold floating "
+                "parameters and nothing else (no fjx.Stateful, no integer leaves)"
             )
         return _tree.zeros_like(params)
 

@@ -20,27 +20,30 @@ def local_sgd(
     steps: int | None = None,
     batch_size: int,
 ) -> ClientUpdate:
-    """Trains the broadcast model on the client's examples and sends ``after - before``.
+    """Train the broadcast model on the client's examples and send ``after - before``.
 
-    Guarantees: an epoch uses every example exactly once, in a fresh random order; a short last batch
-        counts as what it holds; a client with few examples does few steps; a client without
-        examples does none and sends zeros.
+    Guarantees:
+        - An epoch uses every example exactly once, in a fresh random order.
+        - A short last batch counts with its real examples only.
+        - With ``epochs``, a client with few examples makes few steps.
+        - A client without examples makes no step and sends zeros.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch; or a
-            :class:`fjx.clients.Loss`.
-        optimizer: any optax transformation; its state begins anew in each round.
+        loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the
+            batch; or a :class:`fjx.clients.Loss`.
+        optimizer: optax transformation of the local steps; its state begins anew in each round.
         epochs: passes over the client's examples; may be traced.
-        steps: batches instead of epochs, going on into further passes; may be traced.
+        steps: number of batches, over as many passes as that takes; give it or ``epochs``; may be
+            traced.
         batch_size: examples in a batch.
 
     Returns:
-        A :class:`fjx.ClientUpdate` without state.  Its metrics are ``loss`` and what ``loss_fn``
-        reports, averaged over the examples seen, and ``steps``.
+        A :class:`fjx.ClientUpdate` without state.  Its metrics are ``steps``, and ``loss`` and the
+        metrics of ``loss_fn``, averaged over the examples seen.
 
     Raises:
-        ValueError: not exactly one of ``epochs`` and ``steps``; a number below one.
-        TypeError: ``loss_fn`` is not callable, ``optimizer`` is not an optax transformation.
+        ValueError: ``epochs`` and ``steps`` are both given or both missing; a number is below one.
+        TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax
@@ -88,15 +91,16 @@ def trainer(
     steps: int | None,
     batch_size: int,
 ) -> Steps:
-    """The local loop: ``(key, model, examples, drift) -> (model, metrics)``.
+    """Local loop ``(key, model, examples, drift) -> (model, metrics)``.
 
-    ``drift`` is added to every gradient, or is None: SCAFFOLD's correction c - c_i, and its kin.
+    ``drift`` is a tree that is added to every gradient, such as SCAFFOLD's correction c - c_i; None
+    adds nothing.
     """
     loss = as_loss(loss_fn)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
     if (epochs is None) == (steps is None):
-        raise ValueError(f"give epochs or steps, and not both; got epochs={epochs}, steps={steps}")
+        raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
     _validate.integer(*(("steps", steps) if epochs is None else ("epochs", epochs)), at_least=1)
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
 
@@ -116,9 +120,9 @@ def trainer(
         key_shuffle, key_loss = jax.random.split(key)
         per_epoch = -(-examples.size // batch_size)
         if steps is not None:
-            trips = jnp.minimum(per_epoch, 1) * steps  # nothing to step on without examples
+            trips = jnp.minimum(per_epoch, 1) * steps  # a client without examples makes no step
         else:
-            assert epochs is not None  # checked above, once for all clients
+            assert epochs is not None  # checked above, when the client was made
             trips = per_epoch * epochs
         order = shuffle(key_shuffle)
         seen = jax.eval_shape(observe, model, examples, 0, order, key_loss)[0]
@@ -151,16 +155,16 @@ def trainer(
 
 
 class _Training(NamedTuple):
-    """Where a client's local training is.
+    """State of a client's local training.
 
     Attributes:
-        model: its model.
-        optimizer: its optimiser's state.
-        sums: its metrics, each times the examples of a batch, summed.
-        order: how it shuffles.
-        key_loss: what it draws from.
-        drift: what it adds to each gradient, if anything.
-        trips: how many steps it will have done.
+        model: current model.
+        optimizer: state of the optimiser.
+        sums: metrics, each times the examples of its batch, summed over the steps.
+        order: random order of the examples.
+        key_loss: key of the loss.
+        drift: tree that is added to each gradient, or None.
+        trips: number of steps in all.
     """
 
     model: Tree
@@ -175,7 +179,8 @@ class _Training(NamedTuple):
 def batch_at(order: Array, examples: Examples, step: Array, size: int) -> tuple[Tree, Array]:
     """Batch ``step`` of an endless run of epochs, each a fresh permutation of the examples.
 
-    Returns the batch and its mask; rows outside the mask repeat one real example.
+    Returns:
+        The batch and its mask.  Rows outside the mask repeat one real example.
     """
     per_epoch = jnp.maximum(-(-examples.size // size), 1)
     positions = step % per_epoch * size + jnp.arange(size, dtype=jnp.int32)

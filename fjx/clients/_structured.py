@@ -1,4 +1,4 @@
-"""Structured updates: local training inside a subspace of few dimensions, which a seed names."""
+"""Structured updates: local training inside a subspace of few dimensions that a seed identifies."""
 
 import math
 from collections.abc import Callable
@@ -18,21 +18,22 @@ from fjx.clients._submodel import Local
 
 class Coordinates(Protocol):
     def __call__(self, params: TreeLike, /) -> TreeLike:
-        """The shapes of the coordinates of an update of these parameters."""
+        """Shapes of the coordinates of an update of these parameters."""
 
 
 class Expand(Protocol):
     def __call__(self, choice: Tree, coordinates: Tree, params: TreeLike, /) -> Tree:
-        """The update that has these coordinates in the subspace of a choice; linear in them."""
+        """Update with these coordinates in the subspace of a choice; linear in the coordinates."""
 
 
 class Subspace(NamedTuple):
-    """Where updates may lie.
+    """A subspace of the updates, which each client may choose anew in each round.
 
     Attributes:
-        choose: ``(key) -> choice``, what names the subspace of a client and a round: a seed or nothing.
-        coordinates: ``(params) -> shapes``.
-        expand: ``(choice, coordinates, params) -> update``.
+        choose: function ``(key) -> choice``; the choice identifies the subspace: a seed, or
+            nothing.
+        coordinates: function ``(params) -> shapes``.
+        expand: function ``(choice, coordinates, params) -> update``.
     """
 
     choose: Callable[[Key], Tree]
@@ -41,13 +42,15 @@ class Subspace(NamedTuple):
 
 
 def random_mask(ratio: float) -> Subspace:
-    """Updates of k = ceil(ratio d) coordinates of each array, chosen anew by each client in each round.
+    """Subspace of k = ceil(ratio d) random coordinates of each array.
+
+    Each client chooses the coordinates anew in each round.
 
     Args:
-        ratio: of the coordinates of each array, in (0, 1].
+        ratio: share of the coordinates of each array, in (0, 1].
 
     Returns:
-        A :class:`Subspace`, of choices that are a seed.
+        A :class:`Subspace` whose choices are a seed.
 
     Raises:
         TypeError: ``ratio`` is not a Python number.
@@ -80,18 +83,20 @@ def random_mask(ratio: float) -> Subspace:
 
 
 def random_low_rank(rank: int) -> Subspace:
-    """Updates A B of each array, A of so many columns being random and B trained.
+    """Subspace of updates A B of low rank for each array, with A random and B trained.
 
-    An array with two axes or more is seen as a matrix of n rows, its first axis, and m columns.  A is
-    ``[n, rank]``, of independent numbers N(0, 1 / n), drawn anew by each client in each round, so that
-    A^T A is nearly the identity and a step of SGD is nearly the projection of one.  An array of one
-    axis, or of no more than ``rank`` rows, is trained whole.
+    An array with two axes or more is treated as a matrix: its first axis gives the n rows, the
+    other axes the columns.  A is ``[n, rank]`` with independent entries N(0, 1 / n).  Each client
+    draws A anew in each round.  A^T A is then close to the identity, so that a step of SGD on B is
+    close to the projection of a step on the array.
+
+    An array of one axis, or of at most ``rank`` rows, is trained whole.
 
     Args:
-        rank: at least 1.
+        rank: rank of the updates, at least 1.
 
     Returns:
-        A :class:`Subspace`, of choices that are a seed.
+        A :class:`Subspace` whose choices are a seed.
 
     Raises:
         TypeError: ``rank`` is not an integer.
@@ -127,17 +132,18 @@ def random_low_rank(rank: int) -> Subspace:
 
 
 def fixed_mask(mask: Tree) -> Subspace:
-    """Updates of the coordinates that a mask names, the same for all clients and rounds.
+    """Subspace of the coordinates that a mask selects, the same for all clients and rounds.
 
     Args:
-        mask: a tree like the parameters, of concrete arrays of bool: True where they are trained.
+        mask: tree like the parameters with concrete arrays of bool, True where a coordinate is
+            trained.
 
     Returns:
-        A :class:`Subspace`, of choices that cost nothing.
+        A :class:`Subspace` whose choices cost nothing.
 
     Raises:
         TypeError: a leaf of ``mask`` is not bool.
-        ValueError: (when used) ``mask`` does not fit the parameters.
+        ValueError: ``mask`` does not fit the parameters (when used).
 
     Examples:
         >>> import jax.numpy as jnp, numpy as np
@@ -149,13 +155,15 @@ def fixed_mask(mask: Tree) -> Subspace:
     masks = [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
     for leaf in masks:
         if leaf.dtype != bool:
-            raise TypeError(f"mask must be of bool, got {leaf.dtype}")
+            raise TypeError(f"mask must be of bool, got {leaf.dtype}; cast it with astype(bool)")
     treedef = jax.tree.structure(mask)
 
     def places(params: TreeLike) -> list[np.ndarray]:
         leaves, shape = jax.tree.flatten(params)
         if shape != treedef or any(m.shape != x.shape for m, x in zip(masks, leaves, strict=True)):
-            raise ValueError("mask must be a tree of arrays like the parameters")
+            raise ValueError(
+                "mask must be a tree like the parameters, with arrays of the same shapes"
+            )
         return [np.flatnonzero(m) for m, x in zip(masks, leaves, strict=True) if _tree.is_float(x)]
 
     def coordinates(params: TreeLike) -> TreeLike:
@@ -174,30 +182,33 @@ def fixed_mask(mask: Tree) -> Subspace:
 
 
 def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUpdate:
-    """Trains the coordinates of the update in a subspace, and sends them: nothing is lost on the wire.
+    """Train the update in a subspace and send its coordinates, without any loss on the wire.
 
-    From the model w of the broadcast, ``local`` trains z, from zero, on the loss of w + expand(z).  What
-    the client moves, it can say in few numbers, where a codec would throw away what it cannot.
+    w is the broadcast model.  ``local`` trains z, from zero, on the loss of w + expand(z).  The
+    client thus moves only along directions that it can describe in few numbers; a codec would
+    discard the other directions after training.
 
-    Its message is ``{"update": expand(z), "coordinates": z, "choice": of the subspace}``, and wants
-    :func:`fjx.aggregators.structured_mean`, which prices the last two.
+    The message is ``{"update": expand(z), "coordinates": z, "choice": choice}``.  Use it with
+    :func:`fjx.aggregators.structured_mean`, which bills the coordinates and the choice.
 
-    Guarantees: the update lies in the subspace, exactly; with all coordinates in a mask it is
-        ``local(loss_fn)``, to rounding.
+    Guarantees:
+        - The update lies in the subspace, exactly.
+        - With all coordinates in a mask it is ``local(loss_fn)``, to rounding.
 
     Args:
-        loss_fn: as clients take it.
-        local: makes the local training of a loss, say
-            ``lambda loss: clients.local_sgd(loss, optax.sgd(0.1), epochs=1, batch_size=20)``; its
-            message is after - before, and it has no state.
-        subspace: such as :func:`random_mask`, :func:`random_low_rank` and :func:`fixed_mask` make.
+        loss_fn: loss, as for :func:`fjx.clients.local_sgd`.
+        local: function that makes a stateless local training from a loss, for example ``lambda
+            loss: clients.local_sgd(loss, optax.sgd(0.1), epochs=1, batch_size=20)``; its message
+            must be ``after - before``.
+        subspace: subspace of the updates, from :func:`random_mask`, :func:`random_low_rank` or
+            :func:`fixed_mask`.
 
     Returns:
         A :class:`fjx.ClientUpdate`.
 
     Raises:
-        TypeError: (when traced) the model has mutable state.
-        ValueError: (when traced) ``local`` has a state, or a mask does not fit.
+        TypeError: the model has mutable state (when traced).
+        ValueError: ``local`` has a state, or a mask does not fit (when traced).
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -221,7 +232,7 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
         key: Key, broadcast: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         if isinstance(broadcast, Stateful):
-            raise TypeError("structured trains parameters alone, not a fjx.Stateful model")
+            raise TypeError("structured trains parameters only, not a fjx.Stateful model")
         key_choice, key_train = (jax.random.fold_in(key, i) for i in range(2))
         choice = subspace.choose(key_choice)
 
@@ -232,7 +243,7 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
         start = _tree.zeros_like(subspace.coordinates(broadcast))
         client = local(Loss(evaluate))
         if jax.tree.leaves(client.init(start)):
-            raise ValueError("structured needs local training without a state, such as local_sgd")
+            raise ValueError("local must be a client without state, such as clients.local_sgd")
         z, _, metrics = client.update(key_train, start, client.init(start), examples, turn)
         moved = subspace.expand(choice, z, broadcast)
         return {"update": moved, "coordinates": z, "choice": choice}, state, metrics
@@ -248,7 +259,7 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
 
 
 def _of_leaves(like: Any, expand: Any) -> Subspace:
-    """A subspace of each array by itself, whose choice is a seed."""
+    """Subspace that treats each array by itself; its choice is a seed."""
 
     def choose(key: Key) -> Array:
         return jax.random.bits(key, (2,), jnp.uint32)
@@ -257,7 +268,7 @@ def _of_leaves(like: Any, expand: Any) -> Subspace:
         return tuple(like(leaf) for leaf in _floats(params))
 
     def expand_tree(choice: Array, coordinates: Tree, params: TreeLike) -> Tree:
-        # The generator is named, because the server reads the same seed.
+        # A fixed generator, because the server must expand the same seed.
         key = jax.random.wrap_key_data(choice, impl="threefry2x32")
         parts = [
             expand(jax.random.fold_in(key, i), z, leaf)
@@ -273,7 +284,7 @@ def _floats(params: TreeLike) -> list[Any]:
 
 
 def _with_zeros(parts: list[Array], params: TreeLike) -> Tree:
-    """A tree like the parameters, of the parts given and of zeros in place of integers."""
+    """Tree like the parameters that holds ``parts``, and zeros in place of integers."""
     leaves, treedef = jax.tree.flatten(params)
     floating = iter(parts)
     return treedef.unflatten(

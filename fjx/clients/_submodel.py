@@ -1,8 +1,8 @@
-"""Training a part of the model: some units of each layer, and what hangs on them.
+"""Training a part of the model: some units of each layer, and all parameters attached to them.
 
-A layer's units (neurons, channels, heads) are the coordinates of an axis that arrays share: the columns
-of one kernel, its bias, the rows of the next kernel.  Give that axis a name in all of them, and a choice
-of units is a choice of coordinates in every array.
+The units of a layer (neurons, channels, heads) are the coordinates of an axis that several arrays
+share: the columns of one kernel, its bias, the rows of the next kernel.  Give that axis the same
+name in all of these arrays; a choice of units is then a choice of coordinates in every array.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,30 +19,30 @@ from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
 
 Sizes = dict[str, int]
-"""How many units each named axis has."""
+"""Number of units of each named axis."""
 
 
 Local = Callable[[Loss], ClientUpdate]
-"""What makes the local training of a loss."""
+"""A function that makes the local training of a loss."""
 
 
 class ChooseUnits(Protocol):
     def __call__(self, key: Key, examples: Examples, /) -> Tree:
-        """What this client trains this round, in a few numbers that travel with its message."""
+        """Choice of the client's units in this round: a few numbers, sent with its message."""
 
 
 class UnitsOf(Protocol):
     def __call__(self, choice: Tree, sizes: Sizes, /) -> dict[str, Array]:
-        """``bool[size]`` for each named axis: which units a choice holds."""
+        """Masks ``bool[size]``, one for each named axis: True at the units that a choice holds."""
 
 
 class Units(NamedTuple):
-    """How clients choose units, and how everybody knows what a choice holds.
+    """A rule by which clients choose units, and by which everybody reads a choice.
 
     Attributes:
-        choose: ``(key, examples) -> choice``.
-        masks: ``(choice, sizes) -> {axis: bool[size]}``.
-        choice_like: the shapes and dtypes of a choice.
+        choose: function ``(key, examples) -> choice``.
+        masks: function ``(choice, sizes) -> {axis: bool[size]}``.
+        choice_like: shapes and dtypes of a choice.
     """
 
     choose: ChooseUnits
@@ -53,23 +53,23 @@ class Units(NamedTuple):
 def ordered_dropout(
     widths: Sequence[float], *, of: Callable[[Key, Examples], Array] | None = None
 ) -> Units:
-    """The first units of every layer, as many as a width says: nested sub-models.
+    """Nested sub-models: the first units of every layer, as many as a width allows.
 
-    A client of width r holds the first ceil(r n) units of an axis of n, so that what a narrow client
-    holds every wider one holds too.  A width is drawn anew in each round, all alike, unless ``of`` says
-    which one a client has.
+    A client of width r holds the first ceil(r n) units of an axis of n.  A wider client therefore
+    holds every unit that a narrower client holds.  By default a width is drawn uniformly in each
+    round; ``of`` assigns widths to clients instead.
 
     Args:
         widths: shares in (0, 1].
-        of: ``(key, examples) -> i32[]``, the number of the client's width; a phone's class may stand in
-            its examples.
+        of: function ``(key, examples) -> i32[]`` that returns the index of the client's width; a
+            device class may be stored with its examples.
 
     Returns:
-        A :class:`Units`, of choices that cost 8 bits.
+        A :class:`Units` whose choices cost 8 bits.
 
     Raises:
         TypeError: a width is not a Python number.
-        ValueError: there are none, more than 256, or one is out of range.
+        ValueError: ``widths`` is empty or longer than 256, or a width is out of range.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -103,13 +103,13 @@ def ordered_dropout(
 
 
 def federated_dropout(ratio: float) -> Units:
-    """As many units of every layer as a ratio says, chosen anew by each client in each round.
+    """Random sub-models: a share of the units of every layer, drawn anew by each client in each round.
 
     Args:
-        ratio: of the units of each axis, in (0, 1].
+        ratio: share of the units of each axis, in (0, 1].
 
     Returns:
-        A :class:`Units`, of choices that are a seed.
+        A :class:`Units` whose choices are a seed.
 
     Raises:
         TypeError: ``ratio`` is not a Python number.
@@ -133,7 +133,7 @@ def federated_dropout(ratio: float) -> Units:
         return jax.random.bits(key, (2,), jnp.uint32)
 
     def masks(choice: Array, sizes: Sizes) -> dict[str, Array]:
-        # The generator is named, because the server reads the same seed.
+        # A fixed generator, because the server must expand the same seed.
         key = jax.random.wrap_key_data(choice, impl="threefry2x32")
 
         def some(i: int, size: int) -> Array:
@@ -146,32 +146,35 @@ def federated_dropout(ratio: float) -> Units:
 
 
 def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> ClientUpdate:
-    """Trains the sub-model that a client's units make, as if the other units were not there.
+    """Train the sub-model of the units that a client holds, as if the other units did not exist.
 
-    Coordinates of units that are not held are zero in the model that the client starts from and in its
-    loss, so that they have no gradient, and in its message.  Nothing is rescaled.
+    Coordinates of units that are not held are zero in the initial model, in the model that the loss
+    sees, and in the message; they therefore have no gradient.  Nothing is rescaled.
 
-    Its message is ``{"update": after - before, "held": which coordinates, "choice": of the units}``, and
-    wants :func:`fjx.aggregators.submodel_mean`, which also prices what travels.
+    The message is ``{"update": after - before, "held": which coordinates, "choice": of the
+    units}``.  Use it with :func:`fjx.aggregators.submodel_mean`, which also bills the parts that
+    are sent.
 
-    Guarantees: a coordinate that is not held is not trained, whatever the activation functions; with all
-        units held it is ``local(loss_fn)``, bit for bit.
+    Guarantees:
+        - A coordinate that is not held is not trained, whatever the activation functions.
+        - With all units held it is ``local(loss_fn)``, bit for bit.
 
     Args:
-        loss_fn: as clients take it.
-        local: makes the local training of a loss, say
-            ``lambda loss: clients.local_sgd(loss, optax.sgd(0.1), epochs=1, batch_size=20)``; its
-            message is after - before, and it has no state.
-        axes: a tree like the parameters, with a tuple in place of each array: for each axis the name of
-            its units or None.  Axes of one name have one size.
-        units: such as :func:`ordered_dropout` and :func:`federated_dropout` make.
+        loss_fn: loss, as for :func:`fjx.clients.local_sgd`.
+        local: function that makes a stateless local training from a loss, for example ``lambda
+            loss: clients.local_sgd(loss, optax.sgd(0.1), epochs=1, batch_size=20)``; its message
+            must be ``after - before``.
+        axes: tree like the parameters, with a tuple in place of each array.  The tuple has one
+            entry for each axis: the name of its units, or None.  Axes with the same name have the
+            same size.
+        units: rule that chooses units, from :func:`ordered_dropout` or :func:`federated_dropout`.
 
     Returns:
         A :class:`fjx.ClientUpdate`.
 
     Raises:
-        ValueError: (when the message is described or traced) ``axes`` does not fit the parameters, or
-            ``local`` has a state.
+        ValueError: ``axes`` does not fit the parameters, or ``local`` has a state (when the message
+            is described or traced).
 
     Examples:
         Two hidden units, of which each client of this round holds the first:
@@ -214,7 +217,7 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
 
         client = local(Loss(evaluate))
         if jax.tree.leaves(client.init(broadcast)):
-            raise ValueError("submodel needs local training without a state, such as local_sgd")
+            raise ValueError("local must be a client without state, such as clients.local_sgd")
         message, _, metrics = client.update(
             key_train, _only(held, broadcast), client.init(broadcast), examples, turn
         )
@@ -233,16 +236,16 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
 
 
 def held_coordinates(axes: Tree, units: Units, choice: Tree, params: Tree) -> Tree:
-    """Which coordinates of the parameters a choice of units holds: a tree of ``bool`` arrays.
+    """Masks of the parameters that a choice of units holds: a tree of ``bool`` arrays.
 
     Args:
-        axes: as in :func:`submodel`.
-        units: how the choice is read.
-        choice: of a client.
-        params: the parameters, or their shapes.
+        axes: names of the axes, as in :func:`submodel`.
+        units: rule that reads the choice.
+        choice: choice of a client.
+        params: parameters, or their shapes.
 
     Returns:
-        A tree like ``params``.  A coordinate is held if all units that it belongs to are.
+        A tree like ``params``.  A coordinate is held if all units that it belongs to are held.
 
     Raises:
         ValueError: ``axes`` does not fit the parameters.
@@ -265,11 +268,14 @@ def held_coordinates(axes: Tree, units: Units, choice: Tree, params: Tree) -> Tr
     for leaf, names in zip(leaves, named, strict=True):
         if not isinstance(names, tuple) or len(names) != len(leaf.shape):
             raise ValueError(
-                f"axes must name each axis of an array of shape {leaf.shape}, or say None; got {names}"
+                f"axes must name each axis of an array of shape {leaf.shape}, or give None; got {names}"
             )
         for size, name in zip(leaf.shape, names, strict=True):
             if name is not None and sizes.setdefault(name, size) != size:
-                raise ValueError(f"axes of the name {name!r} have {sizes[name]} units and {size}")
+                raise ValueError(
+                    f"axes with the same name must have the same size: {name!r} has "
+                    f"{sizes[name]} units and {size}"
+                )
     masks = units.masks(choice, sizes)
 
     def of(leaf: Any, names: tuple[str | None, ...]) -> Array:

@@ -3,7 +3,7 @@
 from fjx._base import Compressor, Key, Tree
 from fjx.compressors._shapes import require_compressor
 from fjx.wire import Coded
-from fjx.wire._coders import require_coder
+from fjx.wire._coders.integers import require_coder
 
 
 def entropy(codec: Compressor, coder: str) -> Compressor:

@@ -1,4 +1,4 @@
-"""Federated data: packed examples, partitions, loaders, and synthetic problems with known optimum."""
+"""Federated data: packed examples, partitions, loaders, and synthetic problems with a known optimum."""
 
 from fjx.data._dataset import FederatedData as FederatedData
 from fjx.data._dataset import from_clients as from_clients

@@ -1,15 +1,15 @@
-"""The examples of a few clients, copied side by side: how data on the host reach a device."""
+"""Copies of a few clients' examples, side by side: the way of data from the host to a device."""
 
 import jax
 import numpy as np
 
 from fjx._base import Tree
 
-_LINE = 64  # bytes; XLA takes a host array over as it lies only where it begins on such a boundary
+_LINE = 64  # bytes; XLA uses a host array without a copy only if it begins on such a boundary
 
 
 def buffers(arrays: Tree, rows: int) -> Tree:
-    """Zeros for ``rows`` examples, at least one, each leaf beginning on a cache line."""
+    """Zeros for ``rows`` examples, at least one; each leaf begins on a cache line."""
 
     def aligned(x: np.ndarray) -> np.ndarray:
         shape = (max(rows, 1), *x.shape[1:])
@@ -22,10 +22,10 @@ def buffers(arrays: Tree, rows: int) -> Tree:
 
 
 def collect(arrays: Tree, start: np.ndarray, size: np.ndarray, out: Tree) -> np.ndarray:
-    """Copies rows ``start[i]`` to ``start[i] + size[i]`` of every leaf into ``out``, without gaps.
+    """Copy rows ``start[i]`` to ``start[i] + size[i]`` of every leaf into ``out``, without gaps.
 
-    In the order in which they are stored, whatever the order of slots: neighbours are copied as
-    one, and a memory map is read forwards.
+    Rows are copied in the order in which they are stored, independent of the order of slots.
+    Neighbours are thus copied together, and a memory map is read forwards.
 
     Args:
         arrays: pytree of ``[total, ...]``, NumPy arrays or memory maps.
@@ -34,7 +34,7 @@ def collect(arrays: Tree, start: np.ndarray, size: np.ndarray, out: Tree) -> np.
         out: pytree of ``[rows, ...]`` with ``rows >= size.sum()``.
 
     Returns:
-        ``i32[m]``, where the rows of each slot begin in ``out``; zero where there are none.
+        ``i32[m]``, position in ``out`` of the first row of each slot; zero for a slot without rows.
     """
     held = np.flatnonzero(size)
     order = held[np.argsort(start[held])]

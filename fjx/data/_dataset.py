@@ -1,4 +1,4 @@
-"""Federated data, packed: every client's examples one after another, and where each begins."""
+"""Federated data in packed form: one client's examples after another's, and the offsets between them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ _MOST_ROWS = 2**31 - 1
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FederatedData:
-    """The examples of all clients, packed without padding.
+    """Examples of all clients, packed without padding.
 
-    On the device, or on the host if ``arrays`` are NumPy arrays or memory maps: then
-    :func:`fjx.simulate` copies the examples of each cohort to the device while the round before
-    computes.  See :func:`on_host`, :func:`from_packed` and :func:`open`.
+    The arrays are on the device, or on the host if they are NumPy arrays or memory maps.  For data
+    on the host :func:`fjx.simulate` copies the examples of each cohort to the device while the
+    previous round computes.  See :func:`on_host`, :func:`from_packed` and :func:`open`.
 
     Attributes:
         arrays: pytree of ``[total, ...]``, client after client.
-        offsets: ``i32[num_clients + 1]``; client i owns rows ``offsets[i]`` to ``offsets[i + 1]``.
-            On the host ``i64``, so that there may be more than 2^31 examples.
-        weights: ``f32[num_clients]``, what a client counts for; its number of examples by default.
-        test: pytree of ``[n, ...]``, central held-out examples, or None.
+        offsets: ``i32[num_clients + 1]``; client i owns rows ``offsets[i]`` to ``offsets[i + 1]``.  On
+            the host they are ``i64``, so that there can be more than 2^31 examples.
+        weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
+        test: pytree of ``[n, ...]``, central test examples, or None.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -46,25 +46,26 @@ class FederatedData:
 
     @property
     def num_clients(self) -> int:
-        """The number of clients."""
+        """Number of clients."""
         return int(self.offsets.shape[0]) - 1
 
     @property
     def hosted(self) -> bool:
-        """Whether the examples are on the host, as NumPy arrays or memory maps."""
+        """True if the examples are on the host, as NumPy arrays or memory maps."""
         return any(isinstance(x, np.ndarray) for x in jax.tree.leaves(self.arrays))
 
     @property
     def sizes(self) -> Array:
-        """``i32[num_clients]``, examples of each client."""
+        """``i32[num_clients]``, number of examples of each client."""
         if self.hosted:
             return jnp.asarray(np.diff(self.offsets).astype(np.int32))
         return jnp.diff(jnp.asarray(self.offsets))
 
     def examples(self, ids: Array) -> Examples:
-        """The windows of the clients ``ids`` (``i32[m]``); ids out of range have no examples.
+        """Windows on the examples of the clients ``ids`` (``i32[m]``).
 
-        Of data on the host the clients' examples are copied, and the windows are on the copy.
+        An id out of range has no examples.  If the data are on the host, the clients' examples are
+        copied and the windows refer to the copy.
 
         Raises:
             ValueError: ``ids`` are traced and the data are on the host.
@@ -79,7 +80,7 @@ class FederatedData:
         return Examples(self.arrays, jnp.where(known, start, 0), jnp.where(known, end - start, 0))
 
     def windows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where on the host the examples of ``ids`` begin and how many there are, ``i64[m]`` each."""
+        """Offsets and sizes of the examples of ``ids``, computed on the host, ``i64[m]`` each."""
         known = (ids >= 0) & (ids < self.num_clients)
         at = np.where(known, ids, 0)
         offsets = np.asarray(self.offsets)
@@ -87,6 +88,7 @@ class FederatedData:
         return np.where(known, start, 0), np.where(known, end - start, 0)
 
     def _copied(self, ids: Array) -> Examples:
+        """Windows on a copy of the clients' examples, for data on the host."""
         if not _validate.concrete(ids):
             raise ValueError(
                 "a traced round cannot read examples on the host; use fjx.simulate, which copies "
@@ -99,40 +101,43 @@ class FederatedData:
         return Examples(*windows)
 
     def _weights_of(self, ids: Array) -> Array:
-        if self.hosted:  # a few numbers to the device, not all
+        """Weights of the clients ``ids``; an id out of range has weight 0."""
+        if self.hosted:  # only the cohort's weights are moved to the device
             last = self.num_clients - 1
             weights = jnp.asarray(self.weights[np.minimum(ids, last)])
             return jnp.where(ids <= last, weights, 0.0)
         return jnp.asarray(self.weights).at[ids].get(mode="fill", fill_value=0)
 
     def client(self, client_id: int) -> Tree:
-        """The examples of one client: a pytree of NumPy views, ``[size, ...]``, on the host."""
+        """Examples of one client: a pytree of NumPy views ``[size, ...]`` on the host."""
         _validate.integer("client_id", client_id, at_least=0, at_most=self.num_clients - 1)
         # Slices of JAX arrays would compile a program for each size.
         start, end = np.asarray(self.offsets)[[client_id, client_id + 1]].tolist()
         return jax.tree.map(lambda x: np.asarray(x)[start:end], self.arrays)
 
     def cohort(self, ids: Any, taking_part: Array | None = None) -> Cohort:
-        """The cohort of a round.
+        """Cohort of a round.
+
+        A client without examples has weight 0, whatever its weight in the dataset.  A client that
+        drops out has weight 0 and keeps its examples.
 
         Args:
-            ids: ``i32[m]``; ``num_clients`` marks a slot of padding.
-            taking_part: ``bool[m]``, False for a client that drops out; all take part by default.
+            ids: ``i32[m]``; ``num_clients`` marks a padding slot.
+            taking_part: ``bool[m]``, False for a client that drops out; by default all take part.
 
         Returns:
-            A :class:`fjx.Cohort`.  A client without examples has weight 0, whatever its weight here;
-            one that drops out has weight 0 and keeps its examples.
+            A :class:`fjx.Cohort`.
 
         Raises:
             TypeError: ids are not integers, or taking_part is not boolean.
-            ValueError: ids are concrete, and one is out of range or given twice; or a shape is wrong.
+            ValueError: ids are concrete, and one is out of range or repeated; or a shape is wrong.
                 Traced ids cannot raise: such a slot becomes padding and is counted in ``rejected``.
         """
         if eager := _validate.concrete(ids):
             ids = np.asarray(ids)  # on the host, where ids of 64 bits do not wrap
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(
-                f"ids must be integers, got {ids.dtype}; of a mask they are jnp.flatnonzero(mask)"
+                f"ids must be integers, got {ids.dtype}; for a mask use jnp.flatnonzero(mask)"
             )
         if ids.ndim != 1:
             raise ValueError(f"ids must be a vector, got shape {list(ids.shape)}")
@@ -174,9 +179,10 @@ class FederatedData:
 
 
 def impossible_ids(xp: Any, ids: Any, population: int) -> Any:
-    """Which slots hold an id out of range, or repeat an earlier one; ``xp`` is numpy or jax.numpy.
+    """Mask of the slots whose id is out of range or repeats an earlier one.
 
-    Equal ids are neighbours once sorted: O(m log m), whatever the population.
+    ``xp`` is numpy or jax.numpy.  Equal ids are neighbours after sorting, so the cost is O(m log m) for
+    any population.
     """
     order = xp.argsort(ids, stable=True)
     ranked = ids[order]
@@ -188,24 +194,27 @@ def impossible_ids(xp: Any, ids: Any, population: int) -> Any:
 def from_clients(
     clients: Sequence[Tree], *, weights: Any = None, test: Tree | None = None
 ) -> FederatedData:
-    """Packs the examples of each client into one dataset.
+    """Federated dataset from one pytree of examples per client.
 
-    Guarantees: ``from_clients(clients).client(i)`` equals ``clients[i]``; without x64, float64
-        becomes float32 and int64 becomes int32 without a warning; other dtypes stay.
+    Guarantees:
+        - ``from_clients(clients).client(i)`` equals ``clients[i]``.
+        - Without x64, float64 becomes float32 and int64 becomes int32 without a warning.  Other dtypes
+          stay.
 
     Args:
-        clients: for each client a pytree of arrays whose leading axis is its examples, possibly
-            zero; all of one structure, with equal dtypes and trailing shapes.
-        weights: ``f32[num_clients]``, what each client counts for; numbers of examples by default.
-        test: central held-out examples.
+        clients: one pytree of arrays per client.  The leading axis of an array is the client's examples
+            and may be zero.  All clients have one structure, equal dtypes and equal trailing shapes.
+        weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
+        test: central test examples.
 
     Returns:
         A :class:`FederatedData`.
 
     Raises:
         TypeError: a leaf holds texts, dates or objects.
-        ValueError: no clients; trees that differ in structure, dtypes or trailing shapes; leaves of
-            one client with unequal leading axes; integers past 32 bits; more than 2^31 - 1 examples.
+        ValueError: there are no clients; the trees differ in structure, dtypes or trailing shapes; the
+            leaves of one client differ in their leading axes; integers do not fit 32 bits; or there are
+            more than 2^31 - 1 examples.
 
     Examples:
         >>> import numpy as np
@@ -221,7 +230,7 @@ def from_clients(
     first = jax.tree_util.tree_flatten_with_path(hosted[0])[0]
     structure = jax.tree.structure(hosted[0])
     if not first:
-        raise ValueError("from_clients needs arrays, got a client that is an empty pytree")
+        raise ValueError("from_clients needs arrays, got an empty pytree as client 0")
     sizes = np.zeros(len(hosted), np.int64)
     for i, client in enumerate(hosted):
         if jax.tree.structure(client) != structure:
@@ -258,7 +267,7 @@ def pack(
     test: Tree | None = None,
     hosted: bool = False,
 ) -> FederatedData:
-    """A dataset from rows already in order of their client, and how many each client has."""
+    """Dataset from rows that are in the order of their clients, and each client's number of rows."""
     total = int(np.sum(sizes))
     if total > _MOST_ROWS and not hosted:
         raise ValueError(
@@ -277,21 +286,21 @@ def pack(
 
 
 def to_device(x: Any) -> Array:
-    """An array as JAX holds it: without x64, 64-bit numbers become 32-bit, without a warning."""
+    """JAX array of ``x``; without x64, 64-bit numbers become 32-bit without a warning."""
     return jnp.asarray(narrow(x))
 
 
 def kept(dtype: np.dtype) -> np.dtype:
-    """The dtype in which JAX holds numbers of a dtype: with x64 that dtype itself."""
+    """Dtype in which JAX stores numbers of a dtype; with x64 it is that dtype itself."""
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def narrow(x: Any) -> np.ndarray:
-    """:func:`to_device` without the move; an array that is narrow already is not copied."""
+    """NumPy array with the values and dtype of :func:`to_device`; copied only if the dtype changes."""
     x = x if isinstance(x, np.ndarray) else np.asarray(x)
     if x.dtype.kind in "OSUMm":
         raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
-    native = x.dtype.newbyteorder("=")  # memory maps of other machines may not be
+    native = x.dtype.newbyteorder("=")  # a memory map from another machine may have another order
     if kept(native) == native:
         return x.astype(native, copy=False)
     with np.errstate(over="ignore"):
@@ -300,13 +309,14 @@ def narrow(x: Any) -> np.ndarray:
         raise ValueError(f"floats must fit float32, got up to {np.abs(x).max()}; scale them down")
     if x.dtype.kind in "iu" and not np.array_equal(x, y):
         raise ValueError(
-            f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; number them anew, "
+            f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; renumber them, "
             "for example by np.unique(x, return_inverse=True)"
         )
     return y
 
 
 def _weights(weights: Any, num_clients: int, hosted: bool) -> Any:
+    """Weights as float32 after a check of their shape and range."""
     if _validate.concrete(weights):
         weights = np.asarray(weights, np.float32)
         if weights.shape != (num_clients,):
@@ -315,7 +325,9 @@ def _weights(weights: Any, num_clients: int, hosted: bool) -> Any:
                 f"got shape {list(weights.shape)}"
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
-            raise ValueError("weights must be finite and not negative; drop clients by weight 0")
+            raise ValueError(
+                "weights must be finite and not negative; give weight 0 to clients to leave out"
+            )
         with np.errstate(over="ignore"):
             if not np.isfinite(weights.sum()):
                 raise ValueError("weights must have a finite sum in float32; scale them down")

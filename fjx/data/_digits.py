@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real data that ships in a wheel."""
+"""Handwritten digits of scikit-learn: real data that come with the package."""
 
 import math
 
@@ -18,17 +18,17 @@ def digits(
     test_fraction: float = 0.2,
     key: Key | None = None,
 ) -> FederatedData:
-    """The UCI digits, 1,797 images of 8 x 8 in ten classes, split by labels over clients.
+    """UCI handwritten digits, 1,797 images of 8 x 8 in ten classes, split over clients by label.
 
     Args:
-        num_clients: clients; each has at least one image.
-        alpha: of :func:`fjx.data.dirichlet`; None or infinity splits IID.
-        test_fraction: of the images, held out centrally before the split.
-        key: for the held-out choice and the split; ``jax.random.key(0)`` by default.
+        num_clients: number of clients; each has at least one image.
+        alpha: concentration of :func:`fjx.data.dirichlet`; None or infinity splits IID.
+        test_fraction: fraction of the images that is put aside as central test examples.
+        key: key for the choice of test examples and for the split; by default ``jax.random.key(0)``.
 
     Returns:
-        A :class:`fjx.data.FederatedData` of ``{"x": f32[n, 64] in [0, 1], "y": i32[n]}``, and
-        ``test`` of the same form.
+        A :class:`fjx.data.FederatedData` of ``{"x": f32[n, 64] in [0, 1], "y": i32[n]}``, with ``test``
+        of the same form.
 
     Raises:
         ImportError: scikit-learn is not installed (the extra ``examples``).

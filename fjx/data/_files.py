@@ -14,20 +14,20 @@ from fjx.data._partition import by_id, split
 def from_npz(
     path: str | os.PathLike[str], *, client: str, fields: Sequence[str] | None = None
 ) -> tuple[FederatedData, np.ndarray]:
-    """Reads a ``.npz`` file whose arrays have one row per example, and a column of client ids.
+    """Federated dataset from a ``.npz`` file with one row per example and a column of client ids.
 
     Args:
-        path: of the file; it is never unpickled.
-        client: the name of the array of client ids, ``[n]``.
-        fields: names of the arrays to keep; by default all others of numbers and of the same length.
+        path: path of the file.  The file is never unpickled.
+        client: name of the array of client ids, ``[n]``.
+        fields: names of the arrays to keep; by default all other numeric arrays of the same length.
 
     Returns:
-        The dataset, ``{field: [total, ...]}`` with each client's rows in the order of the file, and
-        the clients' ids in the order of the dataset.
+        The dataset ``{field: [total, ...]}``, with each client's rows in the order of the file, and the
+        clients' ids in the order of the dataset.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: a field named holds texts.
+        FileNotFoundError: the file does not exist.
+        TypeError: one of ``fields`` holds texts.
         ValueError: an array is missing, has another length, or holds Python objects.
 
     Examples:
@@ -67,20 +67,24 @@ def from_npz(
 def from_leaf_json(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
 ) -> tuple[FederatedData, np.ndarray]:
-    """Reads LEAF's JSON: ``{"users": [...], "num_samples": [...], "user_data": {user: {x, y}}}``.
+    """Federated dataset from the JSON files of LEAF.
+
+    The form is ``{"users": [...], "num_samples": [...], "user_data": {user: {x, y}}}``.
+
+    JSON does not always distinguish 1.0 from 1, nor an empty image from an empty text.  Therefore x
+    and y get the dtype that holds the values of all users, and a user without samples gets the shape
+    of the others.
 
     Args:
-        paths: of one file or several; users keep their order.
+        paths: path of one file, or several; users keep their order.
 
     Returns:
-        The dataset, ``{"x": ..., "y": ...}``, and the users' names in its order.  JSON does not tell
-        1.0 from 1 everywhere, nor an empty image from an empty text: x and y get the dtype that holds
-        all users' values, and a user without samples the shape of the others.
+        The dataset ``{"x": ..., "y": ...}``, and the users' names in its order.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not LEAF's form, a user twice, numbers of samples that do not agree, or examples
-            that are not numbers of one shape (texts must be encoded first).
+        FileNotFoundError: a file does not exist.
+        ValueError: the file does not have LEAF's form, a user occurs twice, a number of samples is
+            wrong, or examples are not numbers of one shape (encode texts first).
 
     Examples:
         >>> import json, pathlib, tempfile
@@ -120,7 +124,7 @@ def from_leaf_json(
 
 
 def _alike(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The users' arrays in one dtype, those of no rows in the trailing shape of the others."""
+    """Arrays of all users in one dtype; arrays without rows get the trailing shape of the others."""
     filled = [x for x in arrays if len(x)]
     if not filled:
         return arrays
@@ -129,6 +133,7 @@ def _alike(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _leaf_user(path: Any, user: str, content: Any, count: int | None) -> dict[str, np.ndarray]:
+    """Arrays x and y of one user, after a check of their dtype and number of samples."""
     try:
         arrays = {name: np.array(content[name]) for name in ("x", "y")}
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Held-out data: some examples of every client, or some clients altogether."""
+"""Held-out data: some examples of every client, or some whole clients."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,18 +15,22 @@ from fjx.data._partition import generator, indices
 def split_examples(
     key: Key, dataset: FederatedData, *, held_out: float
 ) -> tuple[FederatedData, FederatedData]:
-    """Divides the examples of each client at random: the same clients, train and held-out.
+    """Random split of each client's examples into a training and a held-out dataset.
 
-    Guarantees: of a client's n examples ``round(held_out * n)`` are held out, but at least one and
-        not all if n >= 2, and none if n < 2.
+    Both datasets have the same clients.  Each is weighted by its own numbers of examples.
+
+    Guarantees:
+        - A client with n >= 2 examples holds out ``round(held_out * n)`` of them, but at least one and
+          not all.
+        - A client with fewer than two examples holds out none.
 
     Args:
         key: a typed key.
-        dataset: to divide.
-        held_out: fraction, in (0, 1).
+        dataset: dataset to split.
+        held_out: fraction of the examples, in (0, 1).
 
     Returns:
-        The training part and the held-out part, both weighted by their numbers of examples.
+        The training dataset and the held-out dataset.
 
     Raises:
         ValueError: ``held_out`` is out of range.
@@ -55,15 +59,18 @@ def split_examples(
 def split_clients(
     key: Key, dataset: FederatedData, *, held_out: float
 ) -> tuple[FederatedData, FederatedData]:
-    """Holds out clients at random: ``round(held_out * num_clients)``, at least one and not all.
+    """Random split of the clients into a training and a held-out dataset.
+
+    ``round(held_out * num_clients)`` clients are held out, but at least one and not all.
 
     Args:
         key: a typed key.
-        dataset: of at least two clients.
-        held_out: fraction, in (0, 1).
+        dataset: dataset of at least two clients.
+        held_out: fraction of the clients, in (0, 1).
 
     Returns:
-        The dataset of the remaining clients, and that of the held-out ones, each in their order.
+        The dataset of the remaining clients and the dataset of the held-out clients, each in their
+        original order.
 
     Raises:
         ValueError: ``held_out`` is out of range, or there is only one client.
@@ -89,18 +96,18 @@ def split_clients(
 
 
 def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
-    """The dataset of the clients ``ids``, who become 0, 1, ... in the order given.
+    """Dataset of the clients ``ids``, which become clients 0, 1, ... in the given order.
 
     Args:
-        dataset: to choose from.
-        ids: distinct, in range.
+        dataset: dataset to choose from.
+        ids: distinct client ids in range.
 
     Returns:
         A dataset with their examples and weights, and the same ``test``.
 
     Raises:
-        TypeError: a mask or floats where ids belong.
-        ValueError: an id is out of range or occurs twice; no ids.
+        TypeError: ``ids`` is a mask or holds floats.
+        ValueError: an id is out of range or repeated, or there are no ids.
 
     Examples:
         >>> import numpy as np
@@ -121,6 +128,7 @@ def take_clients(dataset: FederatedData, ids: Sequence[int]) -> FederatedData:
 
 
 def _rows(dataset: FederatedData, rows: Sequence[np.ndarray]) -> FederatedData:
+    """Dataset of the given rows for each client."""
     order = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
     arrays = jax.tree.map(lambda x: np.asarray(x)[order], dataset.arrays)
     lengths = np.array([len(r) for r in rows])

@@ -17,13 +17,13 @@ _FORMAT, _VERSION, _HEADER = "fjx.data", 1, "dataset.json"
 
 
 def on_host(dataset: FederatedData) -> FederatedData:
-    """The same data as NumPy arrays, so that no more than two cohorts are on the device at a time.
+    """The same data on the host, so that at most two cohorts are on the device at a time.
 
     Args:
-        dataset: on the device or on the host.
+        dataset: dataset on the device or on the host.
 
     Returns:
-        The dataset on the host, with the same results from :func:`fjx.simulate`.
+        The dataset with NumPy arrays.  :func:`fjx.simulate` gives the same results for it.
 
     Examples:
         >>> import numpy as np
@@ -39,16 +39,16 @@ def on_host(dataset: FederatedData) -> FederatedData:
 
 
 def on_device(dataset: FederatedData) -> FederatedData:
-    """The same data as JAX arrays on the default device, all of them: the inverse of :func:`on_host`.
+    """The same data on the default device, the inverse of :func:`on_host`.
 
     Args:
-        dataset: on the device or on the host.
+        dataset: dataset on the device or on the host.
 
     Returns:
-        The dataset on the device.
+        The dataset with JAX arrays.
 
     Raises:
-        ValueError: more than 2^31 - 1 examples.
+        ValueError: there are more than 2^31 - 1 examples.
 
     Examples:
         >>> import numpy as np
@@ -65,25 +65,26 @@ def on_device(dataset: FederatedData) -> FederatedData:
 def from_packed(
     arrays: Tree, sizes: Any, *, weights: Any = None, test: Tree | None = None
 ) -> FederatedData:
-    """A dataset on the host from arrays already in order of their client.
+    """Dataset on the host from arrays that are in the order of their clients.
 
-    Guarantees: arrays of at most 32 bits, memory maps included, are not copied or read.
+    Guarantees:
+        - Arrays of at most 32 bits, memory maps included, are neither copied nor read.
 
     Args:
         arrays: pytree of ``[total, ...]``, NumPy arrays or memory maps (``np.load(path,
-            mmap_mode="r")``), the rows of client 0, then those of client 1, ...; there may be more
-            than 2^31.
-        sizes: ``i[num_clients]``, examples of each client.
-        weights: ``f32[num_clients]``, what each client counts for; numbers of examples by default.
-        test: central held-out examples.
+            mmap_mode="r")``): the rows of client 0, then those of client 1, and so on.  There may be
+            more than 2^31 rows.
+        sizes: ``i[num_clients]``, number of examples of each client.
+        weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
+        test: central test examples.
 
     Returns:
         A :class:`FederatedData` on the host.
 
     Raises:
-        TypeError: sizes are not integers; a leaf holds texts, dates or objects.
-        ValueError: no clients or no arrays; a negative size; rows that are not as many as the sizes
-            say; a client of more than 2^31 - 1 examples.
+        TypeError: sizes are not integers, or a leaf holds texts, dates or objects.
+        ValueError: there are no clients or no arrays; a size is negative; the number of rows differs
+            from the sum of sizes; or a client has more than 2^31 - 1 examples.
 
     Examples:
         >>> import numpy as np
@@ -115,16 +116,16 @@ def from_packed(
 
 
 def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
-    """Writes a dataset into a folder, as plain ``.npy`` files and a small JSON file.
+    """Write a dataset into a folder, as plain ``.npy`` files and a small JSON file.
 
-    The JSON file is written last: a folder in which writing was interrupted cannot be opened.
+    The JSON file is written last, so a folder whose writing was interrupted cannot be opened.
 
     Args:
-        dataset: on the device or on the host; its pytrees are dicts, lists and tuples.
-        folder: is made; must not hold a dataset.
+        dataset: dataset on the device or on the host; its pytrees consist of dicts, lists and tuples.
+        folder: folder that is created if needed; it must not hold a dataset.
 
     Raises:
-        FileExistsError: there is a dataset in the folder.
+        FileExistsError: the folder holds a dataset.
         TypeError: a pytree has nodes of another kind.
 
     Examples:
@@ -151,19 +152,19 @@ def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
 
 
 def open(folder: str | os.PathLike[str]) -> FederatedData:
-    """Opens what :func:`save` wrote: a dataset on the host whose arrays are memory maps.
+    """Dataset on the host that :func:`save` wrote, with memory maps as arrays.
 
-    Nothing but the offsets and weights is read before a client takes part.
+    Only the offsets and weights are read before a client takes part.
 
     Args:
-        folder: as given to :func:`save`.
+        folder: folder that was given to :func:`save`.
 
     Returns:
         A :class:`FederatedData` on the host.
 
     Raises:
-        FileNotFoundError: there is no dataset in the folder, or one of its files is missing.
-        ValueError: the files are not what the JSON file says, or of a later version.
+        FileNotFoundError: the folder holds no dataset, or one of its files is missing.
+        ValueError: the files differ from the description in the JSON file, or are of a later version.
 
     Examples:
         >>> import tempfile, numpy as np
@@ -193,20 +194,23 @@ def open(folder: str | os.PathLike[str]) -> FederatedData:
     )
     offsets = np.array(offsets)
     if offsets[0] != 0 or len(offsets) != header["clients"] + 1 or (np.diff(offsets) < 0).any():
-        raise ValueError(f"{folder}: the offsets of clients do not begin at 0 and ascend")
+        raise ValueError(
+            f"{folder}: the offsets of clients must be {header['clients'] + 1} numbers that begin "
+            "at 0 and never decrease"
+        )
     if len(weights) != header["clients"]:
         raise ValueError(f"{folder}: {header['clients']} clients, but {len(weights)} weights")
     if any(len(x) != offsets[-1] for x in jax.tree.leaves(arrays)):
-        raise ValueError(f"{folder}: an array has not the {offsets[-1]} rows of the offsets")
+        raise ValueError(f"{folder}: each array must have {offsets[-1]} rows, as the offsets say")
     return FederatedData(arrays, offsets, weights, test).with_weights(weights)
 
 
 def _write(tree: Tree, folder: Path, name: str) -> Any:
-    """Writes the leaves of a tree to files called after their place in it; returns its description."""
+    """Write the leaves of a tree to files named after their place in it, and return its description."""
     if tree is None:
         return None
     if isinstance(tree, np.ndarray):
-        # NumPy's format knows its own types; others (bfloat16) are stored as integers of their width.
+        # NumPy's format has only NumPy's dtypes.  Others (bfloat16) are stored as unsigned integers.
         plain = tree.view(f"u{tree.dtype.itemsize}") if tree.dtype.kind == "V" else tree
         np.save(folder / f"{name}.npy", plain)
         return {"file": f"{name}.npy", "dtype": tree.dtype.name, "shape": list(tree.shape)}
@@ -217,12 +221,13 @@ def _write(tree: Tree, folder: Path, name: str) -> Any:
         parts = [_write(x, folder, f"{name}.{i}") for i, x in enumerate(tree)]
         return {type(tree).__name__: parts}
     raise TypeError(
-        f"save knows arrays in dicts with names, lists and tuples, and not {type(tree).__name__} "
-        f"(in {name}); build the dataset of those"
+        f"save writes arrays in dicts with string keys, lists and tuples, not {type(tree).__name__} "
+        f"(in {name}); build the dataset from these containers"
     )
 
 
 def _read(description: Any, folder: Path) -> Tree:
+    """Tree with the given description, with memory maps as leaves."""
     match description:
         case None:
             return None

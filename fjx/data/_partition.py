@@ -1,7 +1,7 @@
-"""Partitions: which client owns which example of a central data set.
+"""Partitions: assignments of the examples of a central dataset to clients.
 
-A partition is a list with one array of example indices per client.  It is made on the host, once;
-:func:`split` packs the examples by it.
+A partition is a list with one array of example indices per client.  It is made once, on the host.
+:func:`split` then packs the examples of each client.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from fjx._base import Key, Tree
 from fjx.data._dataset import FederatedData, pack
 
 Partition = Sequence[np.ndarray]
-"""One array of example indices per client; no index occurs twice."""
+"""One array of example indices per client; no index is repeated."""
 
 
 def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> FederatedData:
-    """Packs central examples by a partition.
+    """Federated dataset from central examples and a partition.
 
     Args:
         examples: pytree of ``[n, ...]``.
-        partition: for each client the indices of its examples.
-        test: central held-out examples.
+        partition: indices of the examples of each client.
+        test: central test examples.
 
     Returns:
         A :class:`fjx.data.FederatedData`.
 
     Raises:
-        TypeError: the partition holds a mask or floats where indices belong.
-        ValueError: no clients, an index out of range, or one that occurs twice.
+        TypeError: the partition holds a mask or floats in place of indices.
+        ValueError: there are no clients, or an index is out of range or repeated.
 
     Examples:
         >>> import numpy as np
@@ -58,20 +58,22 @@ def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> 
 
 
 def iid(key: Key, num_examples: int, *, num_clients: int) -> Partition:
-    """A uniformly random partition into parts of equal size.
+    """Uniformly random partition into parts of equal size.
 
-    Guarantees: uses every example; sizes differ by at most one.
+    Guarantees:
+        - Every example is used.
+        - Sizes differ by at most one.
 
     Args:
         key: a typed key.
-        num_examples: n.
-        num_clients: at most n.
+        num_examples: number of examples n.
+        num_clients: number of clients, at most n.
 
     Returns:
         A partition.
 
     Raises:
-        ValueError: more clients than examples.
+        ValueError: there are more clients than examples.
 
     Examples:
         >>> import jax
@@ -86,19 +88,24 @@ def iid(key: Key, num_examples: int, *, num_clients: int) -> Partition:
 def dirichlet(
     key: Key, labels: Any, *, num_clients: int, alpha: float, min_size: int = 1
 ) -> Partition:
-    """Label skew: each class is dealt over the clients in Dirichlet(alpha) proportions.
+    """Label skew: each class is distributed over the clients in Dirichlet(alpha) proportions.
 
-    For each class independently p ~ Dir(alpha 1) over clients, and client k gets a share p_k of the
-    class.  Small alpha: few classes a client, and unequal sizes; large alpha: nearly IID.  Clients
-    left with fewer than ``min_size`` examples are then given random examples of the largest client,
-    one at a time, so that the partition exists for any number of classes and clients.
+    For each class independently p ~ Dir(alpha 1) over the clients, and client k gets a share p_k of the
+    class.  With a small alpha clients have few classes and unequal sizes; with a large alpha the
+    partition is nearly IID.
 
-    Guarantees: uses every example; every client has at least ``min_size``; always terminates.
+    Afterwards a client with fewer than ``min_size`` examples receives random examples of the largest
+    client, one at a time.  Hence the partition exists for any number of classes and clients.
+
+    Guarantees:
+        - Every example is used.
+        - Every client has at least ``min_size`` examples.
+        - The construction always terminates.
 
     Args:
         key: a typed key.
         labels: ``i[n]``.
-        num_clients: at most ``n / min_size``.
+        num_clients: number of clients, at most ``n / min_size``.
         alpha: concentration, positive.
         min_size: smallest number of examples of a client.
 
@@ -122,7 +129,7 @@ def dirichlet(
         them by client.
     """
     alpha = _validate.static_number("alpha", alpha, above=0)
-    alpha = min(float(alpha), 1e9)  # as good as infinite, and sums of gamma draws do not overflow
+    alpha = min(float(alpha), 1e9)  # practically infinite, and sums of gamma draws do not overflow
     labels = _vector("labels", labels)
     _enough(len(labels), num_clients, min_size)
     rng = generator(key)
@@ -137,23 +144,24 @@ def dirichlet(
 
 
 def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 2) -> Partition:
-    """Pathological label skew: sorted by label, cut into equal shards, dealt at random.
+    """Pathological label skew: examples sorted by label, cut into equal shards, assigned at random.
 
-    Guarantees: every client has ``shards_per_client`` shards of ``n // (num_clients *
-        shards_per_client)`` examples, so about that many classes; a remainder of less than one
-        example per shard, the last by label, is left out.
+    Guarantees:
+        - Every client has ``shards_per_client`` shards of ``n // (num_clients * shards_per_client)``
+          examples, hence examples of about ``shards_per_client`` classes.
+        - A remainder of less than one example per shard, the last by label, is left out.
 
     Args:
         key: a typed key.
         labels: ``i[n]``.
-        num_clients: clients.
-        shards_per_client: 2 in the paper.
+        num_clients: number of clients.
+        shards_per_client: number of shards of each client, 2 in the paper.
 
     Returns:
         A partition.
 
     Raises:
-        ValueError: fewer examples than shards.
+        ValueError: there are fewer examples than shards.
 
     Examples:
         >>> import jax, numpy as np
@@ -178,14 +186,16 @@ def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 
 def lognormal_sizes(
     key: Key, num_examples: int, *, num_clients: int, sigma: float, min_size: int = 1
 ) -> Partition:
-    """Quantity skew: sizes proportional to log-normal draws, examples at random.
+    """Quantity skew: sizes proportional to log-normal draws, with examples at random.
 
-    Guarantees: uses every example; every client has at least ``min_size``.
+    Guarantees:
+        - Every example is used.
+        - Every client has at least ``min_size`` examples.
 
     Args:
         key: a typed key.
-        num_examples: n.
-        num_clients: at most ``n / min_size``.
+        num_examples: number of examples n.
+        num_clients: number of clients, at most ``n / min_size``.
         sigma: standard deviation of the logarithm of a size; 0 is IID.
         min_size: smallest number of examples of a client.
 
@@ -221,7 +231,7 @@ def by_id(ids: Any) -> tuple[Partition, np.ndarray]:
         ids: ``[n]`` of integers or strings, the owner of each example.
 
     Returns:
-        The partition, each client's examples in their order, and the sorted distinct ids.
+        The partition, with each client's examples in their original order, and the sorted distinct ids.
 
     Raises:
         ValueError: ``ids`` is not a vector, or is empty.
@@ -238,23 +248,24 @@ def by_id(ids: Any) -> tuple[Partition, np.ndarray]:
 
 
 def generator(key: Key) -> np.random.Generator:
-    """A NumPy generator that a JAX key determines."""
+    """NumPy generator that a JAX key determines."""
     _validate.key("key", key)
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
 
 
 def indices(name: str, values: Any) -> np.ndarray:
-    """``i64[n]`` of whatever holds integers; a mask or scores in their place are refused."""
+    """Indices as ``i64[n]``; a mask or floats raise TypeError."""
     found = np.asarray(values)
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(
-            f"{name} must hold integer indices, got {found.dtype}; of a mask they are "
+            f"{name} must hold integer indices, got {found.dtype}; for a mask use "
             "np.flatnonzero(mask)"
         )
     return found.astype(np.int64).reshape(-1)
 
 
 def _vector(name: str, values: Any) -> np.ndarray:
+    """Non-empty vector, or ValueError."""
     values = np.asarray(values)
     if values.ndim != 1 or not values.size:
         raise ValueError(
@@ -266,6 +277,7 @@ def _vector(name: str, values: Any) -> np.ndarray:
 def _enough(
     num_examples: int, num_clients: int, min_size: int, *, remedy: str = "num_clients or min_size"
 ) -> None:
+    """Raise ValueError if there are too few examples for so many clients of the smallest size."""
     num_examples = _validate.static_integer("num_examples", num_examples, at_least=0)
     num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
     min_size = _validate.static_integer("min_size", min_size, at_least=0)
@@ -277,6 +289,7 @@ def _enough(
 
 
 def _parts(owner: np.ndarray, num_clients: int) -> list[np.ndarray]:
+    """Partition from the owner of each example."""
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=num_clients))
     return np.split(order, ends[:-1])
@@ -285,7 +298,7 @@ def _parts(owner: np.ndarray, num_clients: int) -> list[np.ndarray]:
 def _topped_up(
     rng: np.random.Generator, owner: np.ndarray, num_clients: int, min_size: int
 ) -> list[np.ndarray]:
-    """The partition after the largest clients have given what the smallest lack."""
+    """Partition after the largest clients have given the smallest ones the examples that they lack."""
     parts = [list(rng.permutation(part)) for part in _parts(owner, num_clients)]
     sizes = np.array([len(part) for part in parts])
     for client in np.flatnonzero(sizes < min_size):

@@ -1,4 +1,4 @@
-"""What a partition looks like."""
+"""Statistics and pictures of a partition."""
 
 from typing import Any, NamedTuple
 
@@ -8,16 +8,17 @@ from fjx.data._dataset import FederatedData
 
 
 class Statistics(NamedTuple):
-    """How the examples and labels of a dataset lie on its clients.
+    """Distribution of examples and labels over the clients of a dataset.
 
     Attributes:
-        sizes: ``i64[num_clients]``, examples of each client.
+        sizes: ``i64[num_clients]``, number of examples of each client.
         labels: the distinct labels, sorted.
-        counts: ``i64[num_clients, labels]``, examples of each label at each client.
+        counts: ``i64[num_clients, labels]``, number of examples of each label at each client.
         label_skew: ``f64[num_clients]``, total-variation distance of a client's label distribution
-            from that of all: 0 is IID, close to 1 is disjoint; NaN without examples.
+            from that of all clients together.  0 is IID, close to 1 is disjoint; NaN for a client
+            without examples.
         effective_classes: ``f64[num_clients]``, exp(entropy) of a client's label distribution: the
-            number of equally frequent classes with that entropy; NaN without examples.
+            number of equally frequent classes with that entropy; NaN for a client without examples.
     """
 
     sizes: np.ndarray
@@ -28,17 +29,18 @@ class Statistics(NamedTuple):
 
 
 def statistics(dataset: FederatedData, labels: Any) -> Statistics:
-    """Sizes and label distributions, client by client.
+    """Sizes and label distributions of the clients.
 
     Args:
-        dataset: of the clients.
-        labels: ``[total]``, the label of each example in the dataset's order: ``dataset.arrays["y"]``.
+        dataset: the federated dataset.
+        labels: ``[total]``, label of each example in the dataset's order, such as
+            ``dataset.arrays["y"]``.
 
     Returns:
         A :class:`Statistics`.
 
     Raises:
-        ValueError: not one label for each example.
+        ValueError: the number of labels differs from the number of examples.
 
     Examples:
         >>> import numpy as np
@@ -63,19 +65,19 @@ def statistics(dataset: FederatedData, labels: Any) -> Statistics:
 
 
 def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> Any:
-    """Draws the label counts of the clients: stacked bars, or a heat map of more than ten labels.
+    """Picture of the clients' label counts: stacked bars, or a heat map for more than ten labels.
 
     Args:
-        dataset: of the clients.
-        labels: as for :func:`statistics`.
-        most: clients drawn, the first ones.
+        dataset: the federated dataset.
+        labels: ``[total]``, label of each example in the dataset's order.
+        most: number of clients to draw, the first ones.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed (the extra ``examples``).
-        ValueError: as :func:`statistics`.
+        ValueError: the number of labels differs from the number of examples.
 
     Examples:
         >>> import numpy as np
@@ -93,7 +95,7 @@ def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> An
     drawn = found.counts[:most]
     figure = Figure(figsize=(8, 0.9 + 0.17 * len(drawn)), layout="constrained")
     axes = figure.add_subplot()
-    if len(found.labels) <= 10:  # as many as there are colours that can be told apart
+    if len(found.labels) <= 10:  # the number of colours that readers can tell apart
         left = np.zeros(len(drawn))
         for label, column in zip(found.labels, drawn.T, strict=True):
             axes.barh(np.arange(len(drawn)), column, left=left, height=0.9, label=str(label))

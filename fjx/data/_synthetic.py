@@ -1,4 +1,4 @@
-"""Synthetic data: Synthetic(alpha, beta), and problems whose optimum and constants are known."""
+"""Synthetic data: Synthetic(alpha, beta), and problems with known optimum and constants."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,25 +22,26 @@ def leaf_synthetic(
     features: int = 60,
     classes: int = 10,
 ) -> FederatedData:
-    """Synthetic(alpha, beta): a linear model of its own for each client, on inputs of its own.
+    """Synthetic(alpha, beta): each client has its own linear model and its own inputs.
 
-    Client k has W_k, b_k ~ N(u_k, 1) with u_k ~ N(0, alpha), inputs x ~ N(v_k, Sigma) with
-    v_k ~ N(B_k, 1), B_k ~ N(0, beta), Sigma diagonal with entries j^-1.2, labels
-    argmax(W_k x + b_k), and 50 + exp N(4, 4) examples, rounded down, at most 100 050.
+    Client k has W_k, b_k ~ N(u_k, 1) with u_k ~ N(0, alpha).  Its inputs are x ~ N(v_k, Sigma) with
+    v_k ~ N(B_k, 1), B_k ~ N(0, beta) and a diagonal Sigma with entries j^-1.2.  Its labels are
+    argmax(W_k x + b_k).  It has 50 + exp N(4, 4) examples, rounded down, at most 100 050.
 
-    As published, alpha changes nothing: u_k adds the same number to every logit, so the argmax and
-    with it the data are those of alpha = 0.  Models differ by the unit variance of W_k, always, so
-    that alpha = beta = 0 is not IID; beta is the knob that turns.
+    alpha has no effect, as the set was published.  u_k adds the same number to every logit, so the
+    argmax, and with it the data, are those of alpha = 0.  The models always differ by the unit variance
+    of W_k; alpha = beta = 0 is therefore not IID.  Vary beta to vary heterogeneity.
 
-    Guarantees: equal keys and betas give equal data at every alpha, but for ties in rounding.
+    Guarantees:
+        - Equal keys and betas give equal data at every alpha, except for ties in rounding.
 
     Args:
         key: a typed key.
-        alpha: variance of u_k, as in the dataset's name; without effect, see above.
-        beta: variance of the inputs' means: how much clients' inputs differ.
-        num_clients: 30 in the paper.
-        features: 60 in the paper.
-        classes: 10 in the paper.
+        alpha: variance of u_k, as in the name of the set; without effect, see above.
+        beta: variance of B_k, the spread of the clients' inputs.
+        num_clients: number of clients, 30 in the paper.
+        features: number of features, 60 in the paper.
+        classes: number of classes, 10 in the paper.
 
     Returns:
         A :class:`fjx.data.FederatedData` of ``{"x": f32[n, features], "y": i32[n]}``; each client has
@@ -60,7 +61,7 @@ def leaf_synthetic(
         Li et al., *Federated Optimization in Heterogeneous Networks*, MLSys 2020
         (arXiv:1812.06127), section 5.1 and appendix C.1, after Shamir, Srebro, Zhang, ICML 2014.
         Its published code takes alpha and beta for standard deviations.  The synthetic set of LEAF
-        (Caldas et al., arXiv:1812.01097) has clusters of models besides, and is another.
+        (Caldas et al., arXiv:1812.01097) is another one, with clusters of models.
     """
     alpha = _validate.static_number("alpha", alpha, at_least=0)
     beta = _validate.static_number("beta", beta, at_least=0)
@@ -80,21 +81,23 @@ def leaf_synthetic(
 
 
 class Problem(NamedTuple):
-    """Minimise f(x) = (1/n) sum_i f_i(x) over x in R^d, with all that theory asks for.
+    """Problem min f(x) = (1/n) sum_i f_i(x) over x in R^d, with its optimum and constants.
 
-    Guarantees: mu <= L <= L_hat <= L_tilde <= L_max, up to rounding.
+    Guarantees:
+        - mu <= L <= L_hat <= L_tilde <= L_max, up to rounding.
 
     Attributes:
-        dataset: client i holds what defines f_i, with weight one.
-        loss: ``(x, batch, key) -> f32[]``, a mean over examples: f_i on all those of client i.
+        dataset: dataset whose client i holds the data of f_i, with weight one.
+        loss: ``(x, batch, key) -> f32[]``, a mean over examples; on all examples of client i it is f_i.
         optimum: ``f64[d]``, x*.
         minimum: f(x*).
         L: smoothness of f.
         mu: strong convexity of f.
         L_clients: ``f64[n]``, smoothness L_i of each f_i.
         mu_clients: ``f64[n]``, strong convexity of each f_i.
-        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2: for quadratics the root of
-            the largest eigenvalue of the mean of the squared Hessians, else the bound L_tilde.
+        L_hat: constant of mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.  For quadratics
+            it is the root of the largest eigenvalue of the mean of the squared Hessians, otherwise the
+            bound L_tilde.
     """
 
     dataset: FederatedData
@@ -126,22 +129,24 @@ def quadratic_problem(
     condition: float = 10.0,
     heterogeneity: float = 3.0,
 ) -> Problem:
-    """Heterogeneous quadratics f_i(x) = x^T A_i x / 2 - b_i^T x.
+    """Heterogeneous quadratics f_i(x) = x^T A_i x / 2 - b_i^T x with a known optimum.
 
     A_i = Q_i diag(exp U[0, ln condition]) Q_i^T with Q_i uniform among orthogonal matrices, and
     b_i ~ N(0, heterogeneity^2 I).
 
+    Each client holds one example ``{"A": f[d, d], "b": f[d]}``, so ``local_sgd(..., batch_size=1)``
+    takes full gradient steps.  Optimum and constants are computed in float64 from the data as JAX
+    stores them.
+
     Args:
         key: a typed key.
-        num_clients: n.
-        dim: d.
+        num_clients: number of clients n.
+        dim: dimension d.
         condition: largest possible condition number of an A_i, at least 1.
-        heterogeneity: spread of the clients' linear terms.
+        heterogeneity: standard deviation of the clients' linear terms.
 
     Returns:
-        A :class:`Problem` whose clients hold one example ``{"A": f[d, d], "b": f[d]}``, so that
-        ``local_sgd(..., batch_size=1)`` takes full gradient steps.  Optimum and constants are those
-        of the data as JAX holds it, computed in float64.
+        A :class:`Problem`.
 
     Raises:
         ValueError: a number is out of range.
@@ -189,15 +194,15 @@ def quadratic_problem(
 
 
 def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int) -> np.ndarray:
-    """Where FedAvg with H local gradient steps on a :func:`quadratic_problem` comes to rest.
+    """Fixed point of FedAvg with H local gradient steps on a :func:`quadratic_problem`.
 
-    Solves sum_i (I - (I - eta A_i)^H) (x - A_i^{-1} b_i) = 0: not the optimum, unless H = 1 or the
-    clients agree.  The iterates converge to it whenever eta < 2 / L_max.
+    The result solves sum_i (I - (I - eta A_i)^H) (x - A_i^{-1} b_i) = 0.  It is not the optimum, unless
+    H = 1 or the clients agree.  The iterates converge to it if eta < 2 / L_max.
 
     Args:
-        problem: of :func:`quadratic_problem`.
-        step_size: eta, positive.
-        local_steps: H.
+        problem: a :func:`quadratic_problem`.
+        step_size: step size eta, positive.
+        local_steps: number of local steps H.
 
     Returns:
         ``f64[d]``.
@@ -220,7 +225,9 @@ def local_gd_fixed_point(problem: Problem, *, step_size: float, local_steps: int
     step_size = _validate.static_number("step_size", step_size, above=0)
     local_steps = _validate.static_integer("local_steps", local_steps, at_least=1)
     if "A" not in problem.dataset.arrays:
-        raise ValueError("problem must be a quadratic_problem: others have no such closed form")
+        raise ValueError(
+            "problem must be made by data.quadratic_problem; others have no such closed form"
+        )
     arrays: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), problem.dataset.arrays)
     identity = np.eye(arrays["A"].shape[-1])
     pulls = identity - np.linalg.matrix_power(identity - step_size * arrays["A"], local_steps)
@@ -237,24 +244,27 @@ def logistic_problem(
     l2: float = 0.1,
     heterogeneity: float = 1.0,
 ) -> Problem:
-    """Heterogeneous L2-regularised logistic regression.
+    """Heterogeneous L2-regularised logistic regression with a known optimum.
 
-    f_i(x) = mean over client i's (a, y) of log(1 + exp(-y a^T x)) + l2/2 ||x||^2, with inputs
-    a ~ N(m_i, I / d), m_i ~ N(0, heterogeneity^2 I / d), and labels y in {-1, 1} drawn from the
-    logistic model of a common parameter, with a bias of the client's own ~ N(0, heterogeneity^2).
+    f_i(x) is the mean over client i's (a, y) of log(1 + exp(-y a^T x)), plus l2/2 ||x||^2.  Inputs are
+    a ~ N(m_i, I / d) with m_i ~ N(0, heterogeneity^2 I / d).  Labels y in {-1, 1} are drawn from the
+    logistic model of a common parameter and of a bias ~ N(0, heterogeneity^2) of the client.
+
+    The optimum is computed by Newton's method in float64 from the data as JAX stores them, to a
+    gradient norm of 1e-12 max(1, L).  The smoothness constants are the bounds lambda_max(A^T A / m)
+    / 4 + l2, and mu = l2.
 
     Args:
         key: a typed key.
-        num_clients: n.
-        dim: d.
-        examples_per_client: the same for all, so that means by examples and by clients agree.
+        num_clients: number of clients n.
+        dim: dimension d.
+        examples_per_client: number of examples m of every client; means by examples and by clients thus
+            agree.
         l2: strength of the regulariser, positive.
         heterogeneity: spread of the clients' inputs and labels; 0 is IID.
 
     Returns:
-        A :class:`Problem` of examples ``{"a": f[d], "y": f[]}``.  The optimum is that of the
-        data as JAX holds it by Newton's method in float64, to a gradient norm of 1e-12 max(1, L).  The
-        smoothness constants are the bounds lambda_max(A^T A / m) / 4 + l2, and mu = l2.
+        A :class:`Problem` of examples ``{"a": f[d], "y": f[]}``.
 
     Raises:
         ValueError: a number is out of range.
@@ -306,7 +316,7 @@ def logistic_problem(
 
 
 def _newton(signed: np.ndarray, l2: float, *, tolerance: float) -> np.ndarray:
-    """The minimiser of mean log(1 + exp(-s^T x)) + l2/2 ||x||^2 over the rows s of ``signed``."""
+    """Minimiser of mean log(1 + exp(-s^T x)) + l2/2 ||x||^2 over the rows s of ``signed``."""
     count, dim = signed.shape
     x = np.zeros(dim)
     for _ in range(1000):
@@ -316,11 +326,12 @@ def _newton(signed: np.ndarray, l2: float, *, tolerance: float) -> np.ndarray:
             return x
         hessian = (signed.T * (wrong * (1 - wrong))) @ signed / count + l2 * np.eye(dim)
         step = np.linalg.solve(hessian, gradient)
-        # Damped far from the optimum, where a full step may overshoot; close to it a full step.
+        # A full step may overshoot far from the optimum, so it is damped there.
         far = np.linalg.norm(gradient) > 1e-2
         x = x - step / (1 + np.sqrt(step @ hessian @ step) if far else 1)
     raise RuntimeError(f"Newton's method found no gradient below {tolerance}; raise l2")
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return (1 + np.tanh(z / 2)) / 2  # 1 / (1 + exp(-z)) without overflow
+    """1 / (1 + exp(-z)), without overflow."""
+    return (1 + np.tanh(z / 2)) / 2

@@ -1,7 +1,7 @@
 """Convolutions made of matrix products, which stay fast inside loops and under ``vmap``.
 
-Every form below is slices, pads, reshapes and products, so that derivatives of any order and
-``vmap`` over either operand are made of the same parts.  Inside, arrays are ``x: [n, *space, c]``,
+Every form below consists of slices, pads, reshapes and products, so derivatives of any order and
+``vmap`` over either operand consist of the same parts.  Inside, arrays are ``x: [n, *space, c]``,
 already padded, and ``w: [*window, c, d]``.
 """
 
@@ -34,35 +34,42 @@ def conv_general_dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> Array:
-    """:func:`jax.lax.conv_general_dilated` out of matrix products, for ``nn.Conv`` among others.
+    """Convolution like :func:`jax.lax.conv_general_dilated`, made of matrix products.
 
-    Patches times kernel, one product, in general; the minimal algorithm of Toom, Cook and Winograd for
-    float32 kernels of 2 to 5 taps an axis without strides, between layers of 16 channels and more,
-    where it saves nearly half of all products; sums over the taps where each channel has a kernel of
-    its own.
+    Use it in loops and under ``vmap``, for example as the ``conv_general_dilated`` of ``nn.Conv``.
+    One of three algorithms runs:
 
-    Guarantees: equal to lax to float32 rounding, the minimal algorithm to 3e-5 of the largest value
-        (measured with 32 and 64 channels: 1e-5 up to 4 taps an axis, 1.6e-5 with 5); derivatives of
-        any order, in both modes, and ``vmap`` over inputs and kernels are matrix products too.
+    - One product of patches and kernel, in general.
+    - The minimal algorithm of Toom, Cook and Winograd, which saves nearly half of all products.  It
+      needs float32, kernels of 2 to 5 taps an axis without strides, and layers of 16 channels or
+      more.
+    - Sums over the taps, if each channel has its own kernel.
+
+    Guarantees:
+        - Equal to lax up to float32 rounding; the minimal algorithm differs by at most 3e-5 of the
+          largest value (measured with 32 and 64 channels: 1e-5 for up to 4 taps an axis, 1.6e-5 for
+          5).
+        - Derivatives of any order, in both modes, and ``vmap`` over inputs and kernels are matrix
+          products too.
 
     Args:
-        lhs: inputs, ``[n, *space, c]`` or as ``dimension_numbers`` say.
-        rhs: kernels, ``[*window, c, d]`` or as ``dimension_numbers`` say.
-        window_strides: and all that follow, as in :func:`jax.lax.conv_general_dilated`.
-        padding: as there.
-        lhs_dilation: as there.
-        rhs_dilation: as there.
-        dimension_numbers: as there.
-        feature_group_count: as there.
-        batch_group_count: as there.
-        precision: as there.
-        preferred_element_type: as there.
+        lhs: inputs, ``[n, *space, c]`` or in the layout of ``dimension_numbers``.
+        rhs: kernels, ``[*window, c, d]`` or in the layout of ``dimension_numbers``.
+        window_strides: as in :func:`jax.lax.conv_general_dilated`, like all arguments that follow.
+        padding: as in lax.
+        lhs_dilation: as in lax.
+        rhs_dilation: as in lax.
+        dimension_numbers: as in lax.
+        feature_group_count: as in lax.
+        batch_group_count: as in lax.
+        precision: as in lax.
+        preferred_element_type: as in lax.
 
     Returns:
-        What lax returns.
+        The result of lax.
 
     Raises:
-        TypeError, ValueError: those of lax.
+        TypeError, ValueError: the errors of lax.
 
     Examples:
         As the convolution of a flax module:
@@ -78,7 +85,7 @@ def conv_general_dilated(
         Winograd, *Arithmetic Complexity of Computations*, SIAM 1980; Lavin, Gray, *Fast Algorithms for
         Convolutional Neural Networks*, CVPR 2016 (arXiv:1509.09308).
     """
-    # lax checks the arguments and knows the result.
+    # lax checks the arguments and gives the shape and dtype of the result.
     wanted = jax.eval_shape(
         functools.partial(
             lax.conv_general_dilated,
@@ -128,13 +135,13 @@ def conv_general_dilated(
 
 
 def _window(x: Array, offset: Ints, sizes: Ints, steps: Ints) -> Array:
-    """``x[:, o : o + (size - 1) step + 1 : step, ...]`` over the axes of space."""
+    """Strided slice ``x[:, o : o + (size - 1) step + 1 : step, ...]`` over the axes of space."""
     stops = [o + (size - 1) * step + 1 for o, size, step in zip(offset, sizes, steps, strict=True)]
     return lax.slice(x, (0, *offset, 0), (x.shape[0], *stops, x.shape[-1]), (1, *steps, 1))
 
 
 def _patches(x: Array, window: Ints, out: Ints, strides: Ints, spread: Ints) -> Array:
-    """``[n, *out, prod(window), c]``: what each output sees, by as few slices as will do."""
+    """Patches ``[n, *out, prod(window), c]``, the inputs of each output, made of few slices."""
     n, c = x.shape[0], x.shape[-1]
     if math.prod(window) <= math.prod(out):
         taps = [
@@ -152,7 +159,7 @@ def _patches(x: Array, window: Ints, out: Ints, strides: Ints, spread: Ints) -> 
 def _patchwise(
     product: Any, x: Array, w: Array, shape: Ints, strides: Ints, spread: Ints, groups: int
 ) -> Array:
-    """Im2col: one product of patches and kernel; for groups, one batched over them."""
+    """Im2col: one product of patches and kernel; with groups, one product batched over the groups."""
     window, (c, d) = w.shape[:-2], w.shape[-2:]
     patches = _patches(x, window, shape[1:-1], strides, spread)
     if groups == 1:
@@ -164,7 +171,7 @@ def _patchwise(
 
 
 def _depthwise(x: Array, w: Array, shape: Ints, strides: Ints, spread: Ints) -> Array:
-    """One input channel a group: products too thin for a matrix product are sums over the taps."""
+    """Convolution with one input channel a group: a sum over taps, too thin for a matrix product."""
     repeat = w.shape[-1] // x.shape[-1]
     y = jnp.zeros(shape, jnp.result_type(x, w))
     for tap in np.ndindex(*w.shape[:-2]):
@@ -174,7 +181,7 @@ def _depthwise(x: Array, w: Array, shape: Ints, strides: Ints, spread: Ints) -> 
 
 
 def _is_worth_transforming(x: Array, w: Array, shape: Ints) -> bool:
-    """Whether a transformed product has 1.8 times fewer multiplications, in matrices not too thin."""
+    """True if the transform needs 1.8 times fewer products and its matrices are not too thin."""
     if x.dtype != jnp.float32 or not all(2 <= r <= 5 for r in w.shape[:-2]):
         return False
     tiles = [-(-size // (7 - r)) for size, r in zip(shape[1:-1], w.shape[:-2], strict=True)]
@@ -201,7 +208,7 @@ def _toom_cook(r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _winograd(product: Any, x: Array, w: Array, shape: Ints) -> Array:
-    """The minimal algorithm: tiles of six points an axis, transformed, multiplied, transformed back."""
+    """Minimal algorithm: cut tiles of six points an axis, transform, multiply, transform back."""
     n, *out, d = shape
     window, c = w.shape[:-2], w.shape[-2]
     axes = len(window)
@@ -226,10 +233,10 @@ def _winograd(product: Any, x: Array, w: Array, shape: Ints) -> Array:
 
 
 def _tiles(x: Array, steps: Ints, counts: Ints) -> Array:
-    """Tiles of six that begin at every ``steps``: ``[*6, n, *counts, c]``.
+    """Tiles of six points that begin at every multiple of ``steps``: ``[*6, n, *counts, c]``.
 
-    A tile is a block of ``step`` and the beginning of those that follow it, so that overlapping
-    tiles are two or three slices an axis, and their gradient as many pads.
+    A tile is a block of ``step`` points and the beginning of the next blocks.  Overlapping tiles
+    are thus two or three slices an axis, and their gradient is as many pads.
     """
     axes, n, c = len(steps), x.shape[0], x.shape[-1]
     reach = [-(-6 // m) for m in steps]  # blocks that a tile touches

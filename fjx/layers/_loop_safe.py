@@ -1,4 +1,4 @@
-"""Rewriting a function so that its convolutions, poolings and recurrences are fast inside loops."""
+"""A transformation that makes convolutions, poolings and recurrences fast inside loops."""
 
 import functools
 import inspect
@@ -15,21 +15,26 @@ from fjx.layers._recurrent import scan, scan_counts
 
 
 def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with its convolutions, max-poolings and scans differentiated better.
+    """The same function, with faster derivatives of its convolutions, max-poolings and scans.
 
-    XLA lowers gradients of convolutions inside ``scan`` and ``while`` on a CPU to loops of its own, up
-    to two orders of magnitude slower than outside, and convolutions under ``vmap`` with a kernel for
-    each client to grouped ones; a scan over time adds up its weights' gradients step by step.  Every
-    such operation, in functions that are called, in branches and loops too, is replaced by
-    :func:`conv_general_dilated`, by what makes :func:`max_pool`, or by :func:`scan`.  Clients do this
-    with their loss by themselves where JAX runs on a CPU.
+    Clients apply it to their loss automatically if JAX runs on a CPU.  There, XLA turns gradients of
+    convolutions inside ``scan`` and ``while`` into its own loops, which are up to two orders of
+    magnitude slower than outside; convolutions under ``vmap`` with one kernel for each client
+    become grouped convolutions; and a scan over time adds up its weights' gradients step by step.
 
-    Guarantees: values and derivatives to float32 rounding; a function without such operations is the
-        same program; functions with derivatives of their own (``custom_jvp``, ``custom_vjp``) keep
-        them: convolutions and poolings inside them and their rules are replaced too, scans are not.
+    ``loop_safe`` replaces each convolution by :func:`conv_general_dilated`, each max-pooling by the
+    operations of :func:`max_pool`, and each scan by :func:`scan`.  It also looks into called
+    functions, branches and loops.
+
+    Guarantees:
+        - Values and derivatives are equal up to float32 rounding.
+        - A function without such operations stays the same program.
+        - Functions with their own derivatives (``custom_jvp``, ``custom_vjp``) keep them.
+          Convolutions and poolings inside them and inside their rules are replaced too, scans are
+          not.
 
     Args:
-        function: of pytrees of arrays, to pytrees of arrays.
+        function: function of pytrees of arrays that returns a pytree of arrays.
 
     Returns:
         A function of the same arguments.
@@ -64,7 +69,7 @@ def loop_safe(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _run(program: Any, *arguments: Any) -> list[Any]:
-    """Evaluates a jaxpr, by the rules below where there is something to replace."""
+    """Evaluate a jaxpr; equations to replace go through the rules below."""
     jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", ())
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
@@ -79,7 +84,7 @@ def _run(program: Any, *arguments: Any) -> list[Any]:
 
 
 def _bind(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
-    """The equation as it is."""
+    """Evaluate an equation unchanged."""
     with equation.ctx.manager:
         found = equation.primitive.bind(
             *inputs, **equation.primitive.get_bind_params(equation.params)
@@ -88,12 +93,12 @@ def _bind(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
 
 
 def _concerns(equation: JaxprEqn, replaced: Container[str] | None = None) -> bool:
-    """Whether the equation is to be replaced, or holds one that is."""
+    """True if the equation must be replaced, or contains one that must."""
     replaced, name = _REPLACED if replaced is None else replaced, equation.primitive.name
     if name in replaced or name not in _RULES:
         return name in replaced
     if name in ("custom_jvp_call", "custom_vjp_call"):
-        replaced = _SLOW  # a loop that comes with a derivative is somebody's choice, ours for one
+        replaced = _SLOW  # somebody wrote the derivative of this loop on purpose, as we do for scan
     inside = [x for x in jax.tree.leaves(list(equation.params.values())) if hasattr(x, "eqns")]
     return any(_concerns(inner, replaced) for program in inside for inner in program.eqns)
 
@@ -112,7 +117,7 @@ def _pooling(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
 
 
 def _known(function: Callable[..., Any], equation: JaxprEqn) -> dict[str, Any]:
-    """The parameters of an equation that a function takes; others are about sharding."""
+    """Parameters of an equation that a function accepts; the others concern sharding."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in equation.params.items() if name in names}
 
@@ -153,9 +158,9 @@ def _custom_vjp(equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
 
 
 def _custom(equation: JaxprEqn, inputs: list[Any]) -> tuple[Callable, Callable, list[Any]]:
-    """A function with a rule of its own, the same rewritten without the rule, and its operands.
+    """A function with its own rule, the rewritten function without the rule, and its operands.
 
-    What it closes over comes first among the inputs, and its rule knows nothing of that.
+    Closed-over values come first among the inputs; the rule does not know them.
     """
     count, inside = equation.params["num_consts"], equation.params["call_jaxpr"]
     consts, operands = inputs[:count], inputs[count:]

@@ -18,24 +18,28 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> Array:
-    """Takes the largest of each window, as :func:`flax.linen.max_pool` does.
+    """Largest value of each window, as in :func:`flax.linen.max_pool`.
 
-    The gradient of XLA's ``reduce_window`` takes longer on a CPU than all convolutions around it.
+    Use it on a CPU, where the gradient of XLA's ``reduce_window`` takes longer than all
+    convolutions around it.
 
-    Guarantees: of equal values in a window the first, in row-major order, is taken and gets the whole
-        gradient; NaN is taken before all others; derivatives of any order, in both modes, and ``vmap``.
+    Guarantees:
+        - Among equal values, the first in row-major order is taken and receives the whole gradient.
+        - Derivatives of any order, in both modes, and ``vmap`` are supported.
+        - NaN is taken before all other values.
 
     Args:
-        inputs: ``f[n, *space, c]``.
-        window_shape: for each axis of space.
-        strides: for each axis of space; one by default.
-        padding: ``"VALID"``, ``"SAME"``, or pairs, padded with -inf.
+        inputs: array ``f[n, *space, c]``.
+        window_shape: size of the window along each axis of space.
+        strides: stride along each axis of space; one by default.
+        padding: ``"VALID"``, ``"SAME"``, or pairs of widths; padded with -inf.
 
     Returns:
-        ``f[n, *space, c]``.
+        Array ``f[n, *space, c]``.
 
     Raises:
-        TypeError, ValueError: those of :func:`jax.lax.reduce_window` for shapes that do not fit.
+        TypeError, ValueError: the errors of :func:`jax.lax.reduce_window` for shapes that do not
+            fit.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -61,7 +65,7 @@ def reduce_window_max(
     base_dilation: Sequence[int] | None = None,
     window_dilation: Sequence[int] | None = None,
 ) -> Array:
-    """What the primitive ``reduce_window_max`` computes."""
+    """Result of the primitive ``reduce_window_max``, made of slices and selections."""
     ones = (1,) * x.ndim
     base, spread = tuple(base_dilation or ones), tuple(window_dilation or ones)
     out = jax.eval_shape(
@@ -74,7 +78,7 @@ def reduce_window_max(
     x = lax.pad(x, jnp.asarray(_least(x.dtype), x.dtype), edges)
     whole = tuple(n * w for n, w in zip(out, window_dimensions, strict=True))
     if tuple(window_dimensions) == tuple(window_strides) and spread == ones:
-        # Windows side by side: split each axis in two, and take slices that are not strided.
+        # Windows do not overlap: split each axis in two, and take slices without strides.
         x = x[tuple(slice(n) for n in whole)]
         x = x.reshape(*itertools.chain(*zip(out, window_dimensions, strict=True)))
         taps = [
@@ -94,11 +98,11 @@ def reduce_window_max(
 
 
 def _larger(first: Array, second: Array) -> Array:
-    """By selection, because of equal values one alone is to get the gradient."""
+    """Larger of two arrays, by selection, so that only one of two equal values receives the gradient."""
     return jnp.where((first >= second) | (first != first), first, second)
 
 
 def _least(dtype: jnp.dtype) -> np.ndarray:
-    """What no value is below."""
+    """Least value of a dtype."""
     least = -np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
     return np.asarray(least, dtype)

@@ -1,17 +1,17 @@
-"""Scans whose weights' gradients are one product after the reverse scan.
+"""Scans that compute their weights' gradients in one product after the reverse scan.
 
-In ``h_t = f(h_{t-1} w + x_t)`` the gradient of w is ``sum_t h_{t-1}' d_t``, where d_t is what comes
-back to the product of step t.  JAX adds up that sum inside the reverse scan, as one thin product into
-an accumulator of w's size at each step.  Here the reverse scan stacks the d_t instead, and the sum is
-one product over time and batch together: ``H' D``.
+In ``h_t = f(h_{t-1} w + x_t)`` the gradient of w is ``sum_t h_{t-1}' d_t``, where d_t is the
+cotangent of the product in step t.  JAX adds up that sum inside the reverse scan: each step adds
+one thin product to an accumulator of the size of w.  Here the reverse scan stacks the d_t instead,
+and the sum is one product over time and batch together: ``H' D``.
 
-For that the scan is a ``custom_jvp``, and its rule moves the tangent of w out of the loop:
+To do so, the scan is a ``custom_jvp``, and its rule moves the tangent of w out of the loop:
 
     dy_t = dh_{t-1} w + e_t,    e = H dw,
 
-with H stacked by the scan and e computed before the linear one.  All is ordinary JAX that happens to
-be linear where it must be, so that forward mode, higher orders, ``vmap`` and ``shard_map`` need no
-rules of their own.
+where the scan stacks H, and e is computed before the linear scan.  The rule is ordinary JAX that is
+linear in the tangents, so forward mode, higher orders, ``vmap`` and ``shard_map`` need no rules of
+their own.
 """
 
 import functools
@@ -37,18 +37,19 @@ def scan(
     reverse: bool = False,
     unroll: int | bool = 1,
 ) -> tuple[Tree, Tree]:
-    """:func:`jax.lax.scan` that differentiates by weights outside the loop.
+    """Scan like :func:`jax.lax.scan`, which computes the derivatives of weights outside the loop.
 
-    Guarantees: the values and derivatives of ``lax.scan``, up to the order of sums.
+    Guarantees:
+        - Values and derivatives are those of ``lax.scan``, up to the order of sums.
 
     Args:
-        f: ``(carry, x) -> (carry, y)``.  A weight is an array that f closes over and that enters it
-            only as a factor of ``lax.dot_general``, ``@`` and the like, perhaps transposed, reshaped
-            or cast before.
-        init: the first carry.
+        f: function ``(carry, x) -> (carry, y)``.  A weight is an array that f closes over and that
+            f uses only as a factor of ``lax.dot_general``, ``@`` and similar products, possibly
+            transposed, reshaped or cast before.
+        init: first carry.
         xs: arrays with a leading axis of time, or None.
-        length: the number of steps, if there are no ``xs``.
-        reverse: whether time runs backwards.
+        length: number of steps, if there are no ``xs``.
+        reverse: True if time runs backwards.
         unroll: steps in one iteration of the loop.
 
     Returns:
@@ -63,7 +64,7 @@ def scan(
         (2, 2)
     """
     run = functools.partial(lax.scan, f, init, xs, length=length, reverse=reverse, unroll=unroll)
-    # Everything is closed over, so that lax.scan alone decides on types.
+    # The function closes over everything, so that only lax.scan decides the types.
     jaxpr, out = jax.make_jaxpr(run, return_shape=True)()
     steps: list[_Step] = []
     outputs = _flatten(jaxpr, [], itertools.count(), steps)
@@ -74,14 +75,14 @@ def scan(
 
 
 def scan_rule(*args: Array, **params: Any) -> list[Array]:
-    """What ``scan_p.bind(*args, **params)`` returns, with its weights' derivatives outside the loop.
+    """Results of ``scan_p.bind(*args, **params)``, with weights' derivatives outside the loop.
 
     Args:
-        *args: the operands of a ``scan`` equation: constants, carry, and arrays over time.
-        **params: its parameters.
+        *args: operands of a ``scan`` equation: constants, carry, and arrays over time.
+        **params: parameters of the equation.
 
     Returns:
-        Its results.
+        The results of the equation.
     """
     consts, carry = scan_counts(params)
     inputs: list[Any] = list(range(len(args)))
@@ -101,7 +102,10 @@ def scan_rule(*args: Array, **params: Any) -> list[Array]:
     def loop(
         multiply: Callable[[int, Array, Tree], Array], state: list[Tree], extra: Tree = None
     ) -> tuple[list[Array], Tree]:
-        """The results, and the factors of all products.  ``multiply(name, rows, extra_t)``."""
+        """Results of the scan, and the factors of all products.
+
+        ``multiply(name, rows, extra_t)`` computes a product.
+        """
         known, init, xs = state
 
         def body(carried: list[Array], x: tuple[list[Array], Tree]) -> tuple[list[Array], Tree]:
@@ -134,7 +138,7 @@ def scan_rule(*args: Array, **params: Any) -> list[Array]:
         learned = {name: dw for name, dw in tangents[0].items() if not _is_zero(dw)}
         leaves, tree = jax.tree.flatten(state)
         moves = {i: dx for i, dx in enumerate(jax.tree.leaves(tangents[1])) if not _is_zero(dx)}
-        # The product with w' comes in every step of the reverse scan, and is faster by a copy.
+        # Every step of the reverse scan multiplies by w', which is faster with a transposed copy.
         turned = {name: lax.optimization_barrier(w.mT) for name, w in weights.items()}
 
         def linear(moved: dict[int, Array], extra: dict[int, Array]) -> tuple[list[Array], Tree]:
@@ -157,7 +161,7 @@ def scan_rule(*args: Array, **params: Any) -> list[Array]:
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many constants and carries a ``scan`` equation has; JAX has written this in two ways."""
+    """Number of constants and of carries of a ``scan`` equation, in both notations that JAX has used."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
@@ -167,13 +171,13 @@ def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
 class _Product(NamedTuple):
     """A ``dot_general`` of a factor x that changes from step to step and a weight that does not.
 
-    It is done as ``rows[*batch, r, k] @ matrix[*batch, k, n]``.
+    It is computed as ``rows[*batch, r, k] @ matrix[*batch, k, n]``.
 
     Attributes:
-        equation: it.
-        factor: x.
-        weight: the weight.
-        side: which operand x is, 0 or 1.
+        equation: equation of the product.
+        factor: factor x.
+        weight: weight.
+        side: operand number of x, 0 or 1.
     """
 
     equation: Any
@@ -182,7 +186,7 @@ class _Product(NamedTuple):
     side: int
 
     def _arranged(self, side: int) -> tuple[list[int], list[int], list[int]]:
-        """Which axes of an operand are batch, which are free, and which are summed over."""
+        """Batch axes, free axes and contracted axes of an operand."""
         contracted, batch = (list(pair[side]) for pair in self.equation.params["dimension_numbers"])
         free = [i for i in range(self._shape(side)[1]) if i not in (*contracted, *batch)]
         return batch, free, contracted
@@ -200,14 +204,14 @@ class _Product(NamedTuple):
         return _merge(w, batch, contracted, free)
 
     def dot(self, rows: Array, matrix: Array, *, turned: bool = False) -> Array:
-        """``rows @ matrix``, or ``rows @ matrix'``."""
+        """Product ``rows @ matrix``, or ``rows @ matrix'`` if turned."""
         batch = tuple(range(rows.ndim - 2))
         axes = ((rows.ndim - 1,), (rows.ndim - 1 if turned else rows.ndim - 2,))
         params = {k: self.equation.params[k] for k in ("precision", "preferred_element_type")}
         return lax.dot_general(rows, matrix, (axes, (batch, batch)), **params)
 
     def result(self, y: Array) -> Array:
-        """``[*batch, r, n]`` as the equation has it."""
+        """``[*batch, r, n]`` in the layout of the equation."""
         sizes = [[self._shape(s)[0][i] for i in self._arranged(s)[1]] for s in (0, 1)]
         batch = y.shape[:-2]
         if self.side == 1:
@@ -215,7 +219,7 @@ class _Product(NamedTuple):
         return y.reshape(*batch, *sizes[0], *sizes[1])
 
     def zeros(self, length: int) -> Array:
-        """``[length, *batch, r, n]``, of the type that :meth:`over_time` has."""
+        """Zeros ``[length, *batch, r, n]`` of the same type as :meth:`over_time`."""
         like = self.equation.outvars[0].aval
         batch, free, _ = self._arranged(self.side)
         shape = self._shape(self.side)[0]
@@ -225,7 +229,7 @@ class _Product(NamedTuple):
         return lax.pcast(zeros, tuple(like.mat.varying), to="varying")
 
     def over_time(self, rows: Array, matrix: Array) -> Array:
-        """``rows[t] @ matrix`` for all t at once."""
+        """Products ``rows[t] @ matrix`` for all t at once."""
         at = rows.ndim - 3
         length, *batch, r, k = rows.shape
         y = self.dot(jnp.moveaxis(rows, 0, at).reshape(*batch, length * r, k), matrix)
@@ -236,7 +240,7 @@ class _Product(NamedTuple):
 def _multiply(
     product: _Product, rows: Array, w: Array, turned: Array, extra: Array | None
 ) -> Array:
-    """``rows @ w``, whose tangent is ``d rows @ w + d extra``, computed with w' = ``turned``."""
+    """``rows @ w``, with the tangent ``d rows @ w + d extra`` computed from w' = ``turned``."""
     return product.dot(rows, w)
 
 
@@ -257,13 +261,13 @@ def _is_zero(tangent: Any) -> bool:
 
 
 def _merge(x: Array, batch: list[int], first: list[int], second: list[int]) -> Array:
-    """``[*batch, prod(first), prod(second)]``."""
+    """``x`` as ``[*batch, prod(first), prod(second)]``."""
     sizes = [math.prod(x.shape[i] for i in axes) for axes in (first, second)]
     return x.transpose(*batch, *first, *second).reshape(*(x.shape[i] for i in batch), *sizes)
 
 
 class _Step(NamedTuple):
-    """An equation, its operands by name or value, and names of its results."""
+    """An equation, its operands by name or value, and the names of its results."""
 
     equation: Any
     inputs: list[Any]
@@ -275,7 +279,7 @@ class _Value(NamedTuple):
 
 
 def _flatten(jaxpr: Any, inputs: list[Any], names: Iterator[int], steps: list[_Step]) -> list[Any]:
-    """Appends the equations of a closed jaxpr, without nested ``jit``; returns its results."""
+    """Append the equations of a closed jaxpr, without nested ``jit``, and return its results."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     values = [_Value(value) for value in jaxpr.consts]
     env = dict(zip([*inner.constvars, *inner.invars], [*values, *inputs], strict=True))
@@ -299,7 +303,7 @@ def _read(x: Any, now: dict[int, Array]) -> Any:
 
 
 def _run(step: _Step, now: dict[int, Array]) -> None:
-    """Adds an equation's results to ``now``."""
+    """Add the results of an equation to ``now``."""
     primitive, operands = step.equation.primitive, [_read(x, now) for x in step.inputs]
     if primitive is scan_p:
         results: Any = scan_rule(*operands, **step.equation.params)
@@ -316,9 +320,9 @@ _REARRANGING = ("transpose", "reshape", "squeeze", "convert_element_type")
 def _sort(
     consts: list[int], steps: list[_Step], outputs: list[Any]
 ) -> tuple[list[_Step], list[_Step], dict[int, _Product]]:
-    """Steps that only rearrange constants, the others, and which of these multiply by a weight.
+    """Steps that only rearrange constants, all other steps, and the products by a weight among these.
 
-    Products come by the names of their results.
+    The products are keyed by the names of their results.
     """
     fixed, before, after = set(consts), [], []
     for step in steps:
@@ -346,7 +350,7 @@ def _sort(
 
 
 def _is_dot(equation: Any) -> bool:
-    """Whether it is a product of floating arrays that are not sharded."""
+    """True for a product of floating arrays that are not sharded."""
     return (
         equation.primitive.name == "dot_general"
         and equation.params.get("out_sharding") is None

@@ -1,9 +1,10 @@
-"""The field's standard models, and any flax module, as pure functions of their parameters.
+"""Standard models of the field, and any flax module, as pure functions of their parameters.
 
-fjx itself sees no more of a model than ``model.loss``, a function ``(params, batch, key)`` that
-returns a mean over the examples of the batch and some metrics.  A batch is
-``{"x": inputs, "y": labels}``, both with a leading axis of examples.  This package alone imports
-flax, and nothing else in fjx imports this package.
+The rest of fjx uses only ``model.loss``, a function ``(params, batch, key)`` that returns a mean
+over the examples of the batch and some metrics.  A batch is ``{"x": inputs, "y": labels}``, both
+with a leading axis of examples.
+
+No other package of fjx imports this one, and no other one imports flax.
 """
 
 from fjx.models._adapters import StatefulModel as StatefulModel

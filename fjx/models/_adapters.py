@@ -18,11 +18,13 @@ class StatefulModel(NamedTuple):
     """A model with mutable state beside its parameters, as four pure functions.
 
     Attributes:
-        init: ``(key) -> Stateful(params, state)``.
-        apply: ``(model, x) -> outputs``, with the state as it stands (running statistics).
-        loss: ``(model, batch, mask, key) -> (loss, metrics, state)``, where ``mask`` is ``bool[b]``
-            (or ``f32[b]``), true at the real examples; what ``fjx.clients.whole_batch`` takes.
-        evaluate: ``(model, batch) -> {"loss": f32[b], ...}``, one value an example.
+        init: function ``(key) -> Stateful(params, state)``.
+        apply: function ``(model, x) -> outputs``, which uses the state as it is (running
+            statistics).
+        loss: function ``(model, batch, mask, key) -> (loss, metrics, state)``, with ``mask`` a
+            ``bool[b]`` or ``f32[b]``, true at the real examples; the argument of
+            ``fjx.clients.whole_batch``.
+        evaluate: function ``(model, batch) -> {"loss": f32[b], ...}``, one value an example.
     """
 
     init: Callable[[Key], Stateful]
@@ -39,26 +41,27 @@ def from_linen(
     training: Mapping[str, Any] | None = None,
     inference: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A :class:`Model` from a linen module that has parameters and nothing else.
+    """Model from a linen module that has parameters and nothing else.
 
-    The module is called with a "dropout" stream where ``apply`` has a key, and without where it
-    has none: a module may write ``nn.Dropout(rate, deterministic=not self.has_rng("dropout"))``, or
-    take a flag, which ``training`` and ``inference`` then set.
+    If ``apply`` has a key, the module is called with a "dropout" stream, else without one.  A
+    module may therefore write ``nn.Dropout(rate, deterministic=not self.has_rng("dropout"))``.  A
+    module with a flag instead receives it from ``training`` and ``inference``.
 
-    Guarantees: where ``example_input`` is floating, inputs of any dtype are cast to the dtype of
-        the parameters, so that examples may stay float16 or uint8 in memory.
+    Guarantees:
+        - If ``example_input`` is floating, inputs of any dtype are cast to the dtype of the
+          parameters; examples may thus stay float16 or uint8 in memory.
 
     Args:
-        module: a linen module; ``module(x)`` maps ``[b, ...]`` to ``[b, ...]``.
-        example_input: an array or a ``ShapeDtypeStruct`` with a batch axis of any size; only its
-            shape and dtype are read.
-        loss: ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
-        training: keyword arguments of the module's call where there is a key.
-        inference: keyword arguments of the module's call where there is none.
+        module: linen module; ``module(x)`` maps ``[b, ...]`` to ``[b, ...]``.
+        example_input: array or ``ShapeDtypeStruct`` with a batch axis of any size; only its shape
+            and dtype are read.
+        loss: score ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
+        training: keyword arguments of the module's call with a key.
+        inference: keyword arguments of the module's call without a key.
 
     Returns:
         A :class:`Model`.  Its ``init`` raises ValueError if the module has other collections than
-        "params", such as the "batch_stats" of BatchNorm: see :func:`stateful_from_linen`.
+        "params", such as the "batch_stats" of BatchNorm: use :func:`stateful_from_linen` for these.
 
     Examples:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -92,18 +95,21 @@ def from_linen(
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, loss: Score = cross_entropy) -> Model:
-    """A :class:`Model` from the constructor of an nnx module.
+    """Model from the constructor of an nnx module.
 
-    The module is split once into its graph and its parameters; each call merges a copy, so no
-    reference outlives it and ``vmap``, ``scan`` and ``grad`` see plain arrays.  A call with a key
-    puts the copy into training mode and seeds its streams; one without puts it into evaluation
-    mode.
+    The module is split once into its graph and its parameters.  Each call merges a copy, so no
+    reference outlives the call, and ``vmap``, ``scan`` and ``grad`` see plain arrays.  A call with
+    a key puts the copy into training mode and seeds its streams; a call without a key puts it into
+    evaluation mode.
 
-    Guarantees: parameters are a nested dict of arrays, as from linen.  Inputs are not cast.
+    Guarantees:
+        - Parameters are a nested dict of arrays, as from linen.
+        - Inputs are not cast.
 
     Args:
-        make: ``(rngs) -> module``, called once now for the graph and once in every ``init``.
-        loss: ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
+        make: function ``(rngs) -> module``, called once now for the graph and once in every
+            ``init``.
+        loss: score ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
 
     Returns:
         A :class:`Model`.
@@ -126,13 +132,13 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, loss: Score = cross_entr
     def split(key: Key) -> Any:
         return nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
 
-    # The key is a placeholder: streams are seeded anew whenever they are drawn from.
+    # The key is a placeholder: every call with a key seeds the streams anew.
     graph, _, streams, others = split(jax.random.key(0))
     if jax.tree.leaves(others):
         raise ValueError(
-            f"the module must hold parameters only, got also {nnx.to_pure_dict(others)}; "
-            "normalise with GroupNorm or LayerNorm, or write the module in linen and use "
-            "fjx.models.stateful_from_linen"
+            f"the module must hold parameters only, but it also holds "
+            f"{nnx.to_pure_dict(others)}; normalise with GroupNorm or LayerNorm, or write the "
+            "module in linen and use fjx.models.stateful_from_linen"
         )
 
     def init(key: Key) -> Tree:
@@ -159,26 +165,29 @@ def stateful_from_linen(
     training: Mapping[str, Any] | None = None,
     inference: Mapping[str, Any] | None = None,
 ) -> StatefulModel:
-    """A :class:`StatefulModel` from a linen module with BatchNorm or other mutable collections.
+    """Model from a linen module with BatchNorm or other mutable collections.
 
-    BatchNorm couples the examples of a batch, so its loss is no mean of per-example terms, and the
+    BatchNorm couples the examples of a batch: its loss is not a mean of per-example terms, and the
     rows that pad a batch must not enter its statistics.  ``loss`` therefore takes the whole batch
-    and the mask of its real examples, and hands that mask to every ``nn.BatchNorm`` of the module,
-    which itself knows nothing of padding.
+    and the mask of its real examples.  It passes that mask to every ``nn.BatchNorm`` of the module;
+    the module itself needs no code for padding.
 
-    Guarantees: loss, gradient and new state for a padded batch are those of the batch without its
-        padding; a batch without a real example has loss zero and leaves the state as it is.
+    Guarantees:
+        - Loss, gradient and new state of a padded batch are those of the batch without its padding.
+        - A batch without a real example has loss zero and does not change the state.
 
     Args:
-        module: a linen module; its BatchNorm layers see the batch axis first.
-        example_input: an array or a ``ShapeDtypeStruct`` with a batch axis of any size; only its
-            shape and dtype are read.
-        loss: ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
+        module: linen module; its BatchNorm layers must see the batch axis first.
+        example_input: array or ``ShapeDtypeStruct`` with a batch axis of any size; only its shape
+            and dtype are read.
+        loss: score ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
         training: keyword arguments of the module's call in ``loss``; ``{"train": True}`` if None.
-        inference: those of ``init``, ``apply`` and ``evaluate``; ``{"train": False}`` if None.
+        inference: keyword arguments in ``init``, ``apply`` and ``evaluate``; ``{"train": False}``
+            if None.
 
     Returns:
-        A :class:`StatefulModel`.  Its loss goes to fjx as ``fjx.clients.whole_batch(model.loss)``.
+        A :class:`StatefulModel`.  Pass its loss to clients as
+        ``fjx.clients.whole_batch(model.loss)``.
 
     Examples:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -215,8 +224,9 @@ def stateful_from_linen(
     ) -> tuple[Array, Metrics, Tree]:
         real = mask.astype(bool)
         anyone = jnp.any(real)
-        # Statistics of no example at all are 0/0: a batch of padding is normalised by its padding,
-        # which nobody sees, so that the zero gradient below is not multiplied by NaN.
+        # The statistics of no example at all would be 0/0, and the zero gradient below would be
+        # multiplied by NaN.  So a batch of padding only is normalised by its padding; its result
+        # counts nowhere.
         with nn.intercept_methods(_masked_batch_norm(real | ~anyone)):
             outputs, state = _run(
                 module,
@@ -238,7 +248,7 @@ def stateful_from_linen(
 
 
 def _masked_batch_norm(real: Array) -> Callable[..., Any]:
-    """An interceptor that gives every BatchNorm the mask ``bool[b]`` of the examples that count."""
+    """Interceptor that gives every BatchNorm the mask ``bool[b]`` of the examples that count."""
 
     def interceptor(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
         if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
@@ -252,7 +262,7 @@ def _masked_batch_norm(real: Array) -> Callable[..., Any]:
 def _lazy_init(
     module: nn.Module, key: Key, example: Array | jax.ShapeDtypeStruct, inference: dict[str, Any]
 ) -> Mapping[str, Tree]:
-    """The module's variables, without running it: only the initialisers are computed."""
+    """Variables of the module; only the initialisers are computed, the module does not run."""
     like = jax.ShapeDtypeStruct(example.shape, example.dtype)
     return module.lazy_init({"params": key}, like, **inference)
 
@@ -264,7 +274,7 @@ def _run(
     example: Array | jax.ShapeDtypeStruct,
     **kwargs: Any,
 ) -> Any:
-    """``module.apply`` to ``x`` in the dtype of the parameters; tokens stay tokens."""
+    """Output of ``module.apply`` for ``x`` in the dtype of the parameters; tokens stay integers."""
     if jnp.issubdtype(example.dtype, jnp.floating):
         floats = [leaf.dtype for leaf in jax.tree.leaves(model.params) if is_float(leaf)]
         x = x.astype(floats[0] if floats else jnp.float32)
@@ -273,5 +283,5 @@ def _run(
 
 
 def _flax_promotion() -> AbstractContextManager:
-    """JAX's standard promotion: flax's norms rely on it, whatever the caller's own code does."""
+    """JAX's standard promotion, on which flax's norms rely, whatever the caller has set."""
     return jax.numpy_dtype_promotion("standard")

@@ -14,14 +14,16 @@ from fjx.models._model import Model
 
 
 def logistic_regression(*, features: int, classes: int) -> Model:
-    """Multinomial logistic regression, z = W x + b: convex, and the first thing to try.
+    """Multinomial logistic regression, z = W x + b: convex, and a good first model.
 
-    Guarantees: ``features * classes + classes`` parameters, 7,850 at 784 to 10; they start at zero,
-        so ``init`` does not depend on its key.
+    Guarantees:
+        - ``features * classes + classes`` parameters, for example 7,850 for 784 features and 10
+          classes.
+        - Parameters start at zero, so ``init`` does not depend on its key.
 
     Args:
-        features: the number of values in an example.
-        classes: the number of classes.
+        features: number of values in an example.
+        classes: number of classes.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, flattened to ``[b, features]``.
@@ -43,14 +45,15 @@ def logistic_regression(*, features: int, classes: int) -> Model:
 
 
 def mlp(*, features: int, hidden: Sequence[int] = (200, 200), classes: int) -> Model:
-    """A multilayer perceptron with ReLU; the default is the 2NN of McMahan et al.
+    """Multilayer perceptron with ReLU; the default is the 2NN of McMahan et al.
 
-    Guarantees: 199,210 parameters at 784-200-200-10, the paper's count (section 3).
+    Guarantees:
+        - 199,210 parameters at 784-200-200-10, the paper's count (section 3).
 
     Args:
-        features: the number of values in an example.
-        hidden: the widths of the hidden layers.
-        classes: the number of classes.
+        features: number of values in an example.
+        hidden: widths of the hidden layers.
+        classes: number of classes.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, flattened to ``[b, features]``.

@@ -1,7 +1,7 @@
 """Convolutional models of images.
 
-Images may come as ``[b, height, width, channels]``, without the channel axis where there is one
-channel, or flattened: they are reshaped to ``shape``, which is an argument of every factory.
+Images may have the shape ``[b, height, width, channels]``, may lack the channel axis if there is
+one channel, or may be flattened.  They are reshaped to ``shape``, an argument of every factory.
 """
 
 import functools
@@ -25,17 +25,18 @@ def cnn(
     channels: Sequence[int] = (32, 64),
     hidden: int = 512,
 ) -> Model:
-    """The CNN of McMahan et al.: 5x5 convolutions with 2x2 max-pooling, and one hidden layer.
+    """CNN of McMahan et al.: 5x5 convolutions with 2x2 max-pooling, and one hidden layer.
 
-    Guarantees: 1,663,370 parameters by default, the paper's count (section 3); it follows for
-        padding "same", which halves 28 to 14 to 7.
+    Guarantees:
+        - 1,663,370 parameters by default, the paper's count (section 3).  The count implies padding
+          "same", which halves 28 to 14 to 7.
 
     Args:
-        classes: the number of classes.
-        shape: height, width and channels of an image; both sides divisible by
-            ``2 ** len(channels)``, or the pooling drops the last row and column.
-        channels: the widths of the convolutions.
-        hidden: the width of the dense layer.
+        classes: number of classes.
+        shape: height, width and channels of an image.  If ``2 ** len(channels)`` does not divide
+            both sides, the pooling drops the last row or column.
+        channels: widths of the convolutions.
+        hidden: width of the dense layer.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, reshaped to ``[b, *shape]``.
@@ -66,23 +67,24 @@ def emnist_cnn(
     hidden: int = 128,
     dropout: tuple[float, float] = (0.25, 0.5),
 ) -> Model:
-    """The EMNIST model of Reddi et al.: 3x3 convolutions, one max-pooling, dropout.
+    """EMNIST model of Reddi et al.: 3x3 convolutions, one max-pooling, dropout.
 
-    Guarantees: 1,206,590 parameters by default (320 + 18,496 + 1,179,776 + 7,998), and 1,199,882
-        with the 10 classes of the digits.
+    Guarantees:
+        - 1,206,590 parameters by default (320 + 18,496 + 1,179,776 + 7,998), and 1,199,882 with the
+          10 classes of the digits.
 
     Args:
-        classes: the number of classes.
+        classes: number of classes.
         shape: height, width and channels of an image.
-        channels: the widths of the convolutions, which pad nothing.
-        hidden: the width of the dense layer.
-        dropout: the rates after the pooling and after the dense layer.
+        channels: widths of the convolutions, which do not pad.
+        hidden: width of the dense layer.
+        dropout: dropout rates after the pooling and after the dense layer.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, reshaped to ``[b, *shape]``.
 
     Raises:
-        ValueError: a size is not positive, or a rate outside [0, 1).
+        ValueError: a size is not positive, or a rate is outside [0, 1).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -112,23 +114,24 @@ def resnet18(
 ) -> Model:
     """ResNet-18 with GroupNorm, which couples no examples and keeps no statistics.
 
-    Pre-activation blocks as in the published code of Reddi et al. (google-research/federated,
+    The pre-activation blocks follow the published code of Reddi et al. (google-research/federated,
     ``utils/models/resnet_models.py``): a 7x7 stem of stride 2, a 3x3 max-pooling of stride 2, four
-    stages of two basic blocks, projections with their own norm.  That code strides in the stem
-    only, so a 24x24 crop is 6x6 all the way; He et al. have ``strides=(1, 2, 2, 2)``.
+    stages of two basic blocks, and projections with their own norm.  That code uses strides in the
+    stem only, so a 24x24 crop stays 6x6 after it; He et al. use ``strides=(1, 2, 2, 2)``.
 
-    Guarantees: 11,227,812 parameters with the 100 classes of CIFAR-100 and 11,181,642 with 10:
-        9,536 in the stem, 147,840, 525,440, 2,099,456 and 8,393,216 in the stages, 1,024 in the
-        last norm and 513 for each class, derived from that code.  Strides and groups do not change
-        the count.
+    Guarantees:
+        - 11,227,812 parameters with the 100 classes of CIFAR-100, and 11,181,642 with 10 classes:
+          9,536 in the stem, 147,840, 525,440, 2,099,456 and 8,393,216 in the stages, 1,024 in the
+          last norm and 513 for each class, derived from that code.
+        - Strides and groups do not change the count.
 
     Args:
-        classes: the number of classes.
+        classes: number of classes.
         shape: height, width and channels of an image; the paper crops CIFAR's 32x32 to 24x24.
-        widths: the channels of the stages.
-        strides: the stride of the first block of each stage.
-        blocks: the number of blocks in a stage.
-        groups: the groups of every GroupNorm; the paper has 2.
+        widths: channels of the stages.
+        strides: stride of the first block of each stage.
+        blocks: number of blocks in a stage.
+        groups: number of groups of every GroupNorm; the paper has 2.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, reshaped to ``[b, *shape]``.
@@ -217,7 +220,7 @@ class _ResNet(nn.Module):
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for stage, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
             for block in range(self.blocks):
-                # The stem has already normalised what enters the first block.
+                # The stem has already normalised the input of the first block.
                 x = _Block(
                     width,
                     stride if block == 0 else 1,

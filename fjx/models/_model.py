@@ -1,4 +1,4 @@
-"""What a model is, and the loss that all of ours share."""
+"""The type of a model, and the loss that all our models share."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -9,29 +9,29 @@ import jax.numpy as jnp
 from fjx._base import Array, Key, Metrics, Tree
 
 Batch = Mapping[str, Tree]
-"""``{"x": inputs, "y": labels}``, both with a leading axis of examples."""
+"""A mapping ``{"x": inputs, "y": labels}``, both with a leading axis of examples."""
 
 
 class Score(Protocol):
     def __call__(self, outputs: Array, labels: Array, /) -> dict[str, Array]:
-        """One ``f32[b]`` per name, an example at a time; the one called "loss" is minimised."""
+        """One ``f32[b]`` for each name, one value an example; training minimises "loss"."""
 
 
 class Apply(Protocol):
     def __call__(self, params: Tree, x: Array, key: Key | None = None, /) -> Array:
-        """The outputs for ``x``.  ``key`` feeds dropout and the like; without it there is none."""
+        """Outputs for ``x``.  ``key`` is the source of dropout; without a key nothing is random."""
 
 
 class Model(NamedTuple):
-    """A model as four pure functions.  There is no client axis anywhere in it: ``vmap`` adds one.
+    """A model as four pure functions, without a client axis: ``vmap`` adds one.
 
     Attributes:
-        init: ``(key) -> params``, a nested dict of arrays.
-        apply: ``(params, x, key=None) -> outputs``; deterministic without a key.
-        loss: ``(params, batch, key) -> (loss, metrics)``, means over the examples of the batch;
-            this is what ``fjx.clients`` takes.
-        evaluate: ``(params, batch) -> {"loss": f32[b], ...}``, deterministic and not averaged, so
-            that the caller may mask, weight and group.
+        init: function ``(key) -> params``, a nested dict of arrays.
+        apply: function ``(params, x, key=None) -> outputs``; deterministic without a key.
+        loss: function ``(params, batch, key) -> (loss, metrics)``, means over the examples of the
+            batch; the argument of ``fjx.clients``.
+        evaluate: function ``(params, batch) -> {"loss": f32[b], ...}``, deterministic and not
+            averaged, so that the caller may mask, weight and group.
     """
 
     init: Callable[[Key], Tree]
@@ -41,29 +41,30 @@ class Model(NamedTuple):
 
 
 def cross_entropy(logits: Array, labels: Array) -> dict[str, Array]:
-    """Softmax cross-entropy and accuracy of each example, for classes and for sequences.
+    r"""Softmax cross-entropy and accuracy of each example, for classes and for sequences.
 
-    An example has one label, or one per position of a sequence, of which the negative ones are
-    padding.  With T the real positions of an example and z_t its logits,
+    An example has one label, or one label for each position of a sequence; negative labels are
+    padding.  Let T be the real positions of an example and z_t its logits.  Then
 
-        loss = 1/|T| sum_{t in T} (log sum_c exp z_{t,c} - z_{t,y_t}).
+    .. math:: loss = \frac{1}{|T|} \sum_{t \in T} (\log \sum_c \exp z_{t,c} - z_{t,y_t})
 
-    So every example counts the same, whatever its length.  A mean over all the tokens of a batch,
-    which Keras takes, would make one example's weight depend on which others share its batch.
+    Every example thus counts the same, whatever its length.  Keras instead takes a mean over all
+    tokens of a batch; the weight of one example then depends on the other examples in its batch.
 
-    Guarantees: an example without a real label has loss and accuracy zero; a label past the last
-        class gives NaN, not a wrong number.
+    Guarantees:
+        - An example without a real label has loss and accuracy zero.
+        - A label past the last class gives NaN, not a wrong number.
 
     Args:
-        logits: ``f[b, ..., classes]``; computed with in float32.
-        labels: ``i[b, ...]``, any integer dtype.
+        logits: array ``f[b, ..., classes]``; the computation is in float32.
+        labels: array ``i[b, ...]`` of any integer dtype.
 
     Returns:
-        ``{"loss": f32[b], "accuracy": f32[b]}``.
+        A dict ``{"loss": f32[b], "accuracy": f32[b]}``.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: the shape of ``labels`` is not that of ``logits`` without the last axis.
+        ValueError: the shape of ``labels`` is not the shape of ``logits`` without the last axis.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -98,17 +99,18 @@ def cross_entropy(logits: Array, labels: Array) -> dict[str, Array]:
 def from_functions(
     init: Callable[[Key], Tree], apply: Apply, *, loss: Score = cross_entropy
 ) -> Model:
-    """A :class:`Model` from its parameters' distribution, its forward pass and a loss.
+    """Model from an initialisation, a forward pass and a loss.
 
-    Guarantees: ``Model.loss`` of a batch is the plain mean of ``Model.loss`` of its examples, if
-        ``apply`` treats each example by itself.  fjx relies on it to average ragged batches
-        exactly.
+    Guarantees:
+        - ``Model.loss`` of a batch is the plain mean of ``Model.loss`` over its examples, if
+          ``apply`` treats each example by itself. fjx relies on this to average batches with
+          padding exactly.
 
     Args:
-        init: ``(key) -> params``.
-        apply: ``(params, x, key=None) -> outputs``, stochastic only if a key is given.
-        loss: ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example; what it returns
-            beside "loss" are the metrics.
+        init: function ``(key) -> params``.
+        apply: function ``(params, x, key=None) -> outputs``, random only if a key is given.
+        loss: score ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example; all other
+            names are metrics.
 
     Returns:
         A :class:`Model`.

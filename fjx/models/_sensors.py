@@ -20,22 +20,25 @@ def sensor_cnn(
     widths: Sequence[int] = (32, 64, 64),
     groups: int = 4,
 ) -> Model:
-    """A small 1-D CNN for windows of an accelerometer and a gyroscope, small enough for a phone.
+    """Small 1-D CNN for windows of accelerometer and gyroscope readings, small enough for a phone.
 
-    Each stage is a convolution over 5 readings, GroupNorm, ReLU and a max-pooling by 2; the mean
-    over time goes to one dense layer.  GroupNorm, because it couples no examples.  Convolution and
-    pooling are written as a matrix product and a maximum over pairs, which under ``vmap`` over
-    clients train ten times faster on a CPU than ``nn.Conv`` and ``nn.max_pool``.
+    Each stage is a convolution over 5 readings, GroupNorm, ReLU and a max-pooling by 2.  The mean
+    over time is the input of one dense layer.  GroupNorm is used because it couples no examples.
 
-    Guarantees: 32,485 parameters by default: 1,056, 10,432 and 20,672 in the stages and 325 in the
-        last layer.
+    Convolution and pooling are written as a matrix product and a maximum over pairs.  Under
+    ``vmap`` over clients these train ten times faster on a CPU than ``nn.Conv`` and
+    ``nn.max_pool``.
+
+    Guarantees:
+        - 32,485 parameters by default: 1,056, 10,432 and 20,672 in the stages and 325 in the last
+          layer.
 
     Args:
-        channels: the readings at one time.
-        classes: the number of classes.
-        length: the times in a window.
-        widths: the channels of the convolutions.
-        groups: the groups of every GroupNorm; they divide every width.
+        channels: number of readings at one time.
+        classes: number of classes.
+        length: number of times in a window.
+        widths: channels of the convolutions.
+        groups: number of groups of every GroupNorm; it divides every width.
 
     Returns:
         A :class:`Model` of ``x: f[b, ...]``, reshaped to ``[b, length, channels]``.
@@ -84,8 +87,8 @@ class _SensorCnn(nn.Module):
 def _windows(x: Array) -> Array:
     """The 5 readings around each time, side by side: ``[b, t, c]`` to ``[b, t, 5 c]``.
 
-    A dense layer on them is a convolution.  As a matrix product it stays fast where clients have
-    kernels of their own, for which XLA has only a slow grouped convolution.
+    A dense layer on them is a convolution.  As a matrix product it stays fast even if every client
+    has its own kernel; XLA would use a slow grouped convolution there.
     """
     t = x.shape[1]
     padded = jnp.pad(x, ((0, 0), (2, 2), (0, 0)))

@@ -1,8 +1,8 @@
-"""Models of sequences of tokens, trained to predict the next one.
+"""Models of sequences of tokens, trained to predict the next token.
 
-``x: i[b, t]`` are tokens and ``y: i[b, t]`` the tokens that follow them; positions with y < 0 are
-padding and are ignored, whatever token x has there.  A sequence's loss is the mean over its real
-positions (:func:`fjx.models.cross_entropy`).
+``x: i[b, t]`` are tokens and ``y: i[b, t]`` the tokens that follow them.  Positions with y < 0 are
+padding and are ignored, whatever token x has there.  The loss of a sequence is the mean over its
+real positions (:func:`fjx.models.cross_entropy`).
 """
 
 import flax.linen as nn
@@ -19,27 +19,30 @@ from fjx.models._model import Model
 def char_lstm(
     *, vocabulary: int = 90, embedding: int = 8, hidden: int = 256, layers: int = 2
 ) -> Model:
-    """The Shakespeare model of McMahan et al. as TensorFlow Federated has it: a stacked LSTM.
+    """Shakespeare model of McMahan et al. as in TensorFlow Federated: a stacked LSTM.
+
+    The model is an embedding, ``layers`` LSTMs, and a dense layer on every h_t.  Each LSTM computes
 
         i, f, g, o = W x_t + U h_{t-1} + b
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),   h_t = sigmoid(o) tanh(c_t)
 
-    An embedding, ``layers`` LSTMs, and a dense layer on every h_t.  The kernels are in Keras's
-    layout, gates side by side, and forget biases start at one.
+    The kernels are in Keras's layout, with the gates side by side, and forget biases start at one.
 
-    Guarantees: causal.  820,522 parameters by default, as in TensorFlow Federated with its
-        vocabulary of 86 characters and 4 special tokens: 720 in the embedding, 271,360 and 525,312
-        in the LSTMs, 23,130 in the last layer.
+    The model of LEAF differs in two points: its vocabulary has 80 characters, which makes 817,872
+    parameters, and it predicts only the character that follows the whole sequence.  To obtain it,
+    use ``vocabulary=80`` and make y negative except in the last column.
 
-    LEAF's model differs in two things: its vocabulary has 80 characters, which makes 817,872
-    parameters, and it predicts only the character that follows the whole sequence.  It is this
-    model with ``vocabulary=80`` and y negative but in the last column.
+    Guarantees:
+        - Causal.
+        - 820,522 parameters by default, as in TensorFlow Federated with its vocabulary of 86
+          characters and 4 special tokens: 720 in the embedding, 271,360 and 525,312 in the LSTMs,
+          23,130 in the last layer.
 
     Args:
-        vocabulary: the number of tokens.
-        embedding: the width of the embedding.
-        hidden: the width of the LSTMs.
-        layers: the number of LSTMs.
+        vocabulary: number of tokens.
+        embedding: width of the embedding.
+        hidden: width of the LSTMs.
+        layers: number of LSTMs.
 
     Returns:
         A :class:`Model` of ``x: i[b, t]`` for any t, with logits ``[b, t, vocabulary]``.
@@ -67,22 +70,24 @@ def char_lstm(
 def transformer(
     *, vocabulary: int, layers: int, width: int, heads: int, length: int, dropout: float = 0.0
 ) -> Model:
-    """A small causal decoder: pre-norm blocks of attention and a feed-forward layer of 4 * width.
+    """Small causal decoder: pre-norm blocks of attention and a feed-forward layer of 4 * width.
 
-    With N a LayerNorm, each block computes x <- x + Attention(N(x)) and then
-    x <- x + W2 gelu(W1 N(x)).  Positions are learned, the output layer is its own, and dropout acts
-    on the embeddings, the attention weights and both residual branches.
+    With N a LayerNorm, each block computes x <- x + Attention(N(x)) and then x <- x + W2 gelu(W1
+    N(x)).  Positions are learned, and the output layer has its own weights.  Dropout acts on the
+    embeddings, the attention weights and both residual branches.
 
-    Guarantees: causal.  With V, L, T, w for vocabulary, layers, length and width, the number of
-        parameters is V w + T w + L (12 w^2 + 13 w) + 2 w + (w + 1) V.
+    Guarantees:
+        - Causal.
+        - The number of parameters is V w + T w + L (12 w^2 + 13 w) + 2 w + (w + 1) V, with V, L, T,
+          w for vocabulary, layers, length and width.
 
     Args:
-        vocabulary: the number of tokens.
-        layers: the number of blocks.
-        width: the width of the residual stream.
-        heads: the attention heads; they divide ``width``.
-        length: the longest sequence.
-        dropout: the rate, in [0, 1).
+        vocabulary: number of tokens.
+        layers: number of blocks.
+        width: width of the residual stream.
+        heads: number of attention heads; it divides ``width``.
+        length: length of the longest sequence.
+        dropout: dropout rate, in [0, 1).
 
     Returns:
         A :class:`Model` of ``x: i[b, t]`` with t <= length and logits ``[b, t, vocabulary]``.
@@ -123,7 +128,7 @@ class _CharLstm(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
-        # Time first, as the loops of the layers have it: of all arrays only tokens and logits move.
+        # Time comes first, as the loops of the layers need it; only tokens and logits are transposed.
         x = nn.Embed(self.vocabulary, self.embedding)(jnp.moveaxis(tokens, 1, 0))
         for _ in range(self.layers):
             x = _Lstm(self.hidden)(x)
@@ -139,8 +144,8 @@ class _Lstm(nn.Module):
         recurrent = self.param(
             "recurrent_kernel", nn.initializers.orthogonal(), (self.hidden, 4 * self.hidden)
         )
-        # One product a step with both kernels, because taking the inputs' out of the loop saves no
-        # time, and moves arrays of four times the width about.
+        # One product a step with both kernels.  Taking the product with the inputs out of the loop
+        # saves no time, and it moves arrays of four times the width.
         both = jnp.concatenate([kernel, recurrent])
 
         def step(carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
@@ -151,13 +156,13 @@ class _Lstm(nn.Module):
             h = nn.sigmoid(o) * nn.tanh(c)
             return (h, c), h
 
-        # zeros_like, so that under shard_map the carry varies over devices as the inputs do.
+        # Made from x, so that under shard_map the carry varies over devices as the inputs do.
         zeros = jnp.zeros_like(x, shape=(x.shape[1], self.hidden))
         return scan(step, (zeros, zeros), x)[1]
 
 
 class _Affine(nn.Module):
-    """The parameters of a dense layer."""
+    """Parameters of a dense layer."""
 
     features: int
 
@@ -168,7 +173,7 @@ class _Affine(nn.Module):
 
 
 def _forget_bias(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Ones for the forget gate (the second of the four), zeros for the others."""
+    """Ones for the forget gate (the second of the four gates), zeros for the others."""
     hidden = shape[0] // 4
     return jnp.zeros(shape, dtype).at[hidden : 2 * hidden].set(1)
 

@@ -77,7 +77,7 @@ def difference(
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
-        >>> from fjx import algorithms, clients, compressors
+        >>> from fjx import clients, compressors, rounds
         >>> slots = rounds.difference(compressors.top_k(0.5), num_clients=2)
         >>> x = jnp.array([4.0, 1.0])
         >>> first, state = slots["uplink"].encode(jax.random.key(0), x, slots["uplink"].init(x))

@@ -90,7 +90,7 @@ def choco(
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from fjx import algorithms, clients, compressors
+        >>> from fjx import clients, compressors, rounds
         >>> ring = jnp.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
         >>> algorithm = rounds.choco(
         ...     clients.gradient(lambda w, x, key: (w - x).mean(), batch_size=1),

@@ -40,7 +40,7 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from fjx import algorithms, compressors
+        >>> from fjx import algorithms, compressors, rounds
         >>> def loss_fn(w, x, key):
         ...     return jnp.mean((w - x) ** 2)
         >>> ef21 = algorithms.ef21(

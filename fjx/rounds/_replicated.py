@@ -105,7 +105,7 @@ def replicated(
 
     Examples:
         >>> import jax.numpy as jnp, optax, fjx
-        >>> from fjx import aggregators, algorithms, clients, compressors
+        >>> from fjx import aggregators, clients, compressors, rounds
         >>> algorithm = fjx.compose(
         ...     client=clients.gradient(lambda w, x, key: jnp.mean((w - x) ** 2), batch_size=1),
         ...     **rounds.replicated(

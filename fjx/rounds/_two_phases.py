@@ -102,7 +102,7 @@ def two_phases(
 
         >>> import jax, jax.numpy as jnp
         >>> from typing import NamedTuple
-        >>> from fjx import algorithms
+        >>> from fjx import rounds
         >>> class State(NamedTuple):
         ...     params: jax.Array
         ...     size: jax.Array

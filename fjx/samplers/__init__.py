@@ -1,7 +1,8 @@
-"""Who takes part in a round.
+"""Samplers: the clients that take part in a round.
 
-A sampler draws a round's clients into a fixed number of slots, as a pure function of a key and the
-round's number, and names its own subsampling, so that privacy is accounted for what actually ran::
+A sampler draws the clients of a round into a fixed number of slots, as a pure function of a key and
+the number of the round.  It describes its own subsampling, so privacy is accounted for the sampler
+that actually ran::
 
     sampler = samplers.poisson(0.01)
     sampler.sample(key, round, num_clients)  # Sample(ids, taking_part, truncated)

@@ -1,4 +1,4 @@
-"""Everybody, or disjoint blocks by turns."""
+"""All clients, or fixed disjoint blocks of clients in turn."""
 
 import jax.numpy as jnp
 
@@ -11,10 +11,12 @@ from fjx.samplers._types import Cyclic, CyclicPoisson, Full, Sample, Sampler
 def full() -> Sampler:
     """Every client in every round, in the order of ids.
 
-    Guarantees: ``ids == arange(num_clients)``; no padding; the key is not used.
+    Guarantees:
+        - ``ids == arange(num_clients)``; there is no padding.
+        - The key is not used.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Full()``: privacy is not amplified.
+        A :class:`~fjx.samplers.Sampler` described as ``Full()``.  Privacy is not amplified.
 
     Examples:
         >>> import jax
@@ -25,18 +27,21 @@ def full() -> Sampler:
 
 
 def cyclic(num_blocks: int) -> Sampler:
-    """Fixed disjoint blocks of clients by turns: client i in rounds t with t = i mod num_blocks.
+    """Fixed disjoint blocks of clients in turn: client i takes part in rounds t = i mod num_blocks.
 
-    Guarantees: in any ``num_blocks`` consecutive rounds every client takes part exactly once; the
-        key is not used; the last slot of a block is padding where ``num_blocks`` does not divide
-        ``num_clients``.
+    Guarantees:
+        - In any ``num_blocks`` consecutive rounds every client takes part exactly once.
+        - The key is not used.
+        - If ``num_blocks`` does not divide ``num_clients``, the last slot of the smaller blocks is
+          padding.
 
     Args:
-        num_blocks: the period, at least 1.  Above ``num_clients`` some rounds are empty.
+        num_blocks: number of blocks, which is also the period, at least 1.  If it exceeds
+            ``num_clients``, some rounds are empty.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Cyclic(num_blocks)``: privacy is not
-        amplified, but ``rounds`` rounds cost each client ``ceil(rounds / num_blocks)`` releases.
+        A :class:`~fjx.samplers.Sampler` described as ``Cyclic(num_blocks)``.  Privacy is not amplified,
+        but ``rounds`` rounds cost each client only ``ceil(rounds / num_blocks)`` releases.
 
     Raises:
         TypeError: ``num_blocks`` is not a Python integer.
@@ -56,25 +61,28 @@ def cyclic(num_blocks: int) -> Sampler:
 
 
 def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
-    """Fixed disjoint blocks by turns, of which each client takes part with probability ``rate``.
+    """Fixed disjoint blocks in turn; a client of the block takes part with probability ``rate``.
 
-    Client i is in block i mod ``num_blocks``, and its block's turn is round t = i mod ``num_blocks``;
-    within the turn it is :func:`poisson`, with its capacity for a block.
+    Client i is in block i mod ``num_blocks``.  The turn of that block is every round t = i mod
+    ``num_blocks``.  Within its turn a block is sampled by :func:`poisson`, with the capacity for one
+    block.
 
-    Guarantees: two rounds of a client are a multiple of ``num_blocks`` apart; coins are independent.
+    Guarantees:
+        - Two rounds of a client are a multiple of ``num_blocks`` apart.
+        - Clients take part independently of each other.
 
     Args:
-        num_blocks: the period, at least 1.
-        rate: the probability of taking part in a turn, in [2^-32, 1].
+        num_blocks: number of blocks, which is also the period, at least 1.
+        rate: probability of taking part in a turn, in [2^-32, 1].
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``CyclicPoisson(period, rate, overflow)``: rounds
-        cost what ``ceil(rounds / num_blocks)`` rounds of ``poisson(rate)`` cost, where noise is
-        independent between rounds.
+        A :class:`~fjx.samplers.Sampler` described as ``CyclicPoisson(period, rate, overflow)``.  If the
+        noise is independent between rounds, ``rounds`` rounds cost as much privacy as
+        ``ceil(rounds / num_blocks)`` rounds of ``poisson(rate)``.
 
     Raises:
-        TypeError: not a Python number.
-        ValueError: out of bounds.
+        TypeError: an argument is not a Python number.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax
@@ -84,8 +92,8 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
 
     References:
         Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
-        Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), whose
-        amplification with independent noise this is.
+        Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), for the
+        amplification, here with independent noise.
     """
     num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
     inner = poisson(rate)
@@ -105,6 +113,8 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
 
 
 def _blocks(period: int) -> Sampler:
+    """Sampler of fixed blocks with the given period."""
+
     def capacity(num_clients: int) -> int:
         num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
         return -(-num_clients // period)

@@ -1,4 +1,4 @@
-"""Clients that are chosen and then fail."""
+"""Simulated drop-outs: clients that are chosen and then fail."""
 
 import jax
 
@@ -8,22 +8,23 @@ from fjx.samplers._types import Sample, Sampler
 
 
 def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
-    """Each client that ``sampler`` chooses drops out with probability ``rate``.
+    """Drop-outs: each client that ``sampler`` chooses fails with probability ``rate``.
 
-    A client's coin comes from ``fold_in(key, id)``: it depends neither on its slot nor on who else
-    was chosen.
+    A client's coin comes from ``fold_in(key, id)``.  It depends neither on the client's slot nor on the
+    other clients of the round.
 
-    The description stays that of the inner sampler, and so does the accounting.  Dropouts are drawn
-    independently of all data; given who would drop out, the round is the inner sampler's round on a
-    population in which those clients' updates are zero, and it satisfies the inner claim, be it
-    amplified or not.  Averaging over a distribution that does not depend on data preserves it.
-    This holds for *simulated* dropouts: devices that fail because of what they compute leak it.
+    The description, and with it the accounting, is that of the inner sampler: drop-outs are drawn
+    independently of all data, so every claim for the inner sampler still holds.  See
+    :doc:`/privacy_proofs`.  This covers *simulated* drop-outs only.  A device that fails because of the
+    data that it computes on leaks something about them.
 
-    Guarantees: the chosen ids are the inner sampler's on a key of its own; padding stays True.
+    Guarantees:
+        - The chosen ids are those of the inner sampler, under a key of its own.
+        - ``taking_part`` of padding stays True.
 
     Args:
-        sampler: who is chosen.
-        rate: the probability of dropping out, in [0, 1]; may be traced.
+        sampler: the inner sampler.
+        rate: probability of dropping out, in [0, 1]; may be traced.
 
     Returns:
         A :class:`~fjx.samplers.Sampler`.

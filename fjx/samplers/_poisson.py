@@ -1,4 +1,4 @@
-"""Poisson cohorts: every client takes part or not, independently of all others."""
+"""Poisson sampling: each client takes part or not, independently of all others."""
 
 import decimal
 import functools
@@ -15,38 +15,38 @@ from fjx.samplers._slots import OVERFLOW, into_slots, scale, slots_for
 from fjx.samplers._types import Poisson, Sample, Sampler
 
 _WORD = 2**32
-_RARE = 1 / 16  # below it, what is drawn is looked for directly; above it, everybody is asked
+_RARE = 1 / 16  # below this rate balls are thrown; from it on, every client tosses a coin
 
 
 def poisson(rate: float, cap: int | None = None) -> Sampler:
-    r"""Each client takes part independently with probability ``rate``.
+    """Poisson sampling: each client takes part independently with probability ``rate``.
 
-    ``rate`` is rounded to p, a multiple of 2^-32.  From p = 1/16 up every client tosses a coin: client i
-    is drawn iff the i-th word of 32 random bits is below 2^32 p, an exact comparison of integers.
-    Below, time and memory are O(n p) and not O(n): N ~ Poisson(-n log(1 - p)) balls fall on the n
-    clients, and those that are hit are drawn.  The numbers of balls on each client are independent
-    Poisson(-log(1 - p)), and one is positive with probability p.  N is drawn by inverting its
-    distribution function in 64 bits, a ball's place is ``floor(n U / 2^64)``: together they are off by
-    less than 2^-45 in total variation and by n 2^-64 in a client's relative rate.
+    Arrays need a fixed number of slots m.  It is ``cap`` if given.  Otherwise it is the smallest m with
+    P[Binomial(num_clients, rate) >= m] <= 2^-40, or ``num_clients`` if that is smaller.  If more than m
+    clients are drawn, a uniformly random m of them are kept, and the number of the others is reported
+    as ``truncated``.  :func:`fjx.privacy.epsilon` derives the cost of this tail.
 
-    Arrays need a fixed number of slots m.  If K > m clients are drawn, a uniformly random m of them
-    are kept and K - m are counted in ``truncated``.  With ``cap`` given, m is ``cap``.  Without it,
-    m is the smallest number with P[Binomial(num_clients, rate) >= m] <= 2^-40, or ``num_clients``;
-    what the accountant pays for that tail is derived in :func:`fjx.privacy.epsilon`.
+    ``rate`` is rounded to p, a multiple of 2^-32.  For p >= 1/16 every client tosses an exact coin.  For
+    smaller p the clients are drawn directly, so time and memory are O(n p) instead of O(n).  The method
+    is described in :doc:`/privacy_proofs`.
 
-    Guarantees: ids are distinct and in range, padding comes last; a round without any client is
-        legal and is all padding; while nothing is truncated, clients are independent.
+    Guarantees:
+        - Ids are distinct and in range; padding comes last.
+        - As long as nothing is truncated, clients are independent.
+        - Each client is drawn with probability p: exactly for p >= 1/16.  For smaller p the draw is off
+          by less than 2^-45 in total variation, and by n 2^-64 in a client's relative rate.
+        - A round without any client is legal; it consists of padding.
 
     Args:
-        rate: the probability of taking part, in [2^-32, 1].
-        cap: the most clients a round may have, at least 1; None to derive it.
+        rate: probability of taking part, in [2^-32, 1].
+        cap: most clients of a round, at least 1; None to derive it from the rate.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Poisson(rate, cap, overflow)``.
+        A :class:`~fjx.samplers.Sampler` described as ``Poisson(rate, cap, overflow)``.
 
     Raises:
-        TypeError: a traced ``rate`` or ``cap``: they decide shapes.
-        ValueError: out of bounds.
+        TypeError: ``rate`` or ``cap`` is traced, although it decides shapes.
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax
@@ -83,13 +83,20 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
 
 
 def _coins(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
-    """All clients in order, and who of them is drawn."""
+    """All clients in order, and the mask of those that are drawn.
+
+    Client i is drawn if the i-th word of 32 random bits is below 2^32 p, a comparison of integers.
+    """
     words = _random.bits(key, (num_clients,))
     return jnp.arange(num_clients, dtype=jnp.int32), words <= jnp.uint32(rate * _WORD - 1)
 
 
 def _balls(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
-    """The clients hit by balls, in order, and who of them is drawn: each for its first ball."""
+    """Clients hit by balls, in order, and a mask that is True at the first ball of each.
+
+    N ~ Poisson(-n log(1 - p)) balls fall on n clients.  The numbers of balls on the clients are
+    independent Poisson(-log(1 - p)), and each is positive with probability p.
+    """
     key_count, key_place = jax.random.split(key)
     fewest, thresholds = _counts(num_clients, rate)
     high, low = (jnp.asarray(x) for x in thresholds)
@@ -104,9 +111,9 @@ def _balls(key: Key, num_clients: int, rate: float) -> tuple[Array, Array]:
 
 @functools.lru_cache
 def _counts(num_clients: int, rate: float) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
-    """The number of balls: its least value k, and ``floor(2^64 P[N <= k]), ...`` in two words each.
+    """Smallest number of balls k, and the thresholds ``floor(2^64 P[N <= k]), ...`` in two words each.
 
-    Values of less than 1e-25 of the probability of the likeliest are left out.
+    Numbers of balls with less than 1e-25 of the largest probability are left out.
     """
     with decimal.localcontext(prec=40):
         mean = -num_clients * (1 - decimal.Decimal(rate)).ln()

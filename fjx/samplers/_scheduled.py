@@ -1,4 +1,4 @@
-"""Cohorts that bound how often a client takes part."""
+"""Samplers that bound the number of rounds of each client."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,24 +13,27 @@ from fjx.samplers._slots import OVERFLOW, into_slots, numbers, slots_for
 from fjx.samplers._types import BallsInBins, Sample, Sampler, Scheduled
 
 Choose = Callable[[Key, Array, int], Array]
-"""``(key of the run, round, num_clients) -> bool[num_clients]``, who comes."""
+"""``(key of the run, round, num_clients) -> bool[num_clients]``, the clients that come."""
 
 
 def balls_in_bins(bins: int) -> Sampler:
-    """Each client in one random of ``bins`` rounds, and in the same one of every ``bins`` to come.
+    """Random bins in turn: each client takes part in a random one of every ``bins`` rounds.
 
-    Shuffled blocks, but without a fixed size: a round has Binomial(n, 1 / bins) clients, and capacity is
-    as that of :func:`poisson`.
+    A client's bin is fixed for the run, so it takes part in the same one of every ``bins`` rounds.
+    This is like shuffled blocks, but without a fixed size: a round has Binomial(n, 1 / bins)
+    clients, and the capacity is that of :func:`poisson` of this rate.
 
-    Guarantees: two rounds of a client are a multiple of ``bins`` apart; bins of different clients are
-        independent; while nothing is truncated every client takes part once in ``bins`` rounds.
+    Guarantees:
+        - Two rounds of a client are a multiple of ``bins`` apart.
+        - Bins of different clients are independent.
+        - As long as nothing is truncated, every client takes part once in ``bins`` rounds.
 
     Args:
-        bins: the period, at least 1.
+        bins: number of bins, which is also the period, at least 1.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``BallsInBins(bins, overflow)``: with noise that
-        is independent between rounds privacy is amplified, see :func:`fjx.privacy.epsilon`.
+        A :class:`~fjx.samplers.Sampler` described as ``BallsInBins(bins, overflow)``.  If the noise is
+        independent between rounds, privacy is amplified, see :func:`fjx.privacy.epsilon`.
 
     Raises:
         TypeError: ``bins`` is not a Python integer.
@@ -58,25 +61,28 @@ def balls_in_bins(bins: int) -> Sampler:
 
 
 def min_separation(separation: int, *, period: int) -> Sampler:
-    """Each client at a random place of each ``period`` rounds, and never twice in ``separation`` rounds.
+    """Minimum separation: one random round in each period, and never two within ``separation`` rounds.
 
-    A client has a random phase, fixed for the run; by its clock t + phase it takes part once in each
-    L = ``period`` rounds, at a random one of the first L - b + 1 of them, b = ``separation``.  No
-    history is looked at: time and memory are O(n).
+    A client has a random phase, fixed for the run.  On its own clock, t + phase, it takes part once in
+    each L = ``period`` rounds, at a random one of the first L - b + 1 of them, with b = ``separation``.
+    No history is stored: time and memory are O(n).
 
-    Guarantees: gaps are b to 2 L - b; a client is in a given round with probability 1 / L; clients are
-        independent; capacity is as that of :func:`poisson` of this rate.
+    Guarantees:
+        - Gaps between two rounds of a client are b to 2 L - b.
+        - A client is in a given round with probability 1 / L.
+        - Clients are independent.
+        - The capacity is that of :func:`poisson` of this rate.
 
     Args:
-        separation: b, at least 1.
-        period: L, at least b.  With L = b a client's rounds are L apart, exactly.
+        separation: minimum separation b, at least 1.
+        period: period L, at least b.  With L = b the rounds of a client are exactly L apart.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: for mechanisms with correlated
-        noise; privacy is not amplified.
+        A :class:`~fjx.samplers.Sampler` described as ``Scheduled``, for mechanisms with correlated
+        noise.  Privacy is not amplified.
 
     Raises:
-        TypeError: not Python integers.
+        TypeError: an argument is not a Python integer.
         ValueError: ``separation`` is below 1 or above ``period``.
 
     Examples:
@@ -125,25 +131,27 @@ def min_separation(separation: int, *, period: int) -> Sampler:
 
 
 def random_check_in(size: int, *, window: int) -> Sampler:
-    """Each client comes in a random round of each window; the server takes ``size`` of those who came.
+    """Random check-ins: clients come in a random round of each window, and ``size`` of them are used.
 
-    Which ones is uniformly random.  Those turned away are counted in ``truncated``, and come again in
-    the next window.
+    If more than ``size`` clients come, a uniformly random subset is used.  The others are counted in
+    ``truncated`` and come again in the next window.
 
-    Guarantees: a client takes part at most once in each ``window`` rounds from a multiple of it on; no
-        coordination: when a client comes depends on itself alone.
+    Guarantees:
+        - A client takes part at most once in each window.  Windows begin at multiples of ``window``.
+        - Clients need no coordination: the round of a client does not depend on other clients.
 
     Args:
-        size: the most clients of a round, at least 1.
-        window: how many rounds a client chooses from, at least 1.
+        size: most clients of a round, at least 1.
+        window: number of rounds in a window, at least 1.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: a release for each window, not
-        amplified.  The amplification of the paper is that of noise which clients add themselves.
+        A :class:`~fjx.samplers.Sampler` described as ``Scheduled``, with one release for each window.
+        Privacy is not amplified.  (The amplification in the paper is for noise that
+        clients add themselves.)
 
     Raises:
-        TypeError: not Python integers.
-        ValueError: below 1.
+        TypeError: an argument is not a Python integer.
+        ValueError: an argument is below 1.
 
     Examples:
         >>> import jax
@@ -153,8 +161,8 @@ def random_check_in(size: int, *, window: int) -> Sampler:
         ([5, 6], 1)
 
     References:
-        Balle, Kairouz, McMahan, Thakkar, Thakurta, *Privacy Amplification via Random Check-Ins*, NeurIPS
-        2020 (arXiv:2007.06605).
+        Balle, Kairouz, McMahan, Thakkar, Thakurta, *Privacy Amplification via Random Check-Ins*,
+        NeurIPS 2020 (arXiv:2007.06605).
     """
     size = _validate.static_integer("size", size, at_least=1)
     window = _validate.static_integer("window", window, at_least=1)
@@ -170,28 +178,36 @@ def random_check_in(size: int, *, window: int) -> Sampler:
 
 
 def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: int = 1) -> Sampler:
-    """``size`` random ones of the clients that are there.
+    """Random subset of at most ``size`` of the clients that are available.
 
-    Who is there depends on the time of day, on batteries and on habits: it is no chance that privacy
-    could hide in.  That a client was there counts as public, and no epsilon covers it.
+    Availability depends on the time of day, on batteries and on habits.  It is no chance in which
+    privacy could hide.  The fact that a client was available therefore counts as public; no epsilon
+    covers it.
 
-    Guarantees: nobody who is not there; all who are if they are at most ``size``; else a uniformly
-        random subset.  With ``separation`` b > 1 a client has a random one of b turns, fixed for the
-        run, and is asked in its turn only: its rounds are multiples of b apart.
+    With ``separation`` b > 1 a client has a random one of b turns, fixed for the run, and is asked
+    in its turn only.
+
+    Guarantees:
+        - Only available clients take part: all of them if they are at most ``size``, else a uniformly
+          random subset.
+        - With ``separation`` b the rounds of a client are multiples of b apart.
 
     Args:
-        schedule: a trace ``bool[rounds, clients]``, which begins again after its last round; or
-            ``(key of the run, round, num_clients) -> bool[num_clients]``, traced.
-        size: the most clients of a round, at least 1.
-        separation: b, at least 1.
+        schedule: a trace ``bool[rounds, clients]``, which starts again after its last round; or a
+            function ``(key of the run, round, num_clients) -> bool[num_clients]``, which is traced.
+        size: most clients of a round, at least 1.
+        separation: minimum separation b, at least 1.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``Scheduled``: a client takes part as often as its
-        turns come, or as often as its trace says it is there, if that is less; not amplified.
+        A :class:`~fjx.samplers.Sampler` described as ``Scheduled``.  It counts the turns of a
+        client, or the rounds in which its trace says that it is available, whichever are fewer.
+        Privacy is not amplified.
 
     Raises:
-        TypeError: not Python integers; a schedule that is neither, or a trace that is not of bools.
-        ValueError: below 1; an empty trace; from sampling, a trace of another population.
+        TypeError: a number is not a Python integer; or ``schedule`` is neither a function nor an array
+            of bools.
+        ValueError: a number is below 1; the trace is empty; or, from sampling, the trace has another
+            number of clients.
 
     Examples:
         >>> import jax, numpy as np
@@ -232,7 +248,7 @@ def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: i
     sampler = _sampler(choose, lambda num_clients: size, Scheduled(words, separation, most))
 
     def sample(key: Key, round: Array | int, num_clients: int) -> Sample:
-        # Who was there and not asked has not been drawn.
+        # A client that was available but not used counts as not drawn, hence not as truncated.
         drawn = sampler.sample(key, round, num_clients)
         return drawn._replace(truncated=jnp.zeros((), jnp.int32))
 
@@ -240,7 +256,7 @@ def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: i
 
 
 def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Any) -> Sampler:
-    """A sampler of those whom ``choose`` chooses."""
+    """Sampler of the clients that ``choose`` selects."""
 
     def capacity(num_clients: int) -> int:
         return slots(_validate.static_integer("num_clients", num_clients, at_least=1))
@@ -257,23 +273,28 @@ def _sampler(choose: Choose, slots: Callable[[int], int], subsampling: Any) -> S
 
 
 def _trace(schedule: Array | np.ndarray) -> np.ndarray:
-    trace = np.array(schedule)  # a copy, which no caller can change
+    """Trace as a NumPy array, after a check of its shape and dtype."""
+    trace = np.array(schedule)  # a copy that the caller cannot change
     if trace.ndim != 2 or trace.dtype != bool:
         raise TypeError(
             "schedule must be a function or an array bool[rounds, clients], got "
             f"{trace.dtype}{list(trace.shape)}"
         )
     if not trace.size:
-        raise ValueError(f"schedule must have rounds and clients, got shape {trace.shape}")
+        raise ValueError(
+            f"schedule must have rounds and clients, one at least, got shape {trace.shape}"
+        )
     return trace
 
 
 def _played(trace: np.ndarray) -> Choose:
+    """Function that plays a trace in an endless loop."""
+
     def there(key: Key, round: Array, num_clients: int) -> Array:
         if num_clients != trace.shape[1]:
             raise ValueError(
                 f"schedule has a column for each of {trace.shape[1]} clients, and there are "
-                f"{num_clients}; give a trace of as many"
+                f"{num_clients}; give a trace with {num_clients} columns"
             )
         return jnp.asarray(trace)[round % len(trace)]
 

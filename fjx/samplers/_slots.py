@@ -11,17 +11,18 @@ from fjx._kernels.permutation import permute
 from fjx.samplers._types import Sample
 
 OVERFLOW = 2.0**-40
-"""The probability that a round's clients do not fit into :func:`slots_for` them."""
+"""Bound on the probability that the clients of a round do not fit into :func:`slots_for` slots."""
 
 
 def into_slots(
     key: Key, candidates: Array, chosen: Array, num_slots: int, num_clients: int
 ) -> Sample:
-    """The candidates that are chosen, or a uniformly random subset of as many as there are slots."""
+    """The chosen candidates, or a uniformly random subset of them that fits into the slots."""
     slots = jnp.arange(num_slots, dtype=jnp.int32)
     drawn = jnp.cumsum(chosen, dtype=jnp.int32)
-    # Slot j takes the pi(j)-th of the K drawn clients, pi a random permutation of 0 .. K - 1:
-    # if K exceeds the slots, those that are left out are a uniformly random subset.
+    # Slot j takes the pi(j)-th of the K drawn clients, where pi is a random permutation of
+    # 0 .. K - 1.  If K exceeds the number of slots, the clients left out are a uniformly random
+    # subset.
     ranks = permute(key, slots, drawn[-1])
     ids = candidates.at[jnp.searchsorted(drawn, ranks + 1)].get(mode="clip")
     return Sample(
@@ -32,13 +33,13 @@ def into_slots(
 
 
 def numbers(key: Key, size: int, below: int) -> Array:
-    """``i32[size]``, uniform on 0 .. below - 1 up to a relative error of below 2^-64."""
+    """``i32[size]``, uniform on 0 .. below - 1 up to a relative error of less than 2^-64."""
     words = _random.bits(key, (2, size))
     return scale(words[0], words[1], below)
 
 
 def scale(high: Array, low: Array, n: int) -> Array:
-    """``floor(n (2^32 high + low) / 2^64)``, in halves of words, for want of 64 bits."""
+    """``floor(n (2^32 high + low) / 2^64)``, computed in halves of words because 64 bits are missing."""
 
     def product(word: Array) -> tuple[Array, Array]:
         a, b = (word & 0xFFFF, word >> 16), (jnp.uint32(n & 0xFFFF), jnp.uint32(n >> 16))
@@ -57,7 +58,7 @@ def slots_for(num_clients: int, rate: float) -> int:
     low, high = math.floor(num_clients * rate), num_clients
     while high - low > 1:
         middle = (low + high) // 2
-        # The part in ten thousand is for the rounding errors of lgamma.
+        # The factor 1 - 1e-4 allows for rounding errors of lgamma.
         if _upper_tail(num_clients, rate, middle) <= OVERFLOW * (1 - 1e-4):
             high = middle
         else:

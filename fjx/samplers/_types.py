@@ -1,4 +1,4 @@
-"""What a sampler is, and the plain words in which it says what it ran."""
+"""The type of a sampler, and the descriptions of subsampling that accounting reads."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ from fjx._base import Array, Key
 
 
 class Sample(NamedTuple):
-    """The clients chosen for one round, in a fixed number m of slots.
+    """Clients chosen for one round, in a fixed number m of slots.
 
     Attributes:
         ids: ``i32[m]``, each client at most once; a padding slot holds ``num_clients``.
-        taking_part: ``bool[m]``, False for a client that was chosen and then dropped out.  True in
-            padding slots, where nobody drops out.
-        truncated: ``i32[]``, how many clients were drawn and did not fit.
+        taking_part: ``bool[m]``, False for a client that was chosen and then dropped out; True in
+            padding slots.
+        truncated: ``i32[]``, number of clients that were drawn and did not fit.
     """
 
     ids: Array
@@ -22,18 +22,18 @@ class Sample(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Who takes part in a round: a pure function of the run's key and the round's number.
+    """Choice of the clients of a round: a pure function of the run's key and the round's number.
 
     Attributes:
-        sample: ``(key, round, num_clients) -> Sample``; ``key`` is the same in every round of a run, so
-            that rounds can agree (on which block a client is in, say), and what a round draws for
-            itself comes from ``fold_in(key, round)``; ``round`` (``i32[]``) may be traced,
+        sample: ``(key, round, num_clients) -> Sample``.  ``key`` is the same in every round of a
+            run, so that rounds can agree, for example on the blocks of clients; randomness of one
+            round comes from ``fold_in(key, round)``.  ``round`` (``i32[]``) may be traced;
             ``num_clients`` is a Python int.
         capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
-        subsampling: what ran, for the accountant: :class:`Poisson`, :class:`CyclicPoisson`,
-            :class:`BallsInBins` or :class:`FixedSize`, in whose chance a client hides;
-            :class:`Full`, :class:`Cyclic` or :class:`Scheduled`, which only bound how often it takes
-            part.  Of anything else :func:`fjx.privacy.epsilon` refuses to account.
+        subsampling: description for the accountant.  :class:`Poisson`, :class:`CyclicPoisson`,
+            :class:`BallsInBins` and :class:`FixedSize` amplify privacy by chance.  :class:`Full`,
+            :class:`Cyclic` and :class:`Scheduled` only bound the number of rounds of a client.
+            :func:`fjx.privacy.epsilon` refuses to account for anything else.
     """
 
     sample: Callable[[Key, Array | int, int], Sample]
@@ -45,10 +45,10 @@ class Poisson(NamedTuple):
     """Each client independently with probability ``rate``.
 
     Attributes:
-        rate: the probability that is realised, to the last bit.
-        cap: the most clients a round may have; None where the capacity follows from ``overflow``.
-        overflow: a bound on the probability that a round's clients do not all fit, even if one more
-            client came; zero where ``cap`` is given, because truncation is then accounted exactly.
+        rate: probability that is realised, to the last bit.
+        cap: most clients of a round; None if the capacity follows from ``overflow``.
+        overflow: bound on the probability that the clients of a round, and one more, do not fit.  It is
+            zero if ``cap`` is given, because truncation is then accounted exactly.
     """
 
     rate: float
@@ -57,24 +57,32 @@ class Poisson(NamedTuple):
 
 
 class FixedSize(NamedTuple):
-    """A uniformly random subset of exactly ``size`` clients."""
+    """Uniformly random subset of exactly ``size`` clients.
+
+    Attributes:
+        size: number of clients of every round.
+    """
 
     size: int
 
 
 class Cyclic(NamedTuple):
-    """Disjoint blocks by turns: every client once in ``period`` consecutive rounds."""
+    """Disjoint blocks in turn: every client once in ``period`` consecutive rounds.
+
+    Attributes:
+        period: number of blocks.
+    """
 
     period: int
 
 
 class CyclicPoisson(NamedTuple):
-    """Disjoint fixed blocks by turns, and in its turn each client independently with ``rate``.
+    """Fixed disjoint blocks in turn; in its turn each client independently with probability ``rate``.
 
     Attributes:
-        period: the number of blocks.
-        rate: the probability of taking part in a turn, to the last bit.
-        overflow: as that of :class:`Poisson`.
+        period: number of blocks.
+        rate: probability of taking part in a turn, to the last bit.
+        overflow: bound on truncation as in :class:`Poisson`.
     """
 
     period: int
@@ -83,11 +91,11 @@ class CyclicPoisson(NamedTuple):
 
 
 class BallsInBins(NamedTuple):
-    """Each client in one random bin, and the bins by turns: a client hides in not telling which.
+    """Each client in one random bin, and the bins in turn; the bin of a client is its secret.
 
     Attributes:
-        bins: how many there are.
-        overflow: as that of :class:`Poisson`.
+        bins: number of bins.
+        overflow: bound on truncation as in :class:`Poisson`.
     """
 
     bins: int
@@ -95,14 +103,14 @@ class BallsInBins(NamedTuple):
 
 
 class Scheduled(NamedTuple):
-    """Chance or circumstance that bounds how often a client takes part, and that hides nobody.
+    """Schedule that bounds the number of rounds of each client and does not amplify privacy.
 
-    It holds whatever is drawn, so a claim based on it needs no chance at all.
+    The bounds hold for every outcome of the sampler, so a claim based on them relies on no chance.
 
     Attributes:
-        words: the sampler, for statements.
-        separation: between two rounds t < t' of one client there are t' - t >= separation.
-        most: ``(rounds) -> int``, the most rounds of a run of so many that one client takes part in.
+        words: description of the sampler, for statements.
+        separation: bound t' - t >= separation for any two rounds t < t' of one client.
+        most: ``(rounds) -> int``, most rounds of one client in a run of that many rounds.
     """
 
     words: str

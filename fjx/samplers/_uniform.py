@@ -1,4 +1,4 @@
-"""Fixed-size cohorts, without replacement."""
+"""Cohorts of fixed size, without replacement."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,25 @@ from fjx.samplers._types import FixedSize, Sample, Sampler
 
 
 def uniform(size: int) -> Sampler:
-    r"""A uniformly random subset of ``size`` clients, drawn without replacement.
+    """Uniformly random subset of ``size`` clients, drawn without replacement.
 
-    The first ``size`` values of a random permutation of the clients' ids; time and memory are
-    O(size), whatever the number of clients.
+    It consists of the first ``size`` values of a random permutation of the clients' ids.  Time and
+    memory are O(size), independent of the number of clients.
 
-    Guarantees: ids are distinct and in range; no padding; nothing is truncated.
+    Guarantees:
+        - Ids are distinct and in range.
+        - There is no padding, and nothing is truncated.
 
     Args:
-        size: the number of clients of every round, at least 1.
+        size: number of clients of every round, at least 1.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler`, described as ``FixedSize(size)``.  Privacy is amplified
-        under *replace-one* neighbours only, see :func:`fjx.privacy.epsilon`.
+        A :class:`~fjx.samplers.Sampler` described as ``FixedSize(size)``.  Privacy is amplified for
+        *replace-one* neighbours only, see :func:`fjx.privacy.epsilon`.
 
     Raises:
         TypeError: ``size`` is not a Python integer.
-        ValueError: ``size`` is below 1, or (when sampling) above ``num_clients``.
+        ValueError: ``size`` is below 1, or (from sampling) above ``num_clients``.
 
     Examples:
         >>> import jax

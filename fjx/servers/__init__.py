@@ -1,4 +1,4 @@
-"""How the server moves when the aggregate message has come in."""
+"""Server updates: steps of the model after the aggregate message has arrived."""
 
 from fjx.servers._adaptive import AdaptiveState as AdaptiveState
 from fjx.servers._adaptive import adagrad as adagrad

@@ -12,11 +12,11 @@ from fjx._base import Array, Tree
 
 
 class AdaptiveState(NamedTuple):
-    """The state of :func:`adaptive`, in the paper's symbols.
+    """State of :func:`adaptive`, in the paper's symbols.
 
     Attributes:
         m: first moment of the aggregate message Delta_t.
-        v: second moment.
+        v: second moment of the aggregate message.
     """
 
     m: Tree
@@ -30,16 +30,17 @@ def adaptive(
     beta1: float | Array = 0.9,
     tau: float | Array = 1e-3,
 ) -> optax.GradientTransformation:
-    """X += eta m_t / (sqrt(v_t) + tau) with m_t = beta1 m_{t-1} + (1 - beta1) Delta_t.
+    """Adaptive server step X += eta m_t / (sqrt(v_t) + tau).
 
-    Unlike optax's optimisers of the same names it has no bias correction, and v starts at tau^2, as
-    in the paper.
+    The first moment is m_t = beta1 m_{t-1} + (1 - beta1) Delta_t.  The function ``second_moment`` gives
+    v_t.  Unlike optax's optimisers of the same names, this one has no bias correction, and v starts at
+    tau^2, as in the paper.
 
     Args:
-        second_moment: ``(v, square) -> v``, from the last v and the squared message.
-        learning_rate: eta.
-        beta1: of the first moment, in [0, 1).
-        tau: degree of adaptivity.
+        second_moment: function ``(v, square) -> v`` of the previous v and the squared message.
+        learning_rate: server step size eta.
+        beta1: decay of the first moment, in [0, 1).
+        tau: degree of adaptivity, positive.
 
     Returns:
         An optax transformation.
@@ -65,14 +66,14 @@ def adaptive(
     _validate.number("tau", tau, above=0)
 
     def init(params: Tree) -> AdaptiveState:
-        # In float32 at least: squares of small updates vanish in narrower floats.
+        # At least float32: squares of small updates underflow in narrower floats.
         m = jax.tree.map(lambda p: _tree.wide(jnp.zeros_like(p)), params)
         return AdaptiveState(m, jax.tree.map(lambda p: jnp.full_like(p, tau**2), m))
 
     def update(
         gradient: Tree, state: AdaptiveState, params: Tree | None = None
     ) -> tuple[Tree, AdaptiveState]:
-        # The gradient is -Delta, so that adding the returned update ascends Delta.
+        # The gradient is -Delta (see from_optax), hence the minus sign in m.
         wide = jax.tree.map(_tree.wide, gradient)
         m = jax.tree.map(lambda m, g: beta1 * m - (1 - beta1) * g, state.m, wide)
         v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.v, wide)
@@ -86,7 +87,14 @@ def adaptive(
 
 
 def adagrad(v: Array, square: Array) -> Array:
-    """FedAdagrad's second moment: v + Delta^2.
+    """Second moment of FedAdagrad: v + Delta^2.
+
+    Args:
+        v: previous second moment.
+        square: squared message Delta^2.
+
+    Returns:
+        The next second moment.
 
     Examples:
         >>> from fjx import servers
@@ -100,7 +108,13 @@ def adagrad(v: Array, square: Array) -> Array:
 
 
 def adam(beta2: float | Array) -> Callable[[Array, Array], Array]:
-    """FedAdam's second moment: beta2 v + (1 - beta2) Delta^2.
+    """Second moment of FedAdam: beta2 v + (1 - beta2) Delta^2.
+
+    Args:
+        beta2: decay of the second moment, in [0, 1).
+
+    Returns:
+        A function ``(v, square) -> v`` for :func:`adaptive`.
 
     Raises:
         ValueError: ``beta2`` is not in [0, 1).
@@ -118,7 +132,13 @@ def adam(beta2: float | Array) -> Callable[[Array, Array], Array]:
 
 
 def yogi(beta2: float | Array) -> Callable[[Array, Array], Array]:
-    """FedYogi's second moment: v - (1 - beta2) Delta^2 sign(v - Delta^2).
+    """Second moment of FedYogi: v - (1 - beta2) Delta^2 sign(v - Delta^2).
+
+    Args:
+        beta2: decay of the second moment, in [0, 1).
+
+    Returns:
+        A function ``(v, square) -> v`` for :func:`adaptive`.
 
     Raises:
         ValueError: ``beta2`` is not in [0, 1).

@@ -10,11 +10,11 @@ from fjx._base import ServerUpdate, Stateful, Tree
 
 
 class OptaxState(NamedTuple):
-    """The state of :func:`from_optax`.
+    """State of :func:`from_optax`.
 
     Attributes:
-        params: the current model, a :class:`fjx.Stateful` if it was one.
-        optimizer: the transformation's state.
+        params: the current model; a :class:`fjx.Stateful` if the initial model was one.
+        optimizer: state of the optax transformation.
     """
 
     params: Tree
@@ -22,14 +22,14 @@ class OptaxState(NamedTuple):
 
 
 def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
-    """Moves the model by an optax transformation, the negative aggregate message being its gradient.
+    """Server update by an optax transformation, with the negative aggregate message as its gradient.
 
-    A message is ``after - before``, an optimiser expects a gradient: this is the one place where the
-    sign turns.  ``optax.sgd(1.0)`` adds the message to the model.
+    A message is ``after - before``, and an optimiser expects a gradient.  This function is the one
+    place where the sign changes.  ``optax.sgd(1.0)`` thus adds the message to the model.
 
-    The transformation moves floating parameters.  Integer leaves, and the mutable state of a
-    :class:`fjx.Stateful` model, are no gradients: the aggregate message is added to them (rounded for
-    integers).
+    The transformation moves the floating parameters.  Integer leaves and the mutable state of a
+    :class:`fjx.Stateful` model have no gradients; the aggregate message is added to them, rounded for
+    integers.
 
     Args:
         transformation: any optax transformation.
@@ -38,8 +38,8 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
         A :class:`fjx.ServerUpdate` that broadcasts the model.
 
     Raises:
-        TypeError: not an optax transformation.
-        ValueError: (when traced) the aggregate message has other parts or shapes than the model.
+        TypeError: ``transformation`` is not an optax transformation.
+        ValueError: (when traced) the aggregate message and the model differ in structure or shapes.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -53,7 +53,10 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
         Reddi et al., *Adaptive Federated Optimization*, ICLR 2021 (arXiv:2003.00295), algorithm 1.
     """
     if not isinstance(transformation, optax.GradientTransformation):
-        raise TypeError(f"from_optax needs an optax transformation, got {transformation!r}")
+        raise TypeError(
+            "from_optax needs an optax transformation such as optax.sgd(1.0), "
+            f"got {transformation!r}"
+        )
 
     def init(params: Tree) -> OptaxState:
         return OptaxState(params, transformation.init(_movable(params)[0]))
@@ -71,12 +74,19 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
 
 
 def _movable(model: Tree) -> tuple[Tree, Tree]:
-    """The floating parameters, and the rest."""
+    """Floating parameters of a model, and its other leaves."""
     return _movable_like(model, model)
 
 
 def _movable_like(model: Tree, tree: Tree) -> tuple[Tree, Tree]:
-    """``tree``, of the structure of ``model``, split where the floating parameters of ``model`` are."""
+    """Leaves of ``tree`` at the floating parameters of ``model``, and its other leaves.
+
+    ``tree`` has the structure of ``model``.
+
+    <<< raise TypeError(f"from_optax needs an optax transformation, got {transformation!r}") ===
+            raise TypeError( f"from_optax needs an optax transformation such as optax.sgd(1.0), got
+            {transformation!r}" ) >>>
+    """
     inside = jax.tree.map(_tree.is_float, model)
     if isinstance(model, Stateful):
         inside = inside._replace(state=jax.tree.map(lambda _: False, model.state))

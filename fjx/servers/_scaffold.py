@@ -10,11 +10,11 @@ from fjx.servers._optax import OptaxState, from_optax
 
 
 class ScaffoldServerState(NamedTuple):
-    """The state of :func:`scaffold`.
+    """State of :func:`scaffold`.
 
     Attributes:
-        model: the current model x and the state of the transformation that moves it.
-        control: the server's control variate c, the mean of all clients' c_i.
+        model: the current model x and the state of its optax transformation.
+        control: control variate c of the server, the mean of all clients' c_i.
     """
 
     model: OptaxState
@@ -27,22 +27,24 @@ class ScaffoldServerState(NamedTuple):
 
 
 def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
-    """Moves the model by an optax transformation and the control variate by what the clients' moved.
+    """Server update of SCAFFOLD: an optax step for the model, and a sum for the control variate.
 
-    Broadcasts ``{"params": x, "control": c}``; expects the aggregate message ``{"params": mean of
-    y_i - x, "control": sum of c_i^+ - c_i over the number of all clients}``.
+    The server broadcasts ``{"params": x, "control": c}``.  It expects the aggregate message
+    ``{"params": mean of y_i - x, "control": sum of c_i^+ - c_i, divided by the number of all
+    clients}``.
 
-    Guarantees: c stays the mean of the clients' control variates.
+    Guarantees:
+        - c stays the mean of the clients' control variates.
 
     Args:
-        transformation: for the model; ``optax.sgd(eta_g)`` is the paper's.
+        transformation: optax transformation of the model; ``optax.sgd(eta_g)`` in the paper.
 
     Returns:
         A :class:`fjx.ServerUpdate`.
 
     Raises:
-        TypeError: not an optax transformation.
-        ValueError: (when traced) the aggregate message is not of that form.
+        TypeError: ``transformation`` is not an optax transformation.
+        ValueError: (when traced) the aggregate message does not have that form.
 
     Examples:
         >>> import jax.numpy as jnp, optax

@@ -9,7 +9,7 @@ from fjx._base import Array
 def server_sgd(
     server_lr: float | Array, momentum: float | Array | None = None
 ) -> optax.GradientTransformation:
-    """W += eta Delta, or with momentum v <- beta v + Delta; w += eta v."""
+    """SGD step w += eta Delta, or with momentum v <- beta v + Delta; w += eta v."""
     _validate.number("server_lr", server_lr, above=0)
     if momentum is not None:
         _validate.number("momentum", momentum, at_least=0, below=1)

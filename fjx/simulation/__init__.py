@@ -1,4 +1,4 @@
-"""Running algorithms: whole runs as one program, and a host that watches over them."""
+"""Running algorithms: a whole run as one program, or in blocks that a host watches."""
 
 from fjx.rounds._executors import chunked as chunked
 from fjx.rounds._executors import lanes as lanes

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by orbax."""
+"""Checkpoints of a run, written by orbax."""
 
 import contextlib
 import os
@@ -16,8 +16,9 @@ from fjx.simulation._program import History, SimulationState
 class Checkpoints:
     """The newest two checkpoints of one run, in a folder.
 
-    A checkpoint holds the root key, the state (with the table of clients, wherever it lives) and the
-    history so far: with them a resumed run is bitwise the run that was never interrupted.
+    A checkpoint holds the root key, the state (with the table of clients, wherever it lives) and
+    the history so far.  A run that is resumed from it is bitwise the run that was never
+    interrupted.
     """
 
     def __init__(self, manager: Any, ocp: Any) -> None:
@@ -35,17 +36,17 @@ class Checkpoints:
             yield cls(manager, ocp)
 
     def save(self, done: int, key: Key, state: SimulationState, history: History) -> None:
-        # As NumPy arrays, which the first of several processes writes for all.
+        # NumPy arrays, because the first of several processes writes them for all.
         parts = (jax.random.key_data(key), state, history._asdict())
         content = dict(zip(("key", "state", "history"), jax.device_get(parts), strict=True))
         self._manager.save(done, args=self._ocp.args.StandardSave(content))
-        self._manager.wait_until_finished()  # the next block will overwrite the state in place
+        self._manager.wait_until_finished()  # the next block overwrites the state in place
 
     def resume(self, key: Key, start: SimulationState) -> tuple[SimulationState, list[History]]:
-        """The newest checkpoint, or ``start`` if there is none.
+        """State and history of the newest checkpoint, or ``start`` if there is none.
 
         Raises:
-            ValueError: it belongs to another key or another model, codec or number of clients.
+            ValueError: the checkpoint belongs to another key, model, codec or number of clients.
         """
         newest = self._manager.latest_step()
         if newest is None:
@@ -54,13 +55,13 @@ class Checkpoints:
         found = self._manager.restore(newest, args=self._ocp.args.StandardRestore())
         if not np.array_equal(found["key"], jax.random.key_data(key)):
             raise ValueError(
-                f"{where} is of a run with another key; use that key or another folder"
+                f"{where} belongs to a run with another key; use that key or another folder"
             )
         another = ValueError(
-            f"{where} is of a run with another model, algorithm or number of clients; "
+            f"{where} belongs to a run with another model, algorithm or number of clients; "
             "give the same ones or another folder"
         )
-        # Orbax would cut, pad and cast arrays to what is asked for.
+        # Orbax would silently cut, pad and cast arrays to the requested shapes and dtypes.
         if _leaves(found["state"]) != _leaves(start):
             raise another
         wanted = {
@@ -77,7 +78,7 @@ class Checkpoints:
 
 
 def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shapes and dtypes by path; fields and keys count alike, because what is read back has keys."""
+    """Shapes and dtypes by path, the same for fields and keys, because orbax returns dicts."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, x.dtype.name)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
@@ -85,12 +86,12 @@ def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _in_memory(x: Any) -> np.ndarray:
-    """Of the shape and dtype of ``x``; takes no place itself."""
+    """Array with the shape and dtype of ``x`` that uses no memory itself."""
     return np.broadcast_to(np.zeros((), x.dtype), x.shape)
 
 
 def _put_back(x: Any, found: Any) -> Any:
-    """What was found, where ``x`` is: a table on the host, or in a map, is filled in place."""
+    """Restored array in the place of ``x``; an array on the host, or in a map, is filled in place."""
     if isinstance(x, np.ndarray):
         x[...] = found
         return x

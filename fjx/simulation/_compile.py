@@ -1,4 +1,4 @@
-"""Compiling ahead of time, and placing arguments where a compiled program wants them."""
+"""Compiling ahead of time, and placing arguments on the devices of a compiled program."""
 
 import os
 import time
@@ -13,13 +13,13 @@ from fjx.simulation._memory import require_room
 
 
 def cache_compilations(folder: str | os.PathLike[str]) -> None:
-    """Keeps compiled programs in a folder: a later process that runs the same rounds compiles nothing.
+    """Keep compiled programs in a folder, so that a later process with the same rounds compiles nothing.
 
-    A switch of JAX's own persistent cache that leaves out no program for being small or quickly
-    compiled.  It holds for all of JAX, from the next compilation on.  Tracing is not saved.
+    This turns on JAX's own persistent cache for every program, even one that is small or quick to
+    compile.  It holds for all of JAX, from the next compilation on.  Tracing is not saved.
 
     Args:
-        folder: is made if need be; safe to share between processes and versions.
+        folder: folder of the cache, made if it does not exist; processes and versions may share it.
 
     Examples:
         >>> import jax, tempfile
@@ -33,20 +33,20 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
 
 
 class Compiler:
-    """Compiles programs, and knows how long it took.
+    """A compiler of programs that records the time it takes.
 
     Attributes:
-        seconds: spent on tracing, lowering and compiling so far.
+        seconds: time spent on tracing, lowering and compiling so far.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def __call__(self, jitted: Any, *args: Any) -> tuple[Any, Tree]:
-        """The compiled program and the shapes of what it returns; of ``args`` only shapes are read.
+        """The compiled program and the shapes of its results; only the shapes of ``args`` are read.
 
         Raises:
-            MemoryError: it would need more memory than there is.
+            MemoryError: the program needs more memory than there is.
         """
         began = time.perf_counter()
         lowered = jitted.lower(*jax.tree.map(_like, args))
@@ -57,24 +57,24 @@ class Compiler:
 
 
 def _like(x: Any) -> Any:
-    # Without its device: the program says where it runs, by the mesh of its executor if it has one.
+    # Without a device: the program decides where it runs, by the mesh of its executor if it has one.
     if isinstance(x, jax.ShapeDtypeStruct) or not hasattr(x, "dtype"):
         return x
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def like_on(tree: Tree, shardings: Tree) -> Tree:
-    """The shapes of a tree that will be placed by ``shardings``."""
+    """Shapes of a tree that will be placed by ``shardings``."""
     return jax.tree.map(
         lambda x, on: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), tree, shardings
     )
 
 
 def place(tree: Tree, shardings: Tree) -> Tree:
-    """The tree on the devices of a compiled program, of which ``shardings`` are the arguments'.
+    """The tree on the devices of a compiled program; ``shardings`` are those of its arguments.
 
-    An array that is there already is not moved.  Where the devices belong to several processes each
-    of them holds the same ``tree`` and places its own part.
+    An array that is already there is not moved.  If the devices belong to several processes, each
+    process holds the same ``tree`` and places its own part.
     """
 
     def put(x: Any, sharding: jax.sharding.Sharding) -> Array:

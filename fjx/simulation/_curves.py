@@ -1,4 +1,4 @@
-"""What a run reached, against what it cost: bits, rounds and local steps."""
+"""Results of a run against their cost: bits, rounds and local steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 class Curve(NamedTuple):
-    """A score after some rounds and what they cost, as arrays ``[..., points]``.
+    """A score and its cost after some of the rounds, as arrays ``[..., points]``.
 
-    Leading axes, if any, are repetitions, of seeds say; a cost that all share may be without them.
+    Leading axes, if any, are repetitions, for example over seeds.  A cost that all repetitions
+    share may lack them.
 
     Attributes:
-        score: what was measured.
-        rounds: done by then.
-        bits: moved by then, in whichever direction is looked at.
-        steps: of local training that a client did by then; None where nobody counts them.
+        score: measured score.
+        rounds: rounds done by then.
+        bits: bits sent by then, in the direction of interest.
+        steps: local training steps of a client by then; None if nobody counts them.
     """
 
     score: np.ndarray
@@ -32,17 +33,18 @@ class Curve(NamedTuple):
 
 
 def curve(history: History, traffic: Traffic, score: str) -> Curve:
-    """The course of a run: a score of its evaluations against rounds, bits of uplink and local steps.
+    """Score of a run's evaluations against rounds, uplink bits and local steps.
 
     Args:
-        history: of :func:`fjx.simulate` or a :class:`Program`, with an ``evaluate``; of several runs
-            that were vmapped, with their axes in front.
-        traffic: ``algorithm.traffic(params)``, which a result's ledger has too.
-        score: one of the names that ``evaluate`` reported.
+        history: history of :func:`fjx.simulate` or of a :class:`Program`, with an ``evaluate``.
+            Runs that were vmapped have their axes in front.
+        traffic: bits of a client in a round, ``algorithm.traffic(params)``; the ledger of a result
+            has it too.
+        score: name of a score that ``evaluate`` reports.
 
     Returns:
-        A :class:`Curve` of this part of a run; its steps are those of the mean participant, where
-        clients report ``steps``; a round in which they do not counts as none.
+        A :class:`Curve` of this part of a run.  Its steps are the mean over the participants, if
+        clients report ``steps``; a round in which they do not counts as zero.
 
     Raises:
         KeyError: there is no such score.
@@ -61,7 +63,7 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
     """
     values = np.asarray(history.evaluations[score])
     rounds = np.asarray(history.evaluated_at)
-    # All runs are evaluated after the same rounds; a resumed run's are counted from its beginning.
+    # All runs are evaluated after the same rounds.  A resumed run counts rounds from its beginning.
     before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
     at = rounds.reshape(-1, values.shape[-1])[0] - before - 1
     steps = history.rounds.get("steps")
@@ -80,16 +82,20 @@ def plot(
     score: str = "score",
     log: bool = False,
 ) -> "Figure":
-    """Draws curves by name, a panel for each cost: the median of repetitions, and their range.
+    """Plot curves by name, with one panel for each cost.
+
+    A curve shows the median of its repetitions, and a band from the least to the largest.
 
     Args:
-        curves: by the name of what ran.
-        against: fields of a :class:`Curve`; a curve without one is left out of its panel.
-        score: what the vertical axis says.
-        log: whether the vertical axis is logarithmic, for what tends to zero.
+        curves: curves by the name of the run.
+        against: fields of a :class:`Curve`, one panel each; a panel leaves out curves that lack its
+            field.
+        score: label of the vertical axis.
+        log: True for a logarithmic vertical axis, useful for a score that tends to zero.
 
     Returns:
-        A ``matplotlib.figure.Figure`` of its own, known to no window: ``plot(...).savefig("x.png")``.
+        A ``matplotlib.figure.Figure`` that belongs to no window; save it with
+        ``plot(...).savefig("x.png")``.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -121,7 +127,7 @@ def plot(
             if costs is None:
                 continue
             x, middle, low, high = _spread(costs, course.score)
-            marker = "o" if len(x) == 1 else None  # a line through one point would not be seen
+            marker = "o" if len(x) == 1 else None  # a line through one point is invisible
             style = {"ls": _STYLES[number // 10 % 4], "marker": marker}
             (lines[name],) = panel.plot(x, middle, f"C{number}", **style)
             panel.fill_between(x, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
@@ -134,7 +140,7 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 def _spread(costs: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The median cost, and the median, least and largest score, at each point."""
+    """Median cost, and median, least and largest score, at each point."""
     points = np.shape(score)[-1]
     costs, scores = (np.reshape(x, (-1, points)) for x in (costs, score))
     return (

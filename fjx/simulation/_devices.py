@@ -8,20 +8,22 @@ from fjx import _validate
 
 
 def use_cpu_devices(count: int | None = None) -> None:
-    """Makes JAX see ``count`` CPU devices, so that :func:`fjx.simulate` spreads clients over them.
+    """Split the CPU into ``count`` JAX devices, so that :func:`fjx.simulate` spreads clients over them.
 
-    The small kernels of federated clients do not thread well: two devices that run their own clients
-    finish a round sooner than one device whose every product uses two threads.  JAX fixes its devices
-    when it first computes anything, so this comes first in a program.  The environment variable
-    ``FJX_CPU_DEVICES`` (a number, or ``all``) does the same when fjx is imported.
+    Call it first in a program, because JAX fixes its devices when it first computes anything.  The
+    environment variable ``FJX_CPU_DEVICES`` (a number, or ``all``) does the same when fjx is
+    imported.
+
+    The small kernels of federated clients do not thread well: two devices with their own clients
+    finish a round sooner than one device that uses two threads for every product.
 
     Args:
-        count: devices; the processors that this process may run on, by default.
+        count: number of devices; by default the processors that this process may run on.
 
     Raises:
         TypeError: ``count`` is not an integer.
         ValueError: ``count`` is below one.
-        RuntimeError: JAX has started already, with another number of CPU devices.
+        RuntimeError: JAX has already started, with another number of CPU devices.
 
     Examples:
         >>> import jax
@@ -38,17 +40,17 @@ def use_cpu_devices(count: int | None = None) -> None:
         if jax.device_count("cpu") == count:
             return
         raise RuntimeError(
-            f"JAX has started with {jax.device_count('cpu')} CPU devices, too late for {count}: call "
+            f"JAX has started with {jax.device_count('cpu')} CPU devices, too late for {count}; call "
             "use_cpu_devices before the first array is made, or set the environment variable "
             f"FJX_CPU_DEVICES={count}"
         ) from error
 
 
 def devices_from_environment() -> None:
-    """Heeds ``FJX_CPU_DEVICES``.
+    """Make the devices that the environment variable ``FJX_CPU_DEVICES`` asks for.
 
     Raises:
-        ValueError: it is neither a positive number nor "all".
+        ValueError: the variable is neither a positive number nor "all".
     """
     wanted = os.environ.get("FJX_CPU_DEVICES")
     if not wanted:

@@ -1,4 +1,4 @@
-"""Evaluation on held-out examples: of all together, and client by client."""
+"""Evaluation on held-out examples: over all of them, or for each client."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,21 +10,22 @@ from fjx._base import Array, Examples, Metrics, Tree
 from fjx.data import FederatedData, on_device
 
 Score = Callable[[Tree, Tree], Metrics]
-"""``(params, batch) -> {name: f32[b]}``, one number for each example of the batch."""
+"""A function ``(params, batch) -> {name: f32[b]}``, one number for each example of the batch."""
 
 
 def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tree_util.Partial:
-    """Means of per-example scores over a set of held-out examples, for ``simulate(evaluate=...)``.
+    """Mean scores over a set of held-out examples, for ``simulate(evaluate=...)``.
 
-    Guarantees: the last, short batch counts as what it holds: the mean is over all examples.
+    Guarantees:
+        - The mean is over all examples; the short last batch counts with its real examples only.
 
     Args:
-        score: ``(params, batch) -> {name: f32[b]}``, such as ``model.evaluate``.
+        score: function ``(params, batch) -> {name: f32[b]}``, such as ``model.evaluate``.
         examples: pytree of ``[n, ...]``, such as ``dataset.test``.
-        batch_size: examples at a time.
+        batch_size: examples evaluated at a time.
 
     Returns:
-        ``(params) -> {name: f32[]}``, a pytree whose leaves are the examples.
+        A function ``(params) -> {name: f32[]}``; it is a pytree whose leaves are the examples.
 
     Raises:
         ValueError: there are no examples; ``batch_size`` is below one.
@@ -42,7 +43,7 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
     sizes = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(arrays)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
-            f"evaluation needs examples, at least one and as many in every leaf; got {sizes}"
+            f"evaluation needs examples: at least one, and as many in every leaf; got {sizes}"
         )
     return jax.tree_util.Partial(_mean_scores, _Static((score, batch_size)), arrays)
 
@@ -50,16 +51,16 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
 def per_client(
     score: Score, dataset: FederatedData, *, batch_size: int = 256
 ) -> jax.tree_util.Partial:
-    """Means of per-example scores for every client: fairness, personal accuracy, worst cases.
+    """Mean scores of every client, for fairness, personal accuracy and worst cases.
 
     Args:
-        score: ``(params, batch) -> {name: f32[b]}``.
-        dataset: whose clients are evaluated, one after another.  All of it is put on the device; of a
-            large one evaluate a part, :func:`fjx.data.take_clients`.
-        batch_size: examples at a time.
+        score: function ``(params, batch) -> {name: f32[b]}``.
+        dataset: clients to evaluate, one after another.  The whole dataset is put on the device;
+            evaluate a part of a large one with :func:`fjx.data.take_clients`.
+        batch_size: examples evaluated at a time.
 
     Returns:
-        ``(params) -> {name: f32[num_clients]}``; NaN for clients without examples.
+        A function ``(params) -> {name: f32[num_clients]}``; clients without examples have NaN.
 
     Raises:
         ValueError: ``batch_size`` is below one.
@@ -78,7 +79,7 @@ def per_client(
 
 @jax.tree_util.register_static
 class _Static(tuple):
-    """What an evaluation is made of besides arrays."""
+    """Parts of an evaluation that are not arrays."""
 
 
 def _mean_scores(static: tuple[Score, int], arrays: Tree, params: Tree) -> Metrics:

@@ -1,4 +1,4 @@
-"""Which executor is the fastest here, by trying."""
+"""The fastest executor on this machine, found by timing."""
 
 import functools
 import math
@@ -21,20 +21,20 @@ from fjx.simulation._compile import Compiler, place
 from fjx.simulation._program import initial_state, require_parts, sampling_key
 from fjx.simulation._table import gather
 
-_SECONDS = 0.15  # a trial round is cut down to about this
-_TIMES = 4  # of which the best counts
-_GLANCE = 1 / 16  # of the examples
-_SMALL = 2**20  # bytes of all models of a cohort
+_SECONDS = 0.15  # a trial round is shortened to about this
+_TIMES = 4  # repetitions of a trial, of which the best counts
+_GLANCE = 1 / 16  # share of the examples in a first, short trial
+_SMALL = 2**20  # most bytes of all models of a small cohort
 
 
 class ExecutorChoice(NamedTuple):
-    """What :func:`fastest` found.
+    """Result of :func:`fastest`.
 
     Attributes:
-        executor: the fastest.
-        name: what it is called.
-        seconds: by name, of the trial round, in which every client had the same fraction of its
-            examples; infinite for what was given up.
+        executor: fastest executor.
+        name: name of the executor.
+        seconds: time of the trial round by name.  In that round every client has the same share of
+            its examples.  An executor that was given up has infinity.
     """
 
     executor: Executor
@@ -53,28 +53,31 @@ class ExecutorChoice(NamedTuple):
 def fastest(
     key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, *, sampler: Sampler
 ) -> ExecutorChoice:
-    """Times executors on the real algorithm, model and data, and returns the fastest.
+    """The fastest executor, timed on the real algorithm, model and data.
 
-    Chunks and lanes are widened as long as that helps; with several devices every candidate is
-    spread over all of them.  The trial is a cohort of the first round whose clients have a fraction
-    of their examples.  It is compiled for each candidate, which takes most of the time, and remembered
+    Chunks and lanes are widened as long as that helps.  With several devices, every candidate is
+    spread over all of them.  The trial is a cohort of the first round in which clients have a share
+    of their examples.
+
+    Most of the time is spent on compiling the trial for each candidate.  The choice is remembered
     for the algorithm, the shapes and the devices.
 
-    Guarantees: a choice changes a run by the order of floating sums only; but since it depends on the
-        clock, runs that must agree bit for bit should name their executor.
+    Guarantees:
+        - The choice affects a run only through the order of floating sums.  It depends on the
+          clock, so name the executor of runs that must agree bit for bit.
 
     Args:
-        key: the root key of the run.
-        algorithm: from :func:`fjx.compose`.
-        params: the model.
-        dataset: the clients' examples, on the device or on the host.
-        sampler: who takes part in a round.
+        key: root key of the run.
+        algorithm: algorithm from :func:`fjx.compose`.
+        params: model.
+        dataset: clients' examples, on the device or on the host.
+        sampler: sampler of the participants of a round.
 
     Returns:
-        A :class:`ExecutorChoice`; ``str`` of it says what was chosen and why.
+        An :class:`ExecutorChoice`; its ``str`` explains the choice.
 
     Raises:
-        TypeError: an argument is of another kind, or traced.
+        TypeError: an argument has a wrong type or is traced.
         MemoryError: no executor fits in memory.
 
     Examples:
@@ -93,7 +96,7 @@ def fastest(
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, params, dataset))):
         raise TypeError(
             "executors cannot be timed inside jit, vmap or scan; choose with simulation.fastest "
-            "outside, and give its .executor"
+            "outside, and pass its .executor"
         )
     state, cohort = _trial(key, algorithm, params, dataset, sampler)
     shapes = [(x.shape, x.dtype) for x in jax.tree.leaves((state, cohort))]
@@ -107,16 +110,16 @@ def fastest(
     return known[about]
 
 
-# By the algorithm's round, a function, so that a choice is forgotten with what it was made for.
+# Keyed weakly by the algorithm's round function, so that a choice disappears with its algorithm.
 _CHOICES: Any = weakref.WeakKeyDictionary()
 
 
 def usual(params: Tree, slots: int) -> Executor:
-    """What is good without trying, by the shapes alone, so that a run can be repeated.
+    """An executor that is good without timing, chosen by shapes alone so that a run can be repeated.
 
-    Small cohorts of small models cost what is launched, and run all at once on one device.  Others are
-    spread over all devices; on a CPU each device runs one client after another, because products of
-    one client's matrices are faster than batched ones.
+    A small cohort of small models is bound by the number of kernels launched; it runs all at once
+    on one device.  Other cohorts are spread over all devices.  A CPU device then runs one client
+    after another, because the products of one client's matrices are faster than batched products.
     """
     models = slots * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
     if models <= _SMALL:
@@ -125,7 +128,7 @@ def usual(params: Tree, slots: int) -> Executor:
 
 
 def spread(inner: Executor) -> Executor:
-    """Over all devices of all processes, if there are several."""
+    """The executor over all devices of all processes, if there are several."""
     if jax.device_count() == 1:
         return inner
     return sharded(Mesh(np.asarray(jax.devices()), ("clients",)), inner)
@@ -134,9 +137,9 @@ def spread(inner: Executor) -> Executor:
 def _trial(
     key: Key, algorithm: Algorithm, params: Tree, dataset: FederatedData, sampler: Sampler
 ) -> tuple[Any, Cohort]:
-    """A state and a cohort to time rounds on."""
+    """A state and a cohort for timing rounds."""
     ids = sampler.sample(sampling_key(key), jnp.int32(0), dataset.num_clients).ids
-    if dataset.hosted:  # only the cohort's examples come to the device
+    if dataset.hosted:  # put only the cohort's examples on the device
         real = [int(i) for i in np.asarray(ids) if i < dataset.num_clients]
         dataset = on_device(take_clients(dataset, real or [0]))
         places = jnp.arange(ids.shape[0], dtype=jnp.int32)
@@ -146,7 +149,10 @@ def _trial(
 
 
 Play = Callable[[float, int], float]
-"""Timing of a round in which the first so many clients have a fraction of their examples."""
+"""A function ``(fraction, clients) -> seconds``.
+
+It times a round in which the first ``clients`` clients have this fraction of their examples.
+"""
 
 
 def _search(
@@ -154,7 +160,7 @@ def _search(
     player: Callable[[Executor], Play],
     clients: int,
 ) -> ExecutorChoice:
-    """Climbs each ladder as long as that helps."""
+    """Fastest executor; each ladder is climbed as long as that helps."""
     found: dict[str, Executor] = {}
     seconds: dict[str, float] = {}
     glances: list[float] = []
@@ -167,7 +173,7 @@ def _search(
                 play = player(executor)
             except MemoryError:
                 break
-            # XLA has forms that are slower by orders of magnitude: a glance tells them in time.
+            # Some forms of XLA are slower by orders of magnitude; a short trial detects them early.
             glances.append(play(_GLANCE, 8))
             if glances[-1] > max(2 * min(glances), 3 * _SECONDS):
                 break
@@ -179,12 +185,12 @@ def _search(
                 break
     name = min(seconds, key=lambda name: seconds[name])
     if seconds[name] == math.inf:
-        raise MemoryError(f"not even {name} fits in the memory that is left; use a smaller model")
+        raise MemoryError(f"not even {name} fits in the memory left; use a smaller model or batch")
     return ExecutorChoice(found[name], name, seconds)
 
 
 def _chunks(slots: int) -> Iterable[tuple[str, Executor]]:
-    """From one at a time to all at once; where kernels are launched, the other way round."""
+    """Chunks from one client at a time to all at once; in reverse order on an accelerator."""
     widths = [width for width in (1, 8, 32, 128, 512) if width < slots]
     ladder = [_named(f"chunked({width})", chunked(width)) for width in widths]
     ladder.append(_named("vectorized()", vectorized()))
@@ -200,7 +206,7 @@ def _named(name: str, inner: Executor) -> tuple[str, Executor]:
 
 
 def _player(key: Key, algorithm: Algorithm, state: Any, cohort: Cohort, executor: Executor) -> Play:
-    """Compiles a round."""
+    """Timing function of a round with an executor; compiles the round."""
 
     def play(key: Key, state: Any, cohort: Cohort) -> Tree:
         rows = gather(state.clients, jnp.zeros_like(cohort.ids))

@@ -1,4 +1,4 @@
-"""What a run moved over the wire, in exact integers."""
+"""Bits that a run sent over the wire, in exact integers."""
 
 import warnings
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from fjx._base import Metrics, Traffic
 
 
 class Ledger(NamedTuple):
-    """Bits that a run moved, measured on payloads and counted in Python integers.
+    """Bits that a run sent, measured on payloads and counted in Python integers.
 
     Attributes:
-        traffic: bits of one client in one round, either way; the most that it can be, where the
-            length of a payload depends on the data.
+        traffic: bits of one client in one round, in each direction; the largest possible number if
+            the length of a payload depends on the data.
         invited: ``i64[rounds]``, clients that the model was sent to.
-        delivered: ``i64[rounds]``, clients that sent a message, useful or not.
-        measured: ``i64[rounds]``, bits that clients sent, where the length of a payload depends on
-            the data; else None.
-        heard: ``i64[rounds]``, bits that were sent to clients, where the length of a broadcast depends
-            on the data; else None.
-        expected: ``f64[rounds]``, bits of one client's message in expectation, where they depend on
-            chance in a way that the algorithm knows (:attr:`fjx.Algorithm.expected`); else None.
+        delivered: ``i64[rounds]``, clients that sent a message, finite or not.
+        measured: ``i64[rounds]``, bits that clients sent, if the length of a payload depends on the
+            data; else None.
+        heard: ``i64[rounds]``, bits sent to clients, if the length of a broadcast depends on the
+            data; else None.
+        expected: ``f64[rounds]``, expected bits of one client's message, if they are random in a
+            way that the algorithm knows (:attr:`fjx.Algorithm.expected`); else None.
     """
 
     traffic: Traffic
@@ -33,7 +33,7 @@ class Ledger(NamedTuple):
 
     @classmethod
     def of(cls, traffic: Traffic, rounds: Metrics, expected: np.ndarray | None = None) -> "Ledger":
-        """From the metrics of rounds; leading axes, of seeds say, stay in front of that of rounds."""
+        """Ledger from the metrics of rounds; leading axes, for example over seeds, stay in front."""
 
         def bits(metric: str) -> np.ndarray | None:
             sent = rounds.get(metric)
@@ -41,7 +41,7 @@ class Ledger(NamedTuple):
                 return None
             if np.any(np.asarray(sent) == 2**32 - 1):
                 warnings.warn(
-                    f"{metric} of some rounds are 4 GiB or more, and are billed as 4 GiB",
+                    f"{metric} of some rounds are 4 GiB or more and are billed as 4 GiB",
                     stacklevel=3,
                 )
             return 8 * np.asarray(sent, np.int64)
@@ -57,14 +57,14 @@ class Ledger(NamedTuple):
 
     @property
     def uplink(self) -> int:
-        """Bits from clients to the server in all."""
+        """Total bits from clients to the server."""
         return int(self._sent.sum())
 
     @property
     def expected_uplink(self) -> float | None:
-        """Bits from clients to the server in expectation, given who sent; None if nobody can tell.
+        """Expected bits from clients to the server, given the senders; None if unknown.
 
-        Where messages have one length it is ``uplink``.
+        If all messages have one length, this is ``uplink``.
         """
         if self.measured is None:
             return float(self.uplink)
@@ -72,7 +72,7 @@ class Ledger(NamedTuple):
 
     @property
     def downlink(self) -> int:
-        """Bits from the server to clients in all."""
+        """Total bits from the server to clients."""
         return int(self._heard.sum())
 
     @property

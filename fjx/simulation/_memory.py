@@ -1,4 +1,4 @@
-"""What a round needs of memory, known before it runs."""
+"""Memory that a round needs, known before it runs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,12 @@ from fjx.simulation._table import gather
 
 
 class Memory(NamedTuple):
-    """Bytes of one device, as the compiler planned them.
+    """Bytes on one device, as the compiler planned them.
 
     Attributes:
-        arguments: what is there before: examples, model, table of clients.
-        temporaries: what exists only while the program runs.
-        outputs: what it leaves, but for what it writes over its arguments.
+        arguments: bytes of the inputs: examples, model, table of clients.
+        temporaries: bytes that exist only while the program runs.
+        outputs: bytes of the results, except those written over the arguments.
     """
 
     arguments: int
@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of all three together."""
         return self.arguments + self.temporaries + self.outputs
 
 
@@ -42,17 +42,17 @@ def memory(
     sampler: Sampler,
     executor: Executor | None = None,
 ) -> Memory:
-    """What one round needs, from the compiled program; nothing is run.
+    """Memory that one round needs, read from the compiled program; nothing runs.
 
     Args:
-        algorithm: from :func:`fjx.compose`.
-        params: the model.
-        dataset: of which a round reads the examples.
-        sampler: says how many slots a cohort has.
-        executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
+        algorithm: algorithm from :func:`fjx.compose`.
+        params: model.
+        dataset: clients' examples.
+        sampler: sampler, which decides the number of slots of a cohort.
+        executor: executor of a cohort; :func:`fjx.simulation.vectorized` by default.
 
     Returns:
-        A :class:`Memory`, of each device that takes part.
+        A :class:`Memory` for each of the devices that take part.
 
     Examples:
         A chunk of four keeps four models, a chunk of one keeps one:
@@ -92,23 +92,23 @@ def widest_chunk(
     sampler: Sampler,
     budget: int | None = None,
 ) -> int:
-    """The most clients that :func:`fjx.simulation.chunked` may run at a time within a budget.
+    """Largest k for which :func:`fjx.simulation.chunked` fits into a memory budget.
 
-    What a client takes is the difference between chunks of two and of four, as compiled.
+    The memory of one client is the difference between compiled chunks of two and of four clients.
 
     Args:
-        algorithm: from :func:`fjx.compose`.
-        params: the model.
-        dataset: of which a round reads the examples.
-        sampler: says how many slots a cohort has.
-        budget: bytes on a device for everything; by default nine tenths of what it has left.
+        algorithm: algorithm from :func:`fjx.compose`.
+        params: model.
+        dataset: clients' examples.
+        sampler: sampler, which decides the number of slots of a cohort.
+        budget: bytes on a device for everything; by default nine tenths of the free memory.
 
     Returns:
-        At least 1, and at most the slots of a cohort.
+        A number of clients, at least 1 and at most the slots of a cohort.
 
     Raises:
         MemoryError: not even one client at a time fits.
-        ValueError: the device does not say what it has, and there is no ``budget``.
+        ValueError: the device does not report its memory, and there is no ``budget``.
 
     Examples:
         >>> import jax.numpy as jnp, fjx
@@ -123,7 +123,7 @@ def widest_chunk(
     if budget is None:
         left = available()
         if left is None:
-            raise ValueError("the device does not say how much memory it has; give a budget")
+            raise ValueError("the device does not report its memory; give a budget in bytes")
         budget = left * 9 // 10
     _validate.integer("budget", budget, at_least=1)
     slots = sampler.capacity(dataset.num_clients)
@@ -141,7 +141,7 @@ def widest_chunk(
 
 
 def planned(compiled: Any) -> Memory:
-    """What the compiler planned for a program, on each of its devices."""
+    """Memory that the compiler planned for a program, on each of its devices."""
     stats = compiled.memory_analysis()
     return Memory(
         stats.argument_size_in_bytes,
@@ -151,28 +151,28 @@ def planned(compiled: Any) -> Memory:
 
 
 def require_room(compiled: Any) -> None:
-    """Raises if a program will need more than there is, instead of being killed half-way.
+    """Raise if a program needs more memory than there is, before it would be killed half-way.
 
     Raises:
-        MemoryError: saying how much it needs, and what to do.
+        MemoryError: the program does not fit; the error states its need and a remedy.
     """
     devices = {d for s in jax.tree.leaves(compiled.input_shardings) for d in s.device_set}
     local = [d for d in devices if d.process_index == jax.process_index()]
     if not local:
         return
     plan, left = planned(compiled), available(local[0])
-    # Devices of a CPU share one memory.
+    # All devices of a CPU share one memory.
     needed = (plan.temporaries + plan.outputs) * (len(local) if local[0].platform == "cpu" else 1)
     if left is not None and needed > left:
         raise MemoryError(
-            f"a block of rounds needs {_human(needed)} beside its inputs, and {_human(left)} are "
+            f"a block of rounds needs {_human(needed)} beside its inputs, but {_human(left)} are "
             "left: run fewer clients at a time with executor=simulation.chunked(k) "
             "(simulation.widest_chunk finds the largest k), or sample fewer clients"
         )
 
 
 def available(device: Any = None) -> int | None:
-    """Bytes that a device has left; None if it does not say."""
+    """Free bytes of a device; None if it does not report them."""
     device = jax.local_devices()[0] if device is None else device
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -183,7 +183,7 @@ def available(device: Any = None) -> int | None:
 
 
 def _machine() -> int | None:
-    """What Linux says that it could give."""
+    """Memory that Linux reports as available."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
@@ -192,7 +192,7 @@ def _machine() -> int | None:
 
 
 def _container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a control group leaves of its limit; its cache of files can be had back."""
+    """Memory that a control group leaves of its limit; its file cache counts as free."""
     try:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         cache = next(
@@ -200,7 +200,7 @@ def _container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
             for line in (group / "memory.stat").read_text().splitlines()
             if line.startswith("inactive_file ")
         )
-    except (OSError, ValueError, StopIteration):  # "max" is no number: no limit
+    except (OSError, ValueError, StopIteration):  # "max" is not a number: no limit
         return None
     return limit - used + cache
 

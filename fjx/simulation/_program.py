@@ -13,17 +13,17 @@ from fjx.samplers import Sampler
 from fjx.simulation._table import TableOf, gather, make_table, scatter
 
 Evaluate = Callable[[Tree], Metrics]
-"""``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`."""
+"""A traced function ``(params) -> {name: scalar}``; see :func:`fjx.simulation.evaluation`."""
 
 
 class SimulationState(NamedTuple):
-    """All that a run remembers: with the root key and the data it determines everything to come.
+    """State of a run; together with the root key and the data it determines all later rounds.
 
     Attributes:
         round: ``i32[]``, rounds done.
-        algorithm: the server's side; ``algorithm.params`` is the model.
-        clients: the table of client states, ``[num_clients, ...]``; NumPy arrays, changed in place,
-            where the table lives on the host.
+        algorithm: state of the server side; ``algorithm.params`` is the model.
+        clients: table of client states, ``[num_clients, ...]``.  A table on the host consists of
+            NumPy arrays that are changed in place.
     """
 
     round: Array
@@ -37,13 +37,14 @@ class SimulationState(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a run reports, stacked.
+    """Reports of a run, stacked.
 
     Attributes:
-        rounds: by name, ``[rounds]``: the algorithm's metrics, ``truncated`` (clients the sampler
-            drew and had no room for) and ``finite`` (whether the model was, after the round).
-        evaluations: by name, ``[evaluations]``: what ``evaluate`` returned.
-        evaluated_at: ``i32[evaluations]``, the number of rounds done at each.
+        rounds: arrays ``[rounds]`` by name: the algorithm's metrics, ``truncated`` (clients that
+            the sampler drew but had no slot for) and ``finite`` (True if the model is finite after
+            the round).
+        evaluations: arrays ``[evaluations]`` by name: the results of ``evaluate``.
+        evaluated_at: ``i32[evaluations]``, the number of rounds done at each evaluation.
     """
 
     rounds: Metrics
@@ -52,7 +53,7 @@ class History(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run is made of, but for the state: whatever plays it plays the same rounds."""
+    """Parts of a run except its state; every way to play it plays the same rounds."""
 
     key: Key
     algorithm: Algorithm
@@ -63,11 +64,11 @@ class Run(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A run as two pure functions; made by :func:`program`.
+    """A run as two pure functions, made by :func:`program`.
 
     Attributes:
-        init: ``(params) -> state``.
-        run: ``(key, state, rounds) -> (state, history)`` with ``rounds`` a Python int.
+        init: function ``(params) -> state``.
+        run: function ``(key, state, rounds) -> (state, history)`` with ``rounds`` a Python int.
     """
 
     init: Callable[[Tree], SimulationState]
@@ -83,27 +84,28 @@ def program(
     evaluate: Evaluate | None = None,
     evaluate_every: int = 10,
 ) -> Program:
-    """The compiled core of :func:`fjx.simulate`: rounds under scan, evaluation inside.
+    """Compiled core of :func:`fjx.simulate`: rounds under scan, with the evaluation inside.
 
-    ``run`` is pure, so whole runs can be vmapped over seeds, and ``program`` may be called inside
-    ``vmap`` with hyper-parameters that are traced.
+    ``run`` is pure, so whole runs can be vmapped over seeds.  ``program`` itself may be called
+    inside ``vmap``, with traced hyper-parameters.
 
-    Guarantees: round t draws from ``fold_in(key, t)``, so a run cut anywhere and resumed from its
-        state is bitwise the same run.
+    Guarantees:
+        - Round t draws from ``fold_in(key, t)``.  A run that is cut anywhere and resumed from its
+          state is therefore bitwise the same run.
 
     Args:
-        algorithm: from :func:`fjx.compose`.
-        dataset: the clients' examples.
-        sampler: who takes part.
-        executor: how a cohort is run; :func:`fjx.simulation.vectorized` by default.
-        evaluate: ``(params) -> {name: scalar}``.
+        algorithm: algorithm from :func:`fjx.compose`.
+        dataset: clients' examples.
+        sampler: sampler of the participants.
+        executor: executor of a cohort; :func:`fjx.simulation.vectorized` by default.
+        evaluate: evaluation ``(params) -> {name: scalar}``.
         evaluate_every: rounds between evaluations; the last round is always evaluated.
 
     Returns:
         A :class:`Program`.
 
     Raises:
-        TypeError: ``algorithm``, ``dataset`` or ``sampler`` is something else.
+        TypeError: ``algorithm``, ``dataset`` or ``sampler`` has a wrong type.
         ValueError: ``evaluate_every`` is below one; the dataset is on the host.
 
     Examples:
@@ -143,36 +145,39 @@ def program(
 def initial_state(
     algorithm: Algorithm, params: Tree, num_clients: int, table: TableOf = make_table
 ) -> SimulationState:
-    """Before the first round."""
+    """State before the first round."""
     params = jax.tree.map(jnp.asarray, params)
     clients = table(algorithm.init_client(params), num_clients)
-    # Copies, because callers donate the state and keep the parameters, which a state may moreover
-    # hold twice.
+    # Copies, because callers donate the state but keep the parameters, and because a state may hold
+    # the parameters twice.
     server = jax.tree.map(lambda x: jnp.array(x, copy=True), algorithm.init(params))
     return SimulationState(jnp.int32(0), server, clients)
 
 
 def as_operand(evaluate: Evaluate | None) -> Tree:
-    """An evaluation as a pytree, so that its data is an argument and no constant of the program."""
+    """Evaluation as a pytree, so that its data is an argument and not a constant of the program."""
     if evaluate is None or isinstance(evaluate, jax.tree_util.Partial):
         return evaluate
     return jax.tree_util.Partial(evaluate)
 
 
 def sampling_key(key: Key) -> Key:
-    """What the sampler draws from, in every round of a run."""
-    return jax.random.fold_in(key, 2**32 - 1)  # the number of no round
+    """Key of the sampler, the same in every round of a run."""
+    return jax.random.fold_in(key, 2**32 - 1)  # no round has this number
 
 
 def round_key(key: Key, round: Array) -> Key:
-    """What everything else in a round draws from."""
+    """Key of everything else in a round."""
     return jax.random.fold_in(key, round)
 
 
 def round_of(
     algorithm: Algorithm, executor: Executor | None
 ) -> Callable[..., tuple[SimulationState, Tree, Metrics]]:
-    """``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``; the table stays."""
+    """One round without the table.
+
+    Its form is ``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``.
+    """
 
     def play(
         key: Key, state: SimulationState, rows: Tree, cohort: Cohort, truncated: Array
@@ -191,7 +196,7 @@ def round_of(
 def rounds_of(
     algorithm: Algorithm, sampler: Sampler, executor: Executor | None, evaluate_every: int
 ) -> Callable[..., tuple[SimulationState, History]]:
-    """``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
+    """Rounds ``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
 
     play = round_of(algorithm, executor)
@@ -238,10 +243,10 @@ def rounds_of(
 
 
 def require_parts(algorithm: object, dataset: object, sampler: object) -> None:
-    """Raises unless each is of its kind.
+    """Raise unless each argument has its type.
 
     Raises:
-        TypeError: naming the one that is not.
+        TypeError: an argument has a wrong type; the error names it.
     """
     _require("algorithm", algorithm, Algorithm)
     _require("dataset", dataset, FederatedData)

@@ -1,4 +1,4 @@
-"""Blocks of rounds as single programs: all examples and the table of clients are on the device."""
+"""Blocks of rounds as single programs, with all examples and the table of clients on the device."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fjx.simulation._program import History, Run, SimulationState, as_operand, r
 
 
 class Resident:
-    """Blocks of rounds: ``(state, length) -> (state, history)``, the old state being used up."""
+    """Blocks of rounds ``(state, length) -> (state, history)``; each call consumes the old state."""
 
     def __init__(self, run: Run, evaluate_every: int, compile: Compiler) -> None:
         core = rounds_of(run.algorithm, run.sampler, run.executor, evaluate_every)
@@ -19,7 +19,7 @@ class Resident:
         self._compiled: dict[int, Any] = {}
 
     def coming(self, state: SimulationState, length: int) -> History:
-        """The shapes of the next block's history; the block is compiled if its length is new."""
+        """Shapes of the next block's history; a block of a new length is compiled."""
         if length not in self._compiled:
             self._compiled[length] = self._compile(self._core, *self._inputs, state, length)
             self._inputs = place(self._inputs, self._compiled[length][0].input_shardings[0][:3])

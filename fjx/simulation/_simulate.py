@@ -38,11 +38,11 @@ from fjx.simulation._table import TableOf, is_hosted, make_table
 
 
 class Timing(NamedTuple):
-    """Where the time of a run went.
+    """Seconds of a run by phase.
 
     Attributes:
-        compiling: tracing, lowering and compiling.
-        running: everything else.
+        compiling: seconds of tracing, lowering and compiling.
+        running: seconds of everything else.
     """
 
     compiling: float
@@ -50,20 +50,20 @@ class Timing(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What :func:`simulate` returns.
+    """Result of :func:`simulate`.
 
     Attributes:
-        params: the model after the last round that counts.
-        state: all that is needed to go on.
-        history: NumPy arrays, one entry a round or an evaluation.
+        params: model after the last round that counts.
+        state: state from which the run can continue.
+        history: NumPy arrays, one entry for each round or evaluation.
         ledger: exact bits in both directions.
-        seconds: compiling and running, of this call.
-        stopped: why it ended: ``"finished"``, ``"early"`` (``stop`` said so), ``"interrupted"``
-            (Ctrl-C) or ``"diverged"``.
-        diverged_at: the first round (from 1) after which the model was not finite or in which no
-            client's message was; None if there is none.
-        choice: what ``executor="auto"`` found; None if it was not asked.
-        privacy: the claim for the rounds that were run, if there was a plan.
+        seconds: compiling and running time of this call.
+        stopped: reason of the end: ``"finished"``, ``"early"`` (``stop`` returned True),
+            ``"interrupted"`` (Ctrl-C) or ``"diverged"``.
+        diverged_at: first round (from 1) after which the model is not finite or in which no
+            client's message is finite; None if there is none.
+        choice: choice of ``executor="auto"``; None for any other executor.
+        privacy: claim for the rounds that ran, if there is a plan.
     """
 
     params: Tree
@@ -95,50 +95,55 @@ def simulate(
     plan: Plan | None = None,
     progress: bool | None = None,
 ) -> Result:
-    """Runs an algorithm for some rounds, in compiled blocks of ``evaluate_every``.
+    """Run an algorithm for some rounds, in compiled blocks of ``evaluate_every`` rounds.
 
-    Between blocks the host looks at the evaluation, moves the progress bar, stops early if asked and
-    writes a checkpoint.  For a run that is one pure function, see :func:`fjx.simulation.program`.
+    Between blocks the host reads the evaluation, moves the progress bar, writes a checkpoint and
+    stops early if asked.  For a run that is one pure function, see :func:`fjx.simulation.program`.
 
-    Where the dataset is on the host (:func:`fjx.data.on_host`, :func:`fjx.data.open`), the examples of
-    a cohort are copied to the device while the round before computes, and no others are there.  So
-    are the rows of clients if the table is on the host.
+    Data may be larger than the device.  If the dataset is on the host (:func:`fjx.data.on_host`,
+    :func:`fjx.data.open`), only the examples of a cohort are copied to the device, while the
+    previous round computes.  The same holds for clients' rows if the table is on the host.
 
-    Guarantees: the result depends on the key, the state and the data alone; a run resumed from a
-        checkpoint is bitwise the run without the interruption.  Ctrl-C ends the run after the block
-        in progress and returns what there is (a second Ctrl-C raises KeyboardInterrupt).
+    Guarantees:
+        - The result depends only on the key, the state and the data.
+        - A run that is resumed from a checkpoint is bitwise the run without the interruption.
+        - Ctrl-C ends the run after the current block and returns the result so far; a second Ctrl-C
+          raises KeyboardInterrupt.
 
     Args:
-        key: the root key; round t uses ``fold_in(key, t)``.
-        algorithm: from :func:`fjx.compose`.
-        params: the initial model.
-        dataset: the clients' examples.
-        sampler: who takes part in a round.
-        rounds: in all, those of a checkpoint included.
-        executor: how a cohort is run.  By default what is usually good for such shapes, on all
-            devices there are; ``"auto"`` tries which is the fastest here, see
+        key: root key; round t uses ``fold_in(key, t)``.
+        algorithm: algorithm from :func:`fjx.compose`.
+        params: initial model.
+        dataset: clients' examples.
+        sampler: sampler of the participants of a round.
+        rounds: number of rounds in all, including those of a checkpoint.
+        executor: executor of a cohort.  By default one that usually suits the shapes, on all
+            devices; ``"auto"`` times executors and takes the fastest, see
             :func:`fjx.simulation.fastest`.
-        evaluate: ``(params) -> {name: scalar}``, traced; see :func:`fjx.simulation.evaluation`.
+        evaluate: traced evaluation ``(params) -> {name: scalar}``; see
+            :func:`fjx.simulation.evaluation`.
         evaluate_every: rounds in a block.
-        table: where clients' states live: :func:`fjx.simulation.make_table` on the device,
+        table: place of the clients' states: :func:`fjx.simulation.make_table` on the device,
             :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
-        stop: given the scores of an evaluation, whether to stop.
-        checkpoint: a folder, of this run alone; its newest checkpoint is resumed if there is one.
-        on_nonfinite: ``"stop"`` after the block in which the run diverged, or ``"continue"``.
-        plan: from :func:`fjx.plan`; what differs from it is refused, and the result carries its
-            claim.
-        progress: a bar on stderr; None means if stderr is a terminal.
+        stop: function of the scores of an evaluation that returns True to stop.
+        checkpoint: folder of this run alone; the newest checkpoint in it is resumed.
+        on_nonfinite: ``"stop"`` to end after the block in which the run diverges, or
+            ``"continue"``.
+        plan: plan from :func:`fjx.plan`; a run that differs from it is refused, and the result
+            carries its claim.
+        progress: True for a progress bar on stderr; None shows it if stderr is a terminal.
 
     Returns:
         A :class:`Result`.
 
     Raises:
-        TypeError: a legacy key; an argument of another kind.
-        ValueError: a number or word is out of range; ``evaluate`` returns no scalars, or there is a
-            ``stop`` without it; the checkpoint is of a run with another key, or whose state has other
-            parts, shapes or dtypes.  That data and hyper-parameters are the same is the caller's.
-            Another aggregator, sampler or population than planned, or more rounds.
-        MemoryError: a block of rounds would need more memory than there is; nothing has run.
+        TypeError: a legacy key; an argument of a wrong type.
+        ValueError: a number or word is out of range; ``evaluate`` does not return scalars; there is
+            a ``stop`` without an ``evaluate``; the checkpoint belongs to a run with another key or
+            to a state with other parts, shapes or dtypes (the caller must give the same data and
+            hyper-parameters); the aggregator, sampler or population is not the planned one, or
+            there are more rounds than planned.
+        MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -155,12 +160,12 @@ def simulate(
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     if isinstance(executor, str) and executor != "auto":
         raise ValueError(
-            f'executor must be one of fjx.simulation, such as chunked(8), or "auto", got {executor!r}'
+            f'executor must be from fjx.simulation, such as chunked(8), or "auto", got {executor!r}'
         )
     if on_nonfinite not in ("stop", "continue"):
         raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
     if stop is not None and evaluate is None:
-        raise ValueError("stop looks at the scores of evaluate, which is None; give both")
+        raise ValueError("stop reads the scores of evaluate, but evaluate is None; give both")
     require_parts(algorithm, dataset, sampler)
     if plan is not None:
         plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
@@ -184,7 +189,7 @@ def simulate(
         if done > rounds:
             raise ValueError(
                 f"the checkpoint in {checkpoint} has done {done} rounds, more than rounds={rounds}; "
-                "ask for at least as many, or give another folder"
+                "ask for at least that many, or give another folder"
             )
         interrupted = stack.enter_context(_ctrl_c())
         bar = stack.enter_context(_bar(progress, rounds, done, choice))
@@ -193,7 +198,7 @@ def simulate(
         if done < rounds and (dataset.hosted or is_hosted(state.clients)):
             play = Stream(run, state, rounds, compiler)
         while done < rounds:
-            # Blocks end at multiples of evaluate_every, also in a run that was resumed elsewhere.
+            # Blocks end at multiples of evaluate_every, even if the run was resumed between two.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             _require_history(play.coming(state, length), blocks)
             state, block = play(state, length)
@@ -229,18 +234,18 @@ def simulate(
 
 
 def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
-    """What a plan claims for the rounds that were run."""
+    """Claim of a plan for the rounds that ran."""
     claim = plan.epsilon(rounds)
     if stopped == "finished":
         return claim
     return claim.but(
-        "The run ended by itself, and when may tell of the data: what holds in any case is the planned "
-        f"epsilon = {rounded_up(plan.claim)} of {plan.rounds} rounds"
+        "The run ended before its last round, and the time of its end may depend on the data: only "
+        f"the planned epsilon = {rounded_up(plan.claim)} of {plan.rounds} rounds holds in any case"
     )
 
 
 def _require_history(coming: History, blocks: list[History]) -> None:
-    """Raises unless the history to come is one that the host can read and join to what there is."""
+    """Raise unless the host can read the coming history and join it to the previous blocks."""
     scores = coming.evaluations
     if not isinstance(scores, Mapping) or any(
         len(getattr(x, "shape", ())) != 1 for x in scores.values()
@@ -248,7 +253,7 @@ def _require_history(coming: History, blocks: list[History]) -> None:
         raise ValueError(f"evaluate must return a dict of scalars; stacked, it returned {scores}")
     if blocks and jax.tree.structure(coming) != jax.tree.structure(blocks[0]):
         raise ValueError(
-            "the checkpoint is of a run with other evaluations or metrics; "
+            "the checkpoint belongs to a run with other evaluations or metrics; "
             "give the same ones or another folder"
         )
 
@@ -258,7 +263,7 @@ def _join(blocks: list[History]) -> History:
 
 
 def _diverged(history: History) -> np.ndarray:
-    """By round: the model is not finite, or somebody's message was not and nobody's was."""
+    """By round: True if the model is not finite, or if messages arrived and none was finite."""
     finite, broken, sound = (
         np.asarray(history.rounds[name]) for name in ("finite", "nonfinite", "participants")
     )
@@ -266,7 +271,7 @@ def _diverged(history: History) -> np.ndarray:
 
 
 def _anywhere(flag: bool, state: SimulationState) -> bool:
-    """Whether the flag is up in any of the processes that share the run."""
+    """True if the flag is up in any process that shares the run."""
     if all(x.is_fully_addressable for x in jax.tree.leaves(state.params)):
         return flag
     from jax.experimental import multihost_utils
@@ -276,7 +281,10 @@ def _anywhere(flag: bool, state: SimulationState) -> bool:
 
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C is noted, not raised: a block in flight owns the donated state."""
+    """Context that notes the first Ctrl-C instead of raising it.
+
+    A block in flight owns the donated state, so an exception would lose it.
+    """
     noted = False
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -301,7 +309,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 def _bar(
     progress: bool | None, rounds: int, done: int, choice: ExecutorChoice | None
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    with warnings.catch_warnings():  # a notebook without widgets gets a bar of letters
+    with warnings.catch_warnings():  # a notebook without widgets shows a text bar
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
 

@@ -1,10 +1,11 @@
-"""Blocks of rounds whose examples, or whose table of clients, are on the host.
+"""Blocks of rounds with examples, or a table of clients, on the host.
 
-Dispatch is asynchronous in JAX.  The host dispatches round t, copies the examples of round t + 1
-side by side into a buffer while t computes, dispatches t + 1, and so on; it reads nothing back before
-a block ends, but the rows of a table that it keeps itself.  A sampler is a pure function of the key
-and the round, so the cohorts of the whole run are known before it begins: the largest of them sizes
-the buffers, and one program serves every round.
+JAX dispatches asynchronously.  The host dispatches round t.  While t computes, it copies the
+examples of round t + 1 side by side into a buffer and dispatches t + 1, and so on.  Before the end
+of a block it reads back only the rows of a table on the host.
+
+A sampler is a pure function of the key and the round, so the cohorts of the whole run are known
+before it begins.  The largest cohort sizes the buffers, and one program serves every round.
 """
 
 import collections
@@ -34,11 +35,11 @@ from fjx.simulation._program import (
 )
 from fjx.simulation._table import HostTable, gather, is_hosted, refresh, scatter
 
-_DRAWN = 32  # rounds whose cohorts are drawn by one call
+_DRAWN = 32  # rounds for which one call draws the cohorts
 
 
 class _Draw(NamedTuple):
-    """A round's :class:`fjx.samplers.Sample`, with impossible ids made padding and counted."""
+    """A :class:`fjx.samplers.Sample` of a round; impossible ids are padding and are counted."""
 
     ids: Any
     taking_part: Any
@@ -47,14 +48,14 @@ class _Draw(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """What a round is given besides the key and the state.
+    """Inputs of a round besides the key and the state.
 
     Attributes:
-        cohort: its examples in a buffer of their own, if they came from the host.
-        truncated: ``i32[]``.
-        rows: of a table on the host, ``[m, ...]``, or None.
-        fresh: ``i32[m]``, where among the rows of the round before a slot's row is to be had, which
-            the host did not have yet; m where ``rows`` has it.
+        cohort: cohort; examples from the host are in their own buffer.
+        truncated: ``i32[]``, the clients for which the sampler had no slot.
+        rows: rows ``[m, ...]`` of a table on the host, or None.
+        fresh: ``i32[m]``, for each slot its place among the rows of the previous round, if the host
+            does not have that row yet; m if ``rows`` has it.
     """
 
     cohort: Cohort
@@ -64,9 +65,10 @@ class _Inputs(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """Host memory that a round reads, used again when it has finished.
+    """Host memory that a round reads, used again once the round has finished.
 
-    Fresh memory for every round would cost its page faults, several times the copy.
+    Fresh memory in every round would cost its page faults, which take several times as long as the
+    copy.
     """
 
     examples: Tree
@@ -82,7 +84,7 @@ class _Flight(NamedTuple):
 
 
 class Stream:
-    """Blocks of rounds: ``(state, length) -> (state, history)``, the old state being used up."""
+    """Blocks of rounds ``(state, length) -> (state, history)``; each call consumes the old state."""
 
     def __init__(self, run: Run, state: SimulationState, rounds: int, compile: Compiler) -> None:
         data, population = run.dataset, run.dataset.num_clients
@@ -100,7 +102,7 @@ class Stream:
             raise ValueError(
                 f"a cohort of this run has {room} examples, more than 2^31 - 1; sample fewer clients"
             )
-        # One is read by the round in flight while the other is filled for the next.
+        # The round in flight reads one of them while the host fills the other for the next round.
         slots = run.sampler.capacity(population)
         self._memory = itertools.cycle([self._allocate(room, slots) for _ in range(2)])
         self._in_flight: collections.deque[_Flight] = collections.deque()
@@ -112,7 +114,7 @@ class Stream:
             step, run.key, self._without_table(state), inputs, previous
         )
         (on_key, self._on_state, self._on_inputs, on_rows), _ = self._step.input_shardings
-        if not data.hosted:  # placed once, and not for every round
+        if not data.hosted:  # placed once, not in every round
             arrays = place(data.arrays, self._on_inputs.cohort.examples.arrays)
             self._dataset = dataclasses.replace(self._dataset, arrays=arrays)
         self._key, self._rows = place(run.key, on_key), place(previous, on_rows)
@@ -128,7 +130,7 @@ class Stream:
             self._operand = place(self._operand, self._evaluate.input_shardings[0][0])
 
     def coming(self, state: SimulationState, length: int) -> History:
-        """The shapes of the next block's history."""
+        """Shapes of the next block's history."""
 
         def stack(tree: Tree, n: int) -> Tree:
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)
@@ -154,25 +156,25 @@ class Stream:
         return state, History(rounds, scores, at)
 
     def _prepare(self) -> None:
-        """Puts the inputs of the next round on the device, if there is to be one."""
+        """Put the inputs of the next round on the device, if there is one."""
         drawn = next(self._drawn, None)
         if drawn is None:
             self._next = None
             return
-        if len(self._in_flight) == 2:  # the memory to be filled is read by the older one
+        if len(self._in_flight) == 2:  # the older round reads the memory that comes next
             self._retire()
         self._ids, inputs = self._inputs(drawn)
         self._next = place(inputs, self._on_inputs)
 
     def _retire(self) -> None:
-        """Waits for the oldest round in flight, and writes its rows into the table on the host."""
+        """Wait for the oldest round in flight, and write its rows into the table on the host."""
         flight = self._in_flight.popleft()
         jax.block_until_ready(flight.metrics)
         if self._table is not None:
             self._table.write(flight.ids, jax.device_get(flight.rows))
 
     def _inputs(self, drawn: _Draw) -> tuple[np.ndarray, _Inputs]:
-        """The ids of a cohort and what its round is given, on the host."""
+        """Ids of a cohort and the inputs of its round, on the host."""
         memory, data = next(self._memory), self._dataset
         start, size = data.windows(drawn.ids)
         arrays, offset = data.arrays, start
@@ -200,7 +202,7 @@ class Stream:
 
 
 def _step(algorithm: Algorithm, executor: Executor | None) -> Callable[..., Any]:
-    """``(key, state, inputs, previous rows) -> (state, rows, metrics)``, one round."""
+    """One round ``(key, state, inputs, previous rows) -> (state, rows, metrics)``."""
     play = round_of(algorithm, executor)
 
     def step(
@@ -226,7 +228,7 @@ def _score(evaluate: Evaluate, params: Tree) -> Metrics:
 
 
 def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]:
-    """``(key, round) -> draws`` of that round and the next ones, ``[_DRAWN, ...]``."""
+    """Function ``(key, round) -> draws`` of that round and the next ones, ``[_DRAWN, ...]``."""
 
     def draw(key: Key, round: Array) -> _Draw:
         sample = sampler.sample(sampling_key(key), round, num_clients)
@@ -243,9 +245,10 @@ def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]
 
 
 def _draws(draw: Callable[..., _Draw], key: Key, first: int, last: int) -> Iterator[_Draw]:
-    """The draws of rounds ``first`` to ``last - 1`` as NumPy arrays.
+    """Draws of rounds ``first`` to ``last - 1`` as NumPy arrays.
 
-    Each batch is asked for a batch ahead, so that the host does not wait for it behind rounds.
+    Each batch is requested one batch ahead, so that the host does not wait for it behind the
+    rounds.
     """
     starts = range(first, last, _DRAWN)
     ahead = (draw(key, jnp.int32(start)) for start in starts)

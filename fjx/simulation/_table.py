@@ -1,4 +1,4 @@
-"""The table of all clients' states: one row a client, gathered for a cohort and scattered back."""
+"""Table of all clients' states, one row a client: gathered for a cohort and scattered back."""
 
 import itertools
 import os
@@ -11,11 +11,14 @@ import numpy as np
 from fjx._base import Array, Tree
 
 TableOf = Callable[[Tree, int], Tree]
-"""``(row, num_clients) -> table``, a pytree of ``[num_clients, ...]``; it decides where that lives."""
+"""A function ``(row, num_clients) -> table`` that decides where the table lives.
+
+The table is a pytree of ``[num_clients, ...]``.
+"""
 
 
 def make_table(row: Tree, num_clients: int) -> Tree:
-    """A table whose every row is ``row``: a pytree of ``[num_clients, ...]``.
+    """Table with ``row`` in every row: a pytree of ``[num_clients, ...]``.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -27,9 +30,10 @@ def make_table(row: Tree, num_clients: int) -> Tree:
 
 
 def host_table(row: Tree, num_clients: int) -> Tree:
-    """A table in host memory, for ``simulate(table=host_table)``; otherwise like :func:`make_table`.
+    """Table in host memory, for ``simulate(table=host_table)``; otherwise like :func:`make_table`.
 
-    Guarantees: of rows that are zero at first no memory is used before it is written.
+    Guarantees:
+        - Rows that are zero at first use no memory before they are written.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -42,20 +46,21 @@ def host_table(row: Tree, num_clients: int) -> Tree:
 
 
 def mapped_table(folder: str | os.PathLike[str]) -> TableOf:
-    """A table in memory maps, for ``simulate(table=mapped_table(folder))``: one file for each leaf.
+    """Table in memory maps, for ``simulate(table=mapped_table(folder))``: one file for each leaf.
 
-    The files are the run's working memory, new at its start; what a run is resumed from is its
-    checkpoint.  The operating system keeps in memory what there is room for.
+    The files are the working memory of the run, and are new at its start; a run is resumed from its
+    checkpoint.  The operating system keeps as much of them in memory as it has room for.
 
-    Guarantees: rows that are zero at first take no place on the disk before they are written, where
-        the file system knows sparse files.
+    Guarantees:
+        - Rows that are zero at first use no disk space before they are written, if the file system
+          supports sparse files.
 
     Args:
-        folder: is made if need be; its files ``0.npy``, ``1.npy``, ... are overwritten.  Of several
-            processes each uses a folder in it, called by its number.
+        folder: folder of the files, made if it does not exist; its files ``0.npy``, ``1.npy``, ...
+            are overwritten.  Each of several processes uses a subfolder named by its number.
 
     Returns:
-        ``(row, num_clients) -> table``.
+        A function ``(row, num_clients) -> table``.
 
     Examples:
         >>> import tempfile, jax.numpy as jnp
@@ -67,7 +72,7 @@ def mapped_table(folder: str | os.PathLike[str]) -> TableOf:
     """
 
     def make(row: Tree, num_clients: int) -> Tree:
-        # Each of several processes keeps a table of its own.
+        # Each of several processes keeps its own table.
         own = (str(jax.process_index()),) if jax.process_count() > 1 else ()
         place = os.path.join(folder, *own)
         os.makedirs(place, exist_ok=True)
@@ -89,14 +94,14 @@ def _numpy(row: Tree) -> Tree:
 
 
 def _fill(row: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """A table of zeros with ``row`` in every row."""
+    """The table, zero before, with ``row`` in every row."""
     if row.tobytes().strip(b"\0"):
         table[:] = row
     return table
 
 
 def gather(table: Tree, ids: Array) -> Tree:
-    """The rows of ``ids`` (``i32[m]``); padding ids, which lie outside, read zeros.
+    """Rows of ``ids`` (``i32[m]``); padding ids, which are out of range, read zeros.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -108,7 +113,7 @@ def gather(table: Tree, ids: Array) -> Tree:
 
 
 def scatter(table: Tree, ids: Array, rows: Tree) -> Tree:
-    """The table with the rows of ``ids`` replaced; padding ids write nowhere.
+    """Table in which the rows of ``ids`` are replaced; padding ids write nowhere.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -121,12 +126,12 @@ def scatter(table: Tree, ids: Array, rows: Tree) -> Tree:
 
 
 def is_hosted(table: Tree) -> bool:
-    """Whether a table is on the host; one without leaves is nowhere."""
+    """True if a table is on the host; False for a table without leaves."""
     return any(isinstance(x, np.ndarray) for x in jax.tree.leaves(table))
 
 
 class HostTable:
-    """A table on the host beside rounds that run ahead of it.
+    """A table on the host, for rounds that run ahead of it.
 
     Attributes:
         table: pytree of ``[num_clients, ...]``, changed in place.
@@ -137,11 +142,11 @@ class HostTable:
         self._before = np.zeros(0, np.int32)
 
     def read(self, ids: np.ndarray, out: Tree) -> np.ndarray:
-        """Reads the rows of the next round into ``out``; padding reads zeros.
+        """Read the rows of the next round into ``out``; padding reads zeros.
 
         Returns:
-            ``i32[m]``, the slots that the same clients had in the round read for before, whose rows
-            are newer than these; m for the others.
+            Array ``i32[m]``, for each slot the slot of the same client in the previously read
+            round, whose rows are newer than these; m if the client was not in that round.
         """
 
         def take(x: np.ndarray, rows: np.ndarray) -> None:
@@ -159,7 +164,7 @@ class HostTable:
         return np.where(same, at, len(ids)).astype(np.int32)
 
     def write(self, ids: np.ndarray, rows: Tree) -> None:
-        """Writes the rows that a round returned; padding writes nowhere."""
+        """Write the rows that a round returned; padding writes nowhere."""
 
         def put(x: np.ndarray, new: np.ndarray) -> None:
             known = ids < len(x)
@@ -169,7 +174,7 @@ class HostTable:
 
 
 def refresh(rows: Tree, previous: Tree, fresh: Array) -> Tree:
-    """The rows of a round, those at ``fresh`` being replaced by rows of the round before."""
+    """Rows of a round, with those at ``fresh`` replaced by rows of the previous round."""
 
     def newer(row: Array, before: Array) -> Array:
         found = (fresh < fresh.shape[0]).reshape(-1, *[1] * (row.ndim - 1))

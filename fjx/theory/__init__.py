@@ -1,23 +1,27 @@
-"""Step sizes and rates that theory proves, as functions of what a problem and a codec are.
+"""Proved step sizes and rates, as functions of the constants of a problem and of a codec.
 
-Every function takes the constants of :class:`fjx.data.Problem` and of a :class:`fjx.Contract`, and
-returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the theorem's
-Lyapunov function shrinks, in expectation, in each round.  All are for full gradients of all
-clients, and for models that travel down whole, where the function does not say otherwise.
+Every function takes the constants of a :class:`fjx.data.Problem` and of a :class:`fjx.Contract`.
+It returns a :class:`Theory`: the largest step size of its theorem, and the factor by which the
+Lyapunov function of the theorem shrinks in each round, in expectation.  Each docstring states the
+theorem; :doc:`/theory` has the proofs that are our own.  Unless a function says otherwise, its
+theorem is for full gradients, for all clients in every round, and for models that are sent down
+without compression.
 
-A function has the name of its recipe in :mod:`fjx.algorithms`.  Compressed recipes without one:
+A function has the name of its recipe in :mod:`fjx.algorithms`.  Some compressed recipes have no
+function:
 
-- ``sign_sgd``: where clients differ there are problems on which it does not converge at any step.
-- ``power_sgd``: in the worst case it keeps nothing of a gradient, as other gradients chose the
-  subspace; theorems on error feedback ask for a delta, which would have to be measured.
-- ``fetch_sgd``: its theorems suppose that gradients have heavy hitters, or that what is kept of a
-  sketch contracts, which nobody can promise of a sketch alone.
-- ``onebit_adam``: its theorem supposes that what codecs lose is bounded, and depends on the variance
-  that the warm-up leaves.
-- ``choco_sgd``: its theorem bounds gradients, and its steps fall as 1 / t; there is a function of the
-  gossip alone, :func:`choco_gossip`.
-- ``fedcomloc``: its codecs are of models, whose errors do not vanish at the optimum; without codecs it
-  is :func:`scaffnew`.
+- ``sign_sgd``: if clients differ, there are problems on which it does not converge at any step
+  size.
+- ``power_sgd``: in the worst case it keeps nothing of a gradient, because other gradients chose the
+  subspace.  Theorems on error feedback need a delta, which would have to be measured.
+- ``fetch_sgd``: its theorems assume that gradients have heavy hitters, or that the kept part of a
+  sketch contracts.  A sketch alone cannot promise either.
+- ``onebit_adam``: its theorem assumes that the errors of the codecs are bounded, and it depends on
+  the variance that the warm-up leaves.
+- ``choco_sgd``: its theorem bounds gradients, and its steps fall as 1 / t.  :func:`choco_gossip`
+  covers the gossip alone.
+- ``fedcomloc``: its codecs compress models, and their errors do not vanish at the optimum.  Without
+  codecs it is :func:`scaffnew`.
 """
 
 from fjx.theory._bidirectional import artemis as artemis

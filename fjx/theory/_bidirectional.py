@@ -1,4 +1,4 @@
-"""Compression of both directions, of some clients' messages, and of what precedes local steps."""
+"""Compression in both directions, with partial participation, and before local steps."""
 
 import math
 
@@ -10,25 +10,29 @@ from fjx.theory._theory import Theory, contraction, positive
 
 
 def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: float) -> Theory:
-    """EF21-BC with contractive codecs: f - f* + a mean ||h_i - grad f_i||^2 + b ||g - h||^2.
+    r"""Step size and rate of EF21-BC with contractive codecs.
 
-    With theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta of the clients' codec, theta_s and
-    beta_s of the server's, and c = (1 + sqrt(1 - delta))^2, by which h may move more than it errs,
+    Let theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta for the clients' codec, and
+    theta_s and beta_s the same for the server's codec.  Let c = (1 + sqrt(1 - delta))^2, K = 1 + 4
+    c beta_s / theta_s and M = 2 beta K / theta + 4 c beta_s / theta_s.  The step size is
 
-        ||g - grad f||^2 <= 2 mean ||h_i - grad f_i||^2 + 2 ||g - h||^2,
-        ||h^+ - h||^2    <= 2 c mean ||h_i - grad f_i||^2 + 2 c L_tilde^2 ||x^+ - x||^2,
+    .. math:: \gamma = \min(1 / (L + \tilde L \sqrt{2 M}), \theta / (2 \mu), \theta_s / (2 \mu))
 
-    from which b = 2 gamma / theta_s, a = (2 gamma / theta) K with K = 1 + 4 c beta_s / theta_s, and with
-    M = 2 beta K / theta + 4 c beta_s / theta_s: gamma = min(1 / (L + L_tilde sqrt(2 M)),
-    theta / (2 mu), theta_s / (2 mu)), and the rate 1 - gamma mu, in every round and surely where the
-    codecs are deterministic.
+    The proof follows the paper, with our own constants.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - f - f* + (2 gamma K / theta) mean ||h_i - grad f_i||^2 + (2 gamma / theta_s) ||g - h||^2
+          has the rate 1 - gamma mu in every round.
+        - It holds surely if the codecs are deterministic, else in expectation.
 
     Args:
-        L: smoothness of f.
-        L_tilde: root of the mean of the squares of the clients' L_i.
-        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
-        delta: of the clients' codec.
-        server_delta: of the server's.
+        L: smoothness constant of f.
+        L_tilde: root mean square of the clients' smoothness constants L_i.
+        mu: strong convexity constant of f, or its Polyak-Lojasiewicz constant.
+        delta: contraction constant of the clients' codec.
+        server_delta: contraction constant of the server's codec.
 
     Returns:
         A :class:`Theory`.
@@ -56,22 +60,30 @@ def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: 
 
 
 def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: int) -> Theory:
-    """Artemis with unbiased codecs and full gradients.
+    r"""Step size and rate of Artemis with unbiased codecs and full gradients.
 
-    As the server's codec enlarges E||g||^2 by 1 + server_omega, the proof of :func:`diana` goes through
-    with gamma = 1 / ((1 + server_omega) L_max (1 + 6 omega / n)): with a = 1 / (1 + omega),
-    E||x - x*||^2 + (4 omega (1 + server_omega) gamma^2 / (a n)) mean ||h_i - grad f_i(x*)||^2 shrinks at
-    the rate max(1 - gamma mu, 1 - a / 2).
+    Let a = 1 / (1 + omega).  The step size is
+
+    .. math:: \gamma = 1 / ((1 + \omega_s) L_{\max} (1 + 6 \omega / n))
+
+    with omega_s = ``server_omega``.  The proof is that of :func:`diana`, because the server's codec
+    enlarges E||g||^2 by the factor 1 + omega_s.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - E||x - x*||^2 + (4 omega (1 + omega_s) gamma^2 / (a n)) mean ||h_i - grad f_i(x*)||^2 has
+          the rate max(1 - gamma mu, 1 - a / 2).
 
     Args:
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the clients' codec.
-        server_omega: of the server's.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the clients' codec.
+        server_omega: variance constant of the server's codec.
         n: number of clients.
 
     Returns:
-        A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.artemis`.
+        A :class:`Theory` whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.artemis`.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -96,33 +108,31 @@ def artemis(*, L_max: float, mu: float, omega: float, server_omega: float, n: in
 
 
 def mcm(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
-    """MCM with unbiased codecs and full gradients, with constants and a proof of our own.
+    r"""Step size and rate of MCM with unbiased codecs and full gradients.
 
-    Let w be where clients compute, H the memory before it, F = f(w) - f*, a = 1 / (1 + omega),
-    S = mean ||h_i - grad f_i(x*)||^2 and g the aggregate.  As E w = x, and E||w - x||^2 is at most
-    omega ||x - H||^2, in expectation
+    Let a = 1 / (1 + omega), l = L + 6 omega L_max / n and K = 16 L omega / a^2.  The step size is
+    the largest gamma with
 
-        ||x^+ - x*||^2  <= (1 - gamma mu) ||x - x*||^2 - 2 gamma F + 2 gamma L omega ||x - H||^2
-        + gamma^2 ||g||^2,
-        ||x^+ - H^+||^2 <= (1 - a / 2) ||x - H||^2 + (2 gamma^2 / a) ||g||^2,
-        S^+             <= (1 - a) S + 2 a L_max F,
-        ||g||^2         <= (2 L + 4 omega L_max / n) F + (2 omega / n) S:
+    .. math:: \gamma (1 + \gamma K) l \le 1
 
-    the first from <grad f(w), w - x*> >= F + mu ||w - x*||^2 / 2 and <grad f(w) - grad f(x), w - x> <=
-    L ||w - x||^2.  With l = L + 6 omega L_max / n, K = 16 L omega / a^2 and the largest gamma of
-    gamma (1 + gamma K) l <= 1, the rate is max(1 - gamma mu, 1 - a / 4), of
+    The constants and the proof are our own.
 
-        ||x - x*||^2 + (8 gamma L omega / a) ||x - H||^2 + (4 gamma^2 (1 + gamma K) omega / (a n)) S.
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - ||x - x*||^2 + (8 gamma L omega / a) ||x - H||^2 + (4 gamma^2 (1 + gamma K) omega / (a n))
+          S has the rate max(1 - gamma mu, 1 - a / 4) in expectation.  Here x is the server's model,
+          H the memory of the downlink, and S = mean ||h_i - grad f_i(x*)||^2.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec, of both directions.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec of both directions.
         n: number of clients.
 
     Returns:
-        A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.mcm`.
+        A :class:`Theory` whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.mcm`.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -146,21 +156,27 @@ def mcm(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
 
 
 def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
-    """CHOCO-Gossip: sum ||x_i - mean||^2 + sum ||x_i - z_i||^2, z_i as of the next message.
+    r"""Step size and rate of CHOCO-Gossip with contractive codecs.
 
-    With rho the spectral gap of W, beta = ||I - W||_2 and delta of the codec,
-    gamma = rho^2 delta / (16 rho + rho^2 + 4 beta^2 + 2 rho beta^2 - 8 rho delta), and the rate
-    1 - rho^2 delta / 82.
+    Let rho be the spectral gap of W and beta = ||I - W||_2.  The step size is
+
+    .. math:: \gamma = \rho^2 \delta / (16 \rho + \rho^2 + 4 \beta^2 + 2 \rho \beta^2 - 8 \rho
+        \delta)
+
+    Guarantees:
+        - sum ||x_i - mean||^2 + sum ||x_i - z_i||^2 has the rate 1 - rho^2 delta / 82, with z_i as
+          of the next message.
 
     Args:
-        mixing: W, symmetric with rows that sum to one.
-        delta: of the codec.
+        mixing: mixing matrix W, symmetric with rows that sum to one.
+        delta: contraction constant of the codec.
 
     Returns:
-        A :class:`Theory`, whose step is the ``step_size`` of :func:`fjx.algorithms.choco_gossip`.
+        A :class:`Theory` whose step size is the ``step_size`` of
+        :func:`fjx.algorithms.choco_gossip`.
 
     Raises:
-        ValueError: ``delta`` is out of range, W is not such a matrix, or it does not mix.
+        ValueError: ``delta`` is out of range, W is not such a matrix, or W does not mix.
 
     Examples:
         >>> import numpy as np
@@ -176,7 +192,7 @@ def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
     rho = float(1 - np.sort(np.abs(values))[-2]) if len(values) > 1 else 1.0
     beta = float(np.abs(1 - values).max())
     if rho < 1e-9:
-        raise ValueError("mixing must join all nodes, with some weight of each on itself")
+        raise ValueError("mixing must join all nodes and give each node some weight on itself")
     below = 16 * rho + rho**2 + 4 * beta**2 + 2 * rho * beta**2 - 8 * rho * delta
     return Theory(rho**2 * delta / below, 1 - rho**2 * delta / 82)
 
@@ -184,19 +200,25 @@ def choco_gossip(*, mixing: np.ndarray, delta: float) -> Theory:
 def pp_marina(
     *, L: float, L_hat: float, mu: float, omega: float, participants: int, p: float
 ) -> Theory:
-    """PP-MARINA with unbiased codecs: f - f*, up to the first estimate's error.
+    r"""Step size and rate of PP-MARINA with unbiased codecs.
 
-    gamma = min(1 / (L + L_hat sqrt(2 (1 - p) (1 + omega) / (p r))), p / (2 mu)), and the rate
-    1 - gamma mu: that of :func:`marina` with (1 + omega) / r, the variance of r clients drawn from all
-    and of their codecs, in the place of omega / n.
+    The step size is
+
+    .. math:: \gamma = \min(1 / (L + \hat L \sqrt{2 (1 - p) (1 + \omega) / (p r)}), p / (2 \mu))
+
+    This is :func:`marina` with (1 + omega) / r in place of omega / n: the variance of r clients
+    drawn from all and of their codecs.
+
+    Guarantees:
+        - f - f*, up to the error of the first estimate, has the rate 1 - gamma mu.
 
     Args:
-        L: smoothness of f.
-        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
-        mu: the constant of Polyak and Lojasiewicz of f.
-        omega: of the codec, the clients' being independent.
-        participants: r.
-        p: of a whole gradient of all.
+        L: smoothness constant of f.
+        L_hat: constant with mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: Polyak-Lojasiewicz constant of f.
+        omega: variance constant of the codec; the clients' codecs are independent.
+        participants: number r of clients in a round.
+        p: probability of a whole gradient of all clients.
 
     Returns:
         A :class:`Theory`.
@@ -219,21 +241,22 @@ def pp_marina(
 
 
 def fedlin(*, L_max: float, mu: float, steps: int) -> Theory:
-    """FedLin with whole gradients: f - f*, in each step of the method, which is two rounds.
+    """Step size and rate of FedLin with full gradients, in each step of two rounds.
 
-    With gamma = eta H and eta <= 1 / (L_max H), a local function's gradients are ||g|| at most, as
-    gradient steps on it do not enlarge them; so clients are within eta H ||g|| of x, and x moves by
-    -gamma (g + e) with ||e|| <= gamma L_max ||g|| / 2.  Then
-    f^+ <= f - (gamma / 2) (1 - gamma^2 L_max^2 / 4) ||g||^2, which for gamma = 1 / L_max is the rate
-    1 - 3 mu / (4 L_max).
+    The step size of a local step is eta = 1 / (L_max H), so that gamma = eta H = 1 / L_max.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - f - f* has the rate 1 - 3 mu / (4 L_max) in each step of the method, which is two rounds.
 
     Args:
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
-        steps: H.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f, or its Polyak-Lojasiewicz constant.
+        steps: number H of local steps.
 
     Returns:
-        A :class:`Theory`, whose rate is that of two rounds.
+        A :class:`Theory` whose rate is that of two rounds.
 
     Raises:
         TypeError: ``steps`` is not an integer.

@@ -7,16 +7,22 @@ from fjx.theory._theory import Theory, contraction, positive
 
 
 def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
-    """Compressed gradient descent with unbiased codecs: E||x - x*||^2, to a neighbourhood.
+    r"""Step size and rate of compressed gradient descent with unbiased codecs.
 
-    E||g||^2 <= 2 (L + 2 omega L_max / n) (f - f*) + 2 (omega / n) mean ||grad f_i(x*)||^2, from which
-    gamma = 1 / (L + 2 omega L_max / n), the rate 1 - gamma mu, and 2 gamma omega / (n mu) of noise.
+    The method converges to a neighbourhood of the optimum.  The step size is
+
+    .. math:: \gamma = 1 / (L + 2 \omega L_{\max} / n)
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - E||x - x*||^2 has the rate 1 - gamma mu, with 2 gamma omega / (n mu) of noise.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec.
         n: number of clients.
 
     Returns:
@@ -43,17 +49,22 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
 
 
 def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
-    """EF21 with contractive codecs: f - f* + (gamma / theta) mean ||h_i - grad f_i||^2.
+    r"""Step size and rate of EF21 with contractive codecs.
 
-    With theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta:
-    gamma = min(1 / (L + L_tilde sqrt(2 beta / theta)), theta / (2 mu)), and the rate 1 - gamma mu, in
-    every round and surely where the codec is deterministic.
+    Let theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta.  The step size is
+
+    .. math:: \gamma = \min(1 / (L + \tilde L \sqrt{2 \beta / \theta}), \theta / (2 \mu))
+
+    Guarantees:
+        - f - f* + (gamma / theta) mean ||h_i - grad f_i||^2 has the rate 1 - gamma mu in every
+          round.
+        - It holds surely if the codec is deterministic, else in expectation.
 
     Args:
-        L: smoothness of f.
-        L_tilde: root of the mean of the squares of the clients' L_i.
-        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
-        delta: of the codec.
+        L: smoothness constant of f.
+        L_tilde: root mean square of the clients' smoothness constants L_i.
+        mu: strong convexity constant of f, or its Polyak-Lojasiewicz constant.
+        delta: contraction constant of the codec.
 
     Returns:
         A :class:`Theory`.
@@ -77,26 +88,30 @@ def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
 
 
 def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, eta: float) -> Theory:
-    """EF21-SGDM with contractive codecs and full gradients, with constants and a proof of our own.
+    r"""Step size and rate of EF21-SGDM with contractive codecs and full gradients.
 
-    With G = mean ||h_i - v_i||^2 and P = mean ||v_i - grad f_i||^2 after a round, theta and beta as
-    for :func:`ef21`, and x^+ the next model, in expectation
+    Let theta and beta be as for :func:`ef21`, J = 4 beta eta^2 / theta and M = J + 2 (1 + J) (1 -
+    eta)^2 / eta^2.  The step size is
 
-        f^+ - f* <= (1 - gamma mu) (f - f*) - (1 / gamma - L) ||x^+ - x||^2 / 2 + gamma (G + P),
-        G^+      <= (1 - theta) G + 2 beta eta^2 (P + L_tilde^2 ||x^+ - x||^2),
-        P^+      <= (1 - eta) P + ((1 - eta)^2 / eta) L_tilde^2 ||x^+ - x||^2,
+    .. math:: \gamma = \min(1 / (L + \tilde L \sqrt{2 M}), \theta / (2 \mu), \eta / (2 \mu))
 
-    from which, with J = 4 beta eta^2 / theta and M = J + 2 (1 + J) (1 - eta)^2 / eta^2,
-    gamma = min(1 / (L + L_tilde sqrt(2 M)), theta / (2 mu), eta / (2 mu)), and the factor 1 - gamma mu
-    of f - f* + (2 gamma / theta) G + (2 gamma (1 + J) / eta) P, in every round and surely where the
-    codec is deterministic.  With eta = 1 the step is that of :func:`ef21` to a factor of two.
+    With eta = 1 it is the step size of :func:`ef21`, up to a factor of two.  The constants are our
+    own.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - f - f* + (2 gamma / theta) G + (2 gamma (1 + J) / eta) P has the rate 1 - gamma mu in
+          every round.  Here G = mean ||h_i - v_i||^2 and P = mean ||v_i - grad f_i||^2 after the
+          round.
+        - It holds surely if the codec is deterministic, else in expectation.
 
     Args:
-        L: smoothness of f.
-        L_tilde: root of the mean of the squares of the clients' L_i.
-        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
-        delta: of the codec.
-        eta: of the averages.
+        L: smoothness constant of f.
+        L_tilde: root mean square of the clients' smoothness constants L_i.
+        mu: strong convexity constant of f, or its Polyak-Lojasiewicz constant.
+        delta: contraction constant of the codec.
+        eta: weight eta of a new gradient in the averages.
 
     Returns:
         A :class:`Theory`.
@@ -123,19 +138,26 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, eta: float) 
 
 
 def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
-    """DIANA with unbiased codecs.
+    r"""Step size and rate of DIANA with unbiased codecs.
 
-    E||x - x*||^2 + (4 omega gamma^2 / (a n)) mean ||h_i - grad f_i(x*)||^2 shrinks with
-    a = 1 / (1 + omega), gamma = 1 / (L_max (1 + 6 omega / n)) and the rate max(1 - gamma mu, 1 - a / 2).
+    Let a = 1 / (1 + omega).  The step size is
+
+    .. math:: \gamma = 1 / (L_{\max} (1 + 6 \omega / n))
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - E||x - x*||^2 + (4 omega gamma^2 / (a n)) mean ||h_i - grad f_i(x*)||^2 has the rate max(1
+          - gamma mu, 1 - a / 2).
 
     Args:
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec.
         n: number of clients.
 
     Returns:
-        A :class:`Theory`, whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.diana`.
+        A :class:`Theory` whose ``memory`` is a, the ``lam`` of :func:`fjx.algorithms.diana`.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -159,21 +181,26 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
 
 
 def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theory:
-    """EF-BV with unbiased codecs: f - f* + (gamma / (2 theta)) mean ||h_i - grad f_i||^2.
+    r"""Step size and rate of EF-BV with unbiased codecs.
 
-    With lambda = 1 / (1 + omega), nu = 1 / (1 + omega / n), r = 1 - lambda, r' = 1 - nu and
-    s = sqrt((1 + r) / (2 r)) - 1: gamma = 1 / (L + L_tilde sqrt(r' / r) / s), theta = s (1 + s) r / r',
-    and the rate max(1 - gamma mu, (1 + r) / 2).
+    Let lambda = 1 / (1 + omega), nu = 1 / (1 + omega / n), r = 1 - lambda, r' = 1 - nu, s = sqrt((1
+    + r) / (2 r)) - 1 and theta = s (1 + s) r / r'. The step size is
+
+    .. math:: \gamma = 1 / (L + \tilde L \sqrt{r' / r} / s)
+
+    Guarantees:
+        - f - f* + (gamma / (2 theta)) mean ||h_i - grad f_i||^2 has the rate max(1 - gamma mu, (1 +
+          r) / 2).
 
     Args:
-        L: smoothness of f.
-        L_tilde: root of the mean of the squares of the clients' L_i.
-        mu: the constant of Polyak and Lojasiewicz of f.
-        omega: of the codec, the clients' being independent; positive.
+        L: smoothness constant of f.
+        L_tilde: root mean square of the clients' smoothness constants L_i.
+        mu: Polyak-Lojasiewicz constant of f.
+        omega: variance constant of the codec, positive; the clients' codecs are independent.
         n: number of clients.
 
     Returns:
-        A :class:`Theory`, whose ``memory`` is lambda.
+        A :class:`Theory` whose ``memory`` is lambda.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -197,17 +224,22 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
 
 
 def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float) -> Theory:
-    """MARINA with unbiased codecs: f - f*, up to the first estimate's error.
+    r"""Step size and rate of MARINA with unbiased codecs.
 
-    gamma = min(1 / (L + L_hat sqrt(2 (1 - p) omega / (p n))), p / (2 mu)), and the rate 1 - gamma mu.
+    The step size is
+
+    .. math:: \gamma = \min(1 / (L + \hat L \sqrt{2 (1 - p) \omega / (p n)}), p / (2 \mu))
+
+    Guarantees:
+        - f - f*, up to the error of the first estimate, has the rate 1 - gamma mu.
 
     Args:
-        L: smoothness of f.
-        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
-        mu: the constant of Polyak and Lojasiewicz of f.
-        omega: of the codec, the clients' being independent.
+        L: smoothness constant of f.
+        L_hat: constant with mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: Polyak-Lojasiewicz constant of f.
+        omega: variance constant of the codec; the clients' codecs are independent.
         n: number of clients.
-        p: of a whole gradient.
+        p: probability of a whole gradient.
 
     Returns:
         A :class:`Theory`.
@@ -233,20 +265,24 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
 
 
 def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
-    """DASHA with unbiased codecs: f - f*, up to the first estimates' errors.
+    r"""Step size and rate of DASHA with unbiased codecs.
 
-    a = 1 / (2 omega + 1), gamma = min(1 / (L + L_hat sqrt(40 omega (2 omega + 1) / n)), a / (4 mu)), and
-    the rate 1 - gamma mu.
+    Let a = 1 / (2 omega + 1).  The step size is
+
+    .. math:: \gamma = \min(1 / (L + \hat L \sqrt{40 \omega (2 \omega + 1) / n}), a / (4 \mu))
+
+    Guarantees:
+        - f - f*, up to the errors of the first estimates, has the rate 1 - gamma mu.
 
     Args:
-        L: smoothness of f.
-        L_hat: mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
-        mu: the constant of Polyak and Lojasiewicz of f.
-        omega: of the codec, the clients' being independent.
+        L: smoothness constant of f.
+        L_hat: constant with mean ||grad f_i(x) - grad f_i(y)||^2 <= L_hat^2 ||x - y||^2.
+        mu: Polyak-Lojasiewicz constant of f.
+        omega: variance constant of the codec; the clients' codecs are independent.
         n: number of clients.
 
     Returns:
-        A :class:`Theory`, whose ``memory`` is a, the ``momentum`` of :func:`fjx.algorithms.dasha`.
+        A :class:`Theory` whose ``memory`` is a, the ``momentum`` of :func:`fjx.algorithms.dasha`.
 
     Raises:
         TypeError: ``n`` is not an integer.

@@ -1,22 +1,10 @@
-"""Local steps whose sum is sent compressed: with constants and proofs of our own.
+"""Local steps whose sum is sent compressed.
 
-Let a client begin with x and take tau gradient steps of size eta <= 2 / L_max on a convex,
-L_max-smooth function g, and let D be the mean of the gradients on its way.  As such steps do not
-enlarge gradients, the k-th point y_k is within k eta ||grad g(x)|| of x.  (With one step D is the
-gradient at x, whatever eta.)  So with
-u = eta L_max (tau - 1) / 2 and q = (eta L_max)^2 (tau - 1) (2 tau - 1) / 6
-
-    ||D|| <= ||grad g(x)||,    ||D - grad g(x)|| <= u ||grad g(x)||,
-    <D, x - x*> >= g(x) - g(x*) - (q / (2 L_max)) ||grad g(x)||^2,
-
-the last as <grad g(y), x - x*> >= g(x) - g(x*) - L_max ||x - y||^2 / 2 wherever y is.  Let f be the
-mean of functions g_i of the clients, F = f(x) - f*, v = u (1 + u) + omega / n and
-G = mean ||grad g_i(x)||^2.  Then for the server's step x^+ = x - gamma mean Q(D_i), in expectation,
-
-    ||x^+ - x*||^2 <= ||x - x*||^2 - 2 gamma (1 - (1 + u) gamma L) F + gamma (q / L_max + gamma v) G.
-
-Q is of messages -eta tau D_i, gamma is eta tau server_lr, and a ``server_lr`` below one mixes x with
-what a ``server_lr`` of one makes of it.
+The constants and the proofs are our own; see :doc:`/theory`.  All three methods share one
+inequality.  A client begins at x and makes tau gradient steps of size eta; Q compresses the message
+-eta tau D_i, where D_i is the mean of the gradients on its way.  The server's step is x^+ = x -
+gamma mean Q(D_i) with gamma = eta tau server_lr.  A ``server_lr`` below one mixes x with the result
+of a ``server_lr`` of one.
 """
 
 import math
@@ -35,31 +23,35 @@ def fedcom(
     steps: int,
     server_lr: float = 1.0,
 ) -> Theory:
-    """FedCOM with unbiased codecs and full gradients: E||x - x*||^2, to a neighbourhood.
+    r"""Step size and rate of FedCOM with unbiased codecs and full gradients.
 
-    With s = max(server_lr, 1), gamma = s eta tau, u = eta L_max (tau - 1) / 2,
-    q = (eta L_max)^2 (tau - 1) (2 tau - 1) / 6, v = u (1 + u) + omega / n and F = f(x) - f*
+    The method converges to a neighbourhood of the optimum.  Let tau = ``steps`` and s =
+    max(server_lr, 1).  The local step size eta satisfies
 
-        E||x^+ - x*||^2 <= ||x - x*||^2 - 2 gamma (1 - (1 + u) gamma L) F
-        + gamma (q / L_max + gamma v) (4 L_max F + 2 mean ||grad f_i(x*)||^2)
+    .. math:: \eta \tau s = 1 / (2 L + 4 \omega L_{\max} / n + L_{\max} \sqrt{5 (1 - 1 / \tau) / s})
 
-    if server_lr is at least one; a smaller one scales what changes.  F is paid for,
-    2 (1 + u) gamma L + 4 (q + gamma v L_max) <= 1, with
-    eta tau s = 1 / (2 L + 4 omega L_max / n + L_max sqrt(5 (1 - 1 / tau) / s)); then the rate is
-    1 - server_lr eta tau mu / 2, with (4 / mu) (q / L_max + gamma v) of noise: none where clients have
-    an optimum in common.  The same holds of any smaller step.
+    Let u = eta L_max (tau - 1) / 2, q = (eta L_max)^2 (tau - 1) (2 tau - 1) / 6 and v = u (1 + u) +
+    omega / n.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - E||x - x*||^2 has the rate 1 - server_lr eta tau mu / 2, with (4 / mu) (q / L_max + s eta
+          tau v) of noise.
+        - There is no noise if the clients have a common optimum.
+        - The same holds for any smaller step size.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec, the clients' being independent.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec; the clients' codecs are independent.
         n: number of clients.
-        steps: tau.
-        server_lr: of the server.
+        steps: number tau of local steps.
+        server_lr: step size of the server.
 
     Returns:
-        A :class:`Theory` of E||x - x*||^2, whose step is eta.
+        A :class:`Theory` of E||x - x*||^2 whose step size is eta.
 
     Raises:
         TypeError: ``n`` or ``steps`` is not an integer.
@@ -80,18 +72,23 @@ def fedcom(
 
 
 def fedpaq(*, L: float, L_max: float, mu: float, omega: float, n: int, steps: int) -> Theory:
-    """FedPAQ of all clients: :func:`fedcom` with a ``server_lr`` of one.
+    """Step size and rate of FedPAQ with all clients: :func:`fedcom` with a ``server_lr`` of one.
+
+    The statement is that of :func:`fedcom`.
+
+    Guarantees:
+        - E||x - x*||^2 has the rate and the noise of :func:`fedcom`.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec, the clients' being independent.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec; the clients' codecs are independent.
         n: number of clients.
-        steps: tau.
+        steps: number tau of local steps.
 
     Returns:
-        A :class:`Theory` of E||x - x*||^2, whose step is eta.
+        A :class:`Theory` of E||x - x*||^2 whose step size is eta.
 
     Raises:
         TypeError: ``n`` or ``steps`` is not an integer.
@@ -119,39 +116,36 @@ def fedcomgate(
     steps: int,
     server_lr: float = 1.0,
 ) -> Theory:
-    """FedCOMGATE with unbiased codecs of omega below one, and full gradients.
+    r"""Step size and rate of FedCOMGATE with unbiased codecs of omega below one.
 
-    Its clients descend f_i(x) - <delta_i, x>, whose mean is f; so what is said of :func:`fedcom` holds
-    with G = mean ||grad f_i(x) - delta_i||^2.  Let S = mean ||delta_i - grad f_i(x*)||^2 and
-    eps = 1 - omega.  The next delta_i is the sum of this one and Q(D_i), less a mean, so in expectation
+    Clients use full gradients.  Let tau = ``steps``, s = max(server_lr, 1) and eps = 1 - omega.
+    With k = eps / 3 + 5 eps^2 / 12, c = 2 / eps + 1 / 3 - 2 eps / 3 and K = 4 + 8 c / k, the local
+    step size eta satisfies
 
-        S^+ <= 2 (1 + u) L_max F + (u (1 + u) + omega) G,
-        G   <= (1 + eps / 2) S + (1 + 2 / eps) 2 L_max F.
+    .. math:: \eta \tau s = 1 / (2 L + K \omega L_{\max} / n + L_{\max} \sqrt{(K + 1) (1 - 1 / \tau)
+        / s})
 
-    Where u (1 + u) <= eps / 6, which holds by itself, S^+ <= (1 - k) S + 2 c L_max F, with
-    k = eps / 3 + 5 eps^2 / 12 and c = 2 / eps + 1 / 3 - 2 eps / 3.  With K = 4 + 8 c / k and
-    s = max(server_lr, 1),
+    A codec with an omega of one or more enlarges the memories delta_i: use more levels in the
+    codec, or use :func:`diana`.
 
-        eta tau s = 1 / (2 L + K omega L_max / n + L_max sqrt((K + 1) (1 - 1 / tau) / s)),
+    See :doc:`/theory` for the proof.
 
-    and with gamma = server_lr eta tau the rate is max(1 - gamma mu / 2, 1 - k / 2), of
-
-        ||x - x*||^2 + (4 gamma / k) (q / L_max + s eta tau v) S.
-
-    Codecs with an omega of one or more enlarge what the delta_i remember: put more levels in the codec,
-    or use :func:`diana`.
+    Guarantees:
+        - ||x - x*||^2 + (4 gamma / k) (q / L_max + s eta tau v) S has the rate max(1 - gamma mu /
+          2, 1 - k / 2) in expectation.  Here gamma = server_lr eta tau, S = mean ||delta_i - grad
+          f_i(x*)||^2, and q and v are as for :func:`fedcom`.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        omega: of the codec, the clients' being independent; below one.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        omega: variance constant of the codec, below one; the clients' codecs are independent.
         n: number of clients.
-        steps: tau.
-        server_lr: of the server.
+        steps: number tau of local steps.
+        server_lr: step size of the server.
 
     Returns:
-        A :class:`Theory`, whose step is eta.
+        A :class:`Theory` whose step size is eta.
 
     Raises:
         TypeError: ``n`` or ``steps`` is not an integer.
@@ -176,7 +170,10 @@ def fedcomgate(
 def _local(
     L: float, L_max: float, omega: float, n: int, steps: int, server_lr: float, weight: float
 ) -> tuple[float, float, float]:
-    """The eta of 2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, K the weight, its q and its v."""
+    """Local step size eta, and its q and v.
+
+    eta satisfies 2 (1 + u) gamma L + K (q + gamma v L_max) <= 1, where K is the weight.
+    """
     positive(server_lr=server_lr)
     _validate.number("omega", omega, at_least=0)
     _validate.integer("n", n, at_least=1)

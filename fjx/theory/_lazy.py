@@ -7,18 +7,25 @@ from fjx.theory._theory import Theory, contraction, positive
 
 
 def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> Theory:
-    """CLAG with contractive codecs: f - f* + (gamma / theta) mean ||h_i - grad f_i||^2.
+    r"""Step size and rate of CLAG with contractive codecs.
 
-    With theta = 1 - sqrt(1 - delta) and B = max((1 - delta) / theta, zeta):
-    gamma = min(1 / (L + L_tilde sqrt(2 B / theta)), theta / (2 mu)), and the rate 1 - gamma mu, in every
-    round and surely where the codec is deterministic.  With delta = 1 it is LAG, with zeta = 0 EF21.
+    Let theta = 1 - sqrt(1 - delta) and B = max((1 - delta) / theta, zeta).  The step size is
+
+    .. math:: \gamma = \min(1 / (L + \tilde L \sqrt{2 B / \theta}), \theta / (2 \mu))
+
+    With delta = 1 the method is LAG, with zeta = 0 it is EF21.
+
+    Guarantees:
+        - f - f* + (gamma / theta) mean ||h_i - grad f_i||^2 has the rate 1 - gamma mu in every
+          round.
+        - It holds surely if the codec is deterministic, else in expectation.
 
     Args:
-        L: smoothness of f.
-        L_tilde: root of the mean of the squares of the clients' L_i.
-        mu: strong convexity, or the constant of Polyak and Lojasiewicz, of f.
-        delta: of the codec.
-        zeta: of the trigger.
+        L: smoothness constant of f.
+        L_tilde: root mean square of the clients' smoothness constants L_i.
+        mu: strong convexity constant of f, or its Polyak-Lojasiewicz constant.
+        delta: contraction constant of the codec.
+        zeta: constant of the trigger.
 
     Returns:
         A :class:`Theory`.

@@ -1,4 +1,4 @@
-"""Local training: how fast a corrected method converges, in each local step."""
+"""Local training: the rate of corrected methods in each local step."""
 
 import math
 
@@ -7,17 +7,21 @@ from fjx.theory._theory import Theory, positive
 
 
 def scaffnew(*, L_max: float, mu: float) -> Theory:
-    """Scaffnew: sum ||x_i - x*||^2 + (gamma / p)^2 sum ||h_i - grad f_i(x*)||^2, in each local step.
+    """Step size and rate of Scaffnew, in each local step.
 
-    gamma = 1 / L_max, p = sqrt(mu / L_max), and the rate 1 - min(gamma mu, p^2) in each step, of which a
-    round has 1 / p in the mean.
+    The step size is gamma = 1 / L_max, and the probability of an average is p = sqrt(mu / L_max).
+    A round has 1 / p local steps on average.
+
+    Guarantees:
+        - sum ||x_i - x*||^2 + (gamma / p)^2 sum ||h_i - grad f_i(x*)||^2 has the rate 1 - min(gamma
+          mu, p^2) in each local step.
 
     Args:
-        L_max: the largest smoothness of an f_i.
-        mu: the least strong convexity of an f_i.
+        L_max: largest smoothness constant of an f_i.
+        mu: smallest strong convexity constant of an f_i.
 
     Returns:
-        A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
+        A :class:`Theory` whose rate is that of a local step, and whose ``memory`` is p.
 
     Raises:
         ValueError: a number is out of range.
@@ -35,22 +39,29 @@ def scaffnew(*, L_max: float, mu: float) -> Theory:
 
 
 def tamuna(*, L_max: float, mu: float, n: int, owners: int, p: float | None = None) -> Theory:
-    """TAMUNA: sum ||x_i - x*||^2 + gamma^2 (n - 1) / (p^2 chi (s - 1)) sum ||h_i - grad f_i(x*)||^2.
+    r"""Step size and rate of TAMUNA, in each local step.
 
-    The sums are over all n clients, who all stand where the server does when a round begins.  With
-    chi = n (s - 1) / (s (n - 1)) and gamma = 2 / (L_max + mu), the rate is
-    max((1 - gamma mu)^2, 1 - p^2 chi (s - 1) / (n - 1)) in each local step, of which a round has 1 / p
-    in the mean, whatever the size of the cohorts.  By default p = min(1, sqrt(n mu / (s L_max))).
+    Let chi = n (s - 1) / (s (n - 1)).  The step size is gamma = 2 / (L_max + mu), and the rate of
+    each local step is
+
+    .. math:: \max((1 - \gamma \mu)^2, 1 - p^2 \chi (s - 1) / (n - 1))
+
+    A round has 1 / p local steps on average.  The rate does not depend on the size of the cohorts.
+
+    Guarantees:
+        - sum ||x_i - x*||^2 + gamma^2 (n - 1) / (p^2 chi (s - 1)) sum ||h_i - grad f_i(x*)||^2 has
+          this rate.  The sums are over all n clients; when a round begins, every client stands at
+          the server's model.
 
     Args:
-        L_max: the largest smoothness of an f_i.
-        mu: the least strong convexity of an f_i.
+        L_max: largest smoothness constant of an f_i.
+        mu: smallest strong convexity constant of an f_i.
         n: number of clients.
-        owners: s, of each coordinate, 2 to n.
-        p: of an average.
+        owners: number s of owners of each coordinate, 2 to n.
+        p: probability of an average; by default min(1, sqrt(n mu / (s L_max))).
 
     Returns:
-        A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
+        A :class:`Theory` whose rate is that of a local step, and whose ``memory`` is p.
 
     Raises:
         TypeError: ``n`` or ``owners`` is not an integer.
@@ -79,17 +90,22 @@ def tamuna(*, L_max: float, mu: float, n: int, owners: int, p: float | None = No
 def compressed_scaffnew(
     *, L_max: float, mu: float, n: int, owners: int, p: float | None = None
 ) -> Theory:
-    """CompressedScaffnew: :func:`tamuna`, whose rate does not depend on who is idle.
+    """Step size and rate of CompressedScaffnew: those of :func:`tamuna`.
+
+    The rate of TAMUNA does not depend on the idle clients, so it holds here too.
+
+    Guarantees:
+        - The Lyapunov function of :func:`tamuna` has the rate of :func:`tamuna` in each local step.
 
     Args:
-        L_max: the largest smoothness of an f_i.
-        mu: the least strong convexity of an f_i.
+        L_max: largest smoothness constant of an f_i.
+        mu: smallest strong convexity constant of an f_i.
         n: number of clients.
-        owners: s, of each coordinate, 2 to n.
-        p: of an average; as for :func:`tamuna` by default.
+        owners: number s of owners of each coordinate, 2 to n.
+        p: probability of an average; by default min(1, sqrt(n mu / (s L_max))).
 
     Returns:
-        A :class:`Theory` whose rate is that of a step, and whose ``memory`` is p.
+        A :class:`Theory` whose rate is that of a local step, and whose ``memory`` is p.
 
     Raises:
         TypeError: ``n`` or ``owners`` is not an integer.

@@ -1,13 +1,7 @@
-"""Error feedback, whose residuals are of whole gradients: with constants and proofs of our own.
+"""Error feedback whose residuals are of whole gradients.
 
-Both methods have a virtual iterate x~ that moves by -gamma grad f(w), w where clients compute.  With
-F = f(w) - f* and gamma <= 1 / (4 L),
-
-    ||x~^+ - x*||^2 <= (1 - gamma mu / 2) ||x~ - x*||^2 - gamma F + gamma (4 L + mu) ||x~ - w||^2.
-
-For 2 <grad f(w), x~ - x*> is at least the sum of 2 F + mu ||w - x*||^2, where ||w - x*||^2 >=
-||x~ - x*||^2 / 2 - ||x~ - w||^2, and of -||grad f(w)||^2 / (4 L) - 4 L ||x~ - w||^2; and
-||grad f(w)||^2 <= 2 L F.
+The constants and the proofs are our own; see :doc:`/theory`.  Both methods have a virtual iterate
+x~ that moves by -gamma grad f(w), where w is the model at which clients compute.
 """
 
 import math
@@ -17,26 +11,28 @@ from fjx.theory._theory import Theory, contraction, positive
 
 
 def ef14(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
-    """EF14 with contractive codecs: ||x~ - x*||^2 + a mean ||e_i||^2, to a neighbourhood.
+    r"""Step size and rate of EF14 with contractive codecs.
 
-    Here e_i are the residuals, of gradients, and x~ = x - gamma mean e_i moves by -gamma grad f(x).
-    With F = f(x) - f*, theta = 1 - sqrt(1 - delta) and beta = (1 - delta) / theta, in expectation
+    The method converges to a neighbourhood of the optimum.  Let theta = 1 - sqrt(1 - delta), beta =
+    (1 - delta) / theta and M = 2 beta / theta.  The step size is
 
-        ||x~^+ - x*||^2  <= (1 - gamma mu / 2) ||x~ - x*||^2 - gamma F
-        + gamma^3 (4 L + mu) mean ||e_i||^2,
-        mean ||e_i^+||^2 <= (1 - theta) mean ||e_i||^2 + beta (4 L_max F + 2 mean ||grad f_i(x*)||^2),
+    .. math:: \gamma = \min(1 / (4 L), 1 / (2 \sqrt{(4 L + \mu) L_{\max} M}))
 
-    the first for gamma <= 1 / (4 L).  With M = 2 beta / theta,
-    gamma = min(1 / (4 L), 1 / (2 sqrt((4 L + mu) L_max M))), where gamma mu <= theta holds by itself,
-    a = 2 gamma^3 (4 L + mu) / theta, and the rate is 1 - gamma mu / 2, with
-    4 gamma^2 (4 L + mu) M / mu of noise, in every round and surely where the codec is deterministic.
-    The same holds of any smaller step: the noise falls with its square.
+    The residuals e_i are of gradients, and x~ = x - gamma mean e_i is the virtual iterate.
+
+    See :doc:`/theory` for the proof.
+
+    Guarantees:
+        - ||x~ - x*||^2 + a mean ||e_i||^2 has the rate 1 - gamma mu / 2 in every round, with a = 2
+          gamma^3 (4 L + mu) / theta and with 4 gamma^2 (4 L + mu) M / mu of noise.
+        - It holds surely if the codec is deterministic, else in expectation.
+        - The same holds for any smaller step size; the noise falls with its square.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        delta: of the codec.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        delta: contraction constant of the codec.
 
     Returns:
         A :class:`Theory`.
@@ -60,30 +56,29 @@ def ef14(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
 
 
 def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
-    """DoubleSqueeze with contractive codecs, to a neighbourhood.
+    r"""Step size and rate of DoubleSqueeze with contractive codecs.
 
-    Besides the clients' residuals e_i, of gradients, there is the server's, r = x - w with w where
-    clients compute.  x~ = x - gamma mean e_i moves by -gamma grad f(w), and x by -gamma times the mean
-    of what is sent, which is no longer than 1 + sqrt(1 - delta) = 2 - theta times what was to be sent.
-    With G = 4 L_max F + 2 mean ||grad f_i(x*)||^2 and F = f(w) - f*, in expectation
+    The method converges to a neighbourhood of the optimum.  Let theta and beta be as for
+    :func:`ef14`, S = 4 (2 - theta)^2 beta / theta and M = 4 (1 + S) beta / theta + 2 S. The step
+    size is that of :func:`ef14` with this M:
 
-        ||x~^+ - x*||^2  <= (1 - gamma mu / 2) ||x~ - x*||^2 - gamma F
-        + 2 gamma (4 L + mu) (||r||^2 + gamma^2 mean ||e_i||^2),
-        mean ||e_i^+||^2 <= (1 - theta) mean ||e_i||^2 + beta G,
-        ||r^+||^2        <= (1 - theta) ||r||^2 + 2 beta (2 - theta)^2 gamma^2 (mean ||e_i||^2 + G),
+    .. math:: \gamma = \min(1 / (4 L), 1 / (2 \sqrt{(4 L + \mu) L_{\max} M}))
 
-    theta and beta as for :func:`ef14`.  With S = 4 (2 - theta)^2 beta / theta and
-    M = 4 (1 + S) beta / theta + 2 S, step, rate and noise are those of :func:`ef14` with this M, of
+    The clients' residuals e_i are of gradients.  The server's residual is r = x - w of the round's
+    own broadcast, where w is the model at which clients compute.  The virtual iterate is x~ = x -
+    gamma mean e_i.
 
-        ||x~ - x*||^2 + (4 gamma (4 L + mu) / theta) (||r||^2 + gamma^2 (1 + S) mean ||e_i||^2),
+    See :doc:`/theory` for the proof.
 
-    r being that of the round's own broadcast.
+    Guarantees:
+        - ||x~ - x*||^2 + (4 gamma (4 L + mu) / theta) (||r||^2 + gamma^2 (1 + S) mean ||e_i||^2)
+          has the rate 1 - gamma mu / 2, with 4 gamma^2 (4 L + mu) M / mu of noise, in expectation.
 
     Args:
-        L: smoothness of f.
-        L_max: the largest smoothness of an f_i, all of them convex.
-        mu: strong convexity of f.
-        delta: of the codec, of both directions.
+        L: smoothness constant of f.
+        L_max: largest smoothness constant of an f_i; all f_i are convex.
+        mu: strong convexity constant of f.
+        delta: contraction constant of the codec of both directions.
 
     Returns:
         A :class:`Theory`.

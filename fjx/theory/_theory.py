@@ -1,4 +1,4 @@
-"""What a theorem says of an algorithm, as numbers."""
+"""Result of a theorem, as numbers."""
 
 import math
 from typing import NamedTuple
@@ -7,17 +7,17 @@ from fjx import _validate
 
 
 class Theory(NamedTuple):
-    """What a theorem says.
+    """Step size, rate and limit that a theorem proves.
 
     Attributes:
-        step_size: gamma; of the server, of local steps where clients make them, of the gossip where
-            there is no server.
-        rate: the factor of the Lyapunov function, below one: in a round, but for :func:`scaffnew`,
-            :func:`tamuna` and :func:`compressed_scaffnew` in a local step, and for :func:`fedlin` in the
-            two rounds of a step.
-        memory: lambda, a, or whatever the algorithm's second parameter is; None if it has none.
-        noise: the Lyapunov function's limit is at most ``noise`` times the mean of
-            ||grad f_i(x*)||^2; zero where the method converges.
+        step_size: step size gamma: of the server; of the local steps, if clients make them; of the
+            gossip, if there is no server.
+        rate: factor of the Lyapunov function in one round, below one.  For :func:`scaffnew`,
+            :func:`tamuna` and :func:`compressed_scaffnew` it is the factor in one local step, for
+            :func:`fedlin` in the two rounds of a step.
+        memory: second parameter of the algorithm (lambda, a, p); None if there is none.
+        noise: limit of the Lyapunov function: at most ``noise`` times the mean of ||grad
+            f_i(x*)||^2, zero if the method converges.
     """
 
     step_size: float
@@ -27,18 +27,18 @@ class Theory(NamedTuple):
 
 
 def positive(**numbers: float) -> None:
-    """Raises unless all are positive, and mu at most the smoothness of f and of an f_i."""
+    """Raise unless all numbers are positive and mu is at most the smoothness of f and of an f_i."""
     for name, value in numbers.items():
         _validate.number(name, value, above=0)
     for name in ("L", "L_max"):
         if name in numbers and "mu" in numbers and numbers["mu"] > numbers[name]:
             raise ValueError(
-                f"mu must be at most {name} = {numbers[name]!r}, got {numbers['mu']!r}: no function is "
-                "more convex than it is smooth"
+                f"mu must be at most {name} = {numbers[name]!r}, got {numbers['mu']!r}; the strong "
+                "convexity of a function is never larger than its smoothness"
             )
 
 
 def contraction(delta: float) -> tuple[float, float]:
-    """The pair (theta, beta): E||C(e + y) - (e + y)||^2 <= (1 - theta) ||e||^2 + beta ||y||^2."""
+    """Pair (theta, beta) with E||C(e + y) - (e + y)||^2 <= (1 - theta) ||e||^2 + beta ||y||^2."""
     theta = 1 - math.sqrt(1 - delta)
     return theta, (1 - delta) / theta

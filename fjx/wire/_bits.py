@@ -1,4 +1,4 @@
-"""What a payload costs, counted on the payload."""
+"""The cost of a payload, derived from its arrays."""
 
 import math
 from collections.abc import Iterator
@@ -10,39 +10,43 @@ import numpy as np
 
 from fjx._base import Array, TreeLike
 from fjx._validate import concrete
-from fjx.wire._coders import (
-    WIDEST,
-    as_numbers,
-    coded_bits,
-    encode_integers,
-    has_formula,
-)
+from fjx.wire._choices import OneOf
+from fjx.wire._coders.bits import WIDEST
+from fjx.wire._coders.integers import coded_bits, encode_integers, has_formula
+from fjx.wire._coders.sections import as_numbers
 from fjx.wire._pack import pack
 from fjx.wire._payload import Payload, Ragged
-from fjx.wire._trees import Coded, OneOf, SideInformation
+from fjx.wire._side_information import SideInformation
+from fjx.wire._trees import Coded
 
 
 def bits(payload: TreeLike) -> int:
-    """The exact size of a payload on the wire, in bits.
+    """Exact size of a payload on the wire, in bits.
 
-    Each array is a section of ``size * width`` bits, padded to a whole byte, where width is what its
-    payload type declares (a 4-bit code counts 4) or else what its dtype has (a bool counts 1).
-    Only shapes are read, so a codec is priced without running it; but of a payload whose length
-    depends on the data (:class:`Ragged`) shapes tell no more than the room it has, which is the most
-    it may cost.  In a compiled program :func:`measured_bits` counts what such a payload does cost.
+    Each array is one section of ``size * width`` bits, padded to a whole byte.  The payload type
+    declares the width of its integers (a 4-bit code counts 4).  Every other array has the width of its
+    dtype (a bool counts 1).
 
-    Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``.
+    Only shapes are read, so ``bits(jax.eval_shape(...))`` prices a codec without running it.  The
+    exception is a payload whose length depends on the data (:class:`Ragged`): its shapes give only the
+    largest possible size.  :func:`measured_bits` counts the actual size of such a payload inside a
+    compiled program.
+
+    Guarantees:
+        - ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``.
+        - The result is a Python int and never rounded.  (float32 cannot count past 2^24.)
 
     Args:
-        payload: of one client, as arrays or as ``jax.ShapeDtypeStruct``.  A payload with a client
-            axis is priced as one array of all clients; use ``jax.eval_shape`` of one encode instead.
+        payload: payload of one client, as arrays or as ``jax.ShapeDtypeStruct``.  A payload with a
+            client axis is priced as one array of all clients; use ``jax.eval_shape`` of one encode
+            instead.
 
     Returns:
-        A Python int, never rounded: bit counts pass 2^24, where float32 stops counting.
+        The number of bits, a Python int.
 
     Raises:
         TypeError: a leaf has no wire format (a typed key, an object).
-        ValueError: a ragged payload with a client axis.
+        ValueError: a ragged payload has a client axis.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -57,7 +61,10 @@ def bits(payload: TreeLike) -> int:
 
 
 def _dearest(parts: list[tuple[tuple[tuple[Any, int], ...], int]]) -> int:
-    """The sum of sizes; of alternatives the largest, beside which those not chosen are zero."""
+    """Total size of the sections; of each set of alternatives only the largest counts.
+
+    Alternatives that are known not to travel have size zero here.
+    """
     total = 0
     choices: dict[int, dict[int, list[Any]]] = {}
     for conditions, size in parts:
@@ -70,18 +77,20 @@ def _dearest(parts: list[tuple[tuple[tuple[Any, int], ...], int]]) -> int:
 
 
 def measured_bits(payload: TreeLike) -> Array:
-    """What :func:`bits` says of concrete arrays, as a number in a compiled program.
+    """Size of a payload in bits, measured inside a compiled program.
+
+    The result equals :func:`bits` of the concrete arrays.
 
     Args:
-        payload: of one client, of less than 2^32 bits.
+        payload: payload of one client, with fewer than 2^32 bits.
 
     Returns:
         ``u32[]``.
 
     Raises:
         TypeError: a leaf has no wire format.
-        ValueError: it has room for 2^32 bits and more, or a coder of which no formula says how long
-            its code is.
+        ValueError: the payload has room for 2^32 bits or more, or its coder has no formula for the
+            length of its code.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -92,7 +101,10 @@ def measured_bits(payload: TreeLike) -> Array:
         Array(72, dtype=uint32)
     """
     if (room := sum(section.room for section in sections(payload))) >= 2**29:
-        raise ValueError(f"measured_bits counts to 2^32, the payload has room for {8 * room} bits")
+        raise ValueError(
+            f"measured_bits counts fewer than 2^32 bits, the payload has room for {8 * room}; "
+            "use wire.bits outside of compiled programs"
+        )
     total = jnp.uint32(0)
     for section in sections(payload):
         size = jnp.uint32(8 * section.room)
@@ -109,22 +121,23 @@ def measured_bits(payload: TreeLike) -> Array:
 
 
 def is_ragged(payload: TreeLike) -> bool:
-    """Whether the length of a payload depends on the data in a way that :func:`measured_bits` counts."""
+    """True if the length of a payload depends on the data and :func:`measured_bits` can count it."""
     parts = list(sections(payload))
     countable = all(part.coder is None or has_formula(part.coder) for part in parts)
     return countable and any(part.varies for part in parts)
 
 
 class Section(NamedTuple):
-    """One array of a payload, as the wire has it.
+    """One array of a payload, as it travels on the wire.
 
     Attributes:
         leaf: the array.
         width: bits of an element.
-        count: the array that says how many entries of the first axis travel; None if all do.
-        only_if: pairs of an array and a number: it travels only if each array holds its number.
-        coder: of its integers; None if they travel in ``width`` bits each.
-        ascending: whether a coder writes the gaps.
+        count: array with the number of entries of the first axis that travel; None if all do.
+        only_if: pairs of an array and a number.  The section travels only if each array holds its
+            number.
+        coder: name of the coder of its integers; None if each travels in ``width`` bits.
+        ascending: True if the coder writes the gaps between integers.
     """
 
     leaf: Any
@@ -136,7 +149,7 @@ class Section(NamedTuple):
 
     @property
     def varies(self) -> bool:
-        """Whether what travels of it depends on the data."""
+        """True if the number of bits depends on the data."""
         return self.count is not None or bool(self.only_if) or self.coder is not None
 
     @property
@@ -146,12 +159,15 @@ class Section(NamedTuple):
 
     @property
     def room(self) -> int:
-        """The most bytes that may travel: of coded integers one says how they are."""
+        """Largest number of bytes that may travel.
+
+        Coded integers have one byte more than integers of fixed width: it names the code that was used.
+        """
         return -(-math.prod(self.leaf.shape) * self.width // 8) + (self.coder is not None)
 
     @property
     def bytes(self) -> int:
-        """Bytes that travel, or may travel where only shapes are known."""
+        """Number of bytes that travel; the largest possible number if only shapes are given."""
         if any(_known(which) and int(which) != number for which, number in self.only_if):
             return 0
         if self.coder is not None:
@@ -160,13 +176,14 @@ class Section(NamedTuple):
             return self.room
         if np.ndim(self.count):
             raise ValueError(
-                "a ragged payload has a length for each client: price one client's, not a stack"
+                "bits needs the payload of one client, got a ragged payload with a client axis; "
+                "price the clients one by one"
             )
         return -(-int(self.count) * self.entry // 8)
 
 
 def write(section: Section) -> bytes:
-    """What travels of an array."""
+    """Bytes of a section that travel."""
     if any(int(which) != number for which, number in section.only_if):
         return b""
     raw = np.asarray(section.leaf)
@@ -179,6 +196,7 @@ def write(section: Section) -> bytes:
 
 
 def _known(number: Any) -> bool:
+    """True for a concrete array."""
     return isinstance(number, jax.Array | np.ndarray | np.generic) and concrete(number)
 
 
@@ -188,7 +206,7 @@ def sections(
     only_if: tuple[tuple[Any, int], ...] = (),
     coder: str | None = None,
 ) -> Iterator[Section]:
-    """The arrays of a payload in the order of the wire, which is that of its leaves."""
+    """Sections of a payload in the order of the wire, which is the order of its leaves."""
     for leaf in jax.tree.leaves(payload, is_leaf=lambda part: isinstance(part, Payload)):
         if not isinstance(leaf, Payload):
             yield Section(leaf, leaf_width(leaf), count, only_if)
@@ -217,7 +235,7 @@ def sections(
 
 
 def _codable(leaf: Any, width: Any) -> bool:
-    """Whether coders take the integers of an array, of which there must be some."""
+    """True if a coder accepts the integers of an array; an empty array has none."""
     return (
         jnp.issubdtype(leaf.dtype, jnp.integer)
         and type(width) is int
@@ -227,7 +245,7 @@ def _codable(leaf: Any, width: Any) -> bool:
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """The direct children of a container or payload, by field name or key, in order."""
+    """Direct children of a container or payload with their field names or keys, in order."""
     parts = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda part: part is not node)[0]
     return [(jax.tree_util.keystr(path, simple=True), part) for path, part in parts]
 
@@ -246,5 +264,5 @@ def leaf_width(leaf: Any) -> int:
         return int(jnp.iinfo(dtype).bits)
     raise TypeError(
         f"a payload leaf of dtype {dtype} has no wire format; send floats, integers or bools "
-        "(of a key, send jax.random.key_data)"
+        "(for a key, send jax.random.key_data(key))"
     )

@@ -1,19 +1,18 @@
-"""Payloads as bytes: a frame that says what it holds, and refuses what it cannot vouch for.
+"""Payloads as bytes: a frame that describes its own content and is checked when it is read.
 
-A frame is, all integers little-endian::
+A frame is, with all integers little-endian::
 
     4  b"FJX" and the version of the format, 1
     4  length n of the schema
     4  CRC-32 of schema and body
     n  schema: canonical JSON of the containers, payload types, static fields, dtypes and shapes
-    *  body: the sections, in the order of the payload's leaves, of a ragged one what counts of it
+    *  body: the sections in the order of the payload's leaves; of a ragged section only the entries
+       that count
 
 The first four rows are the header.  It is the same for every client and every round of a run, so a
-deployment sends it once; :func:`fjx.wire.bits` bills the body.
+deployment sends it once.  :func:`fjx.wire.bits` counts only the body.
 """
 
-import dataclasses
-import json
 import math
 import struct
 import zlib
@@ -23,28 +22,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._base import Stateful, Tree, TreeLike
-from fjx._tree import Structure
-from fjx.wire._bits import Section, children, leaf_width, sections, write
-from fjx.wire._coders import from_numbers, read_integers
+from fjx._base import Tree, TreeLike
+from fjx.wire._bits import Section, children, sections, write
+from fjx.wire._choices import OneOf
+from fjx.wire._coders.integers import read_integers
+from fjx.wire._coders.sections import from_numbers
 from fjx.wire._pack import unpack
 from fjx.wire._payload import ARRAYS, Payload
-from fjx.wire._trees import OneOf, is_known, without_known
+from fjx.wire._schema import form_of, schema_of
+from fjx.wire._side_information import is_side_information, without_side_information
 
 _MAGIC = b"FJX\x01"
 _PREFIX = struct.Struct("<4sII")
-_ROOM = 1 << 28  # bytes that a stranger may have us set aside for what a ragged payload could hold
+_ROOM = 1 << 28  # most bytes that are allocated for ragged sections when no `like` is given
 
 
 def to_bytes(payload: Tree) -> bytes:
-    r"""A payload as bytes that :func:`from_bytes` reads on any machine.
+    r"""Bytes of a payload, readable by :func:`from_bytes` on any machine.
 
-    Guarantees: ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``;
-        equal payloads give equal bytes.
+    Guarantees:
+        - ``8 * len(to_bytes(payload)) == bits(payload) + header_bits(to_bytes(payload))``.
+        - Equal payloads give equal bytes.
 
     Args:
         payload: concrete arrays in dicts, lists, tuples, None, :class:`fjx.Stateful` and payload
-            types.  Other containers are written, and read back with ``like``.
+            types.  Other containers can be written as well, but reading them needs ``like``.
 
     Returns:
         The frame.
@@ -61,22 +63,22 @@ def to_bytes(payload: Tree) -> bytes:
         >>> wire.from_bytes(data)
         {'w': Array([0, 1, 2], dtype=uint8)}
     """
-    schema = _schema(without_known(payload))
+    schema = schema_of(without_side_information(payload))
     body = b"".join(map(write, sections(payload)))
     return _PREFIX.pack(_MAGIC, len(schema), zlib.crc32(schema + body)) + schema + body
 
 
 def header_bits(data: bytes) -> int:
-    """The size of a frame's header in bits: ``96 + 8 * len(schema)``.
+    """Size of a frame's header in bits, ``96 + 8 * len(schema)``.
 
     Args:
-        data: a frame made by :func:`to_bytes`.
+        data: frame made by :func:`to_bytes`.
 
     Returns:
         A Python int.
 
     Raises:
-        ValueError: not a frame of this version.
+        ValueError: ``data`` is not a frame of this version.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -90,27 +92,31 @@ def header_bits(data: bytes) -> int:
 
 
 def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
-    """The payload that :func:`to_bytes` wrote, or an error; never a different payload.
+    """Payload that :func:`to_bytes` wrote.
 
-    Guarantees: what is read is written as the same bytes, so that no two frames are one payload; bad
-        bytes raise ValueError and nothing else, before memory is taken for what they claim to hold.
+    Anything but the exact bytes of a payload raises an error.  A server should always give ``like``:
+    the check sum detects accidents but not forgeries, and without ``like`` the shapes are those that
+    the sender claims.
+
+    Guarantees:
+        - The result, written again, gives the same bytes.  No two frames stand for one payload.
+        - Bad bytes raise ValueError and nothing else.
+        - The length of the body is checked before memory is allocated for what the frame claims.
 
     Args:
         data: a whole frame.
-        like: a payload of the expected form, say ``jax.eval_shape(codec.encode, ...)[0]``.  With it a
-            payload of any other form is refused, and containers that bytes cannot describe (a
-            NamedTuple of yours, an equinox module) are restored.  Where the receiver knows which of
-            several parts travels (:class:`OneOf` of a :class:`SideInformation`), it must say so
-            here.  A server
-            should always give it: the check sum finds accidents, not forgeries, and without ``like``
-            the shapes are those that the sender claims.
+        like: payload of the expected form, such as ``jax.eval_shape(codec.encode, ...)[0]``.  A payload
+            of any other form is then refused, and containers that bytes cannot describe (a NamedTuple of
+            yours, an equinox module) are restored.  If the receiver already knows which of several parts
+            travels (:class:`OneOf` of a :class:`SideInformation`), ``like`` must contain that number.
 
     Returns:
         The payload, on the default device.
 
     Raises:
-        ValueError: truncated, longer than it says, altered, of another version, of a form other than
-            ``like``, or with contents that no codec writes (an index out of range, a repeated one).
+        ValueError: the bytes are truncated, too long, altered or of another version; the form differs
+            from ``like``; or the contents are impossible for a codec (an index that is out of range or
+            repeated).
         TypeError: ``like`` has no wire format.
 
     Examples:
@@ -122,7 +128,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
             ...
         ValueError: payload refused: the check sum is wrong; the bytes were altered or cut short
     """
-    expected = None if like is None else _schema(without_known(like))
+    expected = None if like is None else schema_of(without_side_information(like))
     length, checksum = _prefix(data)
     rest = memoryview(data)[_PREFIX.size :]
     if len(rest) < length or zlib.crc32(rest) != checksum:
@@ -133,7 +139,7 @@ def from_bytes(data: bytes, like: TreeLike | None = None) -> Tree:
     try:
         payload = _fill(_form(schema) if like is None else like, body)
         return jax.tree.map(jnp.asarray, payload)
-    except Exception as error:  # What a stranger wrote may break its reader in any way.
+    except Exception as error:  # Bytes from a stranger may raise any exception while they are read.
         raise _refused(str(error)) from error
 
 
@@ -151,10 +157,8 @@ def _prefix(data: bytes) -> tuple[int, int]:
 
 
 def _form(schema: bytes) -> TreeLike:
-    """The form that a schema describes, if it is one that :func:`to_bytes` could have written."""
-    form = _rebuild(json.loads(schema))
-    if _schema(form) != schema:
-        raise ValueError("its schema is not as fjx writes it")
+    """Form of a payload from its schema, after a check that :func:`to_bytes` could have written it."""
+    form = form_of(schema)
     room = 0
     for part in sections(form):
         leaf, width = part.leaf, part.width
@@ -163,7 +167,7 @@ def _form(schema: bytes) -> TreeLike:
         if width == 0 and math.prod(leaf.shape) > 1:
             raise ValueError(f"its schema claims {math.prod(leaf.shape)} elements of no bits")
         if part.varies:
-            # A coder works in words of its own.
+            # A coder holds 8 bytes for each integer while it decodes.
             room += math.prod(leaf.shape) * (leaf.dtype.itemsize if part.coder is None else 8)
     if room > _ROOM:
         raise ValueError(
@@ -173,11 +177,12 @@ def _form(schema: bytes) -> TreeLike:
 
 
 def _fill(form: TreeLike, body: memoryview) -> Tree:
-    """``form`` with the contents of ``body``, whose length is checked before anything is read."""
-    # New structs, so that a leaf is known by its identity; what the receiver knows stays as it is.
+    """Payload of the given form with the contents of ``body``; its length is checked first."""
+    # Fresh structs make each leaf a distinct object, so that `read` can be keyed by identity.
+    # Side information of the receiver stays as it is.
     form = jax.tree.map(
-        lambda leaf: leaf if is_known(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        form, is_leaf=is_known,
+        lambda leaf: leaf if is_side_information(leaf) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        form, is_leaf=is_side_information,
     )  # fmt: skip
     parts = list(sections(form))
     least = sum(section.room for section in parts if not section.varies)
@@ -198,7 +203,7 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         else:
             count = int(read[id(section.count)])
             if not 0 <= count <= leaf.shape[0]:
-                raise ValueError(f"it claims {count} entries where {leaf.shape[0]} have room")
+                raise ValueError(f"it claims {count} entries, but has room for {leaf.shape[0]}")
             value = np.zeros(leaf.shape, dtype)
             value[:count], end = _read(section, body, start, (count, *leaf.shape[1:]), dtype)
         read[id(leaf)] = value
@@ -206,15 +211,17 @@ def _fill(form: TreeLike, body: memoryview) -> Tree:
         start = end
     if start != len(body):
         raise ValueError(f"its body has {len(body)} bytes, its contents say {start}")
-    parts_of, structure = jax.tree.flatten(form, is_leaf=is_known)
+    parts_of, structure = jax.tree.flatten(form, is_leaf=is_side_information)
     contents = iter(leaves)
-    payload = structure.unflatten([p if is_known(p) else next(contents) for p in parts_of])
+    payload = structure.unflatten(
+        [p if is_side_information(p) else next(contents) for p in parts_of]
+    )
     _check(payload)
-    return without_known(payload)
+    return without_side_information(payload)
 
 
 def _number(which: Any, read: dict[int, np.ndarray]) -> int:
-    """Which part travels: as was read, or as the receiver knows."""
+    """Number of the part that travels, from the bytes read so far or from the receiver."""
     number = read.get(id(which), which)
     if not isinstance(number, ARRAYS):
         raise ValueError(
@@ -227,7 +234,7 @@ def _number(which: Any, read: dict[int, np.ndarray]) -> int:
 def _read(
     section: Section, body: memoryview, start: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.ndarray, int]:
-    """An array that begins at ``start``, and where it ends."""
+    """Array of a section that begins at ``start``, and the position where it ends."""
     size, width = math.prod(shape), section.width
     if section.coder is not None:
         numbers, used = read_integers(body[start:], size, section.coder, width)
@@ -239,120 +246,12 @@ def _read(
 
 
 def _check(tree: Tree) -> None:
+    """Call ``check`` on every payload type of a tree."""
     for part in jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, Payload)):
         if isinstance(part, Payload):
             part.check()
-            # Of alternatives those that were not sent are zeros, which need not be sound.
+            # Alternatives that were not sent are zeros, which may be impossible contents.
             if isinstance(part, OneOf):
                 _check(part.parts[int(part.number)])
             else:
                 _check([child for _, child in children(part)])
-
-
-# --------------------------------------------------------------------------------------------------
-# The schema: a tree without its numbers, as JSON
-# --------------------------------------------------------------------------------------------------
-
-
-def _schema(tree: TreeLike) -> bytes:
-    return json.dumps(_describe(tree), separators=(",", ":"), sort_keys=True).encode()
-
-
-def _describe(tree: TreeLike) -> Any:
-    describe = _describe
-    match tree:
-        case None:
-            return None
-        case dict() if type(tree) is dict:
-            # Sorted as JAX sorts them, so that the order of the body is that of the leaves.
-            return ["dict", [[_plain_key(k), describe(tree[k])] for k in sorted(tree)]]
-        case Payload():
-            fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}  # type: ignore[arg-type]
-            names = {name for name, _ in children(tree)}
-            return [
-                "payload",
-                type(tree).__name__,
-                [[k, describe(v)] for k, v in fields.items() if k in names],
-                [[k, _static(v)] for k, v in fields.items() if k not in names],
-            ]
-        case Stateful(params, state):
-            return ["stateful", [describe(params), describe(state)]]
-        case list() | tuple() if type(tree) in (list, tuple):
-            return [type(tree).__name__, [describe(part) for part in tree]]
-        case _ if hasattr(tree, "dtype") and hasattr(tree, "shape"):
-            leaf_width(tree)  # refuses what has no wire format, such as a typed key
-            return ["array", np.dtype(tree.dtype).name, list(tree.shape)]
-    parts = children(tree)
-    if len(parts) == 1 and parts[0][1] is tree:
-        leaf_width(tree)
-    name = f"{type(tree).__module__}.{type(tree).__qualname__}"
-    return ["other", name, [[key, describe(part)] for key, part in parts]]
-
-
-def _rebuild(schema: Any) -> TreeLike:
-    match schema:
-        case None:
-            return None
-        case ["dict", entries]:
-            return {key: _rebuild(part) for key, part in entries}
-        case ["payload", name, contents, statics]:
-            types = {cls.__name__: cls for cls in _subclasses(Payload)}
-            if name not in types:
-                raise ValueError(f"no payload type is called {name}")
-            return types[name](
-                **{key: _rebuild(part) for key, part in contents},
-                **{key: _from_static(value) for key, value in statics},
-            )
-        case ["stateful", [params, state]]:
-            return Stateful(_rebuild(params), _rebuild(state))
-        case ["list", parts]:
-            return [_rebuild(part) for part in parts]
-        case ["tuple", parts]:
-            return tuple(_rebuild(part) for part in parts)
-        case ["array", dtype, shape] if all(type(n) is int and n >= 0 for n in shape):
-            return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-        case ["other", name, _]:
-            raise ValueError(f"it holds a {name}; give from_bytes a payload like the expected one")
-    raise ValueError("its schema has a part that describes nothing")
-
-
-def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    """All payload types that are defined, by whomever."""
-    return [sub for each in cls.__subclasses__() for sub in (each, *_subclasses(each))]
-
-
-def _static(value: Any) -> Any:
-    match value:
-        case Structure(treedef, floats):
-            leaves = [None if f is None else jax.ShapeDtypeStruct(f[0], f[1]) for f in floats]
-            marked = [jax.ShapeDtypeStruct((), jnp.bool_) if x is None else x for x in leaves]
-            return ["structure", _describe(treedef.unflatten(marked))]
-        case tuple():
-            return ["tuple", [_static(item) for item in value]]
-        case bool() | int() | float() | str():
-            return value
-    raise TypeError(f"a static field of type {type(value).__name__} has no wire format")
-
-
-def _from_static(value: Any) -> Any:
-    match value:
-        case ["structure", schema]:
-            leaves, treedef = jax.tree.flatten(_rebuild(schema))
-            return Structure(
-                treedef,
-                tuple(
-                    None if leaf.dtype == jnp.bool_ else (tuple(leaf.shape), leaf.dtype.name)
-                    for leaf in leaves
-                ),
-            )
-        case ["tuple", items]:
-            return tuple(_from_static(item) for item in items)
-        case bool() | int() | float() | str():
-            return value
-    raise ValueError("its schema has a part that describes no static field")
-
-
-def _plain_key(key: Any) -> str | int:
-    if isinstance(key, str | int) and not isinstance(key, bool):
-        return key
-    raise TypeError(f"dict keys must be str or int to be written as bytes, got {key!r}")

@@ -1,4 +1,4 @@
-"""Payloads of low rank, and sketches."""
+"""Payloads of low rank, sketches and random projections."""
 
 import dataclasses
 import math
@@ -20,13 +20,15 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LowRank(Payload):
-    """A matrix as a product: x is about ``left @ right.T``, in the shape of the array.
+    """Matrix as a product of two thin factors: x is about ``left @ right.T``.
+
+    The product is then reshaped to the shape of the array.
 
     Attributes:
         left: ``f32[n, r]``, or a payload of it.
         right: ``f32[m, r]``, or a payload of it.
-        shape: of the array, whose first axis is n.
-        dtype: of the array.
+        shape: shape of the array; its first axis is n.
+        dtype: dtype of the array.
     """
 
     left: Tree
@@ -35,7 +37,7 @@ class LowRank(Payload):
     dtype: str = static()
 
     def check(self) -> None:
-        """The factors fit the array and each other."""
+        """The factors have equal ranks and fit the array."""
         require_float(self.dtype)
         n, m = self.shape[0], math.prod(self.shape[1:])
         size_of(self.shape)
@@ -50,14 +52,14 @@ class LowRank(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sketched(Payload):
-    """An array as a count-sketch.
+    """Array as a count-sketch.
 
     Attributes:
         table: ``f32[rows, columns]``, or a payload of it.
-        seed: ``u32[n]``, the key data of the hashes.
-        shape: of the array.
-        dtype: of the array.
-        impl: the name of the PRNG that reads the seed.
+        seed: ``u32[n]``, key data of the hash functions.
+        shape: shape of the array.
+        dtype: dtype of the array.
+        impl: name of the PRNG that reads the seed.
     """
 
     table: Tree
@@ -67,7 +69,7 @@ class Sketched(Payload):
     impl: str = static()
 
     def check(self) -> None:
-        """There is a table with columns, and a seed."""
+        """The table has rows and columns, and the seed is valid."""
         require_float(self.dtype)
         require_seed(self.seed, self.impl)
         size_of(self.shape)
@@ -78,14 +80,14 @@ class Sketched(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Projected(Payload):
-    """Products of an array with random vectors.
+    """Inner products of an array with random vectors.
 
     Attributes:
         values: ``f32[k]``, or a payload of them.
-        seed: ``u32[n]``, the key data of the vectors.
-        shape: of the array.
-        dtype: of the array.
-        impl: the name of the PRNG that reads the seed.
+        seed: ``u32[n]``, key data of the random vectors.
+        shape: shape of the array.
+        dtype: dtype of the array.
+        impl: name of the PRNG that reads the seed.
     """
 
     values: Tree
@@ -95,7 +97,7 @@ class Projected(Payload):
     impl: str = static()
 
     def check(self) -> None:
-        """There are no more products than coordinates."""
+        """There are at most as many products as coordinates."""
         require_float(self.dtype)
         require_seed(self.seed, self.impl)
         size = size_of(self.shape)

@@ -25,20 +25,20 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quic(Ragged):
-    """Codes of a quantiser with bounded support, and what lies beyond it as it is.
+    """Codes of a quantiser with bounded support, and the exact coordinates beyond it.
 
-    The levels follow from ``bits`` and the seed, which says for each coordinate which of them it has.
+    The levels follow from ``bits`` and the seed; the seed chooses the levels of each coordinate.
 
     Attributes:
-        count: ``i32[]``, how many coordinates lie beyond.
+        count: ``i32[]``, number of coordinates beyond the support.
         codes: ``u8[d]``, each below 2^bits.
-        scale: ``f32[]``, of the levels, or a payload of it.
-        seed: ``u32[n]``, the key data of the randomness that sender and receiver share.
-        values: ``f32[capacity]``, of the coordinates beyond.
-        indices: ``u32[capacity]``, which these are.
-        bits: of one code.
-        impl: the name of the PRNG that reads the seed.
-        dtype: of the array.
+        scale: ``f32[]``, scale of the levels, or a payload of it.
+        seed: ``u32[n]``, key data of the randomness that sender and receiver share.
+        values: ``f32[capacity]``, the coordinates beyond the support.
+        indices: ``u32[capacity]``, their positions.
+        bits: width of a code.
+        impl: name of the PRNG that reads the seed.
+        dtype: dtype of the array.
     """
 
     count: Array
@@ -58,7 +58,7 @@ class Quic(Ragged):
         return {"codes": self.bits, "indices": index_width(self.codes.shape[-1])}
 
     def check(self) -> None:
-        """Codes have levels, and those beyond are coordinates, each at most once."""
+        """Codes have a legal width; indices that count lie below d and are distinct."""
         require_within("Quic.bits", self.bits, 1, 8)
         require_integers("Quic.codes", self.codes, "u")
         require_integers("Quic.indices", self.indices, "u")

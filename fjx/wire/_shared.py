@@ -1,4 +1,4 @@
-"""Payloads of schemes whose grid, mask or rotation the clients of a round share."""
+"""Payloads of schemes whose grid, mask or rotation is shared by all clients of a round."""
 
 import dataclasses
 import math
@@ -15,11 +15,11 @@ from fjx.wire._payload import ARRAYS, Payload, require_integers, require_within,
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Codes(Payload):
-    """Integers whose meaning is agreed beforehand.
+    """Integers whose meaning is agreed in advance.
 
     Attributes:
-        codes: integers of any shape; of signed ones, two's complement travels.
-        bits: of one code.
+        codes: integers of any shape; signed ones travel in two's complement.
+        bits: width of a code.
     """
 
     codes: Array
@@ -32,7 +32,7 @@ class Codes(Payload):
         return {"codes": self.bits}
 
     def check(self) -> None:
-        """Codes are integers of no more bits than they are stored in."""
+        """Codes are integers, and ``bits`` is at most the width of their dtype."""
         require_integers("Codes.codes", self.codes, "u", "i")
         if isinstance(self.codes, ARRAYS):
             require_within("Codes.bits", self.bits, 1, 8 * np.dtype(self.codes.dtype).itemsize)
@@ -41,18 +41,18 @@ class Codes(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Words(Payload):
-    """Bits, 32 to a word, the lowest first.
+    """Bits packed into 32-bit words, the lowest bit first.
 
     Attributes:
         words: ``u32[ceil(size / 32)]``.
-        size: how many bits there are.
+        size: number of bits.
     """
 
     words: Array
     size: int = static()
 
     def check(self) -> None:
-        """There are words for the bits, and zeros behind them."""
+        """There are as many words as the bits need, and the padding is zero."""
         require_integers("Words.words", self.words, "u")
         require_within("Words.size", self.size, 0, 2**62)
         if isinstance(self.words, ARRAYS):

@@ -1,4 +1,4 @@
-"""Payloads of sparsifiers: some coordinates, and how to know which."""
+"""Payloads of sparsifiers: some coordinates, and the means to find their positions."""
 
 import dataclasses
 import math
@@ -25,12 +25,12 @@ from fjx.wire._payload import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sparse(Payload):
-    """Some coordinates of an array, by position.
+    """Some coordinates of an array with their positions.
 
     Attributes:
         values: ``f[k]``, or a payload of them.
-        indices: ``u32[k]`` into the flattened array, distinct.
-        shape: of the array.
+        indices: ``u32[k]``, distinct positions in the flattened array.
+        shape: shape of the array.
     """
 
     values: Tree
@@ -44,7 +44,7 @@ class Sparse(Payload):
         return {"indices": index_width(math.prod(self.shape))}
 
     def check(self) -> None:
-        """Indices lie inside the array, each at most once, and each has its value."""
+        """Indices lie inside the array and are distinct, and there is one value for each."""
         require_integers("Sparse.indices", self.indices, "u")
         indices, size = np.asarray(self.indices), size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.size != indices.size:
@@ -63,9 +63,9 @@ class Masked(Payload):
 
     Attributes:
         values: ``f[k]``, or a payload of them.
-        seed: ``u32[n]``, the key data of the sender's mask.
-        shape: of the array.
-        impl: the name of the PRNG that reads the seed.
+        seed: ``u32[n]``, key data of the sender's mask.
+        shape: shape of the array.
+        impl: name of the PRNG that reads the seed.
     """
 
     values: Tree
@@ -74,7 +74,7 @@ class Masked(Payload):
     impl: str = static()
 
     def check(self) -> None:
-        """There are no more values than coordinates."""
+        """There are at most as many values as coordinates."""
         size = size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
             raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
@@ -84,13 +84,14 @@ class Masked(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kept(Ragged):
-    """As many coordinates of an array as the data has, by position.
+    """Coordinates of an array with their positions, as many as the data require.
 
     Attributes:
-        count: ``i32[]``, how many.
-        values: ``f[room]``, or a payload of them; zeros behind those that count.
-        indices: ``u32[room]`` into the flattened array, ascending; zeros behind those that count.
-        shape: of the array.
+        count: ``i32[]``, number of coordinates that are sent.
+        values: ``f[room]``, or a payload of them; zeros after the first ``count``.
+        indices: ``u32[room]``, ascending positions in the flattened array; zeros after the first
+            ``count``.
+        shape: shape of the array.
     """
 
     count: Array
@@ -106,13 +107,13 @@ class Kept(Ragged):
         return {"indices": index_width(math.prod(self.shape))}
 
     def check(self) -> None:
-        """Indices that count lie inside the array and ascend, and each has its value."""
+        """The first ``count`` indices ascend inside the array, and there is one value for each."""
         require_integers("Kept.indices", self.indices, "u")
         size = size_of(self.shape)
         require_count(self, len(self.indices))
         indices = np.asarray(self.indices)[: int(self.count)].astype(np.int64)
         if isinstance(self.values, ARRAYS) and self.values.shape != np.shape(self.indices):
-            raise ValueError(f"Kept has {self.values.size} values, {len(self.indices)} indices")
+            raise ValueError(f"Kept has {self.values.size} values and {len(self.indices)} indices")
         if indices.size and not (indices[-1] < size and (np.diff(indices) > 0).all()):
             raise ValueError(f"Kept.indices must ascend in [0, {size})")
 
@@ -120,15 +121,15 @@ class Kept(Ragged):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BernoulliMasked(Ragged):
-    """Coordinates that a seed keeps, each with probability p; the seed travels, the positions do not.
+    """Coordinates that a seed keeps independently with probability p; the positions do not travel.
 
     Attributes:
-        count: ``i32[]``, how many.
-        values: ``f[d]``, or a payload of them; zeros behind those that count.
-        seed: ``u32[n]``, the key data of the sender's choice.
-        p: the probability.
-        shape: of the array.
-        impl: the name of the PRNG that reads the seed.
+        count: ``i32[]``, number of coordinates that are kept.
+        values: ``f[d]``, or a payload of them; zeros after the first ``count``.
+        seed: ``u32[n]``, key data of the sender's mask.
+        p: probability of keeping a coordinate.
+        shape: shape of the array.
+        impl: name of the PRNG that reads the seed.
     """
 
     count: Array
@@ -141,7 +142,7 @@ class BernoulliMasked(Ragged):
     coordinates: ClassVar[tuple[str, ...]] = ("values",)
 
     def check(self) -> None:
-        """There are no more values than coordinates, which have room for them."""
+        """There is room for all d values, and ``count`` is at most d."""
         size = size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.shape != (size,):
             raise ValueError(
@@ -153,24 +154,23 @@ class BernoulliMasked(Ragged):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class MaybeSent(Ragged):
-    """An array that is sent or not.
+class SubModel(Ragged):
+    """Coordinates of a sub-model, one after another.
 
     Attributes:
-        count: ``u8[]``, one or zero.
-        values: ``[1, ...]``, the array; zeros if it is not sent.
+        count: ``i32[]``, number of coordinates of the sub-model.
+        values: ``f32[d]``, in the order of the leaves and of their coordinates; zeros after the first
+            ``count``.
+        choice: information from which the receiver finds the positions.
     """
 
     count: Array
     values: Tree
+    choice: Tree
 
     coordinates: ClassVar[tuple[str, ...]] = ("values",)
 
-    def widths(self) -> Mapping[str, int]:
-        """Whether it is sent is one bit."""
-        return {"count": 1}
-
     def check(self) -> None:
-        """One array or none."""
-        require_integers("MaybeSent.count", self.count, "u")
-        require_count(self, 1)
+        """``count`` is at most the number of values."""
+        if isinstance(self.values, ARRAYS):
+            require_count(self, self.values.shape[0])

@@ -1,4 +1,4 @@
-"""Narrow integers in 32-bit words, in a compiled program: shifts and masks, which every device has."""
+"""Narrow integers in 32-bit words inside a compiled program, by shifts and masks."""
 
 import functools
 import math
@@ -12,15 +12,17 @@ from fjx._base import Array
 
 
 def pack_words(codes: Array, width: int) -> Array:
-    """The low bits of each code, one after another, in words: what :func:`to_bytes` writes, on a device.
+    """Narrow codes packed into 32-bit words, on any device.
 
-    Code i occupies the bits ``i * width`` to ``(i + 1) * width`` of the words, the lowest first.
+    Code i occupies the bits ``i * width`` to ``(i + 1) * width`` of the words, with the lowest first.
 
-    Guarantees: the little-endian bytes of the words begin with those of the section that
-        :func:`to_bytes` writes for codes of this width; what pads them is zero.
+    Guarantees:
+        - The little-endian bytes of the words begin with the section that :func:`to_bytes` writes for
+          codes of this width.
+        - The padding is zero.
 
     Args:
-        codes: integers or bools of any shape; of signed ones, two's complement is kept.
+        codes: integers or bools of any shape; signed ones keep their two's complement.
         width: bits of a code, 1 to 32.
 
     Returns:
@@ -40,12 +42,12 @@ def pack_words(codes: Array, width: int) -> Array:
     width = _validate.static_integer("width", width, at_least=1, at_most=32)
     codes = jnp.asarray(codes)
     if jnp.issubdtype(codes.dtype, jnp.floating):
-        raise TypeError(f"pack_words packs integers, got {codes.dtype}")
+        raise TypeError(f"codes must be integers or bools, got {codes.dtype}")
     flat, size = codes.reshape(-1).astype(jnp.uint32) & _mask(width), codes.size
     count, words = -(-size * width // 32), _group(width) * width // 32
     rows = jnp.pad(flat, (0, -size % _group(width))).reshape(-1, _group(width))
     starts = width * np.arange(_group(width))
-    # Codes share no bit, so that their sum is their union, and a reduction is one pass over them.
+    # No two codes share a bit, so their sum is their union; the sum is one pass over the codes.
     packed = [
         jnp.sum(_moved(rows, starts - 32 * word), axis=1, dtype=jnp.uint32) for word in range(words)
     ]
@@ -53,19 +55,19 @@ def pack_words(codes: Array, width: int) -> Array:
 
 
 def unpack_words(words: Array, width: int, size: int) -> Array:
-    """The inverse of :func:`pack_words`.
+    """Narrow codes from 32-bit words, the inverse of :func:`pack_words`.
 
     Args:
         words: ``u32[ceil(size * width / 32)]``.
         width: bits of a code, 1 to 32.
-        size: how many codes there are.
+        size: number of codes.
 
     Returns:
-        ``u32[size]``; of signed codes, two's complement without its sign extended.
+        ``u32[size]``; signed codes are in two's complement, without sign extension.
 
     Raises:
         TypeError: ``width`` or ``size`` is not an integer.
-        ValueError: one is out of range, or does not fit the number of words.
+        ValueError: a number is out of range, or ``size`` does not fit the number of words.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -88,21 +90,22 @@ def unpack_words(words: Array, width: int, size: int) -> Array:
 
 
 def _moved(rows: Array, shifts: np.ndarray) -> Array:
-    """Columns shifted to the left by so many bits, each by its own, or to the right by minus as many.
+    """Columns shifted to the left, each by its own number of bits; negative numbers shift to the right.
 
-    What a shift moves out of the word is gone: by 32 bits and more, everything.
+    Bits that leave the word are lost; a shift by 32 bits or more gives zero.
     """
     left, right = (np.clip(s, 0, 32).astype(np.uint32)[None] for s in (shifts, -shifts))
     shape = jnp.broadcast_shapes(rows.shape, left.shape)
     rows, left, right = (jnp.broadcast_to(a, shape) for a in (rows, left, right))
-    # The operations of XLA, unlike those of C, are zero for a shift by the whole word.
+    # In XLA, unlike in C, a shift by the whole word is defined and gives zero.
     return jax.lax.shift_right_logical(jax.lax.shift_left(rows, left), right)
 
 
 def _mask(width: int) -> Array:
+    """Word with the lowest ``width`` bits set."""
     return jnp.uint32((1 << width) - 1)
 
 
 def _group(width: int) -> int:
-    """The fewest codes that fill whole words."""
+    """The smallest number of codes that fill whole words."""
     return 32 // math.gcd(width, 32)

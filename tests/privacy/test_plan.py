@@ -254,7 +254,7 @@ def test_a_run_that_ends_by_itself_says_so():
     )
     assert (result.stopped, result.privacy.rounds) == ("early", 2)
     assert float(result.privacy) == float(PLAN.epsilon(2))
-    assert "what holds in any case is the planned epsilon" in result.privacy.caveats[-1]
+    assert "only the planned epsilon = " in result.privacy.caveats[-1]
 
 
 # --------------------------------------------------------------------------------------------------

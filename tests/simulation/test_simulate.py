@@ -226,7 +226,7 @@ def test_checkpoints_whose_parts_have_other_shapes_or_dtypes_are_refused(tmp_pat
 
     run(3, 2)
     for other in ({"a": 2, "b": 3}, {"a": 3, "b": 2, "dtype": jnp.bfloat16}):
-        with pytest.raises(ValueError, match="of a run with another model"):
+        with pytest.raises(ValueError, match="belongs to a run with another model"):
             run(**other)
     assert int(run(3, 2).state.round) == 1
 

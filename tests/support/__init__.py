@@ -1,1 +1,1 @@
-"""What several tests share: tables of every factory, problems, explicit matrices."""
+"""Tables, problems and helpers that several test files share."""

@@ -6,7 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from fjx import Stateful, aggregators, algorithms, clients, compose, compressors, data, privacy
+from fjx import (
+    Stateful,
+    aggregators,
+    algorithms,
+    clients,
+    compose,
+    compressors,
+    data,
+    privacy,
+    samplers,
+    servers,
+)
 
 c = compressors
 
@@ -16,6 +27,30 @@ def rows(table, chosen):
     return pytest.mark.parametrize(
         "name", [n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in table]
     )
+
+
+def cases(laws, is_default=lambda name, law: True):
+    """A test for each row and law; those that are no default belong to the slow evidence.
+
+    Args:
+        laws: for each row by name, its laws by name.
+        is_default: ``(row, law) -> bool``.
+    """
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        ("name", "law"),
+        [
+            pytest.param(name, law, id=f"{name}-{law}", marks=[] if is_default(name, law) else slow)
+            for name, its in laws.items()
+            for law in its
+        ],
+    )
+
+
+def _is_large(key, message):
+    """Whether the squared norm of a message is above 80."""
+    parts = [x.astype(jnp.float32) for x in jax.tree.leaves(message) if x.dtype != jnp.int32]
+    return sum((jnp.sum(x**2) for x in parts), jnp.zeros(())) > 80
 
 
 COMPRESSORS = {
@@ -75,8 +110,10 @@ COMPRESSORS = {
     "repeat": c.repeat(c.scaled_sign(), times=2),
     "entropy": c.entropy(c.chain(c.top_k(0.25), c.qsgd(levels=3)), "golomb"),
     "mixture": c.mixture(c.quantize(bits=2), c.natural(), probabilities=(0.5, 0.5)),
+    "switch": c.switch(_is_large, c.quantize(bits=4), c.natural()),
     "momentum_correction": c.momentum_correction(c.top_k(0.25)),
     "error_feedback": c.error_feedback(c.chain(c.top_k(0.25), c.quantize(bits=8))),
+    "shifted": c.shifted(c.quantize(bits=4), lam=0.5),
 }
 """Every public compressor, and the compositions in which something could go wrong."""
 
@@ -108,20 +145,177 @@ def message(seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
     }
 
 
-AGGREGATORS = {
-    "mean": aggregators.mean(),
-    "uniform_mean": aggregators.uniform(aggregators.mean()),
-    "total": aggregators.scaled_sum(7.0),
-    "median": aggregators.median(),
-    "per_field": aggregators.per_field(
-        a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())
+SAMPLERS = {
+    "uniform": samplers.uniform(4),
+    "poisson": samplers.poisson(0.3),
+    "poisson_rare": samplers.poisson(0.05),
+    "poisson_certain": samplers.poisson(1.0),
+    "poisson_capped": samplers.poisson(0.5, cap=4),
+    "full": samplers.full(),
+    "cyclic": samplers.cyclic(3),
+    "cyclic_poisson": samplers.cyclic_poisson(3, rate=0.4),
+    "balls_in_bins": samplers.balls_in_bins(3),
+    "min_separation": samplers.min_separation(3, period=5),
+    "random_check_in": samplers.random_check_in(3, window=4),
+    "available": samplers.available(
+        lambda key, round, n: jax.random.bernoulli(jax.random.fold_in(key, round), 0.5, (n,)),
+        3,
+        separation=2,
     ),
-    "private": aggregators.private(
-        privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort_size=4),
-        denominator=4,
+    "dropout": samplers.dropout(samplers.poisson(0.5, cap=4), 0.3),
+}
+"""Every public sampler, for ten clients."""
+
+_model = {
+    "w": jax.ShapeDtypeStruct((3, 2), jnp.float32),
+    "b": jax.ShapeDtypeStruct((), jnp.float32),
+}
+
+SERVERS = {
+    "sgd": (servers.from_optax(optax.sgd(0.5, momentum=0.9)),),
+    "adam": (servers.from_optax(servers.adaptive(servers.adam(0.99), learning_rate=0.1)),),
+    "adagrad": (servers.from_optax(servers.adaptive(servers.adagrad, learning_rate=0.1)),),
+    "yogi": (servers.from_optax(servers.adaptive(servers.yogi(0.99), learning_rate=0.1)),),
+    "scaffold": (
+        servers.scaffold(optax.sgd(1.0)), _model, {"params": _model, "control": _model},
+    ),
+}  # fmt: skip
+"""Every public server, and the templates of its model and its message where it needs others."""
+
+_clipped_and_noised = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+_shared = {**_clipped_and_noised, "granularity": 0.05, "bits": 16, "clients": 6, "dimension": 16}
+
+MECHANISMS = {
+    "gaussian": privacy.gaussian(**_clipped_and_noised),
+    "laplace": privacy.laplace(clip_norm=2.0, noise_multiplier=1.0),
+    "discrete_gaussian": privacy.discrete_gaussian(
+        **_clipped_and_noised, granularity=2.0**-8, dimension=17
+    ),
+    "adaptive_gaussian": privacy.adaptive_gaussian(
+        initial_clip=0.5, noise_multiplier=1.0, cohort_size=20
+    ),
+    "bounds": privacy.gaussian(
+        clip_norm=privacy.zeroed(
+            privacy.weighted(
+                privacy.grouped({"matrix": privacy.normalized(0.5), "vector": 1.0}), most=2.0
+            ),
+            above=9.0,
+        ),
+        noise_multiplier=1.0,
+    ),
+    "tree": privacy.correlated(privacy.tree(4), **_clipped_and_noised),
+    "honaker_tree": privacy.correlated(privacy.honaker_tree(4), **_clipped_and_noised),
+    "toeplitz": privacy.correlated(privacy.toeplitz([1.0, 0.5]), **_clipped_and_noised),
+    "buffered_toeplitz": privacy.correlated(
+        privacy.buffered_toeplitz([0.3, 0.1], [0.9, 0.5]), **_clipped_and_noised
+    ),
+    "distributed_gaussian": privacy.distributed_gaussian(**_shared),
+    "distributed_skellam": privacy.distributed_skellam(**_shared),
+    "poisson_binomial": privacy.poisson_binomial(
+        bound=1.0, theta=0.25, trials=15, clients=6, dimension=4
+    ),
+    "local_gaussian": privacy.local_gaussian(**_clipped_and_noised),
+    "local_laplace": privacy.local_laplace(epsilon=2.0, clip_norm=1.0),
+    "priv_unit": privacy.priv_unit(epsilon=3.0, clip_norm=1.0),
+    "randomized_response": privacy.randomized_response(
+        4, epsilon=20.0, low=-1.0, high=1.0, coordinates=17
     ),
 }
-"""Every public aggregator; the message of the laws is a dict of the fields a and b."""
+"""Every public mechanism, central, distributed and local, and every bound and strategy in one."""
+
+_normal = np.random.default_rng(0).normal
+_choices = np.array([2, 0, 1, 2, 1], np.uint8)
+_pairs = _normal(size=(5, 2)).astype(np.float32)
+
+
+def _expanded(choice, coordinates, like):
+    """Two coordinates of six, from twice the choice on."""
+    return (
+        jnp.zeros(6, coordinates.dtype)
+        .at[2 * choice.astype(jnp.int32) + jnp.arange(2)]
+        .set(coordinates)
+    )
+
+
+def _held(choice, like):
+    """The first two, four or all of six coordinates."""
+    return jnp.arange(6) < 2 * (choice.astype(jnp.int32) + 1)
+
+
+_six = jax.ShapeDtypeStruct((6,), jnp.float32)
+_structured = {
+    "update": jax.vmap(_expanded, in_axes=(0, 0, None))(_choices, _pairs, None),
+    "coordinates": _pairs,
+    "choice": _choices,
+}
+_submodels = {
+    "update": _normal(size=(5, 6)).astype(np.float32)
+    * np.asarray(jax.vmap(_held, (0, None))(_choices, None)),
+    "choice": _choices,
+}
+
+AGGREGATORS = {
+    "mean": (aggregators.mean(), {}),
+    "uniform_mean": (aggregators.uniform(aggregators.mean()), {}),
+    "scaled_sum": (aggregators.scaled_sum(7.0), {}),
+    "median": (aggregators.median(), {}),
+    "majority_vote": (aggregators.majority_vote(), {}),
+    "per_field": (
+        aggregators.per_field(a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())),
+        {},
+    ),
+    "private": (
+        aggregators.private(
+            privacy.adaptive_gaussian(initial_clip=1.0, noise_multiplier=0.0, cohort_size=4),
+            denominator=4,
+        ),
+        {},
+    ),
+    "private_with_noise": (
+        aggregators.private(privacy.gaussian(**_clipped_and_noised), denominator=4),
+        {},
+    ),
+    "distributed": (
+        aggregators.distributed(privacy.distributed_gaussian(**_shared, dropped=2), 5.0),
+        {},
+    ),
+    "integer_mean": (aggregators.integer_mean(0.1, bits=8, clients=5), {}),
+    "correlated_quantization": (
+        aggregators.correlated_quantization(5, low=-3.0, high=3.0),
+        {},
+    ),
+    "perm_k": (aggregators.perm_k(5), {}),
+    "shared_rand_k": (aggregators.shared_rand_k(0.5), {}),
+    "rotated": (aggregators.rotated(aggregators.compressed(c.quantize(bits=4))), {}),
+    "compressed": (aggregators.compressed(c.chain(c.top_k(0.5), c.quantize(bits=8))), {}),
+    "sketched": (aggregators.sketched(rows=1, columns=16), {}),
+    "fetch_sgd": (aggregators.fetch_sgd(0.5, rows=1, columns=16), {}),
+    "assigned_mean": (aggregators.assigned_mean(clients=5, owners=3), {}),
+    "structured_mean": (
+        aggregators.structured_mean(_expanded),
+        {"messages": _structured, "result": _six},
+    ),
+    "submodel_mean": (
+        aggregators.submodel_mean(_held),
+        {"messages": _submodels, "result": _six},
+    ),
+    "as_vector": (aggregators.as_vector(aggregators.mean()), {}),
+    "around": (
+        aggregators.around(
+            aggregators.mean(),
+            before=lambda x, public: jax.tree.map(lambda leaf: 2 * leaf, x),
+            after=lambda x, public: jax.tree.map(lambda leaf: leaf / 2, x),
+        ),
+        {},
+    ),
+    "switch": (
+        aggregators.switch(
+            lambda public: public.round % 2, aggregators.mean(), aggregators.scaled_sum(10.0)
+        ),
+        {},
+    ),
+}
+"""Every public aggregator, and the messages and the result of those whose messages have a form."""
 
 
 SIZES = (3, 5, 0, 7, 2, 1)

@@ -1,9 +1,7 @@
 """Every payload type under mutation: bytes are the payload that was written, or refused."""
 
 import contextlib
-import struct
 import tracemalloc
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from fjx import Stateful, wire
+from tests.support.frames import frame
 
 FLOAT, THREEFRY = "float32", "threefry2x32"
 
@@ -110,6 +109,7 @@ EXAMPLES = {
     "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
     "SideInformation": lambda: [wire.SideInformation(None)],
     "Shifted": lambda: [wire.Shifted(sparse(), wire.SideInformation(None))],
+    "Observed": lambda: [wire.Observed(sparse(), wire.SideInformation(None))],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),
@@ -170,12 +170,6 @@ def test_examples_are_of_their_type_and_survive(name):
 
 
 # ----------------------------------------------------------------------------------------- mutation
-
-
-def frame(schema, body):
-    """A frame with a true check sum."""
-    head = struct.pack("<4sII", b"FJX\x01", len(schema), zlib.crc32(schema + body))
-    return head + schema + body
 
 
 def split(data):

@@ -54,7 +54,7 @@ def test_vmap_packs_each():
 def test_arguments():
     with pytest.raises(ValueError, match="width must be"):
         wire.pack_words(jnp.zeros(3, jnp.uint8), 33)
-    with pytest.raises(TypeError, match="packs integers"):
+    with pytest.raises(TypeError, match="codes must be integers"):
         wire.pack_words(jnp.zeros(3), 8)
     with pytest.raises(ValueError, match="are 1 words, got"):
         wire.unpack_words(jnp.zeros(3, jnp.uint32), 8, 3)

@@ -18,12 +18,10 @@ def median() -> Aggregator:
         An :class:`fjx.Aggregator` that stacks.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.median()
-        >>> stacked = (jnp.array([1.0, 2.0, 1e9]), jnp.array([True, True, True]))
-        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(3))
-        >>> float(a.finish(None, stacked, public)[0])
+        >>> x = jnp.array([1.0, 2.0, 1e9])
+        >>> float(aggregators.aggregate(jax.random.key(0), aggregators.median(), x)[0])
         2.0
 
     References:

@@ -1,0 +1,455 @@
+"""The laws of aggregators."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fjx import wire
+from fjx._base import STACK, SUM, Aggregator, Array, Key, Public, Template, Tree, TreeLike
+from fjx.aggregators import aggregate
+from fjx.testing import _laws
+from fjx.testing._laws import Law, attempt, require
+
+WEIGHTS = np.array([3.0, 1.0, 0.0, 2.5, 1.0, 0.0, 0.0], np.float32)
+CLIENTS, SLOTS, UNCOUNTED = 5, 7, 2
+"""Five clients, of whom the third does not count, and two slots of padding."""
+
+
+def check_aggregator(
+    aggregator: Aggregator,
+    like: TreeLike | None = None,
+    *,
+    messages: Tree | None = None,
+    result: TreeLike | None = None,
+) -> None:
+    """Checks every law of an aggregator, up to the first that does not hold.
+
+    A cohort of five clients, one of them of weight zero, plays a round: with its slots in another order,
+    with padding elsewhere, without anybody.  Payloads travel as bytes between a program of the clients
+    and one of the server.
+
+    Args:
+        aggregator: the aggregator.
+        like: template of one client's message; None for one with a matrix, a vector, a scalar and an
+            empty leaf, under the keys ``"a"`` and ``"b"``.
+        messages: five messages, as a tree of ``[5, ...]``, for an aggregator whose messages are no
+            random numbers; ``like`` follows from them.
+        result: template of the aggregate message; None for that of a message in float32.
+
+    Raises:
+        TypeError: ``aggregator`` is not a :class:`fjx.Aggregator`.
+        LawError: a law does not hold; the message names the law, the input and a remedy.
+
+    Examples:
+        >>> from fjx import aggregators, testing
+        >>> testing.check_aggregator(aggregators.mean())
+        >>> def contribute(payload, weight, public):  # forgets the weight
+        ...     return payload, weight
+        >>> forgets = aggregators.mean()._replace(contribute=contribute)
+        >>> testing.check_aggregator(forgets)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        fjx.testing.LawError: the law 'a_client_of_weight_zero_changes_nothing' does not hold
+    """
+    _laws.run(aggregator_laws(aggregator, like, messages=messages, result=result))
+
+
+def aggregator_laws(
+    aggregator: Aggregator,
+    like: TreeLike | None = None,
+    *,
+    messages: Tree | None = None,
+    result: TreeLike | None = None,
+) -> list[Law]:
+    """The laws of an aggregator, to be checked one by one.
+
+    Args:
+        aggregator: the aggregator.
+        like: template of one client's message.
+        messages: five messages, as a tree of ``[5, ...]``.
+        result: template of the aggregate message.
+
+    Returns:
+        A list of :class:`Law`.
+
+    Raises:
+        TypeError: ``aggregator`` is not a :class:`fjx.Aggregator`.
+
+    Examples:
+        >>> from fjx import aggregators, testing
+        >>> testing.aggregator_laws(aggregators.median())[1].name
+        'contributes_what_was_sent'
+    """
+    if not isinstance(aggregator, Aggregator):
+        raise TypeError(f"aggregator must be a fjx.Aggregator, got {aggregator!r}")
+    if messages is not None:
+        like = _laws.row(_stacked(messages), 0)
+    like = message_like() if like is None else like
+    return _laws.bind(Trial(aggregator, _laws.template(like), messages, result), LAWS)
+
+
+def message_like() -> TreeLike:
+    """A message of two fields, with a matrix, a vector, a scalar and an empty leaf."""
+    return {
+        "a": {
+            "matrix": jax.ShapeDtypeStruct((3, 2), jnp.float32),
+            "empty": jax.ShapeDtypeStruct((0,), jnp.float32),
+        },
+        "b": (jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)),
+    }
+
+
+def _stacked(tree: Tree) -> Tree:
+    return jax.tree.map(np.asarray, tree)
+
+
+class Trial:
+    """An aggregator, and what it makes of a cohort in several scenarios.
+
+    One program is that of all clients, another one that of the server; payloads go from one to the
+    other as bytes.
+    """
+
+    def __init__(
+        self, aggregator: Aggregator, like: TreeLike, messages: Tree | None, result: TreeLike | None
+    ) -> None:
+        self.aggregator, self.like = aggregator, like
+        self.result = _laws.cast(like, jnp.float32) if result is None else _laws.template(result)
+        drawn = [_laws.normal(like, seed) for seed in range(CLIENTS)]
+        self.drawn = _laws.stack(drawn) if messages is None else _stacked(messages)
+
+    @functools.cached_property
+    def state(self) -> Tree:
+        with attempt(
+            "the template of a message", "init(message_like) needs shapes and dtypes only"
+        ):
+            return self.aggregator.init(self.like)
+
+    def public(self, state: Tree, rank: Array | None) -> Public:
+        """A round in which five clients take part."""
+        template = Template.of(self.like)
+        return Public(state, jax.random.key(3), rank, jnp.int32(CLIENTS), jnp.int32(0), template)
+
+    @functools.cached_property
+    def scenarios(self) -> dict[str, tuple[Tree, np.ndarray, np.ndarray]]:
+        """By name: the messages ``[7, ...]``, the weights and the ranks of a cohort."""
+        pad = SLOTS - CLIENTS
+        counted = np.arange(SLOTS) != UNCOUNTED
+
+        def slots(x: np.ndarray) -> np.ndarray:
+            x = np.concatenate([x, np.zeros((pad, *x.shape[1:]), x.dtype)])
+            return np.where(counted.reshape(-1, *[1] * (x.ndim - 1)), x, np.zeros_like(x))
+
+        base, ranks = jax.tree.map(slots, self.drawn), np.arange(SLOTS, dtype=np.int32)
+
+        def change(client: int, function: Any) -> Tree:
+            """The cohort with another message of one client, of floats that are as many and as large."""
+            own = np.arange(SLOTS) == client
+
+            def leaf(x: np.ndarray) -> np.ndarray:
+                where = own.reshape(-1, *[1] * (x.ndim - 1))
+                return np.where(where, function(x), x).astype(x.dtype)
+
+            return jax.tree.map(leaf, base)
+
+        order = np.array([5, 3, 0, 4, 2, 6, 1])
+        return {
+            BASE: (base, WEIGHTS, ranks),
+            ORDER: (jax.tree.map(lambda x: x[order], base), WEIGHTS[order], ranks[order]),
+            OTHER: (change(0, lambda x: x[[1]]), WEIGHTS, ranks),
+            NOBODY: (jax.tree.map(np.zeros_like, base), np.zeros_like(WEIGHTS), ranks),
+        }
+
+    @functools.cached_property
+    def payloads(self) -> dict[str, Tree]:
+        """What the clients of each scenario send, ``[7, ...]``."""
+        aggregator, state = self.aggregator, self.state
+        if aggregator.encode is None:
+            return {given: messages for given, (messages, _, _) in self.scenarios.items()}
+
+        def one(rank: Array, message: Tree) -> Tree:
+            key = jax.random.fold_in(jax.random.key(1), rank)
+            return aggregator.encode(key, message, self.public(state, rank))  # type: ignore[misc]
+
+        messages, _, ranks = zip(*self.scenarios.values(), strict=True)
+        with attempt("messages under jax.vmap", RUNS):
+            program = _laws.jit(jax.vmap(jax.vmap(one)))
+            found = _laws.numpy(program(np.stack(ranks), _laws.stack(messages)))
+        return {given: _laws.row(found, i) for i, given in enumerate(self.scenarios)}
+
+    @functools.cached_property
+    def server(self) -> Any:
+        """The server's program: payloads, weights, ranks and which slots hold clients, to the result."""
+        aggregator, state = self.aggregator, self.state
+
+        def run(payloads: Tree, weights: Array, ranks: Array, here: Array) -> Any:
+            def share(payload: Tree, weight: Array, rank: Array) -> Tree:
+                return aggregator.contribute(payload, weight, self.public(state, rank))
+
+            shares = jax.vmap(share)(payloads, weights, ranks)
+            if aggregator.combine is SUM:
+                # What is absent adds nothing; the halves are added as two devices would.
+                def total(x: Array) -> Array:
+                    x = jnp.where(here.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros_like(x))
+                    return jnp.sum(x[:4], 0, dtype=x.dtype) + jnp.sum(x[4:], 0, dtype=x.dtype)
+
+                shares = jax.tree.map(total, shares)
+            return aggregator.finish(jax.random.key(2), shares, self.public(state, None))
+
+        return _laws.jit(run)
+
+    def aggregate(
+        self, given: str, *, payloads: Tree = None, here: np.ndarray | None = None
+    ) -> Any:
+        """The aggregate message, the next state and the metrics of one scenario."""
+        _, weights, ranks = self.scenarios[given]
+        payloads = self.payloads[given] if payloads is None else payloads
+        here = ranks < CLIENTS if here is None else here
+        with attempt(given, RUNS):
+            return _laws.numpy(self.server(payloads, weights, ranks, here))
+
+    @functools.cached_property
+    def base(self) -> Any:
+        return self.aggregate(BASE)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether clients add noise of their own, which one of weight zero adds as well."""
+        return bool(self.aggregator.mechanisms)
+
+
+BASE = "five clients"
+ORDER = "five clients in other slots"
+OTHER = "five clients, one of them with another message"
+NOBODY = "five clients of weight zero"
+
+RUNS = (
+    "encode, contribute and finish run inside jax.jit and jax.vmap: use jax.numpy, no Python branches "
+    "on values, and no store outside the state"
+)
+
+
+def keeps_structure_and_dtypes(trial: Trial) -> None:
+    """The result is like a message, in float32 also of narrower ones; the state stays like itself."""
+    remedy = (
+        "add in float32 (a sum of bfloat16 loses clients), return the message's tree, and make init "
+        "return what finish returns; give result= if the aggregate message is another tree"
+    )
+    narrow = _laws.cast(trial.like, jnp.bfloat16)
+    for words, like in {BASE: trial.like, f"{BASE}, in bfloat16": narrow}.items():
+        with attempt(words, remedy):
+            message, (before, after), metrics = _traced(trial.aggregator, like)
+        difference = _laws.unlike(message, trial.result)
+        require(difference is None, words, f"the result has {difference}", remedy)
+        difference = _laws.unlike(after, before)
+        require(difference is None, words, f"the next state has {difference}", remedy)
+        for name, value in metrics.items():
+            right = value.shape == ()
+            require(
+                right, words, f"metric {name!r} is of shape {value.shape}", "metrics are scalars"
+            )
+
+
+def _traced(aggregator: Aggregator, like: TreeLike) -> tuple[Tree, tuple[Tree, Tree], Any]:
+    """The result, the states before and after, and the metrics of a round: by tracing alone."""
+
+    def play(key: Key, messages: Tree) -> tuple[Tree, tuple[Tree, Tree], Any]:
+        state = aggregator.init(like)
+        weights = jnp.ones(SLOTS)
+        result, after, metrics = aggregate(key, aggregator, messages, weights=weights, state=state)
+        return result, (state, after), metrics
+
+    stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((SLOTS, *x.shape), x.dtype), like)
+    return jax.eval_shape(play, jax.eval_shape(jax.random.key, 0), stacked)  # type: ignore[no-any-return]
+
+
+def contributes_what_was_sent(trial: Trial) -> None:
+    """The result is a function of the bytes that clients sent, of weights and of what all know.
+
+    Payloads are written to bytes and read; another program, which has nothing else, contributes them.
+    """
+    remedy = (
+        "contribute(payload, weight, public) may use the payload alone: send what it needs, in arrays "
+        "or fjx.wire payload types, or derive it from public"
+    )
+    restored = []
+    for slot in range(SLOTS):
+        payload = _laws.row(trial.payloads[BASE], slot)
+        with attempt(f"the message of slot {slot}", remedy):
+            restored.append(_laws.through_bytes(payload))
+        difference = _laws.different(restored[-1], payload)
+        require(
+            difference is None, f"the message of slot {slot}", f"bytes restore {difference}", remedy
+        )
+    with attempt(BASE, remedy):
+        again = trial.aggregate(BASE, payloads=_laws.stack(restored))
+    difference = _laws.different(list(again), list(trial.base))
+    require(difference is None, BASE, f"from bytes the result has {difference}", remedy)
+
+
+def costs_the_bits_of_its_bytes(trial: Trial) -> None:
+    """A payload costs the bits that are written; shapes tell its price, or the most of it."""
+    remedy = (
+        "a payload's arrays and widths() must not depend on values; or use a fjx.wire.Ragged type"
+    )
+    for slot in range(CLIENTS):
+        payload = _laws.row(trial.payloads[BASE], slot)
+        with attempt(f"the message of slot {slot}", remedy):
+            data, cost = wire.to_bytes(payload), wire.bits(payload)
+            most = wire.bits(_laws.template(payload))
+            written = 8 * len(data) - wire.header_bits(data)
+        found = f"{written} bits are written, {cost} billed, {most} from shapes"
+        require(written == cost <= most, f"the message of slot {slot}", found, remedy)
+
+
+def sound_messages_give_a_finite_result(trial: Trial) -> None:
+    """Messages of finite numbers give a result, a state and metrics of finite numbers."""
+    for given in (BASE, NOBODY):
+        found = trial.aggregate(given)
+        for name, x in _laws.floats(list(found)):
+            finite = np.isfinite(np.asarray(x, np.float32)).all()
+            remedy = "divide by jnp.where(weight > 0, weight, 1): nobody may come"
+            require(finite, given, f"NaN or infinity at {name} of (result, state, metrics)", remedy)
+
+
+def every_message_counts(trial: Trial) -> None:
+    """Another message of a client that takes part gives another result."""
+    difference = _laws.different(trial.aggregate(OTHER)[0], trial.base[0])
+    require(
+        difference is not None, OTHER, "the result is the same", "add up what clients contribute"
+    )
+
+
+def a_client_of_weight_zero_changes_nothing(trial: Trial) -> None:
+    """A client of weight zero, whose message is zeros, changes no bit of the result.
+
+    Clients that add noise of their own add it in this case, too.
+    """
+    if trial.aggregator.combine is STACK:
+        without = _stacked_without(trial)
+    else:
+        here = np.arange(SLOTS) < CLIENTS
+        here[UNCOUNTED] = False
+        without = trial.aggregate(BASE, here=here)[0]
+    if trial.noisy and trial.aggregator.encode is not None:
+        return
+    difference = _laws.different(without, trial.base[0])
+    remedy = "multiply by the weight (or by weight > 0), what is counted as well as what is added"
+    require(difference is None, BASE, f"without it the result has {difference}", remedy)
+
+
+def _stacked_without(trial: Trial) -> Tree:
+    """With another message in the slot of weight zero: what is stacked cannot be left out."""
+    payloads = trial.payloads[BASE]
+
+    def exchange(x: np.ndarray) -> np.ndarray:
+        x = np.array(x)
+        x[UNCOUNTED] = x[0]
+        return x
+
+    return trial.aggregate(BASE, payloads=jax.tree.map(exchange, payloads))[0]
+
+
+def the_order_of_slots_does_not_matter(trial: Trial) -> None:
+    """With its slots in another order, padding in between, a cohort has the same result."""
+    difference = _laws.far(trial.aggregate(ORDER)[0], trial.base[0], 1e-5)
+    remedy = (
+        "tell clients apart by public.rank, never by their place in an array; a stacked slot of weight "
+        "zero does not count"
+    )
+    require(difference is None, ORDER, f"the result has {difference}", remedy)
+
+
+def nobody_gives_zeros(trial: Trial) -> None:
+    """If nobody counts, the result is zeros, or the noise of a private mechanism."""
+    result = trial.aggregate(NOBODY)[0]
+    noise = any(
+        float(getattr(m, "noise_multiplier", 0) or 0) > 0 for m in trial.aggregator.mechanisms
+    )
+    nonzero = [name for name, x in _laws.named(result) if np.any(np.asarray(x) != 0)]
+    if noise and trial.aggregator.encode is None:
+        remedy = "add noise whether somebody came or not: that nobody did is private"
+        require(nonzero, NOBODY, "the result is zeros, and noise is claimed", remedy)
+    elif not noise:
+        remedy = "the sum of nothing is zeros, and so is its mean: the model stays where it is"
+        require(not nonzero, NOBODY, f"the result is not zeros at {nonzero[:1]}", remedy)
+
+
+def vmap_is_a_loop(trial: Trial) -> None:
+    """In a batch of clients one sends and contributes what it does alone."""
+    aggregator, state = trial.aggregator, trial.state
+
+    def one(message: Tree, weight: Array, rank: Array) -> Tree:
+        sent = message
+        if aggregator.encode is not None:
+            key = jax.random.fold_in(jax.random.key(1), rank)
+            sent = aggregator.encode(key, message, trial.public(state, rank))
+        return sent, aggregator.contribute(sent, weight, trial.public(state, rank))
+
+    messages, weights, ranks = trial.scenarios[BASE]
+    with attempt(BASE, RUNS):
+        inputs = (messages, weights, ranks)
+        batch = _laws.numpy(_laws.jit(jax.vmap(one))(*inputs))
+        alone = _laws.numpy(
+            _laws.jit(one)(*(jax.tree.map(lambda x: x[1], part) for part in inputs))
+        )
+    difference = _laws.far(_laws.row(batch, 1), alone, 1e-5)
+    remedy = (
+        "an aggregator's encode and contribute have no client axis: reduce over all axes of a leaf"
+    )
+    require(difference is None, "the client of rank 1", f"in a batch it has {difference}", remedy)
+
+
+def is_a_pure_function(trial: Trial) -> None:
+    """Every trace of encode, contribute and finish is the same program."""
+    remedy = "draw from the keys, and keep what changes from round to round in the state"
+    state, rank = trial.state, jax.ShapeDtypeStruct((), jnp.int32)
+    key = jax.eval_shape(jax.random.key, 0)
+    if trial.aggregator.encode is not None:
+        encode = trial.aggregator.encode
+        _laws.require_one_program(
+            "encode",
+            lambda k, message, r: encode(k, message, trial.public(state, r)),
+            (key, trial.like, rank),
+            remedy,
+        )
+    payload = _laws.template(_laws.row(trial.payloads[BASE], 0))
+    _laws.require_one_program(
+        "contribute",
+        lambda p, w, r: trial.aggregator.contribute(p, w, trial.public(state, r)),
+        (payload, jax.ShapeDtypeStruct((), jnp.float32), rank),
+        remedy,
+    )
+
+
+def uses_each_key_once(trial: Trial) -> None:
+    """``encode`` draws from no key twice: neither from the client's nor from the round's."""
+    state, encode = trial.state, trial.aggregator.encode
+    if encode is None:
+        return
+    message = jax.tree.map(lambda x: jnp.asarray(x[0]), trial.drawn)
+    public = trial.public(state, jnp.int32(0))
+    _laws.require_fresh_keys(
+        lambda key: encode(key, message, public._replace(key=jax.random.key(5)))
+    )
+    _laws.require_fresh_keys(
+        lambda key: encode(jax.random.key(5), message, public._replace(key=key))
+    )
+
+
+LAWS = (
+    keeps_structure_and_dtypes,
+    contributes_what_was_sent,
+    costs_the_bits_of_its_bytes,
+    sound_messages_give_a_finite_result,
+    every_message_counts,
+    a_client_of_weight_zero_changes_nothing,
+    the_order_of_slots_does_not_matter,
+    nobody_gives_zeros,
+    vmap_is_a_loop,
+    is_a_pure_function,
+    uses_each_key_once,
+)
+"""Every law of an aggregator, in the order in which they are checked."""

@@ -1,0 +1,1 @@
+"""Lossless coders of non-negative integers: each coder is one file."""

@@ -15,6 +15,9 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
+LONG = 48
+"""The characters of LaTeX that fit beside text on a phone."""
+
 BREAKS = set("+-*/=<>~") | {"<=", ">=", "!=", "->", "<-"}
 """What stands between the parts of a formula, and is never its end."""
 ENGLISH = set(
@@ -40,7 +43,7 @@ FACTORIES = {"top", "rand", "perm", "by"}
 """The beginnings of names in Python that look like a symbol with an index."""
 PROTECTED = re.compile(
     r"``.+?``|\$[^$\s](?:[^$]*[^$\s])?\$|:[a-z:]+:`[^`]*`|`[^`]+`_*|^ *:[a-z]+[^:\n]*:(?= |$)"
-    r"|(?<![\w)|])\*+[^*\s](?:[^*]*[^*\s])?\*+(?!\w)|\w+://\S+|^ *\.\. .*$|^ *[-*] +|\\.",
+    r"|(?<![\w)|])\*+[^*\s](?:[^*]*[^*\s])?\*+(?!\w)|\w+://\S+| --+ |^ *\.\. .*$|^ *[-*] +|\\.",
     re.DOTALL | re.MULTILINE,
 )
 """What is not plain text: literals, roles, fields, emphasis, addresses, directives."""
@@ -51,7 +54,7 @@ def typeset(text: str) -> str:
     parts = text.split("\n\n")
     for i, part in enumerate(parts):
         literal = i and parts[i - 1].rstrip().endswith("::") and part.startswith(" ")
-        if not (literal or part.lstrip().startswith(">>>")):
+        if not (literal or part.lstrip().startswith((">>>", "===", "+--"))):  # Examples, tables.
             parts[i] = paragraph(part)
     return alike("\n\n".join(parts))
 
@@ -90,7 +93,7 @@ def paragraph(text: str) -> str:
 
 def role(formula: str) -> str:
     """The role that typesets a formula."""
-    return f":math:`{latex(formula)}`"
+    return f":math:`{latex(formula).strip()}`"
 
 
 def plain(text: str) -> str:
@@ -218,7 +221,10 @@ def render(block: bool) -> Any:
         except MathError as error:
             logger.warning("the formula %r: %s", node.astext(), error, location=node)
             raise nodes.SkipNode from error
-        self.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
+        # A long formula has a line of its own where lines are short.
+        kind = "div" if block else "span"
+        extent = " long" if len(formula) > LONG else ""
+        self.body.append(f'<{kind} class="math{extent}">{mathml}</{kind}>')
         raise nodes.SkipNode
 
     return visit, None

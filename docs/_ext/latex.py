@@ -1,8 +1,8 @@
 r"""Translates formulas in plain text, as one writes them in a terminal, to LaTeX.
 
-``E||C(x) - x||^2 <= omega ||x||^2`` becomes ``\mathbb{E}\|C(x) - x\|^{2} \le \omega \|x\|^{2}``.  Names of
-several letters are upright, Greek ones are Greek, and what follows ``^`` or ``_`` may be in brackets.  A
-formula with a backslash is LaTeX already.
+``E||x||^2 <= omega`` becomes ``\mathbb{E}\|x\|^{2} \le \omega``.  Names of several letters are
+upright, Greek ones are Greek, and what follows ``^`` or ``_`` may be in brackets.  A formula with a
+backslash is LaTeX already.
 """
 
 import re

@@ -154,6 +154,7 @@ def test_formulas_in_examples_and_literals_stay(extension):
         "Use rand_k or learning_rate, and *Title = x^2*, see https://a.b/x_1^2.",
         "where decode(payload) + e_new = x + beta e_old holds",
         ":param x: a name.",
+        "* **step_size** -- step size, ``1/L``",
     ],
 )
 def test_text_that_is_no_formula_stays(extension, text):

@@ -38,7 +38,7 @@ def a_round(algorithm, params, dataset):
 )
 def test_a_round_keeps_the_dtypes_of_its_state(name):
     """By tracing alone, under strict promotion: what was float64 is, and so is the model."""
-    algorithm, params = tables.ALGORITHMS[name]
+    algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
     with jax.enable_x64(True):
         params = cast(params, jnp.float64)
         dataset = dataclasses.replace(DATASET, arrays=cast(DATASET.arrays, jnp.float64))

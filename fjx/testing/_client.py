@@ -182,7 +182,7 @@ def metrics_are_scalars(trial: Trial) -> None:
 
 
 def uses_its_own_examples_only(trial: Trial) -> None:
-    """A client sends the same message, bit for bit, whatever the examples of others are, NaN included."""
+    """A client sends the same message, bit for bit, whatever the examples of others are, even NaN."""
     state, remedy = (
         trial.state,
         (

@@ -462,7 +462,8 @@ _descent = clients.gradient(squared_error, batch_size=2)
 
 def _ask(key, state, memory, examples, turn):
     message, _, metrics = _descent.update(key, state.params, (), examples, turn)
-    return sum(jnp.sum(x**2) for x in jax.tree.leaves(message)), memory, metrics
+    squares = [jnp.sum(x**2).astype(jnp.float32) for x in jax.tree.leaves(message)]
+    return sum(squares, jnp.zeros((), jnp.float32)), memory, metrics
 
 
 def _move(key, state, memory, examples, turn):
@@ -475,7 +476,9 @@ def _scalar(params):
 
 
 def _stepped(state, message):
-    moved = jax.tree.map(lambda x, m: x + 0.1 * m / (1 + state.size), state.params, message)
+    moved = jax.tree.map(
+        lambda x, m: x + 0.1 * m / (1 + state.size).astype(m.dtype), state.params, message
+    )
     return state._replace(params=moved)
 
 
@@ -550,7 +553,7 @@ ALGORITHMS = {
         rounds.Phase(_ask, _scalar, lambda state, mean: state._replace(size=mean)),
         rounds.Phase(_move, _tree.like, _stepped),
         client=lambda params: (),
-        server=lambda params: _Phases(params, jnp.zeros(())),
+        server=lambda params: _Phases(params, jnp.zeros((), jnp.float32)),
         broadcast=lambda state: state,
     ),
     # Each kind of codec, aggregator and model in a slot.

@@ -140,12 +140,14 @@ def two_phases(
         inputs = (key, content, state, examples, turn)
         likes = [jax.eval_shape(half.client, *_clones(inputs)) for half in (first, second)]
         names = likes[0][2].keys() | likes[1][2].keys()
+        wide = {n: _wide(*(like[2][n].dtype for like in likes if n in like[2])) for n in names}
 
         def run(name: str, half: Phase) -> tuple[Tree, Tree, Metrics]:
             sent = {FIRST: likes[0][0], SECOND: likes[1][0]}
             sent = _tree.zeros_like(sent)
             sent[name], after, metrics = half.client(*inputs)
-            return sent, after, {n: _float32(metrics.get(n, jnp.nan)) for n in names}
+            reported = {n: jnp.asarray(metrics.get(n, jnp.nan)).astype(wide[n]) for n in names}
+            return sent, after, reported
 
         sent, state, metrics = jax.lax.cond(
             phase == 0, lambda: run(FIRST, first), lambda: run(SECOND, second)
@@ -223,5 +225,6 @@ def _clones(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (jax.random.clone(inputs[0]), *inputs[1:])
 
 
-def _float32(x: Any) -> Array:
-    return jnp.asarray(x).astype(jnp.float32)
+def _wide(*dtypes: Any) -> Any:
+    """The dtype of a metric in both phases: float32, or float64 if one phase reports it so."""
+    return jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32

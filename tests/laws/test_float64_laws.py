@@ -33,13 +33,16 @@ def a_round(algorithm, params, dataset):
     return before, tuple(after), metrics
 
 
-@tables.rows(
-    tables.ALGORITHMS,
-    {"fedavg", "scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"},
+BY_KIND = (
+    *("fedavg", "scaffold", "dp_ftrl", "ef21_bc", "choco_sgd", "marina", "onebit_adam", "scaffnew"),
+    *("top_k_quantize_with_feedback", "median", "mutable_state", "integer_leaves"),
 )
+
+
+@tables.rows(tables.ALGORITHMS, BY_KIND)
 def test_a_round_keeps_the_dtypes_of_its_state(name):
     """By tracing alone, under strict promotion: what was float64 is, and so is the model."""
-    algorithm, params = tables.ALGORITHMS[name]
+    algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
     with jax.enable_x64(True):
         params = cast(params, jnp.float64)
         dataset = dataclasses.replace(DATASET, arrays=cast(DATASET.arrays, jnp.float64))

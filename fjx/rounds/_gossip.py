@@ -149,7 +149,7 @@ def choco(
 
     def gossip(rows: ChocoRow, ids: Array, counts: Array) -> ChocoRow:
         """x_i = y_i + gamma sum_j w_ij (z_j - z_i), over the nodes that are there."""
-        among = jnp.asarray(matrix)[ids[:, None], ids[None, :]]
+        among = jnp.asarray(matrix, jnp.result_type(float))[ids[:, None], ids[None, :]]
         weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
 
         def mixed(model: Array, public: Array) -> Array:

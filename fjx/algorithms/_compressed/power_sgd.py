@@ -106,9 +106,8 @@ def power_sgd(
         )
 
     def nothing(params: Tree) -> Tree:
-        return jax.tree.map(
-            lambda x: jnp.zeros_like(_tree.wide(x) if _tree.is_float(x) else x), params
-        )
+        zeros = _tree.zeros_like(params)
+        return jax.tree.map(lambda x: _tree.wide(x) if _tree.is_float(x) else x, zeros)
 
     def factors(params: Tree, axis: int) -> tuple[Array, ...]:
         return tuple(jnp.zeros((m.shape[axis], rank), m.dtype) for m in split(nothing(params))[0])

@@ -117,6 +117,7 @@ def check_claim(pairs, runs, power):
     assert near[3] > power
 
 
+@pytest.mark.slow
 def test_bounds_seldom_exceed_the_claim(getkey):
     check_claim(audit(getkey()), runs=256, power=0.35)
 
@@ -135,6 +136,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * ("make" in BROKEN[n])) for n in BROKEN]
 )

@@ -86,6 +86,7 @@ def test_without_conditions_rounding_is_unbiased_with_the_stated_variance():
     assert mechanism.sensitivity("add_or_remove_one") == pytest.approx(1.0 + 0.05 * math.sqrt(32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gaussian", pytest.param("skellam", marks=pytest.mark.slow)])
 def test_noise_is_independent_of_the_data_of_others_and_of_rounds(family):
     """Of messages on the grid the integers are known, and what remains is the noise."""
@@ -244,6 +245,7 @@ def test_in_a_round_only_absence_takes_a_share_of_the_noise_away():
         assert int(aborts) == aborted
 
 
+@pytest.mark.slow
 def test_the_rotated_sum_is_the_mean_within_its_stated_error():
     """Rounding gives at most gamma^2 / 4, noise (gamma s)^2 for each of 20 clients; 200 rounds."""
     mechanism = make(beta=0.0)

@@ -9,7 +9,6 @@ import optax
 import pytest
 from scipy import stats
 
-import fjx
 from fjx import (
     Examples,
     Stateful,
@@ -90,7 +89,7 @@ def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
     )  # fmt: skip
     message, _, metrics = jax.jit(run)(model, window(arrays), getkey())
     plain = clients.local_sgd(squared, optax.sgd(0.1), epochs=4, batch_size=7)
-    expected, _, reported = jax.jit(plain.update)(getkey(), model, (), window(arrays), fjx.Turn())
+    expected, _, reported = jax.jit(plain.update)(getkey(), model, (), window(arrays), Turn())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), message, expected)
     for name in ("loss", "absolute"):
         assert float(metrics[f"unnoised_{name}"]) == pytest.approx(float(reported[name]), rel=1e-5)

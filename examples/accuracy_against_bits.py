@@ -85,6 +85,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--task", choices=TASKS, default="digits")
+    parser.add_argument(
+        "--codecs", nargs="+", metavar="CODEC", choices=UPLINKS, default=list(UPLINKS)
+    )
     args = parser.parse_args()
 
     dataset, model = TASKS[args.task]()
@@ -96,10 +99,10 @@ def main():
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="MB", ylabel="accuracy")
     print(f"{args.task:28}{'accuracy':>9}{'up, kB a client':>17}{'ratio':>8}")
-    for name, codec in UPLINKS.items():
+    for name in args.codecs:
         result = fjx.simulate(
             jax.random.key(1),
-            fjx.compose(client=client, uplink=codec),
+            fjx.compose(client=client, uplink=UPLINKS[name]),
             params,
             dataset,
             sampler=samplers.uniform(10),

@@ -92,13 +92,16 @@ def draw_figure(points, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50, help="vectors of each kind")
+    parser.add_argument(
+        "--families", nargs="+", metavar="FAMILY", choices=FAMILIES, default=list(FAMILIES)
+    )
     parser.add_argument("--out", default="rate_distortion.png")
     args = parser.parse_args()
 
     print(f"{'':22}" + "".join(f"{kind:>20}" for kind in VECTORS) + "    (bits, error)")
-    points = {family: {kind: [] for kind in VECTORS} for family in FAMILIES}
-    for family, codecs in FAMILIES.items():
-        for codec in codecs:
+    points = {family: {kind: [] for kind in VECTORS} for family in args.families}
+    for family in args.families:
+        for codec in FAMILIES[family]:
             line = f"{family:22}"
             for kind, draw in VECTORS.items():
                 bits, error = measure(codec, draw, args.rounds)

@@ -11,6 +11,7 @@ from fjx import rounds as rounds
 from fjx import samplers as samplers
 from fjx import servers as servers
 from fjx import simulation as simulation
+from fjx import testing as testing
 from fjx import theory as theory
 from fjx import wire as wire
 from fjx._base import STACK as STACK
@@ -75,6 +76,7 @@ __all__ = [
     "servers",
     "simulate",
     "simulation",
+    "testing",
     "theory",
     "wire",
 ]

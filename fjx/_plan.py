@@ -72,8 +72,10 @@ class Plan(NamedTuple):
     ) -> None:
         """Raises unless a run is the one that was planned.
 
-        The aggregator is compared by identity: around it nothing is known.  A sampler is compared by its
-        description, so that :func:`fjx.samplers.dropout` of the plan's is accepted.
+        The aggregator is compared by identity, because nothing is known of one that goes around it.  An
+        algorithm whose ``round`` was replaced has no aggregator, unless its author says what the new
+        round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of the plan's
+        sampler is accepted.
 
         Raises:
             ValueError: naming what differs, and the remedy.

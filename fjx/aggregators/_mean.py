@@ -9,12 +9,16 @@ from fjx.aggregators._around import releasing, require_aggregator, sent
 
 
 def mean() -> Aggregator:
-    """The weighted mean of the messages: sum_i w_i x_i / sum_i w_i.
+    r"""The weighted mean of the messages.
+
+    .. math:: \sum_i w_i x_i / \sum_i w_i
 
     The weights are the cohort's: numbers of examples unless the dataset was given others
     (:meth:`fjx.data.FederatedData.with_weights`).  For equal weights use ``uniform(mean())``.
 
-    Guarantees: exact to summation order, in float32 or, of float64, in that; zero if nobody takes part.
+    Guarantees:
+        - Exact but for the rounding of a sum in float32; of float64 messages, in float64.
+        - Zero if nobody takes part.
 
     Returns:
         An :class:`fjx.Aggregator` that sums.
@@ -42,13 +46,15 @@ def mean() -> Aggregator:
 
 
 def scaled_sum(denominator: float | Array) -> Aggregator:
-    """The sum of the messages of those who take part, over a fixed number: sum_i x_i / denominator.
+    r"""The sum of the messages over a fixed number.
 
-    Unlike a mean it does not know how many came, which is what private sums and running averages
-    over all clients need.
+    .. math:: \sum_{i: w_i > 0} x_i / \text{denominator}
+
+    Unlike a mean it does not depend on how many clients came.  Private sums and running averages over
+    all clients need that.
 
     Args:
-        denominator: positive; may be traced.
+        denominator: positive number; may be traced.
 
     Returns:
         An :class:`fjx.Aggregator` that sums.
@@ -76,10 +82,10 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
 
 
 def uniform(aggregator: Aggregator) -> Aggregator:
-    """Gives every client that takes part the weight one, whatever its number of examples.
+    """The same aggregator, in which every client that takes part has the weight one.
 
     Args:
-        aggregator: which is told the new weights.
+        aggregator: the aggregator that is given the new weights.
 
     Returns:
         An :class:`fjx.Aggregator`.
@@ -106,7 +112,7 @@ def uniform(aggregator: Aggregator) -> Aggregator:
 
 
 def per_field(**fields: Aggregator) -> Aggregator:
-    """Aggregates each entry of a message that is a dict in a way of its own.
+    """An aggregator of its own for each entry of a message that is a dict.
 
     Args:
         **fields: one aggregator for each key of the message; all sum, or all stack.
@@ -115,9 +121,9 @@ def per_field(**fields: Aggregator) -> Aggregator:
         An :class:`fjx.Aggregator` of dicts with these keys.  A metric is named ``field/metric``.
 
     Raises:
-        TypeError: a field is something else than an Aggregator.
-        ValueError: no fields, a mixture of sums and stacks, or (from ``init``) other keys in the
-            message.
+        TypeError: a field is not an aggregator.
+        ValueError: there are no fields, or some sum and some stack; the message has other keys (from
+            ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -179,5 +185,5 @@ def per_field(**fields: Aggregator) -> Aggregator:
         init, contribute, finish, fields[names[0]].combine, encode if encoded else None
     )
     mechanisms = [fields[name].mechanisms for name in names]
-    # One field without noise, and the result is not private.
+    # One field without noise is enough for the result not to be private.
     return releasing(joint, *sum(mechanisms, ())) if all(mechanisms) else joint

@@ -1,4 +1,4 @@
-"""The mean of updates that clients say in few coordinates."""
+"""The mean of updates that clients send as few coordinates."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,24 @@ def structured_mean(expand: Callable[[Tree, Tree, TreeLike], Tree]) -> Aggregato
     """The weighted mean of updates, each of which travels as its coordinates in a subspace.
 
     Its messages are those of :func:`fjx.clients.structured`: ``{"update", "coordinates", "choice"}``.
+    A client sends its coordinates and its choice, from which the server makes the update as the client
+    did.
 
-    Guarantees: :func:`mean` of the updates; bits of a client: its coordinates and its choice, from which
-        the server makes the update as the client did.
+    Guarantees:
+        - The result is the :func:`mean` of the updates.
+
+    Bits:
+        Those of the coordinates and of the choice.
+
+    Args:
+        expand: ``(choice, coordinates, update_like) -> update``, that of the clients' subspace, such as
+            ``clients.random_mask(0.25).expand``.
 
     Returns:
-        An :class:`fjx.Aggregator` that sums, whose result is like ``"update"``.
+        An :class:`fjx.Aggregator` that sums.  Its result is like ``"update"``.
 
     Raises:
-        ValueError: from ``init``, if the message is another.
+        ValueError: the message is another (from ``init``).
 
     Examples:
         Every client sends one number, the second of four coordinates:

@@ -10,18 +10,19 @@ from fjx.aggregators._mean import mean
 
 
 def as_vector(aggregator: Aggregator) -> Aggregator:
-    """Gives an aggregator each message as one vector, and its result the message's shape.
+    """An aggregator of messages, from an aggregator of vectors.
 
-    The vector is of float32, or of float64 where a leaf is.
+    Each message is given to ``aggregator`` as one vector; the result has the message's shape again.  The
+    vector is of float32, or of float64 if a leaf is.
 
     Args:
-        aggregator: of vectors.
+        aggregator: aggregator of vectors.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: ``aggregator`` is something else; from ``init``, a leaf is not floating.
+        TypeError: ``aggregator`` is something else; a leaf is not floating (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -75,24 +76,28 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
 
 
 def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
-    """Has each client encode what it contributes, inside of what clients agree on.
+    """An aggregator whose clients encode their messages by an ordinary codec.
 
-    In the uplink a codec sees the message; here it sees what an aggregator around this one makes of it:
-    ``rotated(compressed(codec))`` encodes in rotated coordinates, and one inverse
-    rotation a round suffices.
+    In the uplink a codec is given the message; here it is given the message as the aggregator around
+    this one transforms it.  For instance, ``rotated(compressed(codec))`` encodes in rotated
+    coordinates, and one inverse rotation a round suffices.
 
-    Guarantees: the result is that of ``aggregator`` on the decoded payloads; bits: those of the codec.
+    Guarantees:
+        - The result is that of ``aggregator`` on the decoded payloads.
+
+    Bits:
+        Those of the codec.
 
     Args:
-        codec: without a state, drawing from the client's own key.
-        aggregator: of what is decoded; :func:`mean` by default.
+        codec: codec without a state; it draws from the client's own key.
+        aggregator: aggregator of the decoded messages; :func:`mean` by default.
 
     Returns:
-        An :class:`fjx.Aggregator`, whose ``encode`` is the codec's.
+        An :class:`fjx.Aggregator` whose ``encode`` is the codec's.
 
     Raises:
         TypeError: an argument is something else.
-        ValueError: ``aggregator`` has a wire of its own; from ``init``, ``codec`` has a state.
+        ValueError: ``aggregator`` has an ``encode`` of its own; ``codec`` has a state (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx

@@ -14,7 +14,6 @@ import numpy as np
 from fjx import wire
 from fjx._base import Tree, TreeLike
 from fjx._tree import is_float
-from fjx.wire import _trees
 
 SIGMAS = 6.0
 """Bounds on means, in standard errors: a sound component misses one with probability below 1e-8."""
@@ -130,7 +129,7 @@ def require_one_program(
 
 def _text(program: Any) -> list[Any]:
     """The program without addresses of functions, and the bytes of its constants."""
-    arrays = (x for x in program.consts if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+    arrays = (x for x in program.consts if not is_key(x))
     return [re.sub(r"0x[0-9a-f]+", "", str(program)), [np.asarray(x).tobytes() for x in arrays]]
 
 
@@ -194,12 +193,17 @@ def stack(trees: Iterable[Tree]) -> Tree:
 
 def row(tree: Tree, i: int) -> Tree:
     """Entry ``i`` of the leading axis."""
-    return jax.tree.map(lambda x: np.asarray(x[i]), tree)
+    return numpy(jax.tree.map(lambda x: x[i], tree))
 
 
 def numpy(tree: Tree) -> Tree:
-    """Every array as a NumPy array."""
-    return jax.tree.map(np.asarray, tree)
+    """Every array as a NumPy array, but for keys."""
+    return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), tree)
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array holds typed keys."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key))
 
 
 def cast(tree: TreeLike, dtype: Any) -> TreeLike:
@@ -212,21 +216,24 @@ def cast(tree: TreeLike, dtype: Any) -> TreeLike:
 def through_bytes(payload: Tree) -> Tree:
     """A payload as a receiver of its bytes has it, who knows the codec and what it has already."""
 
+    def is_known(part: Any) -> bool:
+        return isinstance(part, wire.SideInformation)
+
     def like(part: Any) -> Any:
-        return part if _trees.is_known(part) else template(part)
+        return part if is_known(part) else template(part)
 
     data = wire.to_bytes(payload)
-    known = jax.tree.map(like, payload, is_leaf=_trees.is_known)
+    known = jax.tree.map(like, payload, is_leaf=is_known)
     restored = wire.from_bytes(data, known)
-    if not any(map(_trees.is_known, jax.tree.leaves(payload, is_leaf=_trees.is_known))):
+    if not any(map(is_known, jax.tree.leaves(payload, is_leaf=is_known))):
         alone = wire.from_bytes(data)
         # Bytes describe payload types and dicts; of a NamedTuple they know no more than its order.
         return alone if jax.tree.structure(alone) == jax.tree.structure(payload) else restored
     return jax.tree.map(
-        lambda part, own: own if _trees.is_known(own) else part,
+        lambda part, own: own if is_known(own) else part,
         restored,
         payload,
-        is_leaf=_trees.is_known,
+        is_leaf=is_known,
     )
 
 

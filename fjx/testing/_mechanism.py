@@ -301,8 +301,7 @@ def state_keeps_its_structure_and_holds_no_key(trial: Central) -> None:
     """A release keeps the structure, shapes and dtypes of the state, in which there is no key."""
     remedy = "make init return what release returns; draw from the key that release is given"
     for name, leaf in _laws.named(trial.state):
-        key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-        require(not key, "the first state", f"there is a key at {name}", remedy)
+        require(not _laws.is_key(leaf), "the first state", f"there is a key at {name}", remedy)
     after = _laws.row(trial.releases["states"], 0)
     difference = _laws.unlike(after, trial.state)
     require(difference is None, "a sum of zeros", f"the next state has {difference}", remedy)

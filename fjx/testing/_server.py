@@ -141,9 +141,7 @@ def state_is_made_of_arrays(trial: Trial) -> None:
         sent = trial.server.broadcast(trial.fresh)
     for where, tree in (("the fresh state", trial.fresh), ("its broadcast", sent)):
         for name, leaf in _laws.named(tree):
-            array = isinstance(leaf, jax.Array | np.ndarray) and not jnp.issubdtype(
-                leaf.dtype, jax.dtypes.prng_key
-            )
+            array = isinstance(leaf, jax.Array | np.ndarray) and not _laws.is_key(leaf)
             require(array, where, f"{type(leaf).__name__} at {name}", remedy)
 
 

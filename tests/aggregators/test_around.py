@@ -5,10 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fjx
-from fjx import Aggregator, aggregators, privacy, wire
+from fjx import Aggregator, aggregators, compressors, privacy, rounds, wire
 
 MECHANISM = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
 PRIVATE = aggregators.private(MECHANISM, 2)
@@ -16,6 +17,11 @@ PRIVATE = aggregators.private(MECHANISM, 2)
 
 def halved(inner):
     return aggregators.around(inner, before=lambda x, public: x / 2, after=lambda x, public: 2 * x)
+
+
+def replicated(inner):
+    codec = compressors.top_k(0.5)
+    return rounds.replicated(codec, aggregator=inner, server=optax.sgd(1.0))["aggregator"]
 
 
 # ------------------------------------------------------------------------------------------ claims
@@ -41,10 +47,12 @@ def test_wrappers_pass_a_claim_on_and_mixtures_have_none():
         aggregators.as_vector(PRIVATE),
         aggregators.shared_rand_k(0.5, PRIVATE),
         aggregators.sketched(rows=1, columns=4, aggregator=PRIVATE),
+        replicated(PRIVATE),
     ):
         assert wrapped.mechanisms == (MECHANISM,)
     for wrapped in (
         halved(aggregators.mean()),
+        replicated(aggregators.mean()),
         aggregators.switch(lambda public: public.round % 2, PRIVATE, PRIVATE),
         aggregators.per_field(a=PRIVATE, b=aggregators.mean()),
         aggregators.releasing(PRIVATE),

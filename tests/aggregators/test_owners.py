@@ -38,14 +38,15 @@ def masks(key, like, c, s, ranks=None):
 
 @functools.partial(jax.jit, static_argnums=0)
 def aggregate(a, key, messages, weights):
-    return aggregators.aggregate(key, a, messages, weights=weights)[0]
+    return aggregators.aggregate(jax.random.clone(key), a, messages, weights=weights)[0]
 
 
 def public_key(key):
     """The key that all clients of a round of :func:`fjx.aggregators.aggregate` share."""
-    return jax.random.split(key, 3)[0]
+    return jax.random.split(jax.random.clone(key), 3)[0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     d = 20
@@ -58,6 +59,7 @@ def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     assert not masks(jax.random.key(0), TREE, c, s, jnp.array([c, c + 3])).any()
 
 
+@pytest.mark.slow
 def test_any_s_of_the_c_own_a_coordinate_with_equal_probability():
     """6000 rounds, each of the ten pairs of five: counts within 5 standard errors."""
     c, s, draws = 5, 2, 6000
@@ -99,7 +101,7 @@ def test_the_mean_is_over_the_owners_who_came():
     c, s, d = 6, 3, 17
     a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(2)
     x = jax.random.normal(jax.random.key(3), (c, d))
-    held = masks(public_key(jax.random.clone(key)), x[0], c, s)
+    held = masks(public_key(key), x[0], c, s)
     for weights in ([9.0] * 6, [1.0, 0, 2.0, 0, 0, 1.0], [0, 0, 0, 5.0, 0, 0], [0.0] * 6):
         came = held & (np.array(weights) > 0)[:, None]
         expected = np.where(came, x, 0).sum(0) / np.maximum(came.sum(0), 1)
@@ -113,6 +115,7 @@ def test_the_mean_is_over_the_owners_who_came():
     )
 
 
+@pytest.mark.slow
 def test_its_error_is_that_of_a_sample_without_replacement():
     """4000 rounds: unbiased, and the mean squared error of its docstring, to 6 standard errors."""
     c, s, d, draws = 6, 2, 9, 4000

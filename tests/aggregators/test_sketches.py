@@ -50,6 +50,7 @@ def test_one_row_is_unbiased_whatever_the_number_of_clients():
     assert abs(errors.mean() - expected) < 6 * errors.std() / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_fetch_sgd_with_room_is_top_k_with_momentum_and_feedback():
     """With a column for each coordinate, six rounds of the paper's box on vectors, in NumPy."""
     k, rho = 6, 0.7
@@ -69,6 +70,7 @@ def test_fetch_sgd_with_room_is_top_k_with_momentum_and_feedback():
         np.testing.assert_allclose(np.sum(np.asarray(state.error) ** 2), e @ e, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fetch_sgd_keeps_its_hashes_and_sends_k_coordinates():
     a = aggregators.fetch_sgd(0.1, rows=3, columns=20)
     x = jax.random.normal(jax.random.key(0), (N, D))
@@ -97,6 +99,7 @@ def test_what_is_not_given_to_the_model_waits():
     assert waiting < 15 * np.linalg.norm(x[0]) / 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "aggregator",
     [aggregators.sketched(rows=3, columns=8), aggregators.fetch_sgd(0.5, rows=3, columns=8)],

@@ -122,6 +122,7 @@ def test_the_mean_is_over_holders_and_nobody_s_coordinates_stay():
     assert float(got[7]) == 0
 
 
+@pytest.mark.slow
 def test_the_ledger_counts_what_each_client_held():
     """Widths by the clients' own examples: a narrow phone sends the product of its widths."""
     of = {0: 1.0, 1: 0.5, 2: 0.5, 3: 1 / 3}

@@ -1,4 +1,4 @@
-"""What every round promises, whatever is in its slots.
+"""Every public algorithm keeps the laws of ``fjx.testing``, and some of the library's own.
 
 Keys are checked for reuse throughout: ``jax_debug_key_reuse`` is on in every law.
 """
@@ -11,60 +11,57 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import Stateful, _tree, algorithms, samplers, simulation
+from fjx import _tree, algorithms, samplers, simulation, testing
+from fjx.testing import _algorithm
 from tests.support import tables
 
 N = len(tables.SIZES)
-EMPTY, DROPPED = 2, 3  # a client without examples, and the one that drops out where one does
+DROPPED = 3  # the client that drops out where one does
 DATASET = tables.federated()
 
-RARER = {
-    "fedsgd", "fedadam", "fedprox", "rand_k", "quantized_downlink", "fedcomgate", "dp_fedavg",
-    "integer_leaves",
-}  # fmt: skip
-KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
+TRACED = {"keeps_the_structure_of_state_and_rows", "traffic_is_known_from_shapes"}
+"""Laws that compile nothing."""
 
-every = tables.rows(tables.ALGORITHMS, tables.ALGORITHMS.keys() - RARER)
+OWN_PROGRAM = {"padding_changes_nothing", "chunks_change_nothing", "vmap_over_seeds_is_a_loop"}
+"""Laws that compile a program of their own."""
+
+DEFAULT = {
+    *("fedavg", "scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"),
+    *("ef21_bc", "choco_sgd", "marina"),
+}
+KINDS = {"scaffold", "median"}
+
+
+def is_default(name, law):
+    return law in TRACED or name in (KINDS if law in OWN_PROGRAM else DEFAULT)
+
+
+@functools.cache
+def trial(name):
+    return _algorithm.Trial(tables.ALGORITHMS[name], tables.params_of(name), DATASET)
+
+
+@functools.cache
+def laws(name):
+    return {
+        law.name: law for law in testing.algorithm_laws(trial(name).algorithm, trial(name).params)
+    }
+
+
+@tables.cases(
+    {name: [law.__name__ for law in _algorithm.LAWS] for name in tables.ALGORITHMS}, is_default
+)
+def test_law(name, law):
+    laws(name)[law].check()
+
+
+every_default = tables.rows(tables.ALGORITHMS, DEFAULT)
 every_kind = tables.rows(tables.ALGORITHMS, KINDS)
-"""Where a law compiles a program of its own: one row of each kind."""
 
 
-def cohort_of(ids, dropped=None, dataset=DATASET):
+def cohort_of(ids, dropped=None):
     ids = np.asarray(ids, np.int32)
-    return dataset.cohort(ids, None if dropped is None else ids != dropped)
-
-
-class Case:
-    """One algorithm, its compiled round and what two rounds have made of its state and table."""
-
-    def __init__(self, name):
-        self.algorithm, self.params = tables.ALGORITHMS[name]
-        self.traces = []
-
-        def traced(key, state, table, cohort):
-            self.traces.append(cohort.ids.shape)
-            return self.on_table(key, state, table, cohort)
-
-        self.round = jax.jit(traced)
-        self.fresh = self.algorithm.init(self.params)
-        self.state = self.fresh
-        self.table = simulation.make_table(self.algorithm.init_client(self.params), N)
-        for t in range(2):
-            self.state, self.table, _ = self.round(
-                jax.random.key(t), self.state, self.table, cohort_of(np.roll(np.arange(N), t))
-            )
-
-    def on_table(self, key, state, table, cohort, executor=None):
-        """A round on the table of all clients: the server's state, the table and metrics."""
-        rows = simulation.gather(table, cohort.ids)
-        state, rows, metrics = self.algorithm.round(key, state, rows, cohort, executor=executor)
-        return state, simulation.scatter(table, cohort.ids, rows), metrics
-
-    def __call__(self, cohort, seed=7):
-        return self.round(jax.random.key(seed), self.state, self.table, cohort)
-
-
-case = functools.cache(Case)
+    return DATASET.cohort(ids, None if dropped is None else ids != dropped)
 
 
 def assert_close(actual, expected, tolerance=1e-6):
@@ -77,146 +74,36 @@ def assert_close(actual, expected, tolerance=1e-6):
             np.testing.assert_array_equal(x, y)
 
 
-@every
-def test_a_round_moves_the_model_and_counts(name):
-    """Else the invariances below would hold of a round that does nothing."""
-    _, _, metrics = case(name)(cohort_of(range(N), DROPPED))
-    assert int(metrics["invited"]) == N
-    assert int(metrics["participants"]) == N - 2
-    assert int(metrics["nonfinite"]) == int(metrics["rejected"]) == 0
-    moved = jax.tree.map(
-        lambda a, b: not np.array_equal(a, b), case(name).state.params, case(name).params
-    )
-    if name == "integer_leaves":
-        assert not moved.pop("table")
-    assert all(jax.tree.leaves(moved))
+HEARING = {"fedcomgate", "choco_sgd", "choco"}
+"""Rows hold what clients hear: a floating sum in the order of the slots."""
 
 
-@every
-def test_permuting_the_cohort_changes_nothing(name):
-    """Clients' rows to the bit: a client's arithmetic does not depend on its slot.
-
-    But for what it hears, which is a floating sum in the order of the slots.
-    """
-    expected = case(name)(cohort_of(range(N), DROPPED))
-    for order in ([5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]):
-        actual = case(name)(cohort_of(order, DROPPED))
-        assert_close(actual, expected)
-        if name != "fedcomgate":
-            chex.assert_trees_all_equal(actual[1], expected[1])
-
-
-PADDED = [N, 0, 1, 2, 3, N, 4, 5, N]
-
-
-def weight(state):
-    params = state.params
-    return float((params.params if isinstance(params, Stateful) else params)["w"][0])
-
-
-def check_chunks(name, size, ids):
-    """To rounding: XLA may add the terms of a scalar product in another order at another width."""
-    expected = case(name)(cohort_of(range(N), DROPPED))
-    chunked = functools.partial(case(name).on_table, executor=simulation.chunked(size))
-    actual = jax.jit(chunked)(
-        jax.random.key(7), case(name).state, case(name).table, cohort_of(ids, DROPPED)
-    )
-    assert_close(actual, expected)
-
-
-@every_kind
-def test_padding_the_cohort_changes_nothing(name):
-    expected = case(name)(cohort_of(range(N), DROPPED))
-    assert_close(case(name)(cohort_of(PADDED, DROPPED)), expected)
-
-
-@every_kind
-def test_chunking_a_padded_cohort_changes_nothing(name):
-    """Nine slots in three chunks of four, the last of them filled up with slots of zeros."""
-    check_chunks(name, 4, PADDED)
+@tables.rows([n for n in tables.ALGORITHMS if n not in HEARING], DEFAULT - HEARING)
+def test_rows_do_not_depend_on_the_slot_by_a_bit(name):
+    """A client's arithmetic does not depend on its slot."""
+    _, expected, _ = trial(name).base
+    _, actual, _ = trial(name).play("reversed", cohort_of(range(N)[::-1], DROPPED))
+    chex.assert_trees_all_equal(actual, expected)
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(N, marks=pytest.mark.slow), N + 3])
 def test_chunks_may_have_any_size(size):
-    check_chunks("scaffold", size, range(N))
+    this = trial("scaffold")
+    chunked = functools.partial(this.on_table, executor=simulation.chunked(size))
+    actual = jax.jit(chunked)(jax.random.key(7), *this.before, cohort_of(range(N), DROPPED))
+    assert_close(actual, this.base)
 
 
-@every
-def test_a_client_that_drops_out_might_as_well_not_have_been_invited(name):
-    """To the bit: its row stays, and the model moves as if the slot had been padding."""
-    state, table, _ = case(name)(cohort_of(range(N), DROPPED))
-    ids = [N if i == DROPPED else i for i in range(N)]
-    chex.assert_trees_all_equal(case(name)(cohort_of(ids))[:2], (state, table))
-    chex.assert_trees_all_equal(
-        *(jax.tree.map(lambda x: x[DROPPED], t) for t in (table, case(name).table))
+@every_default
+def test_another_key_is_another_round(name):
+    """The loss has a random slope."""
+    one, other = (
+        trial(name).play("a seed", cohort_of(range(N), DROPPED), seed=seed)[0] for seed in (7, 8)
     )
-
-
-@every
-def test_an_empty_client_does_not_participate(name):
-    state, table, metrics = case(name)(cohort_of(range(N)))
-    assert int(metrics["participants"]) == N - 1
-    without = case(name)(cohort_of([N if i == EMPTY else i for i in range(N)]))
-    chex.assert_trees_all_equal(without[:2], (state, table))
-    chex.assert_trees_all_equal(
-        *(jax.tree.map(lambda x: x[EMPTY], t) for t in (table, case(name).table))
+    assert any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True)
     )
-
-
-@every
-def test_an_empty_cohort_leaves_the_model_where_it_was(name):
-    """From a fresh state: momentum would move on.  Noise of central privacy is added all the same."""
-    state, table, metrics = case(name).round(
-        jax.random.key(7), case(name).fresh, case(name).table, cohort_of([N] * N)
-    )
-    chex.assert_trees_all_equal(table, case(name).table)
-    assert int(metrics["invited"]) == int(metrics["participants"]) == 0
-    assert all(bool(np.isfinite(x)) for x in jax.tree.leaves(metrics))
-    if name.startswith("dp_"):
-        assert not np.array_equal(state.params["w"], case(name).fresh.params["w"])
-    else:
-        chex.assert_trees_all_equal(state.params, case(name).fresh.params)
-
-
-@every
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_message_that_is_not_finite_is_excluded_and_counted(name, value):
-    broken = tables.federated(broken=1, value=value)
-    state, table, metrics = case(name)(cohort_of(range(N), dataset=broken))
-    expected = case(name)(cohort_of([N if i == 1 else i for i in range(N)]))
-    chex.assert_trees_all_equal((state, table), expected[:2])
-    assert int(metrics["nonfinite"]) == 1
-    assert int(metrics["participants"]) == N - 2
-    assert all(bool(np.isfinite(x)) for x in jax.tree.leaves(metrics))
-
-
-@every
-def test_later_rounds_do_not_trace_again(name):
-    case(name)(cohort_of([5, N, 1, 0, 2, 4]))
-    assert case(name).traces.count((N,)) == 1
-
-
-@every
-def test_a_round_is_pure(name):
-    inputs = (case(name).state, case(name).table, cohort_of(range(N), DROPPED))
-    before = jax.tree.map(np.array, inputs)
-    first, second = (case(name).round(jax.random.key(7), *inputs) for _ in range(2))
-    chex.assert_trees_all_equal(first, second)
-    chex.assert_trees_all_equal(jax.tree.map(np.asarray, inputs), before)
-    other, _, _ = case(name).round(jax.random.key(8), *inputs)
-    assert weight(other) != weight(first[0])
-
-
-@every_kind
-def test_vmap_over_seeds_is_a_loop(name):
-    this = case(name)
-    seeds = (7, 8)
-    keys = jax.vmap(jax.random.key)(jnp.array(seeds))
-    cohort = cohort_of(range(N), DROPPED)
-    mapped = jax.jit(jax.vmap(lambda key: this.on_table(key, this.state, this.table, cohort)))(keys)
-    for i, seed in enumerate(seeds):
-        one = jax.tree.map(lambda x, i=i: x[i], mapped)
-        assert_close(one, this(cohort, seed))
 
 
 @every_kind
@@ -229,17 +116,16 @@ def test_scan_over_rounds_is_a_loop(name):
         lambda n: N,
         None,
     )
-    run = simulation.program(case(name).algorithm, DATASET, sampler=sampler, evaluate_every=3)
+    run = simulation.program(trial(name).algorithm, DATASET, sampler=sampler, evaluate_every=3)
     root = jax.random.key(3)
     scanned, history = jax.jit(lambda *args: run.run(*args, 3))(
-        jax.random.clone(root), run.init(case(name).params)
+        jax.random.clone(root), run.init(trial(name).params)
     )
 
-    state = case(name).fresh
-    table = simulation.make_table(case(name).algorithm.init_client(case(name).params), N)
+    state, table = trial(name).fresh
     for t in range(3):
         key = jax.random.fold_in(root, t)
-        state, table, metrics = case(name).round(key, state, table, cohort_of(ids[t], DROPPED))
+        state, table, metrics = trial(name).round(key, state, table, cohort_of(ids[t], DROPPED))
         assert_close({k: history.rounds[k][t] for k in metrics}, dict(metrics), tolerance=1e-5)
     assert_close((scanned.algorithm, scanned.clients), (state, table), tolerance=1e-5)
 

@@ -1,5 +1,7 @@
 """The tables over which laws are run.  A new codec, aggregator or recipe adds a row here."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from fjx import (
     Stateful,
+    _tree,
     aggregators,
     algorithms,
     clients,
@@ -15,6 +18,7 @@ from fjx import (
     compressors,
     data,
     privacy,
+    rounds,
     samplers,
     servers,
 )
@@ -353,65 +357,222 @@ def centred_error(model, batch, mask, key):
     return jnp.sum(jnp.where(mask, error**2, 0.0)) / (2 * count), {}, state
 
 
+def _ring(n):
+    """Each of n clients mixes with its two neighbours."""
+    return (np.eye(n) + np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)) / 3
+
+
 def integer_leaves() -> dict:
     """A linear model beside a table of integers that no gradient moves."""
     return {**weights(), "table": jnp.array([3, 1, 2], jnp.int32)}
 
 
+N = len(SIZES)
 _local = {"client_lr": 0.05, "batch_size": 2, "epochs": 2}
+_step = {"learning_rate": 0.1, "batch_size": 2}
+_memory = {"num_clients": N, **_step}
 _local_sgd = clients.local_sgd(squared_error, optax.sgd(0.05), epochs=2, batch_size=2)
-_top_k = c.error_feedback(c.chain(c.top_k(0.5), c.quantize(bits=8)))
+_feedback = c.error_feedback(c.chain(c.top_k(0.5), c.quantize(bits=8)))
+_TOP, _RAND, _FINE = c.top_k(0.5), c.rand_k(0.5), c.quantize(bits=8)
 
-ALGORITHMS = {
-    "fedsgd": (algorithms.fedsgd(squared_error, learning_rate=0.1, batch_size=2), weights()),
-    "fedavg": (algorithms.fedavg(squared_error, **_local), weights()),
-    "fedadam": (algorithms.fedadam(squared_error, **_local, server_lr=0.1), weights()),
-    "fedprox": (algorithms.fedprox(squared_error, mu=1.0, **_local), weights()),
+
+def _sgd(loss):
+    return clients.local_sgd(loss, optax.sgd(0.05), epochs=2, batch_size=2)
+
+
+def _per_example(model, batch, key):
+    return jnp.mean((batch["x"] @ model["w"] + model["b"] - batch["y"]) ** 2) / 2
+
+
+_axes = {"w": ("features",), "b": ()}
+
+CLIENTS = {
+    "local_sgd": (_local_sgd, {}),
+    "gradient": (clients.gradient(squared_error, batch_size=2), {}),
+    "averaged": (clients.averaged(clients.gradient(squared_error, batch_size=2), eta=0.5), {}),
+    "proximal": (
+        clients.local_sgd(
+            clients.per_example(squared_error),
+            optax.chain(clients.proximal(1.0), optax.sgd(0.05)),
+            steps=3,
+            batch_size=2,
+        ),
+        {},
+    ),
+    "whole_batch": (
+        _sgd(clients.whole_batch(centred_error)),
+        {"params": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)})},
+    ),
+    "dp_sgd": (
+        clients.dp_sgd(
+            _per_example,
+            optax.sgd(0.05),
+            clip_norm=1.0,
+            noise_multiplier=0.5,
+            sampling_rate=0.5,
+            steps=2,
+            batch_size=2,
+            capacity=8,
+        ),
+        {},
+    ),
     "scaffold": (
-        algorithms.scaffold(squared_error, num_clients=len(SIZES), **_local),
-        weights(),
+        clients.scaffold(squared_error, learning_rate=0.05, epochs=2, batch_size=2),
+        {"broadcast": {"params": weights(), "control": weights()}},
     ),
-    "fedcomgate": (
-        algorithms.fedcomgate(
-            squared_error, c.quantize(bits=8), client_lr=0.05, steps=3, batch_size=2
-        ),
-        weights(),
+    "structured_random_mask": (
+        clients.structured(squared_error, _sgd, subspace=clients.random_mask(0.5)),
+        {},
     ),
-    "dp_fedavg": (
-        algorithms.dp_fedavg(
-            squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort_size=4, **_local
-        ),
-        weights(),
+    "structured_low_rank": (
+        clients.structured(squared_error, _sgd, subspace=clients.random_low_rank(1)),
+        {},
     ),
-    "dp_ftrl": (
-        algorithms.dp_ftrl(
+    "structured_fixed_mask": (
+        clients.structured(
             squared_error,
-            strategy=privacy.honaker_tree(4),
-            clip_norm=0.3,
-            noise_multiplier=0.1,
-            cohort_size=4,
-            momentum=0.9,
-            **_local,
+            _sgd,
+            subspace=clients.fixed_mask({"w": np.array([True, False, True, False]), "b": np.True_}),
         ),
-        weights(),
+        {},
     ),
-    "top_k_quantize_with_feedback": (compose(client=_local_sgd, uplink=_top_k), weights()),
-    "rand_k": (compose(client=_local_sgd, uplink=c.rand_k(0.5)), weights()),
-    "quantized_downlink": (
-        compose(client=_local_sgd, downlink=c.error_feedback(c.quantize(bits=8))),
-        weights(),
-    ),
-    "median": (compose(client=_local_sgd, aggregator=aggregators.median()), weights()),
-    "mutable_state": (
-        algorithms.fedavg(clients.whole_batch(centred_error), **_local),
-        Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
-    ),
-    "integer_leaves": (algorithms.fedavg(squared_error, **_local), integer_leaves()),
-    "ef21_bc": (
-        algorithms.ef21_bc(
-            squared_error, c.top_k(0.5), num_clients=len(SIZES), learning_rate=0.1, batch_size=2
+    "submodel_ordered_dropout": (
+        clients.submodel(
+            squared_error, _sgd, axes=_axes, units=clients.ordered_dropout([0.5, 1.0])
         ),
-        weights(),
+        {},
+    ),
+    "submodel_federated_dropout": (
+        clients.submodel(squared_error, _sgd, axes=_axes, units=clients.federated_dropout(0.5)),
+        {},
     ),
 }
-"""Every recipe that is a law unto itself, and each kind of codec, aggregator and model in a slot."""
+"""Every public client update, and the model and the broadcast of those that need others."""
+
+
+class _Phases(NamedTuple):
+    """A step in two rounds: how large gradients are, and then the step."""
+
+    params: Any
+    size: Any
+
+
+_descent = clients.gradient(squared_error, batch_size=2)
+
+
+def _ask(key, state, memory, examples, turn):
+    message, _, metrics = _descent.update(key, state.params, (), examples, turn)
+    squares = [jnp.sum(x**2).astype(jnp.float32) for x in jax.tree.leaves(message)]
+    return sum(squares, jnp.zeros((), jnp.float32)), memory, metrics
+
+
+def _move(key, state, memory, examples, turn):
+    message, _, metrics = _descent.update(key, state.params, (), examples, turn)
+    return message, memory, metrics
+
+
+def _scalar(params):
+    return jax.ShapeDtypeStruct((), jnp.float32)
+
+
+def _stepped(state, message):
+    moved = jax.tree.map(
+        lambda x, m: x + 0.1 * m / (1 + state.size).astype(m.dtype), state.params, message
+    )
+    return state._replace(params=moved)
+
+
+ALGORITHMS = {
+    # Averaging.
+    "fedsgd": algorithms.fedsgd(squared_error, **_step),
+    "fedavg": algorithms.fedavg(squared_error, **_local),
+    "fedavgm": algorithms.fedavgm(squared_error, **_local),
+    "fedprox": algorithms.fedprox(squared_error, mu=1.0, **_local),
+    "fedadam": algorithms.fedadam(squared_error, **_local, server_lr=0.1),
+    "fedadagrad": algorithms.fedadagrad(squared_error, **_local, server_lr=0.1),
+    "fedyogi": algorithms.fedyogi(squared_error, **_local, server_lr=0.1),
+    # Compressed.
+    "compressed_gd": algorithms.compressed_gd(squared_error, _RAND, **_step),
+    "ef14": algorithms.ef14(squared_error, _TOP, **_step),
+    "double_squeeze": algorithms.double_squeeze(squared_error, _TOP, **_step),
+    "sign_sgd": algorithms.sign_sgd(squared_error, **_step),
+    "ef21": algorithms.ef21(squared_error, _TOP, **_memory),
+    "ef21_sgdm": algorithms.ef21_sgdm(squared_error, _TOP, **_memory, eta=0.5),
+    "ef_bv": algorithms.ef_bv(squared_error, _RAND, **_memory, lam=0.3, nu=0.7),
+    "diana": algorithms.diana(squared_error, c.quantize(bits=3), **_memory, lam=0.5),
+    "mcm": algorithms.mcm(squared_error, _RAND, **_memory, lam=0.4),
+    "dasha": algorithms.dasha(squared_error, _RAND, **_memory, momentum=0.3),
+    "clag": algorithms.clag(squared_error, _TOP, **_memory, zeta=0.5),
+    "ef21_bc": algorithms.ef21_bc(squared_error, _TOP, **_memory),
+    "artemis": algorithms.artemis(squared_error, _RAND, **_memory, lam=0.5),
+    "marina": algorithms.marina(squared_error, _RAND, **_step, p=0.5),
+    "pp_marina": algorithms.pp_marina(squared_error, _RAND, **_step, participants=N, p=0.5),
+    "fedcom": algorithms.fedcom(squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2),
+    "fedpaq": algorithms.fedpaq(squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2),
+    "fedcomgate": algorithms.fedcomgate(
+        squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2
+    ),
+    "fetch_sgd": algorithms.fetch_sgd(squared_error, **_step, ratio=0.5, rows=1, columns=8),
+    "onebit_adam": algorithms.onebit_adam(squared_error, **_step, warmup=1),
+    "power_sgd": algorithms.power_sgd(squared_error, **_step, rank=1, momentum=0.5),
+    # Corrected.
+    "scaffold": algorithms.scaffold(squared_error, num_clients=N, **_local),
+    "scaffnew": algorithms.scaffnew(squared_error, **_step, p=0.5),
+    "fedcomloc": algorithms.fedcomloc(squared_error, **_step, p=0.5, uplink=_TOP),
+    "fedlin": algorithms.fedlin(squared_error, **_step, steps=2),
+    "tamuna": algorithms.tamuna(squared_error, **_memory, clients_per_round=N, owners=2, p=0.5),
+    "compressed_scaffnew": algorithms.compressed_scaffnew(
+        squared_error, **_memory, owners=2, p=0.5
+    ),
+    # Decentralised.
+    "choco_sgd": algorithms.choco_sgd(squared_error, _TOP, mixing=_ring(N), step_size=0.5, **_step),
+    # Private.
+    "dp_fedavg": algorithms.dp_fedavg(
+        squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort_size=4, **_local
+    ),
+    "dp_ftrl": algorithms.dp_ftrl(
+        squared_error,
+        strategy=privacy.honaker_tree(4),
+        clip_norm=0.3,
+        noise_multiplier=0.1,
+        cohort_size=4,
+        momentum=0.9,
+        **_local,
+    ),
+    # Rounds that no recipe shows as they are.
+    "minibatch": rounds.minibatch(algorithms.fedsgd(squared_error, **_step), 2),
+    "replicated": compose(
+        client=_descent,
+        **rounds.replicated(_FINE, aggregator=aggregators.mean(), server=optax.sgd(0.1)),
+    ),
+    "difference": compose(
+        client=_local_sgd, server=optax.sgd(1.0), **rounds.difference(_TOP, num_clients=N)
+    ),
+    "choco": rounds.choco(_local_sgd, _FINE, mixing=_ring(N), step_size=0.5),
+    "two_phases": rounds.two_phases(
+        rounds.Phase(_ask, _scalar, lambda state, mean: state._replace(size=mean)),
+        rounds.Phase(_move, _tree.like, _stepped),
+        client=lambda params: (),
+        server=lambda params: _Phases(params, jnp.zeros((), jnp.float32)),
+        broadcast=lambda state: state,
+    ),
+    # Each kind of codec, aggregator and model in a slot.
+    "top_k_quantize_with_feedback": compose(client=_local_sgd, uplink=_feedback),
+    "rand_k": compose(client=_local_sgd, uplink=_RAND),
+    "quantized_downlink": compose(client=_local_sgd, downlink=c.error_feedback(c.quantize(bits=8))),
+    "median": compose(client=_local_sgd, aggregator=aggregators.median()),
+    "mutable_state": algorithms.fedavg(clients.whole_batch(centred_error), **_local),
+    "integer_leaves": algorithms.fedavg(squared_error, **_local),
+}
+"""Every recipe, every kind of round, and each kind of codec, aggregator and model in a slot."""
+
+PARAMS = {
+    "mutable_state": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
+    "integer_leaves": integer_leaves(),
+}
+"""The models of rows that have another than the linear one."""
+
+
+def params_of(name):
+    """The model of a row of ``ALGORITHMS``."""
+    return PARAMS.get(name, weights())

@@ -1,4 +1,4 @@
-"""Aggregators that look at the messages side by side."""
+"""Aggregators that compare the messages side by side."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,11 @@ from fjx._base import STACK, Aggregator, Array, Key, Metrics, Public, Tree
 def median() -> Aggregator:
     """The coordinate-wise median of the messages, each client counted once.
 
-    Guarantees: fewer than half of the clients, whatever they send, cannot move a coordinate outside
-        the range of the others; for an even number the mean of the middle two; zero if nobody takes
-        part.
+    Guarantees:
+        - Fewer than half of the clients cannot move a coordinate outside the range of the others, for
+          any messages that they send.
+        - For an even number of clients it is the mean of the middle two.
+        - Zero if nobody takes part.
 
     Returns:
         An :class:`fjx.Aggregator` that stacks.

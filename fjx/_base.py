@@ -593,7 +593,7 @@ class Runs(NamedTuple):
 
     Attributes:
         aggregator: the aggregator that ``round`` runs.
-        round: of the algorithm.
+        round: round function of the algorithm.
     """
 
     aggregator: Aggregator
@@ -615,7 +615,7 @@ class Algorithm(NamedTuple):
             ``rows`` are the cohort's rows, ``[m, ...]``; ``cohort`` is a :class:`Cohort` of m slots.
             The row of a client that does not take part comes back bit for bit.
         traffic: ``(params) -> Traffic``.  The bits that one client moves in a round, from shapes alone.
-        runs: which aggregator ``round`` runs, as a :class:`Runs`; None for an algorithm without one.
+        runs: the aggregator that ``round`` runs, as a :class:`Runs`; None for an algorithm without one.
         expected: ``(params, rounds) -> f64[rounds]``, or None.  The expected bits of a client's message
             in each round, of an algorithm that knows with which probability it sends which payload.
     """

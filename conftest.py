@@ -1,6 +1,7 @@
 """The habits of every test: strict dtypes and ranks, warnings are errors, two CPU devices."""
 
 import collections
+import gc
 import itertools
 import os
 from importlib import metadata
@@ -29,10 +30,11 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Every public factory runs in one of these.  JAX_DEBUG_KEY_REUSE=1 checks keys in all tests.
-ROOT = Path(__file__).parent
-KEYS_CHECKED = [ROOT / "tests" / folder for folder in ("laws", "oracles", "privacy")]
-ALL_CHECKED = jax.config.jax_debug_key_reuse
+# A law checks that every public factory uses each key once.  JAX_DEBUG_KEY_REUSE=1 checks it in all
+# tests, which then take half as long again.
+KEYS_CHECKED = jax.config.jax_debug_key_reuse
+
+gc.set_threshold(50_000)  # tracing makes many objects that live, and few circles
 
 
 @pytest.hookimpl(tryfirst=True)  # before rows are chosen by -m
@@ -54,9 +56,8 @@ def pytest_collection_modifyitems(items):
 def habits(request):
     """Each test has the same, whatever another one changed."""
     optimized = request.node.get_closest_marker("optimized") is not None
-    checked = ALL_CHECKED or any(map(request.path.is_relative_to, KEYS_CHECKED))
     jax.config.update("jax_disable_most_optimizations", not optimized)
-    jax.config.update("jax_debug_key_reuse", checked)
+    jax.config.update("jax_debug_key_reuse", KEYS_CHECKED)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 

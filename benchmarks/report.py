@@ -419,10 +419,11 @@ def plot_accuracy(found: list[Record], path: pathlib.Path) -> None:
 def plot_rounds(found: list[Record], path: pathlib.Path) -> None:
     """Seconds of everybody over seconds of fjx, workload by workload."""
     names = measured(found)
-    figure, axes = plt.subplots(
-        1, max(1, len(names)), figsize=(3.2 * max(1, len(names)), 3), squeeze=False
-    )
-    for axis, name in zip(axes[0], names, strict=False):
+    lines = max(1, -(-len(names) // 2))
+    figure, axes = plt.subplots(lines, 2, figsize=(6.4, 2.6 * lines), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
         seconds = times(found, name)
         over = {k: ratios(seconds, k) for k in seconds if k != "fjx"}
         middle = [statistics.median(r) for r in over.values()]
@@ -434,7 +435,8 @@ def plot_rounds(found: list[Record], path: pathlib.Path) -> None:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axis.invert_yaxis()
-        axis.set_title(name)
+        axis.set_title(WORKLOADS[name].title, fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("seconds over fjx's")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

@@ -25,6 +25,7 @@ exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 # The attributes of a NamedTuple are its parameters.
 napoleon_custom_sections = ["Guarantees", "Bits", ("Attributes", "params_style")]
 python_maximum_signature_line_length = 88

@@ -1,9 +1,9 @@
-"""The words of fjx: five NamedTuples of pure functions, and the values they exchange.
+"""The core types of fjx: five NamedTuples of pure functions, and the values they exchange.
 
 Everything else in the library builds one of these five, or runs them.  A field is a function; its
-``Protocol`` below says what it takes, what it returns and what it must never do.  Two argument orders
-hold everywhere: transforms read ``(key, value, state) -> (value, state)``, steps read
-``(key, state, input) -> (state, output)``; a key comes first, always, and is a typed key
+``Protocol`` below states its inputs, its outputs and its promises.  Two argument orders hold everywhere:
+transforms read ``(key, value, state) -> (value, state)``, and steps read
+``(key, state, input) -> (state, output)``.  A key always comes first, and is a typed key
 (``jax.random.key``).
 """
 
@@ -43,8 +43,8 @@ class Examples(NamedTuple):
 
     Attributes:
         arrays: pytree of ``[total, ...]``, the examples of all clients one after another.
-        offset: ``i32[]``, where this client's examples begin.
-        size: ``i32[]``, how many there are; zero for an empty or a padding client.
+        offset: ``i32[]``, the place of this client's first example.
+        size: ``i32[]``, the number of its examples; zero for an empty or a padding client.
     """
 
     arrays: Tree
@@ -75,14 +75,14 @@ class Cohort(NamedTuple):
 
     Attributes:
         ids: ``i32[m]``, each client at most once.
-        weights: ``f32[m]``, what the client counts for; zero means that it does not take part.
+        weights: ``f32[m]``, the client's weight; zero means that it does not take part.
         examples: the clients' windows, ``offset`` and ``size`` being ``i32[m]``.
         population: ``i32[]``, the number of clients in all, which is the id of a padding slot.
-        rejected: ``i32[]``, how many requested slots were turned into padding because their id was
-            out of range or a duplicate.
-        present: ``bool[m]``, who is there: a client without examples is, though its weight is zero, and
-            does what everybody there must do whatever its data (adding its share of the noise, say).
-            None for those of positive weight.
+        rejected: ``i32[]``, the number of requested slots that were turned into padding because their
+            id was out of range or a duplicate.
+        present: ``bool[m]``, true for the clients that are there; None for those of positive weight.
+            A client without examples may be there: its weight is zero, but it does what must not
+            depend on data, such as adding its share of the noise.
     """
 
     ids: Array
@@ -120,9 +120,9 @@ class Template:
 
 
 class Public(NamedTuple):
-    """What every client of a round knows.
+    """The facts that every client of a round knows.
 
-    It is free: it travels with the model, or is agreed on once.
+    They are free: they travel with the model, or are agreed on once.
 
     Attributes:
         state: the aggregator's state, the same for all clients.
@@ -165,14 +165,14 @@ class Public(NamedTuple):
         rank: Any = 0,
         size: Any = 1,
     ) -> "Public":
-        """What clients of an aggregator's first round know, for calling its functions by hand.
+        """The public facts of an aggregator's first round, for calling its functions by hand.
 
         Args:
-            aggregator: whose functions will be called.
-            message_like: the message of one client, or its shapes.
-            key: of the round.
-            rank: of the client.
-            size: of the cohort.
+            aggregator: aggregator with the functions that will be called.
+            message_like: message of one client, or its shapes.
+            key: key of the round.
+            rank: rank of the client.
+            size: size of the cohort.
         """
         return cls(
             state=aggregator.init(message_like),
@@ -185,7 +185,7 @@ class Public(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One client's turn in a round: by which schedules, groups and attackers are told apart.
+    """One client's turn in a round: the facts for schedules, groups and attackers.
 
     Attributes:
         round: ``i32[]``, the number of rounds before this one.
@@ -199,15 +199,15 @@ class Turn(NamedTuple):
 
 
 class Stateful(NamedTuple):
-    """A model with mutable state beside its parameters (BatchNorm's running statistics, say).
+    """A model with mutable state beside its parameters, such as BatchNorm's running statistics.
 
     Gradients are taken of ``params`` only.  The state moves because the loss function returns a new
     one, and it travels like the parameters do: the message holds ``after - before`` of both.  Integers
     in it are averaged as float32 numbers: counters should be signed and below 2^24.
 
     Attributes:
-        params: what the optimisers move.
-        state: what the loss function moves.
+        params: the part that the optimisers move.
+        state: the part that the loss function moves.
     """
 
     params: Tree
@@ -215,15 +215,15 @@ class Stateful(NamedTuple):
 
 
 class Contract(NamedTuple):
-    """What a compressor C promises for every message x of a given shape, tested by a law.
+    """The promises of a compressor C for every message x of a given shape; a law tests each of them.
 
     Attributes:
         unbiased: E[C(x)] = x.
-        omega: E||C(x) - x||^2 <= omega ||x||^2; None where nothing is promised.
-        delta: E||C(x) - x||^2 <= (1 - delta) ||x||^2 with 0 < delta <= 1; None where nothing is.
+        omega: E||C(x) - x||^2 <= omega ||x||^2; None if nothing is promised.
+        delta: E||C(x) - x||^2 <= (1 - delta) ||x||^2 with 0 < delta <= 1; None if nothing is promised.
         linear: for one key, C(x) + C(y) = C(x + y), so that payloads can be added.
-        projection: ||x||^2 = ||C(x)||^2 + ||x - C(x)||^2; what follows on the kept values then errs
-            in a direction of its own.
+        projection: ||x||^2 = ||C(x)||^2 + ||x - C(x)||^2.  A codec of the kept values then errs in a
+            direction of its own.
     """
 
     unbiased: bool = False
@@ -238,7 +238,7 @@ EXACT = Contract(unbiased=True, omega=0.0, delta=1.0, linear=True, projection=Tr
 
 
 class Combine(enum.Enum):
-    """How the contributions of a cohort meet."""
+    """The way in which the shares of a cohort meet."""
 
     SUM = "sum"
     """They are added: in constant memory, across devices, under a secure sum or in ciphertext."""
@@ -536,7 +536,7 @@ class ServerUpdate(NamedTuple):
 
 
 class Executor(Protocol):
-    """How a cohort is run: all at once, in chunks, over devices.  Results do not depend on it."""
+    """A way to run a cohort: all at once, in chunks, over devices.  Results do not depend on it."""
 
     def __call__(
         self,
@@ -551,8 +551,8 @@ class Executor(Protocol):
         Args:
             client: ``(shared, slot) -> (summed, stacked)``, possibly a :class:`Steps`.  For a slot of
                 zeros it must return a ``summed`` of zeros: such slots fill up a chunk.
-            shared: what every client is given: the model, the packed examples.
-            slots: pytree of ``[m, ...]``, what each client is given.
+            shared: inputs that all clients share: the model, the packed examples.
+            slots: pytree of ``[m, ...]``, the inputs of each client.
             cost: ``i32[m]``, proportional to a slot's work; executors may sort by it.
 
         Returns:
@@ -575,15 +575,29 @@ class Round(Protocol):
 
 
 class Traffic(NamedTuple):
-    """What one client moves in one round, in bits, measured on payloads.
+    """The bits that one client moves in one round, measured on payloads.
 
     Attributes:
-        uplink: its message.
-        downlink: the broadcast, and the aggregate message where clients hear it.
+        uplink: bits of its message.
+        downlink: bits of the broadcast, and of the aggregate message if clients hear it.
     """
 
     uplink: int
     downlink: int
+
+
+class Runs(NamedTuple):
+    """The statement that a round runs this aggregator.
+
+    It holds for the round with which it was made.  :attr:`Algorithm.aggregator` compares it.
+
+    Attributes:
+        aggregator: the aggregator that ``round`` runs.
+        round: of the algorithm.
+    """
+
+    aggregator: Aggregator
+    round: Round
 
 
 class Algorithm(NamedTuple):
@@ -601,8 +615,7 @@ class Algorithm(NamedTuple):
             ``rows`` are the cohort's rows, ``[m, ...]``; ``cohort`` is a :class:`Cohort` of m slots.
             The row of a client that does not take part comes back bit for bit.
         traffic: ``(params) -> Traffic``.  The bits that one client moves in a round, from shapes alone.
-        aggregator: the aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own;
-            None for an algorithm without one.
+        runs: which aggregator ``round`` runs, as a :class:`Runs`; None for an algorithm without one.
         expected: ``(params, rounds) -> f64[rounds]``, or None.  The expected bits of a client's message
             in each round, of an algorithm that knows with which probability it sends which payload.
     """
@@ -611,5 +624,16 @@ class Algorithm(NamedTuple):
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
-    aggregator: Aggregator | None = None
+    runs: Runs | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
+
+    @property
+    def aggregator(self) -> Aggregator | None:
+        """The aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own.
+
+        It is None once ``round`` was replaced, because nothing is known of the new one.  A function that
+        wraps a round says what it runs: ``_replace(round=new, runs=Runs(algorithm.aggregator, new))``.
+        """
+        if self.runs is None or self.runs.round is not self.round:
+            return None
+        return self.runs.aggregator

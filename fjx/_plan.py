@@ -1,4 +1,4 @@
-"""One description, from which everything that privacy depends on is built, and held to."""
+"""Plans: sampler, noise, aggregator and claim of a private run from one description."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,17 +28,17 @@ from fjx.samplers._types import (
 
 
 class Plan(NamedTuple):
-    """What was decided before a run, and the claim that follows; made by :func:`plan`.
+    """Decisions before a private run, and the claim that follows; made by :func:`plan`.
 
-    Give ``aggregator`` to :func:`fjx.compose` or to a recipe, ``sampler`` to :func:`fjx.simulate`, and
-    the plan itself, too: it then refuses to run anything else.
+    Give ``aggregator`` to :func:`fjx.compose` or to a recipe, and ``sampler`` to :func:`fjx.simulate`.
+    Give the plan itself to ``simulate`` as well: it then refuses to run anything else.
 
     Attributes:
-        mechanism: bounds and noises the sum.
-        sampler: draws the cohorts.
+        mechanism: the mechanism that bounds and noises the sum.
+        sampler: the sampler that draws the cohorts.
         aggregator: the private sum over ``denominator``.
-        denominator: a public number, the expected cohort.
-        rounds: the most that may be run.
+        denominator: the expected cohort, a public number.
+        rounds: the largest number of rounds that may be run.
         accounting: the terms of the claim.
         claim: the epsilon of all ``rounds``.
     """
@@ -52,13 +52,13 @@ class Plan(NamedTuple):
     claim: Epsilon
 
     def epsilon(self, rounds: int) -> Epsilon:
-        """The claim for the first ``rounds`` rounds."""
+        """Claim for the first ``rounds`` rounds."""
         if rounds == self.rounds:
             return self.claim
         return _claim(self.mechanism, self.sampler, rounds, self.accounting)
 
     def report(self, *, points: int = 8) -> Report:
-        """Epsilon against rounds, see :func:`fjx.privacy.report`."""
+        """Report of epsilon against rounds; see :func:`fjx.privacy.report`."""
         return report_of(
             self.mechanism,
             self.sampler,
@@ -70,13 +70,15 @@ class Plan(NamedTuple):
     def check(
         self, algorithm: Algorithm, sampler: Sampler, *, num_clients: int, rounds: int
     ) -> None:
-        """Raises unless a run is the one that was planned.
+        """Refuse a run that differs from the plan.
 
-        The aggregator is compared by identity: around it nothing is known.  A sampler is compared by its
-        description, so that :func:`fjx.samplers.dropout` of the plan's is accepted.
+        The aggregator is compared by identity, because nothing is known of one that goes around it.  An
+        algorithm whose ``round`` was replaced has no aggregator, unless its author says what the new
+        round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of the
+        plan's sampler is accepted.
 
         Raises:
-            ValueError: naming what differs, and the remedy.
+            ValueError: a part differs; the message names it, and the remedy.
         """
         if algorithm.aggregator is not self.aggregator:
             raise ValueError(
@@ -121,40 +123,45 @@ def plan(
     unit: Unit = "client",
     method: Method = "pld",
 ) -> Plan:
-    """Sampler, bound, noise and aggregator from one description, with the claim that they support.
+    """Plan of a private run: sampler, bound, noise, aggregator and claim from one description.
 
-    What can go wrong between these parts cannot here: the denominator is the expected cohort and no
-    weight or count of a round; the sampling that is accounted is the one that draws; the noise is
-    calibrated for the rounds, the relation and the method of the claim.
+    Parts that are made together cannot contradict one another.
+
+    Guarantees:
+        - The denominator is the expected cohort, and no weight or count of a round.
+        - The sampling that is accounted is that of the sampler that draws.
+        - The noise is calibrated for the rounds, the relation and the method of the claim.
 
     Args:
-        num_clients: the population, which counts as public.
-        rounds: the most that may be run.
-        delta: of the claim, below ``1 / num_clients``.
-        clip_norm: C, or a :class:`Bound`, of :func:`gaussian`; not with ``mechanism``.
-        epsilon: the target, to which the noise is calibrated; or else
-        noise_multiplier: z, as given.
-        cohort_size: the expected number of clients of a round.  Without a ``sampler`` they are drawn by
-            ``samplers.poisson(cohort_size / num_clients)``; with one it may be left out
-            where the sampler's description says it.
-        sampler: what draws the cohorts.
-        mechanism: ``(z) -> mechanism``, for another than :func:`gaussian`.
+        num_clients: population size N, which counts as public.
+        rounds: largest number of rounds that may be run.
+        delta: delta of the claim, below ``1 / num_clients``.
+        clip_norm: clip norm C, or a :class:`~fjx.privacy.Bound`, of :func:`fjx.privacy.gaussian`; not
+            with ``mechanism``.
+        epsilon: target epsilon, to which the noise is calibrated; not with ``noise_multiplier``.
+        noise_multiplier: noise multiplier z; not with ``epsilon``.
+        cohort_size: expected number of clients of a round.  Without a ``sampler``, cohorts are drawn by
+            ``samplers.poisson(cohort_size / num_clients)``.  With a ``sampler`` it may be left out if
+            the sampler's description gives it.
+        sampler: sampler that draws the cohorts.
+        mechanism: ``(z) -> mechanism``, for a mechanism other than :func:`fjx.privacy.gaussian`.
         aggregator: ``(mechanism, denominator) -> Aggregator``, by default
-            :func:`fjx.aggregators.private`.  What is put around the private sum here may transform
-            messages before and results after (``aggregators.rotated``); its ``mechanisms`` must be
+            :func:`fjx.aggregators.private`.  Wrappers of the private sum may transform messages before
+            it and results after it (``aggregators.rotated``).  The aggregator's ``mechanisms`` must be
             this mechanism, once, and nothing else.
-        relation: which populations are neighbours; None for what suits the sampler and the unit.
-        unit: ``"client"``, or ``"example"``: a client's example that comes or goes *replaces* what the
-            client sends, so that is claimed under replace-one.
-        method: how it is accounted, see :func:`fjx.privacy.epsilon`.
+        relation: relation between neighbouring populations; None for the one that suits the sampler and
+            the unit.
+        unit: unit of protection, ``"client"`` or ``"example"``.  If an example comes or goes, it
+            *replaces* the message of its client, so examples are claimed under replace-one.
+        method: method of accounting; see :func:`fjx.privacy.epsilon`.
 
     Returns:
         A :class:`Plan`.
 
     Raises:
-        TypeError: an argument of another kind, or traced.
-        ValueError: out of bounds; both or neither of two alternatives; what
-            :func:`fjx.privacy.epsilon` refuses.
+        TypeError: an argument is of another kind, or traced.
+        ValueError: an argument is out of bounds; both or neither of two alternatives are given; or as in
+            :func:`fjx.privacy.epsilon`.
 
     Examples:
         >>> p = plan(num_clients=10_000, cohort_size=100, rounds=500, delta=1e-5, epsilon=3.0,
@@ -207,7 +214,7 @@ def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Account
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:
-    """Raises unless the aggregator's result is one release of the mechanism, and nothing else."""
+    """Raise ValueError unless the result is one release of the mechanism, and nothing else."""
     if not isinstance(aggregator, Aggregator):
         raise TypeError(f"aggregator must make a fjx.Aggregator, got {aggregator!r}")
     releases = aggregator.mechanisms
@@ -234,7 +241,7 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
 def _drawn(
     sampler: Sampler | None, cohort_size: float | None, num_clients: int
 ) -> tuple[Sampler, float]:
-    """The sampler, and how many clients a round is expected to have."""
+    """Sampler, and the number of clients that a round is expected to have."""
     if cohort_size is not None:
         cohort_size = _validate.static_number(
             "cohort_size", cohort_size, above=0, at_most=num_clients

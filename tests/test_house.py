@@ -86,10 +86,9 @@ def test_no_legacy_keys():
     assert [str(file) for file in files if "PRNGKey(" in file.read_text()] == []
 
 
-def test_examples_are_short_and_can_be_made_shorter():
+def test_examples_take_a_number_of_rounds():
     sources = {file.name: file.read_text() for file in ROOT.glob("examples/*.py")}
     assert "quickstart.py" in sources
-    assert [name for name, source in sources.items() if source.count("\n") >= 80] == []
     assert [name for name, source in sources.items() if '"--rounds"' not in source] == []
 
 

@@ -1,4 +1,4 @@
-"""How the messages of a cohort become one."""
+"""Aggregators: from the messages of a cohort to one message."""
 
 from fjx.aggregators._around import aggregate as aggregate
 from fjx.aggregators._around import around as around

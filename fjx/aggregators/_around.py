@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fjx import _tree
+from fjx import _tree, _validate
 from fjx._base import (
     SUM,
     Aggregator,
@@ -30,14 +30,17 @@ def require_aggregator(where: str, value: object) -> None:
 
 
 def releasing(aggregator: Aggregator, *mechanisms: object) -> Aggregator:
-    """The same aggregator, with the claim that its result is made of private releases only.
+    """The same aggregator with the claim that its result is made of private releases only.
 
-    The claim is tied to the functions that the aggregator has now: it is gone once ``_replace``
-    exchanges one of them.  Use it for an aggregator of your own that adds the noise of a mechanism to
-    everything that depends on messages.  Nothing checks that it does.
+    Use it for an aggregator of your own that adds the noise of a mechanism to everything that depends on
+    messages.  Nothing checks that it does.
+
+    Guarantees:
+        - The claim is tied to the functions that the aggregator has now: it is gone once ``_replace``
+          exchanges one of them.
 
     Args:
-        aggregator: whose result is noised.
+        aggregator: the aggregator with a noised result.
         *mechanisms: one for each noised result; none withdraws the claim.
 
     Returns:
@@ -75,9 +78,10 @@ def around(
 ) -> Aggregator:
     """An aggregator of transformed messages, whose result is transformed back.
 
-    Clients apply ``before`` to their messages and send what ``inner`` makes of them; the server applies
-    ``after`` to the result of ``inner``.  Both are given a :class:`fjx.Public` whose ``key`` is the same
-    for all clients of the round and for the server, and apart from the key that ``inner`` is given.
+    Clients apply ``before`` to their messages and send the payload that ``inner`` makes of them; the
+    server applies ``after`` to the result of ``inner``.  Both are given a :class:`fjx.Public` whose
+    ``key`` is the same for all clients of the round and for the server, and differs from the key that
+    ``inner`` is given.  Its ``state`` is empty.
 
     Guarantees:
         - The state, the metrics and ``combine`` are those of ``inner``.
@@ -88,7 +92,7 @@ def around(
         Those of ``inner`` for the transformed message.
 
     Args:
-        inner: of the transformed messages.
+        inner: aggregator of the transformed messages.
         before: ``(message, public) -> message``, on the client.
         after: ``(result, public) -> result``, on the server; ``public.like`` is the message.
 
@@ -114,7 +118,7 @@ def around(
     require_aggregator("around", inner)
 
     def own(public: Public) -> Public:
-        return public._replace(key=jax.random.fold_in(public.key, 0))
+        return public._replace(state=(), key=jax.random.fold_in(public.key, 0))
 
     def inside(public: Public) -> Public:
         """The round as ``inner`` sees it."""
@@ -156,12 +160,14 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
         - There is no privacy claim, even if every option has one.
 
     Bits:
-        Those of the option that was chosen; the choice is free, because everybody knows it.
+        Those of the option that was chosen.  The choice is free, because everybody knows it.
 
     Args:
-        which: ``(public) -> i32[]``, the number of the option, from what everybody knows:
-            ``public.round`` or a coin drawn from ``public.key``.
-        *options: of the same messages and with results of the same shapes; all sum, or all stack.
+        which: ``(public) -> i32[]`` or ``bool[]``, the number of the option, clamped to those that
+            exist.  It must follow from facts that everybody knows, such as ``public.round`` or a coin
+            drawn from ``public.key``.
+        *options: aggregators of the same messages, with results of the same shapes; all sum, or all
+            stack.
 
     Returns:
         An :class:`fjx.Aggregator` whose state is the tuple of theirs.
@@ -194,7 +200,7 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
     def chosen(public: Public) -> Array:
         """The number of the option, by a key of its own."""
         number = which(public._replace(key=jax.random.fold_in(public.key, 0)))
-        return jnp.asarray(number).astype(jnp.int32)
+        return jnp.clip(jnp.asarray(number).astype(jnp.int32), 0, len(options) - 1)
 
     def inside(public: Public, number: int) -> Public:
         # All options draw alike: only one of them counts.
@@ -246,22 +252,23 @@ def aggregate(
 ) -> tuple[Tree, Tree, Metrics]:
     """One round of an aggregator by itself: encode, contribute, combine and finish.
 
-    It is what :func:`fjx.compose` does with the messages of a cohort, for trying an aggregator and for
-    tests.
+    Use it to try an aggregator, and in tests.  It is the part of :func:`fjx.compose` that follows the
+    uplink's codec.  The aggregator is given every message as it is; a round would first replace messages
+    of weight zero, and those that are not finite, by zeros.
 
     Args:
-        key: of the round; the keys of clients follow from their ranks.
-        aggregator: any.
-        messages: a tree of ``[m, ...]``, the messages of m clients in the order of their ranks.
+        key: key of the round; the keys of clients follow from their ranks.
+        aggregator: any aggregator.
+        messages: tree of ``[m, ...]``, the messages of m clients in the order of their ranks.
         weights: ``f32[m]``; ones by default.
-        state: of the aggregator; that of a first round by default.
-        round: the number of rounds before this one.
+        state: state of the aggregator; that of a first round by default.
+        round: number of rounds before this one.
 
     Returns:
         The aggregate message, the next state and the metrics.
 
     Raises:
-        TypeError: ``aggregator`` is something else.
+        TypeError: ``aggregator`` is something else, or ``key`` is not a typed key.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -271,9 +278,10 @@ def aggregate(
         >>> float(message)
         2.0
     """
+    _validate.key("key", key)
     require_aggregator("aggregate", aggregator)
     m = jax.tree.leaves(messages)[0].shape[0]
-    weights = jnp.ones(m) if weights is None else jnp.asarray(weights, jnp.float32)
+    weights = jnp.ones(m, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), messages)
     state = aggregator.init(like) if state is None else state
     key_public, key_clients, key_finish = jax.random.split(key, 3)

@@ -15,37 +15,42 @@ from fjx.aggregators._submodel import mean_of_holders
 def assigned_mean(*, clients: int, owners: int) -> Aggregator:
     """The mean of each coordinate over its owners: s of the c clients of the round.
 
-    The owners of coordinate k are the clients in places k s, ..., k s + s - 1 (mod c) of a random order
-    that follows from the round's public key, so that they are any s of the c with equal probability, and
-    no client owns more than ceil(d s / c) coordinates.
+    A client sends the coordinates that it owns.  The owners of coordinate k are the clients at places
+    k s, ..., k s + s - 1 (mod c) of a random order, which follows from the round's public key.  So any
+    s of the c clients own a coordinate with equal probability, and no client owns more than
+    ceil(d s / c) coordinates.
 
-    Guarantees: unbiased, with E||result - mean||^2 = (c - s) / (s (c - 1)) mean ||x_i - mean||^2, which
-        is zero for equal messages and for s = c, where it is ``uniform(mean())``, bit for bit; of owners
-        that do not come the others make the mean, and what none of them brings is zero; clients of rank
-        c and above own nothing; bits: 32 ceil(d s / c).
+    Guarantees:
+        - Unbiased, with E||result - mean||^2 = (c - s) / (s (c - 1)) mean ||x_i - mean||^2.  This is
+          zero for equal messages and for s = c.
+        - For s = c the result is that of ``uniform(mean())``, bit for bit.
+        - If some owners of a coordinate do not come, the mean is over the others; a coordinate without
+          an owner that comes is zero.
+        - Clients of rank c and above own nothing.
+
+    Bits:
+        32 ceil(d s / c).
 
     Args:
-        clients: c, the size of the cohort.
-        owners: s, of each coordinate, 1 to c.
+        clients: cohort size c.
+        owners: number of owners s of each coordinate, 1 to c.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
 
     Raises:
-        TypeError: an argument is not an integer; from ``init``, a leaf is not floating.
-        ValueError: an argument is out of range; from ``init``, d s is 2^32 or more.
+        TypeError: an argument is not an integer; a leaf is not floating (from ``init``).
+        ValueError: an argument is out of range; d s is 2^32 or more (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, wire
         >>> a = aggregators.assigned_mean(clients=4, owners=2)
         >>> x = jnp.arange(6.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(4))
-        >>> share = jax.vmap(lambda i: a.contribute(
-        ...     None, x, jnp.float32(1), public._replace(rank=i)))(jnp.arange(4))
-        >>> a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.tile(x, (4, 1)))[0].tolist()
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-        >>> wire.bits(a.encode(None, x, public._replace(rank=jnp.int32(0))))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0), size=4)
+        >>> wire.bits(a.encode(jax.random.key(1), x, public))
         96
 
     References:
@@ -71,7 +76,7 @@ def assigned_mean(*, clients: int, owners: int) -> Aggregator:
         return ()
 
     def mine(size: int, public: Public) -> Array:
-        """The coordinates of the parts that a client is dealt; some may lie beyond the message."""
+        """The coordinates that a client is dealt; some may lie beyond the message."""
         parts = jnp.arange(-(-size * owners // clients), dtype=jnp.uint32) * clients
         return (parts + _column(public, clients)) // owners
 
@@ -98,7 +103,7 @@ def assigned_mean(*, clients: int, owners: int) -> Aggregator:
 
 
 def owned(message_like: TreeLike, public: Public, *, clients: int, owners: int) -> Tree:
-    """Which coordinates of a message are this client's: bools in the shape of the message."""
+    """The coordinates of a message that are this client's, as bools in the shape of the message."""
     column, c = _column(public, clients), jnp.uint32(clients)
     leaves, treedef = jax.tree.flatten(message_like)
     masks, start = [], 0

@@ -13,7 +13,7 @@ from fjx.wire import Codes, Observed, SideInformation
 
 
 class _Seen(NamedTuple):
-    """Facts about one client's message that are not sent: a simulation alone knows them."""
+    """Facts about one client's message that are not sent: only a simulation knows them."""
 
     clipped: Array
     norm: Array
@@ -32,39 +32,46 @@ class _Share(NamedTuple):
 def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> Aggregator:
     r"""The sum of integers mod 2^b that carry their own noise, over a fixed number.
 
-    message = decode(sum_i c_i mod 2^b) / ``denominator``, with c_i the clipped, rounded and noised
-    message of client i.  Within :func:`rotated` messages are flat and lose nothing to the range::
+    With c_i the clipped, rounded and noised message of client i, the result is
+
+    .. math:: \mathrm{decode}\left(\sum_i c_i \bmod 2^b\right) / \text{denominator}
+
+    Put it within :func:`rotated`: rotated messages are flat, and lose nothing to the range::
 
         aggregators.rotated(aggregators.distributed(mechanism, denominator=100))
         aggregators.rotated(aggregators.shared_rand_k(0.1, aggregators.distributed(...)))
 
-    Messages are clipped *here*, after what is around: no rotation, mask or sketch can enlarge what a
-    client adds.
-
-    Simulation only: what a secure sum would compute is computed in the open, and nothing is secured.
-
-    The metrics ``unnoised_clipped``, ``unnoised_norm`` and ``unnoised_saturated`` are computed from the
+    Simulation only: the result of a secure sum is computed in the open, and nothing is secured.  The
+    metrics ``unnoised_clipped``, ``unnoised_norm`` and ``unnoised_saturated`` are computed from the
     clients' messages without noise: epsilon does not cover publishing them.
 
-    Guarantees: what is added are integers, exact mod 2^b for any wrap, order and number; a client that
-        has nothing to say (no examples, a message that is not finite) adds zeros with its noise, so that
-        neither the noise nor an abort depends on data; in a round of :func:`fjx.compose` one that drops
-        out adds nothing; those of rank ``mechanism.clients`` and above are left out, and counted in
-        ``surplus``; from fewer than ``mechanism.least`` clients, whose noise would not be enough,
-        nothing is released: the message is zero, and ``aborted`` is 1; bits: d * b.
+    Guarantees:
+        - Messages are clipped *here*, after the transforms around it: no rotation, mask or sketch can
+          enlarge the part that a client adds.
+        - Integers are added, exactly mod 2^b for any wrap, order and number of clients.
+        - A client without a message (no examples, or a message that is not finite) adds zeros with its
+          noise, so that neither the noise nor an abort depends on data.
+        - In a round of :func:`fjx.compose` a client that drops out adds nothing.
+        - Clients of rank ``mechanism.clients`` and above are left out, and counted in ``surplus``.
+        - Nothing is released from fewer than ``mechanism.least`` clients, whose noise would not be
+          enough: the message is zero, and ``aborted`` is 1.
+
+    Bits:
+        d * b.
 
     Args:
-        mechanism: such as :func:`fjx.privacy.distributed_gaussian`.
-        denominator: positive, public; may be traced.
+        mechanism: distributed mechanism, such as :func:`fjx.privacy.distributed_gaussian`.
+        denominator: public number, positive; may be traced.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  Its metric ``noise_std``
-        is that of each coordinate of the result.
+        is the standard deviation of the noise in each coordinate of the result.
 
     Raises:
-        TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not floating.
-        ValueError: ``denominator`` is not positive; from ``init``, there are more coordinates than the
-            mechanism was made for.
+        TypeError: ``mechanism`` is something else; a leaf of the message is not floating (from
+            ``init``).
+        ValueError: ``denominator`` is not positive; there are more coordinates than the mechanism was
+            made for (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -73,12 +80,11 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         ...     granularity=0.5, bits=8, clients=2, dimension=2)
         >>> a = aggregators.distributed(mechanism, denominator=2)
         >>> x = jnp.array([1.5, -2.0])
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(2))
-        >>> share = jax.jit(a.contribute)(jax.random.key(1), x, jnp.float32(1), public)
-        >>> share.codes.tolist(), wire.bits(jax.eval_shape(a.encode, jax.random.key(1), x, public))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0), size=2)
+        >>> payload = jax.jit(a.encode)(jax.random.key(1), x, public)
+        >>> payload.sent.codes.tolist(), wire.bits(payload)
         ([3, 252], 16)
-        >>> total = jax.tree.map(lambda s: 2 * s, share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.stack([x, x]))[0].tolist()
         [1.5, -2.0]
 
     References:

@@ -17,36 +17,46 @@ from fjx.wire._payload import index_width
 def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
     """The mean of messages that are rounded to multiples of one step and added as integers.
 
-    x_ij becomes an integer c_ij with E[h c_ij] = x_ij; the server adds int32 and multiplies by
-    h / n once.  What is added is what a secure sum can add.
+    x_ij becomes an integer c_ij with E[h c_ij] = x_ij.  The server adds the integers as int32 and
+    multiplies the sum by h / n once.  A secure sum can add such integers.
 
-    Guarantees: unbiased; the sum is exact and the same in every order; E(error_j)^2 =
-        h^2 / n^2 sum_i f_ij (1 - f_ij) <= h^2 / (4 n); every client that takes part counts alike; a
-        client with a coordinate that is not finite or beyond h (2^(bits-1) - 1) is left out and
-        counted in the metric ``overflowed``; no sum of up to ``clients`` messages wraps; bits: d * bits.
+    Guarantees:
+        - Unbiased, with E(error_j)^2 = h^2 / n^2 sum_i f_ij (1 - f_ij) <= h^2 / (4 n), where f_ij is
+          the fractional part of x_ij / h.
+        - The sum is exact, and the same in every order.
+        - Every client that takes part counts alike.
+        - No sum of up to ``clients`` messages wraps.
+        - In a cohort of more than ``clients`` those of rank ``clients`` and above are left out, and
+          counted in the metric ``surplus``.
+        - A client with a coordinate that is not finite or beyond h (2^(bits-1) - 1) is left out, and
+          counted in the metric ``overflowed``.
+
+    Bits:
+        d * bits.
 
     Args:
-        step: h, positive.
-        bits: of one integer, 2 to 24.
-        clients: the most that a cohort may have.
+        step: step h of the grid, positive.
+        bits: width of one integer, 2 to 24.
+        clients: the largest size of a cohort.
 
     Returns:
-        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  In a cohort of more than
-        ``clients`` those of rank ``clients`` and above are left out, and counted in ``surplus``.
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
 
     Raises:
-        TypeError: ``step`` is not a Python number, ``bits`` or ``clients`` not an integer; from
-            ``init``, a leaf of the message is not floating.
-        ValueError: one is out of range, or ``clients`` messages could overflow an int32.
+        TypeError: ``step`` is not a Python number, or ``bits`` or ``clients`` is not an integer; a leaf
+            of the message is not floating (from ``init``).
+        ValueError: an argument is out of range, or ``clients`` messages could overflow an int32.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.integer_mean(0.5, bits=8, clients=100)
-        >>> public = fjx.Public(a.init(jnp.ones(2)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
-        >>> share = a.contribute(jax.random.key(1), jnp.array([1.5, -2.0]), jnp.float32(1), public)
-        >>> share[0].tolist(), a.finish(None, share, public)[0].tolist()
-        ([3, -4], [1.5, -2.0])
+        >>> x = jnp.array([[1.5, -2.0], [0.5, 1.0]])
+        >>> public = fjx.Public.first(a, x[0], jax.random.key(0))
+        >>> a.encode(jax.random.key(1), x[0], public).codes.tolist()
+        [3, -4]
+        >>> aggregators.aggregate(jax.random.key(0), a, x)[0].tolist()
+        [1.0, -0.5]
 
     References:
         Bonawitz, Salehi, Konecny, McMahan, Gruteser, *Federated Learning with Autotuned
@@ -89,46 +99,49 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
 
 
 def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregator:
-    """The mean of messages rounded at random so that the errors of the clients cancel.
+    """The mean of messages that are rounded at random such that the errors of the clients cancel.
 
-    On a grid of k levels between ``low`` and ``high`` coordinate j of client i lies a part f_ij of a
-    step above a level; it is rounded up if u_ij < f_ij, u_ij = (p_j(i) + g_ij) / n, where p_j is a
-    permutation of the n ranks that all share, and g_ij uniform in [0, 1) the client's own.  Each u_ij
-    is uniform, so nothing is biased; together they fill [0, 1) evenly, so that where clients agree
-    their errors do not.
+    The grid has k levels between ``low`` and ``high``.  Coordinate j of client i lies a part f_ij of a
+    step above a level, and is rounded up if u_ij < f_ij with u_ij = (p_j(i) + g_ij) / n.  Here p_j is a
+    permutation of the n ranks that all clients share, and g_ij is uniform in [0, 1) and the client's
+    own.  Each u_ij is uniform, so that nothing is biased.  Together they fill [0, 1) evenly, so that
+    the errors of clients that agree cancel.
 
-    Guarantees: unbiased; for n equal messages |error_j| < s / n, surely, and its variance is
-        s^2 f (1 - f) / n^2, f = frac(n x_j / s) with s the step, against s^2 f (1 - f) / n, f =
-        frac(x_j / s), of independent rounding; every client that takes part counts alike; the sum of
-        codes is exact and the same in every order; a coordinate outside of the range is moved to its
-        end, and their share is the metric ``clipped``; bits: d * ceil(log2 k).
+    Guarantees:
+        - Unbiased.
+        - For n equal messages |error_j| < s / n, surely, with s the step.
+        - The variance of error_j is then s^2 f (1 - f) / n^2 with f = frac(n x_j / s).  That of
+          independent rounding is s^2 f (1 - f) / n with f = frac(x_j / s).
+        - Every client that takes part counts alike.
+        - The sum of codes is exact, and the same in every order.
+        - Clients that drop out leave holes in the permutation: promises about n are promises about the
+          number of clients that were invited.
+        - A coordinate outside of the range is moved to its end; the share of such coordinates is the
+          metric ``clipped``.
+
+    Bits:
+        d * ceil(log2 k).
 
     Args:
-        levels: k, 2 to 65536.
-        low: the least value on the grid.
-        high: the largest; one range for all, known beforehand.
+        levels: number of levels k, 2 to 65536.
+        low: lowest value on the grid.
+        high: highest value on the grid.  The range is the same for all clients, and known beforehand.
 
     Returns:
-        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.  Clients that drop out
-        leave holes in the permutation: what is promised of n holds of those who were invited.
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
 
     Raises:
-        TypeError: ``levels`` is not an integer, ``low`` or ``high`` not a Python number; from ``init``,
-            a leaf of the message is not floating.
-        ValueError: ``levels`` is out of range, or ``low`` not below ``high``.
+        TypeError: ``levels`` is not an integer, or ``low`` or ``high`` is not a Python number; a leaf
+            of the message is not floating (from ``init``).
+        ValueError: ``levels`` is out of range, or ``low`` is not below ``high``.
 
     Examples:
-        Ten clients that all have 1/2 round five times up and five times down:
+        Ten clients have 1/2; five of them round up and five down:
 
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.correlated_quantization(2, low=0.0, high=1.0)
-        >>> x = jnp.full(3, 0.5)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(10))
-        >>> share = jax.vmap(lambda i: a.contribute(jax.random.fold_in(jax.random.key(1), i), x,
-        ...     jnp.float32(1), public._replace(rank=i)))(jnp.arange(10))
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), a, jnp.full((10, 3), 0.5))[0].tolist()
         [0.5, 0.5, 0.5]
 
     References:
@@ -175,7 +188,7 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
         summed, count, outside = total
         n = jnp.maximum(count, 1).astype(jnp.float32)
         mean = jnp.where(count > 0, np.float32(low) + step * (summed.astype(jnp.float32) / n), 0.0)
-        if outside is None:  # only a simulation sees what clients moved to the ends
+        if outside is None:  # payloads from bytes do not say which values were moved
             return mean, public.state, {}
         clipped = outside.astype(jnp.float32) / (n * max(summed.size, 1))
         return mean, public.state, {"clipped": clipped}

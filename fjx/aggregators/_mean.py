@@ -9,24 +9,25 @@ from fjx.aggregators._around import releasing, require_aggregator, sent
 
 
 def mean() -> Aggregator:
-    """The weighted mean of the messages: sum_i w_i x_i / sum_i w_i.
+    r"""The weighted mean of the messages.
+
+    .. math:: \sum_i w_i x_i / \sum_i w_i
 
     The weights are the cohort's: numbers of examples unless the dataset was given others
     (:meth:`fjx.data.FederatedData.with_weights`).  For equal weights use ``uniform(mean())``.
 
-    Guarantees: exact to summation order, in float32 or, of float64, in that; zero if nobody takes part.
+    Guarantees:
+        - Exact but for the rounding of a sum in float32; of float64 messages, in float64.
+        - Zero if nobody takes part.
 
     Returns:
         An :class:`fjx.Aggregator` that sums.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.mean()
-        >>> public = fjx.Public(a.init(0.0), jax.random.key(0), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(
-        ...     jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0]))
-        >>> message, _, _ = a.finish(None, jax.tree.map(lambda s: s.sum(0), shares), public)
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.mean(),
+        ...     jnp.array([1.0, 4.0]), weights=jnp.array([2.0, 1.0]))
         >>> float(message)
         2.0
 
@@ -45,13 +46,15 @@ def mean() -> Aggregator:
 
 
 def scaled_sum(denominator: float | Array) -> Aggregator:
-    """The sum of the messages of those who take part, over a fixed number: sum_i x_i / denominator.
+    r"""The sum of the messages over a fixed number.
 
-    Unlike a mean it does not know how many came, which is what private sums and running averages
-    over all clients need.
+    .. math:: \sum_{i: w_i > 0} x_i / \text{denominator}
+
+    Unlike a mean it does not depend on how many clients came.  Private sums and running averages over
+    all clients need that.
 
     Args:
-        denominator: positive; may be traced.
+        denominator: positive number; may be traced.
 
     Returns:
         An :class:`fjx.Aggregator` that sums.
@@ -60,12 +63,11 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
         ValueError: ``denominator`` is not positive.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.scaled_sum(10.0)
-        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(jnp.array(5.0), jnp.array(3.0), public)
-        >>> float(a.finish(None, share, public)[0])
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.scaled_sum(10.0),
+        ...     jnp.array([4.0, 1.0]), weights=jnp.array([3.0, 1.0]))
+        >>> float(message)
         0.5
     """
     _validate.number("denominator", denominator, above=0)
@@ -80,10 +82,10 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
 
 
 def uniform(aggregator: Aggregator) -> Aggregator:
-    """Gives every client that takes part the weight one, whatever its number of examples.
+    """The same aggregator, in which every client that takes part has the weight one.
 
     Args:
-        aggregator: which is told the new weights.
+        aggregator: the aggregator that is given the new weights.
 
     Returns:
         An :class:`fjx.Aggregator`.
@@ -92,12 +94,13 @@ def uniform(aggregator: Aggregator) -> Aggregator:
         TypeError: ``aggregator`` is something else.
 
     Examples:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.uniform(aggregators.mean())
-        >>> _, weight = a.contribute(jnp.array(1.0), jnp.array(250.0), None)
-        >>> float(weight)
-        1.0
+        >>> message, _, _ = aggregators.aggregate(
+        ...     jax.random.key(0), a, jnp.array([1.0, 2.0]), weights=jnp.array([250.0, 1.0]))
+        >>> float(message)
+        1.5
     """
     require_aggregator("uniform", aggregator)
 
@@ -109,7 +112,7 @@ def uniform(aggregator: Aggregator) -> Aggregator:
 
 
 def per_field(**fields: Aggregator) -> Aggregator:
-    """Aggregates each entry of a message that is a dict in a way of its own.
+    """An aggregator of its own for each entry of a message that is a dict.
 
     Args:
         **fields: one aggregator for each key of the message; all sum, or all stack.
@@ -118,15 +121,18 @@ def per_field(**fields: Aggregator) -> Aggregator:
         An :class:`fjx.Aggregator` of dicts with these keys.  A metric is named ``field/metric``.
 
     Raises:
-        TypeError: a field is something else than an Aggregator.
-        ValueError: no fields, a mixture of sums and stacks, or (from ``init``) other keys in the
-            message.
+        TypeError: a field is not an aggregator.
+        ValueError: there are no fields, or some sum and some stack; the message has other keys (from
+            ``init``).
 
     Examples:
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.per_field(model=aggregators.mean(), control=aggregators.scaled_sum(10.0))
-        >>> a.init({"model": 0.0, "control": 0.0}), a.combine.name
-        ({'control': (), 'model': ()}, 'SUM')
+        >>> x = {"model": jnp.array([1.0, 2.0]), "control": jnp.array([1.0, 2.0])}
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), a, x)
+        >>> print(message["model"], message["control"])
+        1.5 0.3
     """
     for name, field in fields.items():
         require_aggregator(f"per_field: {name}", field)
@@ -179,5 +185,5 @@ def per_field(**fields: Aggregator) -> Aggregator:
         init, contribute, finish, fields[names[0]].combine, encode if encoded else None
     )
     mechanisms = [fields[name].mechanisms for name in names]
-    # One field without noise, and the result is not private.
+    # One field without noise is enough for the result not to be private.
     return releasing(joint, *sum(mechanisms, ())) if all(mechanisms) else joint

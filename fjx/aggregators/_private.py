@@ -13,62 +13,49 @@ from fjx.privacy import Contribution, Mechanism
 def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     r"""The noised sum of clipped messages over a fixed number: DP-FedAvg with a fixed denominator.
 
-    message = (sum_i 1[w_i > 0] clip(x_i) + noise) / ``denominator``.
+    .. math:: \Big(\sum_{i: w_i > 0} \mathrm{clip}(x_i) + \text{noise}\Big) / \text{denominator}
 
     Every client counts alike, because a weight would multiply the sensitivity, unless the mechanism's
     bound clamps weights.  The denominator is a public number such as the *expected* cohort, never the
     realised one, which depends on who came.  Its choice does not change epsilon.
 
-    The metrics that begin with ``unnoised_`` are computed from the clients' updates *without noise*:
-    they are for the eyes of whoever may see the updates, epsilon does not cover publishing them.
-    Neither does it cover the number of participants.
+    The metrics that begin with ``unnoised_`` are computed from the clients' updates *without noise*.
+    They are for people who may see the updates: epsilon does not cover publishing them.  It does not
+    cover the number of participants either.
 
-    *Codecs and memories.*  Clipping sees what was decoded, and noise follows the sum at once: nothing
-    stands between them.  So no codec enlarges the sensitivity (rand_k's factor d/k comes before the
-    clip), and neither does what a client remembers: an error-feedback residual, a momentum, the memory
-    of a difference codec or its control variate may grow as it likes, one round's contribution is
-    clipped.  ``rotated(private(...))`` clips rotated messages, which have the same L2 norm.
+    Codecs and memories of clients do not enlarge the sensitivity.  A *server* must remember noised sums
+    only: the memories of :func:`fjx.rounds.difference` and SCAFFOLD's server control are not.  Private
+    fields of :func:`fjx.aggregators.per_field` are several releases of one cohort.  See
+    :doc:`/privacy`.
 
-    What the *server* remembers must be made of noised sums only.  Momentum and Adam on the aggregate
-    are; the mean of memories in :func:`fjx.rounds.difference` and SCAFFOLD's server control, as the
-    recipes keep them, are sums of raw messages: with these, a private aggregator elsewhere gives no
-    privacy.  SCAFFOLD can be composed of ``per_field(params=private(...), control=private(...))``.
-
-    *Several fields.*  Under :func:`fjx.aggregators.per_field` each private field is a release of its
-    own.  They are of the same cohort, hence of one draw of the sampler: account k fields of multipliers
-    z_1, ..., z_k as one ``gaussian`` of multiplier (z_1^-2 + ... + z_k^-2)^(-1/2) in each round.
-    Under sampling, k times as many rounds would claim too small an epsilon.
-
-    Guarantees: one client more or less moves the sum before noise by at most the mechanism's clip
-        norm, whatever it sends, up to the rounding of the sum (relative to the sum, not to the
-        client); noise is added once to the sum, also when nobody came; a client of weight zero
-        contributes exactly zero, and so does one whose message is not finite.
+    Guarantees:
+        - One client more or less moves the sum before noise by at most the mechanism's clip norm, for
+          any message, up to the rounding of the sum (relative to the sum, not to the client).
+        - Noise is added once to the sum, also if nobody came.
+        - A client of weight zero contributes exactly zero, and so does one whose message is not finite.
 
     Args:
-        mechanism: clips and adds noise, such as :func:`fjx.privacy.gaussian`.
-        denominator: positive; may be traced.
+        mechanism: mechanism that clips and adds noise, such as :func:`fjx.privacy.gaussian`.
+        denominator: public number, positive; may be traced.
 
     Returns:
-        An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are
-        ``unnoised_clipped`` (the fraction of participants that was scaled down), ``unnoised_norm``
-        (their mean norm before), where the bound has a threshold ``unnoised_zeroed`` (the fraction
-        beyond it), ``noise_std`` (of each coordinate of the result; public), and those of the
-        mechanism.
+        An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are ``unnoised_clipped``
+        (the fraction of participants that was scaled down), ``unnoised_norm`` (their mean norm before),
+        ``noise_std`` (of each coordinate of the result; public), and those of the mechanism.  If the
+        bound has a threshold, ``unnoised_zeroed`` is the fraction of participants beyond it.
 
     Raises:
-        TypeError: ``mechanism`` is something else; from ``init``, a leaf of the message is not
-            floating.
+        TypeError: ``mechanism`` is something else; a leaf of the message is not floating (from
+            ``init``).
         ValueError: ``denominator`` is not positive.
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from fjx import Public, privacy
-        >>> a = private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), denominator=2)
-        >>> updates, weights = jnp.array([[0.5, 0.0], [0.0, 9.0]]), jnp.ones(2)
-        >>> public = Public((), jax.random.key(1), None, jnp.int32(2))
-        >>> shares = jax.vmap(lambda x, w: a.contribute(x, w, public))(updates, weights)
-        >>> total = jax.tree.map(lambda s: s.sum(0), shares)
-        >>> message, _, metrics = a.finish(jax.random.key(0), total, public)
+        >>> from fjx import aggregators, privacy
+        >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0)
+        >>> a = aggregators.private(mechanism, denominator=2)
+        >>> x = jnp.array([[0.5, 0.0], [0.0, 9.0]])
+        >>> message, _, metrics = aggregators.aggregate(jax.random.key(0), a, x)
         >>> print(message.round(4), metrics["unnoised_clipped"])
         [0.25 0.5 ] 0.5
 

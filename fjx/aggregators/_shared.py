@@ -1,4 +1,4 @@
-"""What the clients of a round share: a rotation, a mask, a permutation."""
+"""Aggregators whose clients share a rotation, a mask or a permutation."""
 
 import jax
 import jax.numpy as jnp
@@ -15,37 +15,42 @@ from fjx.wire._payload import padded_size
 
 
 def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None) -> Aggregator:
-    r"""Aggregates in random coordinates that all clients of the round share.
+    """An aggregator in random coordinates that all clients of the round share.
 
-    The message as one vector x, padded with zeros to d' coordinates, is aggregated as Rx with the
-    randomised Hadamard transform R of :func:`fjx.compressors.rotated`, whose signs follow from the
-    round's public key; R^T is applied once, to the result.  With a seed of its own for each client the
-    server would undo n rotations, and be sent n seeds.
+    The message as one vector x is padded with zeros to d' coordinates, and Rx is aggregated.  R is the
+    randomised Hadamard transform of :func:`fjx.compressors.rotated`, whose signs follow from the
+    round's public key.  R^T is applied once, to the result.  If each client had a seed of its own, the
+    server would be sent n seeds and undo n rotations.
 
-    Guarantees: R is orthogonal, so the result is that of ``aggregator`` in other coordinates: unbiased
-        if that is, with its error; bits: those of ``aggregator`` for d' coordinates, and none for the
-        rotation.  Errors of clients that round alike in shared coordinates need not be independent:
-        where a codec's absence of bias rests on the rotation (DRIVE, EDEN), they do not average out.
+    Guarantees:
+        - R is orthogonal: the result is that of ``aggregator`` in other coordinates, with its error,
+          and unbiased if ``aggregator`` is.
+        - Errors of clients that round alike in shared coordinates need not be independent.  If a codec
+          is unbiased only because of the rotation (DRIVE, EDEN), its errors do not average out.
+
+    Bits:
+        Those of ``aggregator`` for d' coordinates.  The rotation is free.
 
     Args:
-        aggregator: linear, of vectors of float32, say ``compressed(compressors.k_level(levels=4))``.
-        rounds: of signs and Hadamard transform, at least 1.
-        block: how many coordinates are rotated with one another, a power of two; None for all.
+        aggregator: linear aggregator of vectors of float32, such as
+            ``compressed(compressors.k_level(levels=4))``.
+        rounds: number of times that signs and Hadamard transform are applied, at least 1.
+        block: number of coordinates that are rotated together, a power of two; None for all.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: ``aggregator`` is something else, ``rounds`` or ``block`` not an integer; from
-            ``init``, a leaf of the message is not floating.
-        ValueError: ``rounds`` is less than 1, or ``block`` not a power of two.
+        TypeError: ``aggregator`` is something else, or ``rounds`` or ``block`` is not an integer; a
+            leaf of the message is not floating (from ``init``).
+        ValueError: ``rounds`` is less than 1, or ``block`` is not a power of two.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, compressors, wire
         >>> a = aggregators.rotated(aggregators.compressed(compressors.k_level(levels=2)))
         >>> x = {"w": jnp.arange(60.0).reshape(6, 10), "b": jnp.ones(4)}
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
         >>> wire.bits(a.encode(jax.random.key(1), x, public))
         128
 
@@ -77,43 +82,47 @@ def rotated(aggregator: Aggregator, *, rounds: int = 2, block: int | None = None
 
 
 def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggregator:
-    """The aggregate of k = ceil(ratio d) coordinates that are the same for all, scaled by d/k.
+    """The aggregate of k = ceil(ratio d) random coordinates that are the same for all, scaled by d/k.
 
-    Which ones follows from the round's public key: no position and no seed is sent, k numbers are
-    summed, and they are put in their places once.
+    The coordinates follow from the round's public key: no position and no seed is sent.  k numbers are
+    summed, and put in their places once.
 
-    Guarantees: unbiased; E||result - mean||^2 = (d/k - 1) ||mean||^2, exactly, where a mask for each
-        client would leave 1/n of (d/k - 1) mean ||x_i||^2: no gain from many clients, but linear, so
-        that k numbers may be summed in secret; bits: 32 k.  With another aggregator d/k times what it
-        makes of the k coordinates, and its bits; what it bounds, no scaling can enlarge.
+    Guarantees:
+        - Unbiased, with E||result - mean||^2 = (d/k - 1) ||mean||^2, exactly.
+        - There is no gain from many clients: a mask for each client would leave 1/n of
+          (d/k - 1) mean ||x_i||^2.  But it is linear, so that k numbers may be summed in secret.
+        - With another aggregator the result is d/k times its result on the k coordinates.  The scaling
+          cannot enlarge a message that ``aggregator`` bounds.
+
+    Bits:
+        32 k, or those of ``aggregator``.
 
     Args:
-        ratio: of the coordinates of the whole message, in (0, 1].
-        aggregator: linear, of vectors of k coordinates; their weighted :func:`mean` by default.
+        ratio: share of the coordinates of the whole message, in (0, 1].
+        aggregator: linear aggregator of vectors of k coordinates; their weighted :func:`mean` by
+            default.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: ``ratio`` is not a Python number, ``aggregator`` something else; from ``init``, a leaf
-            is not floating.
+        TypeError: ``ratio`` is not a Python number, or ``aggregator`` is something else; a leaf is not
+            floating (from ``init``).
         ValueError: ``ratio`` is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
-        >>> from fjx import aggregators
+        >>> from fjx import aggregators, wire
         >>> a = aggregators.shared_rand_k(0.25)
-        >>> public = fjx.Public(a.init(jnp.ones(8)), jax.random.key(0), None, jnp.int32(2))
-        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(jnp.ones((2, 8)))
-        >>> jax.tree.leaves(share)[0].shape
-        (2, 2)
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> sorted(a.finish(None, total, public)[0].tolist())
+        >>> public = fjx.Public.first(a, jnp.ones(8), jax.random.key(0))
+        >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(8), public))
+        64
+        >>> sorted(aggregators.aggregate(jax.random.key(0), a, jnp.ones((2, 8)))[0].tolist())
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 4.0]
 
     References:
         Konecny, McMahan, Yu, Richtarik, Suresh, Bacon, *Federated Learning: Strategies for Improving
-        Communication Efficiency*, 2016 (arXiv:1610.05492), whose random masks are a client's own.
+        Communication Efficiency*, 2016 (arXiv:1610.05492), with random masks of each client's own.
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
     inner = mean() if aggregator is None else aggregator
@@ -136,38 +145,40 @@ def shared_rand_k(ratio: float, aggregator: Aggregator | None = None) -> Aggrega
 
 
 def perm_k(clients: int) -> Aggregator:
-    """Each client sends a part of the message of its own, the parts being those of a shared permutation.
+    """The mean of messages of which each client sends another part, by a permutation that all share.
 
-    With n clients and b = ceil(d / n), the client of rank i sends the b coordinates whose places in a
-    random permutation are i b, ..., i b + b - 1, n times as large.  With more clients than coordinates
-    each sends one, and the coordinate that c of them send counts n / c.
+    With n clients and b = ceil(d / n), the client of rank i sends the b coordinates at the places
+    i b, ..., i b + b - 1 of a random permutation, and they count n times.  With more clients than
+    coordinates each client sends one coordinate, and a coordinate that c of them send counts n / c.
 
-    Guarantees: unbiased, C_i with omega = n - 1; the mean of n equal messages is exact, to rounding, for
-        every d and n; else E||mean C_i(x_i) - mean||^2 = A (mean ||x_i||^2 - ||mean||^2) with A = 1 for
-        d >= n and A = (d - 1) / (n - 1) where d divides n; every client that takes part counts alike;
-        where some of the n are missing, the result is an unbiased estimate of the mean of those who
-        came; those of rank n and above are left out, and counted in the metric ``surplus``; bits: 32 b.
+    Guarantees:
+        - Unbiased: C_i has omega = n - 1.
+        - The mean of n equal messages is exact, to rounding, for every d and n.
+        - E||mean C_i(x_i) - mean||^2 = A (mean ||x_i||^2 - ||mean||^2), with A = 1 for d >= n, and
+          A = (d - 1) / (n - 1) if d divides n.
+        - Every client that takes part counts alike.
+        - If some of the n clients are missing, the result is an unbiased estimate of the mean of those
+          who came.
+        - Clients of rank n and above are left out, and counted in the metric ``surplus``.
+
+    Bits:
+        32 b.
 
     Args:
-        clients: n, the size of the cohort, at least 1.
+        clients: cohort size n, at least 1.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
 
     Raises:
-        TypeError: ``clients`` is not an integer; from ``init``, a leaf is not floating.
+        TypeError: ``clients`` is not an integer; a leaf is not floating (from ``init``).
         ValueError: ``clients`` is less than 1.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.perm_k(4)
-        >>> x = jnp.arange(6.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(4))
-        >>> share = jax.vmap(lambda i: a.contribute(
-        ...     None, x, jnp.float32(1), public._replace(rank=i)))(jnp.arange(4))
-        >>> total = jax.tree.map(lambda s: s.sum(0), share)
-        >>> a.finish(None, total, public)[0].tolist()
+        >>> x = jnp.tile(jnp.arange(6.0), (4, 1))
+        >>> aggregators.aggregate(jax.random.key(0), aggregators.perm_k(4), x)[0].tolist()
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
     References:
@@ -177,7 +188,10 @@ def perm_k(clients: int) -> Aggregator:
     n = _validate.static_integer("clients", clients, at_least=1, at_most=2**30)
 
     def part(size: int, public: Public) -> tuple[Array, Array]:
-        """The coordinates of a client, and how much they count: ``[b]``; beyond the message, nothing."""
+        """The coordinates of a client and their factors, ``[b]`` each.
+
+        A coordinate beyond the message has the factor zero.
+        """
         block = -(-size // n)
         slots = block * n
         own = jnp.minimum(public.rank, n - 1) * block + jnp.arange(block, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Sums of count-sketches: what the clients of a round send, and what a server remembers."""
+"""Sums of count-sketches: FetchSGD, and means that are estimated from sketches."""
 
 from typing import NamedTuple
 
@@ -17,35 +17,41 @@ from fjx.aggregators._vectors import as_vector
 def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -> Aggregator:
     """The weighted mean, estimated from the aggregate of the clients' count-sketches.
 
-    Hashes follow from the round's public key: sketches are added as they are, and the coordinates are
-    estimated once, by :func:`fjx.compressors.count_sketch`'s median over the rows.
+    Hashes follow from the round's public key, so that sketches can be added.  The coordinates are
+    estimated once, by the median over the rows as in :func:`fjx.compressors.count_sketch`.
 
-    Guarantees: linear, so that rows * columns numbers may be summed in secret; with one row unbiased,
-        E||result - mean||^2 <= (d - 1) / columns ||mean||^2, whatever the number of clients; the mean
-        itself, to rounding, of messages of at most ``columns`` coordinates; bits: 32 rows * columns, or
-        those of ``aggregator``.
+    Guarantees:
+        - Linear, so that rows * columns numbers may be summed in secret.
+        - With one row it is unbiased, with E||result - mean||^2 <= (d - 1) / columns ||mean||^2 for any
+          number of clients.
+        - Messages of at most ``columns`` coordinates give the mean itself, to rounding.
+
+    Bits:
+        32 rows * columns, or those of ``aggregator``.
 
     Args:
-        rows: at least 1; medians want an odd number.
-        columns: at least 1.
-        aggregator: linear, of vectors of rows * columns numbers; their weighted :func:`mean` by default.
+        rows: rows of a sketch, at least 1; medians want an odd number.
+        columns: columns of a sketch, at least 1.
+        aggregator: linear aggregator of vectors of rows * columns numbers; their weighted :func:`mean`
+            by default.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: an argument is of another kind; from ``init``, a leaf is not floating.
-        ValueError: one is out of range.
+        TypeError: an argument is of another kind; a leaf is not floating (from ``init``).
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.sketched(rows=3, columns=16)
         >>> x = jnp.zeros(100).at[42].set(7.0)
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(x, jnp.float32(2), public)
-        >>> jax.tree.leaves(share)[0].shape, float(a.finish(None, share, public)[0][42])
-        ((48,), 7.0)
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
+        >>> a.encode(jax.random.key(1), x, public).shape
+        (48,)
+        >>> float(aggregators.aggregate(jax.random.key(0), a, x[None])[0][42])
+        7.0
 
     References:
         Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora, *Communication-Efficient Distributed SGD with
@@ -66,13 +72,13 @@ def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -
 
 
 class FetchState(NamedTuple):
-    """What the server of :func:`fetch_sgd` remembers.
+    """The server's memory of :func:`fetch_sgd`.
 
     Attributes:
-        seed: ``u32[2]``, of the hashes: drawn in the first round and kept, as sketches of one round are
-            added to those of another.
-        momentum: ``f32[rows, columns]``.
-        error: ``f32[rows, columns]``, the sketch of what was not yet given to the model.
+        seed: ``u32[2]``, the seed of the hashes.  It is drawn in the first round and kept, because
+            sketches of one round are added to those of another.
+        momentum: ``f32[rows, columns]``, the momentum M.
+        error: ``f32[rows, columns]``, the sketch E of the part that the model was not given yet.
     """
 
     seed: Array
@@ -83,44 +89,49 @@ class FetchState(NamedTuple):
 def fetch_sgd(
     ratio: float, *, rows: int, columns: int, momentum: Array | float = 0.9
 ) -> Aggregator:
-    r"""FetchSGD: momentum and error feedback in the space of sketches, on the server alone.
+    """FetchSGD: momentum and error feedback in the space of sketches, on the server alone.
 
     With S the sketch of the clients' mean, in each round
 
-        M = rho M + S,  E = E + M,  Delta = the k largest of what E says,  E = E - sketch(Delta),
+        M = rho M + S,  E = E + M,  Delta = the k largest estimates from E,  E = E - sketch(Delta),
 
-    and Delta moves the model.  Clients remember nothing, so each may come once: what top-k leaves for
-    later waits on the server, at the price of an estimate.
+    and Delta moves the model.  Clients remember nothing, so that each may come once.  The part that
+    top-k leaves for later waits on the server; the price is the error of an estimate.
 
-    Guarantees: linear in the clients' messages; with one row and at least d columns it is, to
-        rounding, top-k with momentum and error feedback of the exact mean; bits up: 32 rows * columns.
-        Delta has k coordinates that are not zero, but the broadcast is billed whole.  An estimate errs
-        by about ||E|| / sqrt(columns), and the largest of them are the most wrong: with k above a tenth
-        of the columns what moves the model is mostly error, and the method may diverge.
+    Guarantees:
+        - Linear in the clients' messages.
+        - With one row and at least d columns it is, to rounding, top-k with momentum and error feedback
+          of the exact mean.
+        - Delta has k coordinates that are not zero.
+        - An estimate errs by about ||E|| / sqrt(columns), and the largest estimates are the most wrong:
+          with k above a tenth of the columns the model is moved mostly by errors, and the method may
+          diverge.
+
+    Bits:
+        32 rows * columns.  The broadcast is billed whole.
 
     Args:
-        ratio: of the coordinates of the whole message that Delta keeps, in (0, 1].
-        rows: of a sketch, at least 1; medians want an odd number.
-        columns: at least 1.
-        momentum: rho, in [0, 1); may be traced.
+        ratio: share of the coordinates of the whole message that Delta keeps, in (0, 1].
+        rows: rows of a sketch, at least 1; medians want an odd number.
+        columns: columns of a sketch, at least 1.
+        momentum: momentum rho, in [0, 1); may be traced.
 
     Returns:
-        An :class:`fjx.Aggregator` of messages of floating leaves, which sums; clients send their sketch.
+        An :class:`fjx.Aggregator` of messages of floating leaves, which sums; clients send their
+        sketch.
 
     Raises:
-        TypeError: an argument is not a number of its kind; from ``init``, a leaf is not floating.
-        ValueError: one is out of range.
+        TypeError: an argument is not a number of its kind; a leaf is not floating (from ``init``).
+        ValueError: an argument is out of range.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.fetch_sgd(0.25, rows=1, columns=8, momentum=0.0)
-        >>> x = jnp.array([1.0, 0.0, -4.0, 2.0])
-        >>> public = fjx.Public(a.init(x), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(x, jnp.float32(1), public)
-        >>> delta, state, _ = a.finish(None, share, public)
-        >>> delta.tolist(), bool(jnp.sum(jnp.abs(state.inner.error)) == 3.0)
-        ([0.0, 0.0, -4.0, 0.0], True)
+        >>> x = jnp.array([[1.0, 0.0, -4.0, 2.0]])
+        >>> delta, state, _ = aggregators.aggregate(jax.random.key(0), a, x)
+        >>> delta.tolist(), float(jnp.sum(jnp.abs(state.error)))
+        ([0.0, 0.0, -4.0, 0.0], 3.0)
 
     References:
         Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora, *FetchSGD:

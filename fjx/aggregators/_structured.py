@@ -1,4 +1,4 @@
-"""The mean of updates that clients say in few coordinates."""
+"""The mean of updates that clients send as few coordinates."""
 
 from collections.abc import Callable
 
@@ -10,24 +10,36 @@ def structured_mean(expand: Callable[[Tree, Tree, TreeLike], Tree]) -> Aggregato
     """The weighted mean of updates, each of which travels as its coordinates in a subspace.
 
     Its messages are those of :func:`fjx.clients.structured`: ``{"update", "coordinates", "choice"}``.
+    A client sends its coordinates and its choice, from which the server makes the update as the client
+    did.
 
-    Guarantees: :func:`mean` of the updates; bits of a client: its coordinates and its choice, from which
-        the server makes the update as the client did.
+    Guarantees:
+        - The result is the :func:`mean` of the updates.
+
+    Bits:
+        Those of the coordinates and of the choice.
+
+    Args:
+        expand: ``(choice, coordinates, update_like) -> update``, that of the clients' subspace, such as
+            ``clients.random_mask(0.25).expand``.
 
     Returns:
-        An :class:`fjx.Aggregator` that sums, whose result is like ``"update"``.
+        An :class:`fjx.Aggregator` that sums.  Its result is like ``"update"``.
 
     Raises:
-        ValueError: from ``init``, if the message is another.
+        ValueError: the message is another (from ``init``).
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
-        >>> from fjx import aggregators, wire
-        >>> a = aggregators.structured_mean()
-        >>> message = {"update": jnp.eye(4)[1], "coordinates": (jnp.ones(1),), "choice": ()}
-        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
-        >>> wire.bits(a.encode(jax.random.key(1), message, public))
-        32
+        Every client sends one number, the second of four coordinates:
+
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from fjx import aggregators, clients
+        >>> subspace = clients.fixed_mask(np.array([False, True, False, False]))
+        >>> a = aggregators.structured_mean(subspace.expand)
+        >>> x = {"update": jnp.zeros((2, 4)).at[:, 1].set(jnp.array([1.0, 3.0])),
+        ...      "coordinates": (jnp.array([[1.0], [3.0]]),), "choice": ()}
+        >>> aggregators.aggregate(jax.random.key(0), a, x)[0].tolist()
+        [0.0, 2.0, 0.0, 0.0]
 
     References:
         Konecny, McMahan, Yu, Richtarik, Suresh, Bacon, 2016 (arXiv:1610.05492).

@@ -37,23 +37,18 @@ def submodel_mean(held: Callable[[Tree, TreeLike], Tree]) -> Aggregator:
         An :class:`fjx.Aggregator` that sums.  Its result is like ``"update"``.
 
     Raises:
-        ValueError: (from ``init``) the message is another.
-        TypeError: (from ``init``) a leaf of the update is not floating.
+        ValueError: the message is another (from ``init``).
+        TypeError: a leaf of the update is not floating (from ``init``).
 
     Examples:
-        The first client holds the first two coordinates of three, the second the first:
+        The first client holds the first two of three coordinates, the second only the first:
 
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
         >>> a = aggregators.submodel_mean(lambda choice, like: jnp.arange(3) < choice)
-        >>> x = {"update": jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]), "choice": jnp.uint8([2, 1])}
-        >>> like = jax.tree.map(lambda leaf: leaf[0], x)
-        >>> public = fjx.Public.first(a, like, jax.random.key(0), size=2)
-        >>> payloads = jax.vmap(lambda x: a.encode(None, x, public))(x)
-        >>> payloads.values.tolist()
-        [[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]
-        >>> share = jax.vmap(lambda p, w: a.contribute(p, w, public))(payloads, jnp.array([2.0, 1.0]))
-        >>> a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0].tolist()
+        >>> x = {"update": jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0]]),
+        ...      "choice": jnp.array([2, 1])}
+        >>> aggregators.aggregate(jax.random.key(0), a, x, weights=jnp.array([2.0, 1.0]))[0].tolist()
         [2.0, 2.0, 0.0]
 
     References:

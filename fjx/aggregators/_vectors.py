@@ -10,28 +10,31 @@ from fjx.aggregators._mean import mean
 
 
 def as_vector(aggregator: Aggregator) -> Aggregator:
-    """Gives an aggregator each message as one vector, and its result the message's shape.
+    """An aggregator of messages, from an aggregator of vectors.
 
-    The vector is of float32, or of float64 where a leaf is.
+    Each message is given to ``aggregator`` as one vector; the result has the message's shape again.  The
+    vector is of float32, or of float64 if a leaf is.
 
     Args:
-        aggregator: of vectors.
+        aggregator: aggregator of vectors.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves.
 
     Raises:
-        TypeError: ``aggregator`` is something else; from ``init``, a leaf is not floating.
+        TypeError: ``aggregator`` is something else; a leaf is not floating (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators
         >>> a = aggregators.as_vector(aggregators.mean())
-        >>> message = {"a": jnp.ones((2, 3)), "b": jnp.zeros(())}
-        >>> public = fjx.Public(a.init(message), jax.random.key(0), None, jnp.int32(1))
-        >>> share = a.contribute(jax.random.key(1), message, jnp.float32(2), public)
-        >>> share[0].shape, a.finish(None, share, public)[0]["a"].tolist()
-        ((7,), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+        >>> x = {"a": jnp.ones((2, 3)), "b": jnp.zeros(())}
+        >>> public = fjx.Public.first(a, x, jax.random.key(0))
+        >>> a.contribute(x, jnp.float32(2), public)[0].shape
+        (7,)
+        >>> stacked = jax.tree.map(lambda leaf: leaf[None], x)
+        >>> aggregators.aggregate(jax.random.key(0), a, stacked)[0]["a"].tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     require_aggregator("as_vector", aggregator)
 
@@ -73,30 +76,34 @@ def as_vector(aggregator: Aggregator) -> Aggregator:
 
 
 def compressed(codec: Compressor, aggregator: Aggregator | None = None) -> Aggregator:
-    """Has each client encode what it contributes, inside of what clients agree on.
+    """An aggregator whose clients encode their messages by an ordinary codec.
 
-    In the uplink a codec sees the message; here it sees what an aggregator around this one makes of it:
-    ``rotated(compressed(codec))`` encodes in rotated coordinates, and one inverse
-    rotation a round suffices.
+    In the uplink a codec is given the message; here it is given the message as the aggregator around
+    this one transforms it.  For instance, ``rotated(compressed(codec))`` encodes in rotated
+    coordinates, and one inverse rotation a round suffices.
 
-    Guarantees: the result is that of ``aggregator`` on the decoded payloads; bits: those of the codec.
+    Guarantees:
+        - The result is that of ``aggregator`` on the decoded payloads.
+
+    Bits:
+        Those of the codec.
 
     Args:
-        codec: without a state, drawing from the client's own key.
-        aggregator: of what is decoded; :func:`mean` by default.
+        codec: codec without a state; it draws from the client's own key.
+        aggregator: aggregator of the decoded messages; :func:`mean` by default.
 
     Returns:
-        An :class:`fjx.Aggregator`, whose ``encode`` is the codec's.
+        An :class:`fjx.Aggregator` whose ``encode`` is the codec's.
 
     Raises:
         TypeError: an argument is something else.
-        ValueError: ``aggregator`` has a wire of its own; from ``init``, ``codec`` has a state.
+        ValueError: ``aggregator`` has an ``encode`` of its own; ``codec`` has a state (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
         >>> from fjx import aggregators, compressors, wire
         >>> a = aggregators.compressed(compressors.cast(jnp.bfloat16))
-        >>> public = fjx.Public(a.init(jnp.ones(3)), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+        >>> public = fjx.Public.first(a, jnp.ones(3), jax.random.key(0))
         >>> wire.bits(a.encode(jax.random.key(1), jnp.ones(3), public))
         48
     """

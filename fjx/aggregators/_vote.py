@@ -11,34 +11,37 @@ from fjx.wire import Words, pack_words, unpack_words
 def majority_vote() -> Aggregator:
     """The sign that most clients' messages have, coordinate by coordinate: -1 or 1.
 
-    Signs travel and are counted in words of 32: a sum of bits is kept in ceil(log2(n + 1)) words, the
+    Signs travel and are counted in words of 32.  A sum of bits is kept in ceil(log2(n + 1)) words, the
     binary digits of 32 counts side by side, to which a word is added with a carry.
 
-    Guarantees: the result is sgn(sum_i sgn(x_i)) of those who take part, each counted once, where the
-        sign of zero, and of a tie, is 1; all zeros if nobody takes part; what pads the last word does
-        not vote; bits: 32 ceil(d / 32), and as many would do for the way back.
+    Guarantees:
+        - The result is sgn(sum_i sgn(x_i)) of those who take part, each counted once.  The sign of
+          zero, and of a tie, is 1.
+        - All zeros if nobody takes part.
+        - The padding of the last word does not vote.
+        - Neither unbiased nor contractive: it is a step of one size everywhere, and the server's
+          learning rate is that size.
+
+    Bits:
+        32 ceil(d / 32).  As many would do for the way back.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves, which stacks one bit a coordinate.
-        Neither unbiased nor contractive: it is a step of one size everywhere, and the server's learning
-        rate is that size.
 
     Raises:
-        TypeError: from ``init``, a leaf of the message is not floating.
+        TypeError: a leaf of the message is not floating (from ``init``).
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.majority_vote()
         >>> x = jnp.array([[1.0, -1.0, 0.0], [9.0, 5.0, -1.0], [-1.0, -0.1, -2.0]])
-        >>> public = fjx.Public(a.init(x[0]), jax.random.key(0), None, jnp.int32(3))
-        >>> share = jax.vmap(lambda x: a.contribute(x, jnp.float32(1), public))(x)
-        >>> a.finish(None, share, public)[0].tolist()
+        >>> aggregators.aggregate(jax.random.key(0), aggregators.majority_vote(), x)[0].tolist()
         [1.0, -1.0, -1.0]
 
     References:
-        Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434); Bernstein,
-        Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019 (arXiv:1810.05291).
+        Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018 (arXiv:1802.04434);
+        Bernstein, Zhao, Azizzadenesheli, Anandkumar, *signSGD with Majority Vote*, ICLR 2019
+        (arXiv:1810.05291).
     """
 
     def encode(key: Key, vector: Array, public: Public) -> Words:
@@ -59,7 +62,7 @@ def majority_vote() -> Aggregator:
 
 
 def _count(words: Array) -> list[Array]:
-    """The binary digits of how many of the rows have each bit, the lowest first: ``u32[words]`` each."""
+    """The number of rows with each bit, as binary digits, the lowest first: ``u32[words]`` each."""
     digits = max(len(words).bit_length(), 1)
 
     def add(counters: tuple[Array, ...], word: Array) -> tuple[tuple[Array, ...], None]:
@@ -74,7 +77,7 @@ def _count(words: Array) -> list[Array]:
 
 
 def _exceed(digits: list[Array], number: Array) -> Array:
-    """Where counts are greater than a number: bits."""
+    """Bits that are one if the count is greater than a number."""
     greater, equal = jnp.zeros_like(digits[0]), jnp.full_like(digits[0], 0xFFFFFFFF)
     for place in reversed(range(len(digits))):
         # All ones or all zeros, the digit of the number.

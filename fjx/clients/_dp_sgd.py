@@ -89,7 +89,7 @@ def dp_sgd(
         ValueError: a number is out of range.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, optax
+        >>> import jax, jax.numpy as jnp, optax, fjx
         >>> from fjx import Examples, clients
         >>> client = clients.dp_sgd(
         ...     lambda w, x, key: jnp.mean((w - x) ** 2) / 2, optax.sgd(1.0),

@@ -46,7 +46,7 @@ def local_sgd(
         TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, optax
+        >>> import jax, jax.numpy as jnp, optax, fjx
         >>> from fjx import clients, data
         >>> def loss_fn(w, batch, key):
         ...     return jnp.mean((w - batch) ** 2) / 2

@@ -215,10 +215,12 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
         >>> from fjx import aggregators, clients
         >>> def loss_fn(w, batch, key):
         ...     return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+        >>> subspace = clients.random_mask(0.25)
         >>> client = clients.structured(
         ...     loss_fn, lambda loss: clients.local_sgd(loss, optax.sgd(0.1), steps=3, batch_size=2),
-        ...     subspace=clients.random_mask(0.25))
-        >>> algorithm = fjx.compose(client=client, aggregator=aggregators.structured_mean())
+        ...     subspace=subspace)
+        >>> algorithm = fjx.compose(
+        ...     client=client, aggregator=aggregators.structured_mean(subspace.expand))
         >>> algorithm.traffic(jnp.zeros(8))
         Traffic(uplink=128, downlink=256)
 

@@ -151,9 +151,8 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
     Coordinates of units that are not held are zero in the initial model, in the model that the loss
     sees, and in the message; they therefore have no gradient.  Nothing is rescaled.
 
-    The message is ``{"update": after - before, "held": which coordinates, "choice": of the
-    units}``.  Use it with :func:`fjx.aggregators.submodel_mean`, which also bills the parts that
-    are sent.
+    The message is ``{"update": after - before, "choice": of the units}``.  Use it with
+    :func:`fjx.aggregators.submodel_mean`, which also bills the parts that are sent.
 
     Guarantees:
         - A coordinate that is not held is not trained, whatever the activation functions.
@@ -179,15 +178,17 @@ def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> Clie
     Examples:
         Two hidden units, of which each client of this round holds the first:
 
-        >>> import jax, jax.numpy as jnp, optax, fjx
+        >>> import functools, jax, jax.numpy as jnp, optax, fjx
         >>> from fjx import aggregators, clients
         >>> def loss_fn(w, batch, key):
         ...     return jnp.mean((jnp.tanh(batch["x"] @ w["in"]) @ w["out"] - batch["y"]) ** 2)
+        >>> axes = {"in": (None, "hidden"), "out": ("hidden",)}
+        >>> units = clients.ordered_dropout([0.5])
         >>> client = clients.submodel(
         ...     loss_fn, lambda loss: clients.local_sgd(loss, optax.sgd(0.1), steps=3, batch_size=2),
-        ...     axes={"in": (None, "hidden"), "out": ("hidden",)},
-        ...     units=clients.ordered_dropout([0.5]))
-        >>> algorithm = fjx.compose(client=client, aggregator=aggregators.submodel_mean())
+        ...     axes=axes, units=units)
+        >>> held = functools.partial(clients.held_coordinates, axes, units)
+        >>> algorithm = fjx.compose(client=client, aggregator=aggregators.submodel_mean(held))
         >>> data = fjx.data.from_clients([{"x": jnp.ones((2, 3)), "y": jnp.ones(2)}] * 4)
         >>> params = {"in": jnp.ones((3, 2)), "out": jnp.ones(2)}
         >>> result = fjx.simulate(jax.random.key(0), algorithm, params, data,

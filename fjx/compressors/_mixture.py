@@ -52,6 +52,8 @@ def mixture(*codecs: Compressor, probabilities: Sequence[float]) -> Compressor:
         Beznosikov, Horvath, Richtarik, Safaryan, *On Biased Compression for Distributed Learning*,
         JMLR 2023 (arXiv:2002.12410).
     """
+    if not 1 <= len(codecs) <= 256:
+        raise ValueError(f"mixture needs 1 to 256 codecs, got {len(codecs)}")
     shares = [_validate.static_number("probabilities", p, at_least=0) for p in probabilities]
     if len(shares) != len(codecs) or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(

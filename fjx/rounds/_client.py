@@ -12,7 +12,7 @@ from fjx.rounds._state import ClientRow, Context, Parts, Slot
 from fjx.wire._bits import is_ragged
 
 After = Callable[[Context, Slot, tuple[Tree, Tree, Any]], tuple[Tree, Tree]]
-"""What follows local work: ``(context, slot, trained) -> (summed, stacked)``."""
+"""The part of a round after local work: ``(context, slot, trained) -> (summed, stacked)``."""
 
 
 def training(
@@ -23,9 +23,9 @@ def training(
     """Local work of one client, to be followed by the rest of its round.
 
     Args:
-        update: of a :class:`fjx.ClientUpdate`.
+        update: the function of a :class:`fjx.ClientUpdate`.
         memory: ``(row) -> state`` of the client update.
-        model: ``(context, row) -> tree``, the input of local work: the broadcast by default.
+        model: ``(context, row) -> tree``, the input of local work; the broadcast by default.
     """
 
     def inputs(context: Context, slot: Slot) -> tuple[Any, ...]:
@@ -41,9 +41,10 @@ def training(
 
 
 def guard(slot: Slot, *trees: Tree, takes_part: Array | None = None) -> tuple[Array, Array]:
-    """Whether a client counts, and whether it failed.
+    """Two flags of a client: it counts, and it failed.
 
-    A client counts if it takes part and all its trees are finite; it fails if one is not.
+    A client counts if it takes part and all its trees are finite.  It fails if it takes part and a tree
+    is not finite.
     """
     takes_part = slot.weight > 0 if takes_part is None else takes_part
     finite = _tree.all_finite(trees)
@@ -51,7 +52,7 @@ def guard(slot: Slot, *trees: Tree, takes_part: Array | None = None) -> tuple[Ar
 
 
 def upload(parts: Parts, template: TreeLike) -> After:
-    """The way of a message to its share.
+    """The steps from a client's message to its share.
 
     encode -> wire -> decode -> guard -> aggregator's encode -> wire -> contribute -> on_sent -> count.
     """
@@ -73,8 +74,8 @@ def upload(parts: Parts, template: TreeLike) -> After:
             sent = given = aggregator.encode(keys.aggregator, received, public)
         share = aggregator.contribute(given, weight, context.public(slot.rank))
         if aggregator.combine is SUM:
-            # An absent client adds nothing, not even noise of its own; a client that is there adds its
-            # noise whatever its data are.
+            # An absent client adds nothing, not even its noise.  A client that is there adds its noise
+            # whatever its data are.
             share = _tree.where(slot.present, share, _tree.zeros_like(share))
 
         if client.on_sent is not None:
@@ -94,7 +95,7 @@ def meeting(combine: Combine, share: Tree, tally: Tree, kept: Tree) -> tuple[Tre
 
 
 def met(combine: Combine, summed: Tree, stacked: Tree) -> tuple[Tree, Tree, Tree]:
-    """The total, the tally and the rest, from the outputs of all clients of :func:`meeting`."""
+    """The total, the tally and the rest, from the outputs of :func:`meeting` of all clients."""
     if combine is STACK:
         total, kept = stacked
         return total, summed, kept

@@ -1,4 +1,4 @@
-"""One generic round, into whose slots every algorithm fits."""
+"""The generic round, into whose slots almost every algorithm fits."""
 
 import functools
 from typing import TypedDict
@@ -17,6 +17,7 @@ from fjx._base import (
     Executor,
     Key,
     Metrics,
+    Runs,
     ServerUpdate,
     Template,
     Tree,
@@ -64,32 +65,39 @@ def compose(
 ) -> Algorithm:
     """A federated algorithm from its five parts.
 
-    A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode``
-    -> ``contribute`` -> ``on_sent``] for each client -> sum or stack -> ``finish`` -> ``on_aggregate``
-    for each client -> server update.
+    A round is: broadcast -> ``downlink`` -> [train -> ``uplink.encode`` -> wire -> ``uplink.decode`` ->
+    ``contribute`` -> ``on_sent``] for each client -> sum or stack -> ``finish`` -> ``on_aggregate`` for
+    each client -> server update.  If the aggregator has an ``encode``, its payload is sent in place of
+    the uplink codec's.
 
-    Guarantees: what a client draws depends on the round key and its id alone, so permuting, padding
-        or chunking a cohort changes nothing but the order of floating sums; a client of weight zero,
-        or whose message is not finite, contributes exactly nothing, keeps its row bit for bit, and is
-        counted in the metrics; no codec can enlarge what the aggregator bounds, because
-        ``contribute`` sees the decoded message.
+    Guarantees:
+        - The draws of a client depend on the round key and its id alone.  So permuting, padding or
+          chunking a cohort changes nothing but the order of floating sums.
+        - A client of weight zero, or with a message that is not finite, contributes exactly nothing,
+          keeps its row bit for bit, and is counted in the metrics.
+        - No codec can enlarge a message that the aggregator bounds, because the aggregator is given the
+          decoded message.
 
     Args:
         client: local work, such as :func:`fjx.clients.local_sgd`.
         uplink: codec of the clients' messages; identity by default.
         downlink: codec of the broadcast, one payload for all clients; identity by default.
-        aggregator: how messages become one; the mean weighted by examples by default.
+        aggregator: aggregator of the messages; the mean weighted by examples by default.
         server: a :class:`fjx.ServerUpdate` or an optax transformation; by default the aggregate
             message is added to the model.
 
     Returns:
-        An :class:`fjx.Algorithm`.  The metrics of a round are counts (``invited``: clients in the
-        cohort, ``participants``: those that contributed, ``nonfinite``: those whose message was not
-        finite, ``rejected``: slots with an impossible id), the client's metrics averaged over the
-        participants' examples, the aggregator's, and, where the length of a payload depends on the
-        data, ``uplink_bytes``: what the cohort sent in all, ``u32``, 2^32 - 1 standing for more; of a
-        broadcast whose length does, ``downlink_bytes``: what the cohort, of less than 2^16 clients, was
-        sent.
+        An :class:`fjx.Algorithm`.  The metrics of a round are those of the aggregator, those of the
+        clients averaged over the participants' examples, and
+
+        - ``invited``, the number of clients in the cohort;
+        - ``participants``, the number of those that contributed;
+        - ``nonfinite``, the number of those with a message that was not finite;
+        - ``rejected``, the number of slots with an impossible id;
+        - ``uplink_bytes`` if the length of a payload depends on the data, the bytes that the cohort
+          sent in all, ``u32``; 2^32 - 1 stands for more;
+        - ``downlink_bytes`` if the length of the broadcast does, the bytes that the cohort was sent;
+          the cohort must be of less than 2^16 clients.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -144,12 +152,13 @@ def compose(
     def init_client(params: Tree) -> ClientRow:
         return ClientRow(client.init(params), parts.uplink.init(client.message(params)))
 
+    round = functools.partial(play, parts)
     return Algorithm(
         init,
         init_client,
-        round=functools.partial(play, parts),
+        round=round,
         traffic=functools.partial(traffic_of, parts),
-        aggregator=parts.aggregator,
+        runs=Runs(parts.aggregator, round),
     )
 
 

@@ -1,4 +1,4 @@
-"""Compressing what changed: a memory on each client, and its mean on the server."""
+"""Compressed differences: a memory on each client, and the mean of the memories on the server."""
 
 from typing import NamedTuple, TypedDict
 
@@ -31,8 +31,8 @@ class DifferenceState(NamedTuple):
     """The client's state of :func:`difference`.
 
     Attributes:
-        memory: h_i, shaped like the message.
-        inner: the codec's state.
+        memory: memory h_i, shaped like the message.
+        inner: state of the codec.
     """
 
     memory: Tree
@@ -46,38 +46,45 @@ def difference(
     lam: Array | float = 1.0,
     nu: Array | float = 1.0,
 ) -> Link:
-    r"""The two ends of a wire on which only changes travel: EF-BV, of which EF21 and DIANA are settings.
+    """The two ends of a wire on which only changes travel: EF-BV, with EF21 and DIANA as settings.
 
-    With client memories h_i and their mean h on the server, N clients in all, and C the codec, each
-    client of the round with message x_i sends m_i = C(x_i - h_i), and
+    Each client has a memory h_i, and the server has their mean h over all N clients.  With C the codec,
+    each client of the round sends m_i = C(x_i - h_i) of its message x_i, and
 
         g = h + (nu / N) sum m_i,   h_i = h_i + lam m_i,   h = h + (lam / N) sum m_i,
 
-    the sums over those who came; g is the aggregate message.  lam = nu = 1 is EF21, for contractive
-    codecs; nu = 1 with lam at most 1 / (1 + omega) is DIANA, for unbiased ones.  Of a cohort of m drawn
-    uniformly, nu = N / m makes g unbiased where C is; nu = lam = 1 is EF21-PP.
+    where the sums are over the clients that came.  The aggregate message is g.
 
-    Guarantees: h stays the mean of the memories of all clients, to rounding: a client that did not come,
-        or whose message was not finite, changes neither; as the memories near the messages, what is sent
-        tends to zero, and the error of a codec with it; bits: those of the codec.
+    - lam = nu = 1 is EF21, for contractive codecs.  It is EF21-PP if only some clients come.
+    - nu = 1 with lam at most 1 / (1 + omega) is DIANA, for unbiased codecs.
+    - nu = N / m makes g unbiased if C is, for a cohort of m clients drawn uniformly.
+
+    Guarantees:
+        - h stays the mean of the memories of all clients, to rounding.  A client that did not come, or
+          whose message was not finite, changes neither.
+        - As the memories approach the messages, the differences tend to zero, and the error of a codec
+          with them.
+
+    Bits:
+        Those of the codec.
 
     Args:
-        codec: contractive or unbiased, applied to differences.
-        num_clients: N, the whole population.
-        lam: of the memories, in [0, 1]; may be traced.
-        nu: of the aggregate, positive; may be traced.
+        codec: contractive or unbiased codec, applied to differences.
+        num_clients: population size N.
+        lam: step size lam of the memories, in [0, 1]; may be traced.
+        nu: step size nu of the aggregate, positive; may be traced.
 
     Returns:
         The slots ``uplink`` and ``aggregator`` of :func:`fjx.compose`, made together because they must
         agree: ``compose(client=..., server=..., **difference(codec, num_clients=100))``.
 
     Raises:
-        TypeError: ``codec`` is not a Compressor, or another argument not a number.
+        TypeError: ``codec`` is not a Compressor, or another argument is not a number.
         ValueError: a number is out of range.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
-        >>> from fjx import algorithms, clients, compressors
+        >>> from fjx import clients, compressors, rounds
         >>> slots = rounds.difference(compressors.top_k(0.5), num_clients=2)
         >>> x = jnp.array([4.0, 1.0])
         >>> first, state = slots["uplink"].encode(jax.random.key(0), x, slots["uplink"].init(x))
@@ -109,7 +116,7 @@ def difference(
 def accumulated(
     num_clients: int, *, lam: Array | float = 1.0, nu: Array | float = 1.0
 ) -> Aggregator:
-    """The server's end of :func:`difference`: h is its state."""
+    """The server's end of :func:`difference`, with h as its state."""
     num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
     _validate.number("nu", nu, above=0)
 

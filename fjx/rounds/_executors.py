@@ -1,4 +1,4 @@
-"""How a cohort is run.  Every executor computes the same round; they differ in memory and time."""
+"""Executors, which run a cohort.  All compute the same round; they differ in memory and time."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ OneClient = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 def vectorized() -> Executor:
-    """Runs all clients of the cohort at once under ``vmap``.
+    """All clients of the cohort at once, under ``vmap``.
 
     Memory grows with the cohort, and every client waits for the one with the most steps.
 
@@ -40,14 +40,14 @@ def vectorized() -> Executor:
 
 
 def chunked(size: int) -> Executor:
-    """Runs ``size`` clients at a time under ``vmap``, those with most work first, adding up as it goes.
+    """Some clients at a time under ``vmap``, those with most work first; their outputs are added up.
 
-    Memory is that of ``size`` clients whatever the cohort, and a chunk takes as long as its longest
-    client, which sorting makes close to its shortest.  ``chunked(1)`` runs one client after another,
-    without ``vmap``.
+    Memory is that of ``size`` clients for any cohort.  A chunk takes as long as its longest client, and
+    sorting makes that close to its shortest.  ``chunked(1)`` runs one client after another, without
+    ``vmap``.
 
     Args:
-        size: clients at a time.
+        size: number of clients at a time.
 
     Returns:
         An :class:`fjx.Executor`.
@@ -69,8 +69,8 @@ def chunked(size: int) -> Executor:
 
     def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
         count = cost.shape[0]
-        # What one client leaves cannot be told from what a vmap over a single one would leave; but
-        # products and convolutions of one model stay plain, where vmap would make them batched.
+        # One client leaves the same with and without a vmap over it.  Without one, products and
+        # convolutions of its model stay plain; vmap would make them batched.
         width = min(size, max(count, 1))
         chunks = -(-count // width)
         places = _pad(_heaviest_first(cost), chunks * width)
@@ -87,8 +87,8 @@ def chunked(size: int) -> Executor:
                 summed = _sum(summed)
             return (jax.tree.map(jnp.add, total, summed), _put(stacked, places, rows)), None
 
-        # Slots are read and rows written in place, one chunk at a time: a cohort's client states may
-        # be as large as all its models, and each copy of them would show.
+        # Slots are read and rows are written in place, one chunk at a time.  A cohort's client states
+        # may be as large as all its models, and each copy of them would cost as much.
         summed, row = _shapes(client, shared, slots)
         start = _tree.zeros_like(summed), _many(row, count)
         (total, stacked), _ = jax.lax.scan(step, start, places)
@@ -102,10 +102,10 @@ class _Lane(NamedTuple):
 
     Attributes:
         place: ``i32[]``, its place in the queue; the length of the queue if the lane is idle.
-        slot: what the client was given.
+        slot: its input.
         t: ``i32[]``, steps done.
         trips: ``i32[]``, steps to do.
-        carry: where it is.
+        carry: its intermediate state after ``t`` steps.
     """
 
     place: Array
@@ -116,17 +116,17 @@ class _Lane(NamedTuple):
 
 
 def lanes(count: int) -> Executor:
-    """Keeps ``count`` clients in flight, side by side without ``vmap``, those with most work first.
+    """Some clients in flight, side by side without ``vmap``, those with most work first.
 
-    Each lane steps through a flat stream of batches: where a client ends, its contribution is added
-    up and the next one in the queue begins, so that no lane ever waits for another before the queue
-    is empty.  Every lane has operations of its own: products of small matrices stay plain where
-    ``vmap`` would make one batched product, and compilation takes longer with every lane.
+    Each lane steps through a flat stream of batches: when a client ends, its contribution is added up
+    and the next one in the queue begins.  So no lane waits for another before the queue is empty.
+    Every lane has operations of its own.  Products of small matrices therefore stay plain (``vmap``
+    would make one batched product), and compilation takes longer with every lane.
 
     Clients whose update is not a :class:`fjx.Steps` run one after another, as in ``chunked(1)``.
 
     Args:
-        count: clients in flight.
+        count: number of clients in flight.
 
     Returns:
         An :class:`fjx.Executor`.
@@ -160,7 +160,7 @@ def lanes(count: int) -> Executor:
             return _Lane(place, slot, jnp.int32(0), *work.begin(shared, slot))
 
         def change(turn: tuple[_Lane, Array, Tree, Tree]) -> tuple[_Lane, Array, Tree, Tree]:
-            """The client in the lane hands in what it has, and the next one begins."""
+            """The client in the lane hands in its outputs, and the next one begins."""
             lane, following, total, stacked = turn
             summed, row = work.end(shared, lane.slot, lane.carry)
             total = jax.tree.map(jnp.add, total, summed)
@@ -179,7 +179,7 @@ def lanes(count: int) -> Executor:
                 lane, following, total, stacked = jax.lax.while_loop(
                     due, change, (lane, following, total, stacked)
                 )
-                # An idle lane steps on with nobody's model, and nobody reads it.
+                # An idle lane steps on with a model that nobody reads.
                 carry = work.step(shared, lane.slot, lane.t, lane.carry)
                 moved.append(lane._replace(t=lane.t + 1, carry=carry))
             return tuple(moved), following, total, stacked
@@ -204,17 +204,17 @@ def lanes(count: int) -> Executor:
 
 
 def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
-    """Spreads the cohort over the devices of a mesh; each runs its share by an inner executor.
+    """The cohort spread over the devices of a mesh, each of which runs its share by an inner executor.
 
     Clients are dealt heaviest first, back and forth over the devices.  Sums are added across devices
-    (``psum``), stacked outputs gathered.  The model and the examples are replicated: place them on the
-    mesh once (``jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))``), or every call will;
-    :func:`fjx.simulate` does.  For that the mesh must be a ``Mesh(devices, names)``: axes of
+    (``psum``), and stacked outputs are gathered.  The model and the examples are replicated.  Place
+    them on the mesh once (``jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))``), or every
+    call will; :func:`fjx.simulate` does.  For that the mesh must be a ``Mesh(devices, names)``: axes of
     ``jax.make_mesh`` are explicit, and arrays placed on them do not mix with others.
 
     Args:
         mesh: devices; the cohort is spread over all its axes.
-        inner: how a device runs its share; :func:`fjx.simulation.vectorized` by default.
+        inner: executor of a device's share; :func:`fjx.simulation.vectorized` by default.
 
     Returns:
         An :class:`fjx.Executor`.
@@ -241,8 +241,8 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
     def execute(client: OneClient, shared: Tree, slots: Tree, cost: Array) -> tuple[Tree, Tree]:
         share = -(-cost.shape[0] // devices)
 
-        # With the check of varying axes on, the transpose of the implicit broadcast of what is
-        # shared (the model) would add up the gradients of all devices' clients.
+        # With the check of varying axes on, the transpose of the implicit broadcast of ``shared`` (the
+        # model) would add up the gradients of all devices' clients.
         @jax.shard_map(
             mesh=mesh,
             in_specs=(everywhere, clients, clients),
@@ -269,7 +269,7 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
 
 
 def _shapes(client: OneClient, shared: Tree, slots: Tree) -> tuple[Tree, Tree]:
-    """What one client leaves, as shapes and dtypes."""
+    """The outputs of one client, as shapes and dtypes."""
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), slots)
     return jax.eval_shape(client, shared, one)
 
@@ -280,7 +280,7 @@ def _heaviest_first(cost: Array) -> Array:
 
 
 def _pad(order: Array, total: int) -> Array:
-    """The order, and then places of nobody: there is no slot at its length."""
+    """The order, followed by places of nobody: there is no slot at its length."""
     return jnp.pad(order, (0, total - order.shape[0]), constant_values=order.shape[0])
 
 
@@ -290,7 +290,7 @@ def _take(slots: Tree, places: Array) -> Tree:
 
 
 def _put(stacked: Tree, places: Array, rows: Tree) -> Tree:
-    """Rows written at these places, those of nobody nowhere."""
+    """Rows written at these places; rows at places of nobody are written nowhere."""
     return jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), stacked, rows)
 
 

@@ -26,7 +26,7 @@ from fjx.rounds._state import Context, RoundKeys, Slot, invited, require_rows, s
 
 
 class ChocoState(NamedTuple):
-    """What no node holds, but an observer sees.
+    """The state of an observer of all nodes; no node holds it.
 
     Attributes:
         params: the mean of all nodes' models.
@@ -41,10 +41,10 @@ class ChocoRow(NamedTuple):
     """One node's state.
 
     Attributes:
-        model: x_i.
-        public: what its neighbours believe of x_i, and it knows that they do.
-        client: the client update's state.
-        codec: the codec's state.
+        model: model x_i.
+        public: z_i, the model of this node that its neighbours have; the node knows it as well.
+        client: state of the client update.
+        codec: state of the codec.
     """
 
     model: Tree
@@ -56,41 +56,47 @@ class ChocoRow(NamedTuple):
 def choco(
     client: ClientUpdate, codec: Compressor, *, mixing: Array, step_size: float | Array
 ) -> Algorithm:
-    r"""CHOCO: nodes step locally and gossip, and what they send is how they differ from what is known.
+    """CHOCO: nodes step locally and gossip, and send compressed differences from their public models.
 
     In each round every node makes a local step and tells its neighbours how far it has come,
 
         y_i = x_i + message_i,   q_i = C(y_i - z_i),   z_i = z_i + q_i,
 
-    and moves towards them, x_i = y_i + gamma sum_j w_ij (z_j - z_i); of z_i each neighbour keeps a copy,
-    for which q_i is all it has to hear.
+    and moves towards them, x_i = y_i + gamma sum_j w_ij (z_j - z_i).  Each neighbour keeps a copy of
+    z_i, for which it needs nothing but q_i.
 
-    Guarantees: the mean of all models moves by the mean of the messages, to rounding, whatever is lost
-        of what is sent; a node that is absent in a round, or whose message is not finite, rests, its
-        neighbours' weight of it falls to themselves, and the mean stays.  Bits: those of the codec, once
-        for each neighbour; a neighbour that is absent hears them later, and they are billed as well.
+    Guarantees:
+        - The mean of all models moves by the mean of the messages, to rounding, whatever the codec
+          loses.
+        - A node that is absent in a round, or whose message is not finite, rests.  Its neighbours'
+          weight of it falls to themselves, and the mean stays.
+
+    Bits:
+        Those of the codec, once for each neighbour.  A neighbour that is absent is sent the payload
+        later, and it is billed as well.
 
     Args:
-        client: local work, begun at x_i, whose message is added to it.
-        codec: C, contractive.
-        mixing: W, ``f[n, n]``, symmetric with rows that sum to one: w_ij is not zero where i and j are
-            neighbours.
-        step_size: gamma, of the gossip; :func:`fjx.theory.choco_gossip` gives one that is proved.
+        client: local work, begun at x_i; its message is added to x_i.
+        codec: contractive codec C.
+        mixing: mixing matrix W, ``f[n, n]``, symmetric with rows that sum to one.  Nodes i and j are
+            neighbours if w_ij is not zero.
+        step_size: step size gamma of the gossip; :func:`fjx.theory.choco_gossip` gives one that is
+            proved.
 
     Returns:
-        An :class:`fjx.Algorithm` without a server: its ``params`` is the mean of all models, and each
-        client's row holds its own.  Client i of the population is node i; clients of which W says
-        nothing are counted as rejected.
+        An :class:`fjx.Algorithm` without a server.  Its ``params`` is the mean of all models, and each
+        client's row holds its own.  Client i of the population is node i; a client without a row in W
+        is counted as rejected.
 
     Raises:
-        TypeError: ``client`` or ``codec`` is something else; from ``init_client``, the model holds more
-            than floating parameters.
-        ValueError: ``mixing`` is not such a matrix, or ``step_size`` not positive; ``client`` settles or
-            hears.
+        TypeError: ``client`` or ``codec`` is something else; the model holds more than floating
+            parameters (from ``init_client``).
+        ValueError: ``mixing`` is not such a matrix, or ``step_size`` is not positive; ``client`` has an
+            ``on_sent`` or ``on_aggregate``.
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from fjx import algorithms, clients, compressors
+        >>> from fjx import clients, compressors, rounds
         >>> ring = jnp.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
         >>> algorithm = rounds.choco(
         ...     clients.gradient(lambda w, x, key: (w - x).mean(), batch_size=1),
@@ -126,7 +132,7 @@ def choco(
     def tell(
         context: Context, slot: Slot, trained: tuple[Tree, Tree, Metrics]
     ) -> tuple[Tree, Tree]:
-        """y_i = x_i + message_i, and z_i moves by what neighbours decode of the difference."""
+        """y_i = x_i + message_i, and z_i moves by the decoded difference."""
         message, memory, metrics = trained
         row = slot.row
         moved = _tree.add(row.model, message)
@@ -142,13 +148,14 @@ def choco(
         return tally, (after, counts)
 
     def gossip(rows: ChocoRow, ids: Array, counts: Array) -> ChocoRow:
-        """x_i = y_i + gamma sum_j w_ij (z_j - z_i) over those that are there."""
-        among = jnp.asarray(matrix)[ids[:, None], ids[None, :]]
+        """x_i = y_i + gamma sum_j w_ij (z_j - z_i), over the nodes that are there."""
+        among = jnp.asarray(matrix, jnp.result_type(float))[ids[:, None], ids[None, :]]
         weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
 
         def mixed(model: Array, public: Array) -> Array:
             z = _tree.wide(public).reshape(public.shape[0], -1)
-            # Nodes exchange differences.  Taken from the mean, they are not lost in what is common.
+            # Nodes exchange differences.  The mean is subtracted first, because sums of large equal
+            # numbers would lose the digits of small differences.
             z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
             pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
             moved = jnp.asarray(step_size, z.dtype) * pull

@@ -26,10 +26,10 @@ def report(cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics) -> M
     """The metrics of a round.
 
     Args:
-        cohort: of the round.
-        tally: the sum of :func:`tally_of` over the cohort.
-        down: the payloads that each invited client is sent.
-        own: the aggregator's metrics.
+        cohort: cohort of the round.
+        tally: sum of :func:`tally_of` over the cohort.
+        down: payloads that each invited client is sent.
+        own: metrics of the aggregator.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}
     if is_ragged(down):
@@ -49,7 +49,7 @@ def _averages(tally: dict[str, Any]) -> Metrics:
 def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
     """Total bytes of ``times`` copies of a payload as (low 16 bits, high bits).
 
-    So sums over a cohort cannot overflow uint32; ``times`` is less than 2^16.
+    So sums over a cohort cannot overflow uint32.  ``times`` must be less than 2^16.
     """
     bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
     size, times = bits // 8, times.astype(jnp.uint32)
@@ -58,7 +58,7 @@ def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
 
 
 def bytes_of_a_cohort(low: Array, high: Array) -> Array:
-    """The number that sums of :func:`bytes_sent` stand for, or 2^32 - 1 if it is larger."""
+    """The number of bytes that sums of :func:`bytes_sent` stand for, or 2^32 - 1 if it is larger."""
     high = high + (low >> 16)
     whole = high << 16 | low & 0xFFFF
     return jnp.where(high < 1 << 16, whole, jnp.uint32(0xFFFFFFFF))

@@ -1,4 +1,4 @@
-"""Stochastic gradients for methods that are written with whole ones."""
+"""Stochastic gradients for methods that are written with full gradients."""
 
 from typing import Any
 
@@ -6,41 +6,44 @@ import jax
 import jax.numpy as jnp
 
 from fjx import _validate
-from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
+from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Runs, Tree
 from fjx._kernels.permutation import shuffle
 from fjx.clients._sgd import batch_at
 
 
 def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
-    """In each round a client of ``algorithm`` has a random batch of its examples, and no others.
+    """The algorithm on a random batch of each client's examples in each round.
 
-    So the gradient over all of a client's examples, which EF21, DIANA, MARINA and their kin compress,
-    becomes a stochastic one, and every gradient of a round is of the same batch: those at two points
+    EF21, DIANA, MARINA and their kin compress the gradient over all of a client's examples.  This makes
+    it a stochastic gradient.  All gradients of a round are of the same batch: those at the two points
     whose difference MARINA sends, and those of several local steps.
 
-    Guarantees: batches are uniform, without replacement, independent between clients and rounds; a
-        client's depends on the round key and its id alone; weights stay those of all of a client's
-        examples; where ``batch_size`` is no less than what any client has, a round with whole gradients
-        differs by rounding.
+    Guarantees:
+        - Batches are uniform, without replacement, and independent between clients and rounds.
+        - A client's batch depends on the round key and its id alone.
+        - Weights stay those of all of a client's examples.
+        - If every client has at most ``batch_size`` examples, a round differs from one with full
+          gradients by rounding only.
+        - States, traffic and aggregator stay the same, so that :class:`fjx.Plan` finds the aggregator
+          that it accounts for: a client whose message is clipped may do any local work.
+        - Claims about single examples (:func:`fjx.privacy.examples_epsilon`) do not hold: one example
+          more exchanges another in a batch of b.
 
     Args:
-        algorithm: any; its own ``batch_size`` is then the examples at a time within a batch.
-        batch_size: b, the examples in a batch; a client with fewer has them all.
+        algorithm: any algorithm; its own ``batch_size`` is then the number of examples at a time within
+            a batch.
+        batch_size: number b of examples in a batch; a client with fewer has them all.
 
     Returns:
-        An :class:`fjx.Algorithm` with the same states, traffic and aggregator, so that
-        :class:`fjx.Plan` finds what it accounts for: a client whose message is clipped may do
-        what it likes.  Claims about single examples (:func:`fjx.privacy.examples_epsilon`) do not hold:
-        one example more exchanges another in a batch of b.  A round gathers the batches of its cohort,
-        m b examples, at once.
+        An :class:`fjx.Algorithm`.  A round gathers the batches of its cohort, m b examples, at once.
 
     Raises:
-        TypeError: ``algorithm`` is none; ``batch_size`` is not a Python integer.
+        TypeError: ``algorithm`` is not an algorithm; ``batch_size`` is not a Python integer.
         ValueError: ``batch_size`` is below one.
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from fjx import algorithms, compressors
+        >>> from fjx import algorithms, compressors, rounds
         >>> def loss_fn(w, x, key):
         ...     return jnp.mean((w - x) ** 2)
         >>> ef21 = algorithms.ef21(
@@ -48,8 +51,8 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
         >>> algorithm = rounds.minibatch(ef21, batch_size=32)
 
     References:
-        Gorbunov, Burlachenko, Li, Richtarik, *MARINA*, ICML 2021 (arXiv:2102.07845), of which this makes
-        the online VR-MARINA, with batches of one size; Fatkhullin, Sokolov, Gorbunov, Li, Richtarik,
+        Gorbunov, Burlachenko, Li, Richtarik, *MARINA*, ICML 2021 (arXiv:2102.07845), for its online
+        VR-MARINA, here with batches of one size; Fatkhullin, Sokolov, Gorbunov, Li, Richtarik,
         *EF21 with Bells & Whistles*, 2021 (arXiv:2110.03294), EF21-SGD.
     """
     if not isinstance(algorithm, Algorithm):
@@ -79,4 +82,7 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
         drawn = cohort._replace(examples=Examples(packed, offsets, sizes))
         return algorithm.round(key, state, rows, drawn, executor=executor)
 
-    return algorithm._replace(round=play)
+    aggregator = algorithm.aggregator
+    return algorithm._replace(
+        round=play, runs=None if aggregator is None else Runs(aggregator, play)
+    )

@@ -1,4 +1,4 @@
-"""Clients that keep a replica of the server: what travels down is its message, compressed."""
+"""Replicas of the server on clients: its compressed messages travel down in place of the model."""
 
 from typing import Any, NamedTuple, TypedDict
 
@@ -20,7 +20,7 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.aggregators._around import require_aggregator
+from fjx.aggregators._around import releasing, require_aggregator
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._server import Encoded
 from fjx.rounds._shapes import aggregate_like
@@ -39,8 +39,8 @@ class ReplicatedAggregate(NamedTuple):
     """The aggregator's state of :func:`replicated`.
 
     Attributes:
-        inner: of the aggregator.
-        codec: of the codec of what it makes.
+        inner: state of the aggregator.
+        codec: state of the codec of its results.
     """
 
     inner: Tree
@@ -51,10 +51,10 @@ class ReplicatedServer(NamedTuple):
     """The server's state of :func:`replicated`.
 
     Attributes:
-        inner: the server's, and that of its replicas once they have heard the last payload.
-        before: what replicas are now.
-        payload: of the last aggregate message.
-        begun: ``bool[]``, whether there was a round; before the first there is no message.
+        inner: state of the server, and of its replicas once they have heard the last payload.
+        before: current state of the replicas.
+        payload: payload of the last aggregate message.
+        begun: ``bool[]``, true after the first round; before it there is no message.
     """
 
     inner: Any
@@ -75,24 +75,29 @@ def replicated(
     server: ServerUpdate | optax.GradientTransformation,
     message: MessageLike = _tree.like,
 ) -> Replicas:
-    """Sends the aggregate message down in place of the model; every client takes the server's step.
+    """Slots that send the aggregate message down in place of the model.
 
-    Clients hold the server's state.  A round's aggregate message g is encoded once; the server and its
-    replicas step by what is decoded of it, C(g).  With ``shifted(C)`` for the codec they step by
-    g~ = g~ + C(g - g~), and with ``error_feedback(C)`` what was lost of one message is part of the next.
+    Every client holds the server's state and takes its step.  A round's aggregate message g is encoded
+    once, and the server and its replicas step by the decoded message C(g).  With ``shifted(C)`` for the
+    codec they step by g~ = g~ + C(g - g~).  With ``error_feedback(C)`` the loss of one message is part
+    of the next.
 
-    Guarantees: replicas follow the server to rounding, because it steps by what they were sent; bits
-        down: those of the codec, once for each client that is invited.  That is the bill of clients that
-        hear every broadcast, and no more is claimed of others: one that was away for T rounds must be
-        sent the T payloads that it missed, or the server's state, and neither is billed; nor is the
-        first state, nor what those hear who are not invited.
+    Guarantees:
+        - Replicas follow the server to rounding, because it steps by the message that they were sent.
+        - A privacy claim of ``aggregator`` stays: the codec acts behind the noise.
+
+    Bits:
+        Down, those of the codec, once for each client that is invited.  That is the bill of clients
+        that hear every broadcast.  Other costs are not billed: a client that was away for T rounds must
+        be sent the T payloads that it missed, or the server's state; every client needs the first
+        state; and clients that are not invited must hear the broadcast as well.
 
     Args:
-        codec: C, of aggregate messages, with any state; what it loses the model loses, too.
-        aggregator: how messages become one.
-        server: a :class:`fjx.ServerUpdate` or an optax transformation, both deterministic.
-        message: ``(params) -> template`` of the messages that the aggregator is given, by which the
-            first state knows what will travel down; that of the model by default.
+        codec: codec C of aggregate messages, with any state; the model loses what it loses.
+        aggregator: aggregator of the messages.
+        server: a :class:`fjx.ServerUpdate` or an optax transformation, deterministic.
+        message: ``(params) -> template`` of the messages that the aggregator is given, from which the
+            shape of the first payload follows; that of the model by default.
 
     Returns:
         The slots ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
@@ -100,12 +105,12 @@ def replicated(
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: (when traced) the messages are not like ``message``; from the downlink's ``decode``,
-            the payload was read from bytes and has no replica yet.
+        ValueError: the messages are not like ``message`` (when traced); the payload was read from bytes
+            and has no replica yet (from the downlink's ``decode``).
 
     Examples:
         >>> import jax.numpy as jnp, optax, fjx
-        >>> from fjx import aggregators, algorithms, clients, compressors
+        >>> from fjx import aggregators, clients, compressors, rounds
         >>> algorithm = fjx.compose(
         ...     client=clients.gradient(lambda w, x, key: jnp.mean((w - x) ** 2), batch_size=1),
         ...     **rounds.replicated(
@@ -115,7 +120,7 @@ def replicated(
 
     References:
         Philippenko, Dieuleveut, 2020 (arXiv:2006.14591), and Fatkhullin, Sokolov, Gorbunov, Li,
-        Richtarik, JMLR 2025 (arXiv:2110.03294), algorithm 5, whose clients do so.
+        Richtarik, JMLR 2025 (arXiv:2110.03294), algorithm 5, with such clients.
     """
     require_compressor("replicated", codec)
     require_aggregator("replicated", aggregator)
@@ -167,11 +172,11 @@ def replicated(
         stepped = server.update(replica, codec.decode(sent.change))
         return server.broadcast(_tree.where(begun, stepped, replica))
 
+    encoded = None if aggregator.encode is None else encode
+    encoding = Aggregator(init_aggregator, contribute, finish, aggregator.combine, encoded)
     return Replicas(
-        aggregator=Aggregator(
-            init_aggregator, contribute, finish, aggregator.combine,
-            encode if aggregator.encode else None,
-        ),
+        # The codec is given the result alone, behind the noise if there is any.
+        aggregator=releasing(encoding, *aggregator.mechanisms),
         server=ServerUpdate(init_server, lambda state: state, update),
         downlink=Compressor(lambda like: (), send, receive, lambda like: Contract()),
-    )  # fmt: skip
+    )

@@ -1,4 +1,4 @@
-"""The server's part of a round, beside its step: the aggregate, and who hears of it."""
+"""The server's part of a round, beside its step: the aggregate, and the clients that hear of it."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class Encoded(NamedTuple):
     """An aggregate message that travels down as a payload.  Receivers use the decoded message.
 
     Attributes:
-        payload: of the message.
-        decoded: the message that receivers make of it.
+        payload: payload of the message.
+        decoded: message that receivers decode.
     """
 
     payload: Tree

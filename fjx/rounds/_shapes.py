@@ -12,7 +12,7 @@ from fjx.rounds._state import Parts
 
 
 def received_like(parts: Parts, params: Tree) -> TreeLike:
-    """One client's decoded message: what the aggregator is given."""
+    """One client's decoded message: the input of the aggregator."""
     return jax.eval_shape(
         parts.uplink.decode, payload_like(parts.uplink, parts.client.message(params))
     )
@@ -60,5 +60,5 @@ def traffic_of(parts: Parts, params: Tree) -> Traffic:
 
 
 def _alone(key: Key, aggregator: Aggregator, message: Tree) -> Public:
-    """What the only client of a first round knows."""
+    """The facts that the only client of a first round knows."""
     return Public.first(aggregator, message, jax.random.clone(key))

@@ -1,4 +1,4 @@
-"""The values of a round: its parts, its keys, and what server and clients hold."""
+"""The values of a round: its parts, its keys, and the states of server and clients."""
 
 from typing import Any, NamedTuple
 
@@ -85,17 +85,17 @@ class ClientKeys(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every client of the round is given.
+    """The inputs of a round that all clients share.
 
     Attributes:
-        key_clients: from which each client's keys are made by its id.
-        key_public: the key that all clients share.
+        key_clients: key from which each client's keys are made by its id.
+        key_public: key that all clients share.
         broadcast: the decoded broadcast.
         arrays: the packed examples of all clients.
-        aggregator: the aggregator's state.
+        aggregator: state of the aggregator.
         size: ``i32[]``, the number of clients that were invited.
         round: ``i32[]``, the number of rounds before this one.
-        template: of one client's message, as the aggregator is given it; it has no arrays.
+        template: shapes of one client's message, as the aggregator is given it; it has no arrays.
     """
 
     key_clients: Key
@@ -112,7 +112,7 @@ class Context(NamedTuple):
         return ClientKeys(*jax.random.split(jax.random.fold_in(self.key_clients, client_id), 3))
 
     def public(self, rank: Array | None) -> Public:
-        """What a client of this rank knows; the server has none."""
+        """The facts that a client of this rank knows; the server has no rank."""
         # A clone, because every client draws the same from it on purpose.
         key = jax.random.clone(self.key_public)
         return Public(self.aggregator, key, rank, self.size, self.round, self.template)
@@ -124,8 +124,8 @@ class Slot(NamedTuple):
     Attributes:
         id: ``i32[]``, its id; the number of clients in all for padding.
         weight: ``f32[]``, zero if it does not take part.
-        present: ``bool[]``, whether it is there, with a weight or without.
-        offset: ``i32[]``, of its examples.
+        present: ``bool[]``, true if it is there, with a weight or without.
+        offset: ``i32[]``, the first of its examples.
         size: ``i32[]``, the number of its examples.
         rank: ``i32[]``, its rank by id in the cohort.
         row: its state.
@@ -140,7 +140,7 @@ class Slot(NamedTuple):
     row: Any
 
     def turn(self, round: Array) -> Turn:
-        """What its client update is told of the round."""
+        """The facts about the round that its client update is given."""
         return Turn(round, self.id, self.rank)
 
 

@@ -1,4 +1,4 @@
-"""Rounds of two kinds: halves of one step, or what comes before and what after."""
+"""Rounds of two kinds: two halves of one step, or a beginning and the rest."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,12 +41,12 @@ NOBODY = 2  # in place of the phase of a round to which nobody came
 
 
 class Phase(NamedTuple):
-    """What happens in a round of one kind.
+    """A round of one kind.
 
     Attributes:
-        client: what clients do; both phases share the client's state.
-        message: the template of what they send.
-        server: ``(state, mean) -> state``, what the mean of the messages does to the server.
+        client: local work of a client; both phases share the client's state.
+        message: ``(params) -> template`` of the clients' messages.
+        server: ``(state, mean) -> state``, the server's step by the mean of the messages.
         uplink: codec of the messages; its state rests during the other phase.
         downlink: codec of their mean.
     """
@@ -72,37 +72,42 @@ def two_phases(
     broadcast: Broadcast,
     schedule: Callable[[Array], Array] = alternately,
 ) -> Algorithm:
-    """An algorithm whose rounds are of two kinds: by default halves of a step that has two uplinks.
+    """An algorithm with rounds of two kinds: by default halves of a step that has two uplinks.
 
-    What clients and server do, and what is sent, is that of the phase, which follows from the number of
-    the round.  Clients are :func:`replicated`: down travels the mean of what was sent up in the round
-    before.
+    The phase follows from the number of the round.  Local work, messages and the server's step are
+    those of the phase.  Clients are :func:`replicated`: the mean of one round's messages travels down
+    in the next.
 
-    Guarantees: what does not travel in a phase costs nothing; bits up: those of the phase's codec; down:
-        those of the mean of the round before; everybody counts rounds, so that the phase is free.  A
-        round to which nobody comes moves nothing but the count of rounds; what is sent down of it is
-        empty, by which it is known.  A metric that only one phase reports is NaN in the other.  Traffic
-        is that of the dearer phase; a run is billed what was sent.
+    Guarantees:
+        - The phase is free, because everybody knows the number of the round.
+        - Clients of both phases share one state.  A client that is absent in one phase of a step may
+          take part in the other; the author of a phase must see to it that this works.
+        - A metric that only one phase reports is NaN in the other.
+        - An empty round only increments the counter.  Its payload down is empty, which is how clients
+          recognise it.
+
+    Bits:
+        Up, those of the phase's codec; down, those of the mean of the round before.  A message of the
+        other phase costs nothing.  ``traffic`` reports the more expensive phase; a run is billed the
+        bits that were sent.
 
     Args:
-        first: of phase 0.
-        second: of phase 1.
+        first: phase 0.
+        second: phase 1.
         client: ``(params) -> state`` of a client.
         server: ``(params) -> state`` of the server, with a field ``params``.
-        broadcast: ``(state) -> tree`` that clients of both phases are given.
+        broadcast: ``(state) -> tree``, the input of local work in both phases.
         schedule: ``(round) -> phase``, from the number of the round to 0 or 1, ``i32[]``.
 
     Returns:
-        An :class:`fjx.Algorithm` of uniform means.  Its metric ``phase`` is that of the round.  A client
-        that is absent in one phase of a step may take part in the other; what a phase needs of its state
-        is for its author to say.
+        An :class:`fjx.Algorithm` of uniform means.  Its metric ``phase`` is that of the round.
 
     Examples:
-        A step that first asks how large gradients are:
+        The first half of a step asks for the size of gradients:
 
         >>> import jax, jax.numpy as jnp
         >>> from typing import NamedTuple
-        >>> from fjx import algorithms
+        >>> from fjx import rounds
         >>> class State(NamedTuple):
         ...     params: jax.Array
         ...     size: jax.Array
@@ -172,7 +177,7 @@ def two_phases(
 
 
 def _either(first: Compressor, second: Compressor) -> Compressor:
-    """The codec of ``{"phase", "first", "second"}``: of the part that is of the phase, if any is."""
+    """The codec of ``{"phase", "first", "second"}``, which encodes the part of the phase, if any."""
     codecs = {FIRST: first, SECOND: second}
 
     def init(message_like: TreeLike) -> Tree:
@@ -199,7 +204,7 @@ def _either(first: Compressor, second: Compressor) -> Compressor:
 
 
 def _means(phase_of: Callable[[Array], Array]) -> Aggregator:
-    """The uniform means of both parts, and the phase, or that nobody came."""
+    """The uniform means of both parts, and the phase, or a mark that nobody came."""
     inner = uniform(mean())
 
     def contribute(message: Tree, weight: Array, public: Public) -> Tree:

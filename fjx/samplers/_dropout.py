@@ -14,9 +14,9 @@ def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
     other clients of the round.
 
     The description, and with it the accounting, is that of the inner sampler: drop-outs are drawn
-    independently of all data, so every claim for the inner sampler still holds.  See :doc:`/privacy`.
-    This covers *simulated* drop-outs only.  A device that fails because of the data that it computes on
-    leaks something about them.
+    independently of all data, so every claim for the inner sampler still holds.  See
+    :doc:`/privacy_proofs`.  This covers *simulated* drop-outs only.  A device that fails because of the
+    data that it computes on leaks something about them.
 
     Guarantees:
         - The chosen ids are those of the inner sampler, under a key of its own.

@@ -28,7 +28,7 @@ def poisson(rate: float, cap: int | None = None) -> Sampler:
 
     ``rate`` is rounded to p, a multiple of 2^-32.  For p >= 1/16 every client tosses an exact coin.  For
     smaller p the clients are drawn directly, so time and memory are O(n p) instead of O(n).  The method
-    is described in :doc:`/privacy`.
+    is described in :doc:`/privacy_proofs`.
 
     Guarantees:
         - Ids are distinct and in range; padding comes last.

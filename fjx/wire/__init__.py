@@ -18,8 +18,7 @@ The payload types, by kind:
 - Trees taken apart: :class:`Flat`, :class:`Leaves`, :class:`Blocks`, :class:`Selected`,
   :class:`Summed`, and :class:`Structure` for the shape of a tree.
 - Optional parts: :class:`OneOf`, :class:`MaybeSent`.
-- Parts that the receiver has: :class:`SideInformation`, :class:`Shifted`,
-  :class:`Observed`.
+- Parts that are not sent: :class:`SideInformation`, :class:`Shifted`, :class:`Observed`.
 - Shared codes and lossless codes: :class:`Codes`, :class:`Words`, :class:`Coded`.
 
 :class:`Payload` and :class:`Ragged` are the bases for payload types of your own.

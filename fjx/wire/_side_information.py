@@ -1,4 +1,4 @@
-"""Payloads that refer to information of the receiver."""
+"""Payloads with parts that are not sent, because the receiver has them or does not need them."""
 
 import dataclasses
 
@@ -63,11 +63,11 @@ class Shifted(Payload):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Observed(Payload):
-    """A payload beside facts about the client that are not sent, for the metrics of a simulation.
+    """Payload together with facts about the client that are not sent, for the metrics of a simulation.
 
     Attributes:
         sent: the payload.
-        seen: the facts; a receiver of bytes has None in their place.
+        seen: a :class:`SideInformation` of the facts.  It costs nothing; a receiver of bytes finds None.
     """
 
     sent: Tree

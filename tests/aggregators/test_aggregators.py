@@ -5,20 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import fjx
 from fjx import Public, aggregators
 
 
 def run(aggregator, stacked, weights):
-    """Contributions of each client, met as the aggregator says."""
-    state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
-    public = Public(state, jax.random.key(2), jnp.int32(0), jnp.int32(len(weights)))
-    shares = jax.vmap(lambda m, w: aggregator.contribute(jax.random.key(0), m, w, public))(
-        stacked, jnp.asarray(weights, jnp.float32)
-    )
-    if aggregator.combine is fjx.SUM:
-        shares = jax.tree.map(lambda x: x.sum(0), shares)
-    return aggregator.finish(jax.random.key(1), shares, public)[0]
+    """The aggregate of one round."""
+    stacked = jax.tree.map(jnp.asarray, stacked)
+    return aggregators.aggregate(jax.random.key(0), aggregator, stacked, weights=weights)[0]
 
 
 X = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)

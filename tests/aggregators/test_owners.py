@@ -20,8 +20,9 @@ SIZES = [
 ]  # c and s, with more clients than parts
 
 
-def public(key, rank, c):
-    return fjx.Public((), key, rank, jnp.int32(c))
+def public(key, rank, c, like=None):
+    template = None if like is None else fjx.Template.of(like)
+    return fjx.Public((), key, rank, jnp.int32(c), template=template)
 
 
 def masks(key, like, c, s, ranks=None):
@@ -35,16 +36,17 @@ def masks(key, like, c, s, ranks=None):
     return np.asarray(jax.jit(jax.vmap(one))(ranks))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def aggregate(a, key, messages, weights, c):
-    def one(rank, message, weight):
-        return a.contribute(message, weight, public(key, rank, c))
-
-    shares = jax.vmap(one)(jnp.arange(len(weights)), messages, weights)
-    total = jax.tree.map(lambda x: x.sum(0), shares)
-    return a.finish(None, total, public(key, None, c))[0]
+@functools.partial(jax.jit, static_argnums=0)
+def aggregate(a, key, messages, weights):
+    return aggregators.aggregate(jax.random.clone(key), a, messages, weights=weights)[0]
 
 
+def public_key(key):
+    """The key that all clients of a round of :func:`fjx.aggregators.aggregate` share."""
+    return jax.random.split(jax.random.clone(key), 3)[0]
+
+
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     d = 20
@@ -57,6 +59,7 @@ def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     assert not masks(jax.random.key(0), TREE, c, s, jnp.array([c, c + 3])).any()
 
 
+@pytest.mark.slow
 def test_any_s_of_the_c_own_a_coordinate_with_equal_probability():
     """6000 rounds, each of the ten pairs of five: counts within 5 standard errors."""
     c, s, draws = 5, 2, 6000
@@ -98,20 +101,21 @@ def test_the_mean_is_over_the_owners_who_came():
     c, s, d = 6, 3, 17
     a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(2)
     x = jax.random.normal(jax.random.key(3), (c, d))
-    held = masks(key, x[0], c, s)
+    held = masks(public_key(key), x[0], c, s)
     for weights in ([9.0] * 6, [1.0, 0, 2.0, 0, 0, 1.0], [0, 0, 0, 5.0, 0, 0], [0.0] * 6):
         came = held & (np.array(weights) > 0)[:, None]
         expected = np.where(came, x, 0).sum(0) / np.maximum(came.sum(0), 1)
-        result = aggregate(a, key, x, jnp.array(weights), c)
+        result = aggregate(a, key, x, jnp.array(weights))
         np.testing.assert_allclose(result, expected, atol=1e-6)
     every = aggregators.assigned_mean(clients=c, owners=c)
     plain = aggregators.uniform(aggregators.mean())
     weights = jnp.array([1.0, 0, 2.0, 0, 0, 1.0])
     np.testing.assert_array_equal(
-        aggregate(every, key, x, weights, c), aggregate(plain, key, x, weights, c)
+        aggregate(every, key, x, weights), aggregate(plain, key, x, weights)
     )
 
 
+@pytest.mark.slow
 def test_its_error_is_that_of_a_sample_without_replacement():
     """4000 rounds: unbiased, and the mean squared error of its docstring, to 6 standard errors."""
     c, s, d, draws = 6, 2, 9, 4000
@@ -120,7 +124,7 @@ def test_its_error_is_that_of_a_sample_without_replacement():
         jax.random.normal(jax.random.key(5), (c, d)),
     )
     keys = jax.random.split(jax.random.key(6), draws)
-    results = jax.jit(jax.vmap(lambda key: aggregate(a, key, x, jnp.ones(c), c)))(keys)
+    results = jax.jit(jax.vmap(lambda key: aggregate(a, key, x, jnp.ones(c))))(keys)
     error = np.asarray(results, np.float64) - np.asarray(x, np.float64).mean(0)
     assert (np.abs(error.mean(0)) < 6 * error.std(0) / np.sqrt(draws)).all()
     squared = np.square(error).sum(1)

@@ -14,50 +14,33 @@ from fjx import aggregators, clients, compressors, data, wire
 SIGMAS = 6.0
 
 
-def run(aggregator, stacked, key=0, weights=None, order=None):
+def in_order(aggregator, order):
+    """The same aggregator, whose shares are added in another order."""
+
+    def finish(key, total, public):
+        total = jax.tree.map(lambda x: x[order].sum(0, dtype=x.dtype), total)
+        return aggregator.finish(key, total, public)
+
+    return aggregator._replace(combine=fjx.STACK, finish=finish)
+
+
+def run(aggregator, stacked, key=0, weights=None):
     """One round over stacked messages: the result and its metrics."""
-    n = jax.tree.leaves(stacked)[0].shape[0]
-    weights = np.ones(n) if weights is None else weights
 
     @jax.jit
     def a_round(key, stacked, weights):
-        state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
-        shared, own = (jax.random.fold_in(key, i) for i in range(2))
-        public = fjx.Public(state, shared, None, jnp.int32(n))
-
-        def one(rank, message, weight):
-            public_ = public._replace(rank=rank, key=jax.random.clone(shared))
-            return aggregator.contribute(jax.random.fold_in(own, rank), message, weight, public_)
-
-        shares = jax.vmap(one)(jnp.arange(n), stacked, weights)
-        if order is not None:
-            shares = jax.tree.map(lambda x: x[order], shares)
-        if aggregator.combine is fjx.SUM:
-            shares = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), shares)
-        message, _, metrics = aggregator.finish(None, shares, public)
+        message, _, metrics = aggregators.aggregate(key, aggregator, stacked, weights=weights)
         return message, metrics
 
-    return a_round(jax.random.key(key), stacked, jnp.asarray(weights, jnp.float32))
+    weights = None if weights is None else jnp.asarray(weights, jnp.float32)
+    return a_round(jax.random.key(key), stacked, weights)
 
 
 def many(aggregator, stacked, draws):
     """Results of many rounds."""
-    state = aggregator.init(jax.tree.map(lambda x: x[0], stacked))
-    n = jax.tree.leaves(stacked)[0].shape[0]
 
     def one(key):
-        shared, own = (jax.random.fold_in(key, i) for i in range(2))
-        public = fjx.Public(state, shared, None, jnp.int32(n))
-
-        def client(rank, message):
-            mine = public._replace(rank=rank)
-            return aggregator.contribute(
-                jax.random.fold_in(own, rank), message, jnp.float32(1), mine
-            )
-
-        shares = jax.vmap(client)(jnp.arange(n), stacked)
-        total = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), shares)
-        return aggregator.finish(None, total, public)[0]
+        return aggregators.aggregate(key, aggregator, stacked)[0]
 
     keys = jax.random.split(jax.random.key(7), draws)
     return np.asarray(jax.jit(jax.lax.map, static_argnums=0)(one, keys), np.float64)
@@ -75,7 +58,7 @@ def vectors(n, d, seed=0):
 
 
 def encoded(aggregator, message, rank=0, n=4):
-    public = fjx.Public(aggregator.init(message), jax.random.key(3), jnp.int32(rank), jnp.int32(n))
+    public = fjx.Public.first(aggregator, message, jax.random.key(3), rank=rank, size=n)
     return aggregator.encode(jax.random.key(4), message, public)
 
 
@@ -98,7 +81,7 @@ def test_one_inverse_rotation_is_the_mean_of_n():
     x = vectors(5, 60)
     codec = compressors.k_level(levels=4)
     got, _ = run(aggregators.rotated(aggregators.compressed(codec)), x)
-    shared, own = (jax.random.fold_in(jax.random.key(0), i) for i in range(2))
+    shared, own, _ = jax.random.split(jax.random.key(0), 3)
 
     @jax.jit
     def alone(rank, x):
@@ -189,7 +172,7 @@ def test_integers_add_up_in_any_order_and_to_the_mean_of_the_decoded():
     x = vectors(7, 30)
     aggregator = aggregators.integer_mean(2.0**-6, bits=12, clients=7)
     got, metrics = run(aggregator, x)
-    again, _ = run(aggregator, x, order=np.array([6, 2, 0, 1, 5, 3, 4]))
+    again, _ = run(in_order(aggregator, np.array([6, 2, 0, 1, 5, 3, 4])), x)
     np.testing.assert_array_equal(got, again)
     assert np.abs(np.asarray(got - x.mean(0))).max() < 2.0**-6
     assert int(metrics["overflowed"]) == 0
@@ -211,6 +194,27 @@ def test_what_does_not_fit_is_left_out_and_counted():
     np.testing.assert_allclose(got, x[jnp.array([0, 2])].mean(0), atol=2.0**-8)
     _, metrics = run(aggregators.integer_mean(2.0**-8, bits=16, clients=3), vectors(4, 3))
     assert int(metrics["surplus"]) == 1
+
+
+def test_a_client_that_does_not_fit_says_so_with_an_integer_that_no_coordinate_uses():
+    """-2^(bits-1) in every coordinate; the range itself fits, and all of it survives the wire."""
+    aggregator = aggregators.integer_mean(0.5, bits=8, clients=4)
+    edge = jnp.array([-63.5, 63.5, 0.0])
+    public = fjx.Public.first(aggregator, edge, jax.random.key(0), size=4)
+
+    def share(x, weight=1.0):
+        payload = aggregator.encode(jax.random.key(1), x, public)
+        payload = wire.from_bytes(wire.to_bytes(payload))
+        codes = np.asarray(payload.codes).tolist()
+        return codes, [
+            x.tolist() for x in aggregator.contribute(payload, jnp.float32(weight), public)
+        ]
+
+    assert share(edge) == ([-127, 127, 0], [[-127, 127, 0], 1, 0, 0])
+    for beyond in (-63.6, 64.0, jnp.nan, jnp.inf):
+        assert share(edge.at[2].set(beyond)) == ([-128] * 3, [[0] * 3, 0, 1, 0])
+    # Of a client without weight neither its integers nor its failure count.
+    assert share(edge, 0.0)[1] == share(2 * edge, 0.0)[1] == [[0] * 3, 0, 0, 0]
 
 
 def test_sums_that_could_wrap_are_refused_when_they_are_made():

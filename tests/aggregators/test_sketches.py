@@ -15,16 +15,11 @@ D, N = 60, 4
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def round_of(aggregator, state, stacked, key, weights=None):
-    n = stacked.shape[0]
-    weights = jnp.ones(n) if weights is None else weights
-    public = fjx.Public(state, key, None, jnp.int32(n))
-
-    def one(rank, x, w):
-        return aggregator.contribute(x, w, public._replace(rank=rank))
-
-    total = jax.tree.map(lambda s: s.sum(0), jax.vmap(one)(jnp.arange(n), stacked, weights))
-    return aggregator.finish(None, total, public)[:2]
+def round_of(aggregator, state, stacked, key, weights=None, t=0):
+    """The aggregate of round t, and the next state."""
+    return aggregators.aggregate(key, aggregator, stacked, weights=weights, state=state, round=t)[
+        :2
+    ]
 
 
 def test_a_sum_of_sketches_is_the_estimate_of_the_mean():
@@ -55,6 +50,7 @@ def test_one_row_is_unbiased_whatever_the_number_of_clients():
     assert abs(errors.mean() - expected) < 6 * errors.std() / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_fetch_sgd_with_room_is_top_k_with_momentum_and_feedback():
     """With a column for each coordinate, six rounds of the paper's box on vectors, in NumPy."""
     k, rho = 6, 0.7
@@ -63,7 +59,7 @@ def test_fetch_sgd_with_room_is_top_k_with_momentum_and_feedback():
     u, e = np.zeros(D), np.zeros(D)
     for t in range(6):
         x = jax.random.normal(jax.random.key(t), (N, D))
-        delta, state = round_of(a, state, x, jax.random.key(100 + t))
+        delta, state = round_of(a, state, x, jax.random.key(100 + t), t=t)
         u = rho * u + np.asarray(x, np.float64).mean(0)
         e = e + u
         kept = np.argsort(-np.abs(e))[:k]
@@ -71,21 +67,22 @@ def test_fetch_sgd_with_room_is_top_k_with_momentum_and_feedback():
         expected[kept] = e[kept]
         e = e - expected
         np.testing.assert_allclose(delta, expected, atol=1e-5)
-        np.testing.assert_allclose(np.sum(np.asarray(state.inner.error) ** 2), e @ e, rtol=1e-4)
+        np.testing.assert_allclose(np.sum(np.asarray(state.error) ** 2), e @ e, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fetch_sgd_keeps_its_hashes_and_sends_k_coordinates():
     a = aggregators.fetch_sgd(0.1, rows=3, columns=20)
     x = jax.random.normal(jax.random.key(0), (N, D))
     state, seeds = a.init(x[0]), []
     for t in range(3):
-        delta, state = round_of(a, state, x, jax.random.key(t))
+        delta, state = round_of(a, state, x, jax.random.key(t), t=t)
         assert int(jnp.sum(delta != 0)) == 6
-        seeds.append(np.asarray(state.inner.seed))
+        seeds.append(np.asarray(state.seed))
     assert (seeds[0] == seeds[1]).all()
     assert (seeds[1] == seeds[2]).all()
     other = round_of(a, a.init(x[0]), x, jax.random.key(9))[1]
-    assert not (np.asarray(other.inner.seed) == seeds[0]).all()
+    assert not (np.asarray(other.seed) == seeds[0]).all()
 
 
 def test_what_is_not_given_to_the_model_waits():
@@ -94,14 +91,15 @@ def test_what_is_not_given_to_the_model_waits():
     x = jax.random.normal(jax.random.key(0), (1, D))
     state, given = a.init(x[0]), np.zeros(D)
     for t in range(15):
-        delta, state = round_of(a, state, x, jax.random.key(t))
+        delta, state = round_of(a, state, x, jax.random.key(t), t=t)
         given += np.asarray(delta)
-    waiting = np.linalg.norm(np.asarray(state.inner.error))
+    waiting = np.linalg.norm(np.asarray(state.error))
     np.testing.assert_allclose(np.linalg.norm(15 * np.asarray(x[0]) - given), waiting, rtol=1e-4)
     # Top-k contracts: what waits is bounded, and does not grow with the number of rounds.
     assert waiting < 15 * np.linalg.norm(x[0]) / 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "aggregator",
     [aggregators.sketched(rows=3, columns=8), aggregators.fetch_sgd(0.5, rows=3, columns=8)],
@@ -129,8 +127,8 @@ def test_a_simulated_run_bills_the_sketch_and_learns(aggregator):
     assert result.ledger.uplink == 30 * 6 * 32 * 3 * 8
     whole = {k: jnp.concatenate([a[k] for a in arrays]) for k in ("x", "y")}
     assert loss_fn(result.params, whole, None) < loss_fn(start, whole, None) / 2
-    public = fjx.Public(aggregator.init(start), jax.random.key(0), jnp.int32(0), jnp.int32(1))
-    sent = aggregator.encode(None, start + 1.0, public)
+    public = fjx.Public.first(aggregator, start, jax.random.key(0))
+    sent = aggregator.encode(jax.random.key(1), start + 1.0, public)
     np.testing.assert_array_equal(wire.from_bytes(wire.to_bytes(sent)), sent)
 
 

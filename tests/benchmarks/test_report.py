@@ -41,6 +41,23 @@ def test_the_table_shows_medians_and_the_range(found):
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["6.5", "4", "3 to 5"]
 
 
+def test_the_headline_shows_peers_as_multiples_of_fjx(found):
+    header, _, row, _ = report.headline(found)
+    assert header == "|  | fjx, seconds | torch |"
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["1", "4"]
+
+
+def test_accuracy_is_the_mean_of_the_seeds(tmp_path):
+    machine = {"kind": "machine"}
+    runs = [
+        {"kind": "accuracy", "codec": codec, "bytes": [1, sent], "accuracy": [0.1, last]}
+        for codec, sent, last in [("whole", 8e6, 0.9), ("whole", 8e6, 0.8), ("half", 4e6, 0.7)]
+    ]
+    _write(tmp_path / "accuracy.jsonl", machine, *runs)
+    rows = [*report.accuracy([*records.read(tmp_path)])][2:4]
+    assert rows == ["| whole | 85.0% | 8 | 1 |", "| half | 70.0% | 4 | 2 |"]
+
+
 def test_what_is_not_reached_is_said(found):
     goal = round.TARGETS["torch"]["W3"]
     assert goal > 4

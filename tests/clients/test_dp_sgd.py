@@ -12,6 +12,7 @@ from scipy import stats
 from fjx import (
     Examples,
     Stateful,
+    Turn,
     aggregators,
     clients,
     compose,
@@ -50,7 +51,7 @@ def window(arrays, offset=0, size=None):
 
 def train(loss_fn, model, examples, key, lr=0.1, **how):
     client = clients.dp_sgd(loss_fn, optax.sgd(lr), **how)
-    return client.update(key, model, (), examples)
+    return client.update(key, model, (), examples, Turn())
 
 
 @functools.partial(jax.jit, static_argnames=("loss_fn", "capacity", "sampling_rate"))
@@ -88,7 +89,7 @@ def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
     )  # fmt: skip
     message, _, metrics = jax.jit(run)(model, window(arrays), getkey())
     plain = clients.local_sgd(squared, optax.sgd(0.1), epochs=4, batch_size=7)
-    expected, _, reported = jax.jit(plain.update)(getkey(), model, (), window(arrays))
+    expected, _, reported = jax.jit(plain.update)(getkey(), model, (), window(arrays), Turn())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), message, expected)
     for name in ("loss", "absolute"):
         assert float(metrics[f"unnoised_{name}"]) == pytest.approx(float(reported[name]), rel=1e-5)
@@ -212,7 +213,7 @@ def test_what_cannot_be_used_is_counted(getkey):
 # --------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnames=("sampling_rate", "capacity"))
+@functools.partial(jax.jit, static_argnames=("rate", "capacity"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None))
 def sample(key, size, rate, capacity):
     return poisson_sample(key, size, rate, capacity)
@@ -464,7 +465,9 @@ def test_losses_that_mix_examples_are_refused():
         clients.dp_sgd(linear, 0.1, **GOOD)
     client = clients.dp_sgd(linear, optax.sgd(0.1), **GOOD)
     with pytest.raises(TypeError, match="cannot move mutable state"):
-        client.update(jax.random.key(0), Stateful(jnp.zeros(2), ()), (), window(jnp.ones((3, 2))))
+        client.update(
+            jax.random.key(0), Stateful(jnp.zeros(2), ()), (), window(jnp.ones((3, 2))), Turn()
+        )
 
     def moves(w, x, key):
         return jnp.sum(w), {}, ()

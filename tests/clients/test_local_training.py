@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from fjx import Examples, Stateful, clients
+from fjx import Examples, Stateful, Turn, clients
 from fjx.clients._loss import as_loss, value_and_grad
 
 MOST = 8  # examples of the largest client
@@ -37,7 +37,7 @@ def trained(key, size, amount, unit):
     client = clients.local_sgd(
         clients.whole_batch(add_up), doubling, batch_size=3, **{unit: amount}
     )
-    return client.update(key, jnp.zeros(MOST), (), window(jnp.eye(MOST), size))
+    return client.update(key, jnp.zeros(MOST), (), window(jnp.eye(MOST), size), Turn())
 
 
 def seen(key, size, **amount):
@@ -108,7 +108,9 @@ def test_a_client_never_reads_another_s_examples(getkey):
         epochs=1,
         batch_size=4,
     )
-    message, _, metrics = jax.jit(client.update)(getkey(), jnp.zeros(()), (), window(x, 3, 4))
+    message, _, metrics = jax.jit(client.update)(
+        getkey(), jnp.zeros(()), (), window(x, 3, 4), Turn()
+    )
     np.testing.assert_allclose(message, 3.0, rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], 41 / 6, rtol=1e-6)
 
@@ -183,7 +185,7 @@ def test_metrics_are_averaged_over_examples_and_not_over_batches(getkey):
         epochs=2,
         batch_size=3,
     )
-    _, _, metrics = jax.jit(client.update)(getkey(), jnp.zeros(()), (), window(values, 7))
+    _, _, metrics = jax.jit(client.update)(getkey(), jnp.zeros(()), (), window(values, 7), Turn())
     np.testing.assert_allclose(metrics["loss"], 127 / 7, rtol=1e-6)
     np.testing.assert_allclose(metrics["value"], 254 / 7, rtol=1e-6)
     assert float(metrics["steps"]) == 6
@@ -192,7 +194,7 @@ def test_metrics_are_averaged_over_examples_and_not_over_batches(getkey):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_fedsgd_s_gradient_does_not_depend_on_the_batch_size(batch_size, getkey):
     client = clients.gradient(squares, batch_size=batch_size)
-    message, _, metrics = jax.jit(client.update)(getkey(), W, (), window(BATCH, 5))
+    message, _, metrics = jax.jit(client.update)(getkey(), W, (), window(BATCH, 5), Turn())
     (value, _), gradient = plain(W, BATCH, getkey())
     np.testing.assert_allclose(message, -np.asarray(gradient), rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
@@ -231,7 +233,7 @@ MIXED = {
     ids=["sgd", "prox", "gradient"],
 )
 def test_dtypes_are_kept_and_integers_are_not_trained(client, getkey):
-    message, _, _ = jax.jit(client.update)(getkey(), MIXED, (), window(jnp.ones(3), 3))
+    message, _, _ = jax.jit(client.update)(getkey(), MIXED, (), window(jnp.ones(3), 3), Turn())
     chex.assert_trees_all_equal_shapes_and_dtypes(message, MIXED)
     assert int(message["index"]) == 0
     assert float(message["b"]) != 0
@@ -253,6 +255,7 @@ def test_scaffold_keeps_dtypes(getkey):
         {"params": w, "control": jnp.zeros_like(w)},
         client.init(w),
         window(jnp.ones(3), 3),
+        Turn(),
     )
     chex.assert_trees_all_equal_shapes_and_dtypes(message, client.message(w))
     chex.assert_trees_all_equal_shapes_and_dtypes(control, client.init(w))
@@ -270,7 +273,7 @@ def test_mutable_state_moves_without_gradients(getkey):
         clients.whole_batch(counting), optax.sgd(0.5), epochs=2, batch_size=2
     )
     message, _, _ = jax.jit(client.update)(
-        getkey(), model, (), window(jnp.array([1.0, 2.0, 4.0]), 3)
+        getkey(), model, (), window(jnp.array([1.0, 2.0, 4.0]), 3), Turn()
     )
     assert isinstance(message, Stateful)
     assert float(message.state["total"]) == 14.0  # every example, in each of two epochs
@@ -294,7 +297,8 @@ def test_proximal_pulls_towards_the_model_that_was_sent(getkey):
     )
     update = jax.jit(client.update)
     for start in (0.0, 2.0):
-        message, _, _ = update(getkey(), jnp.array(start), (), window(jnp.array([4.0, 4.0]), 2))
+        examples = window(jnp.array([4.0, 4.0]), 2)
+        message, _, _ = update(getkey(), jnp.array(start), (), examples, Turn())
         np.testing.assert_allclose(start + message, (4 + 3 * start) / 4, rtol=1e-5)
 
 
@@ -313,7 +317,7 @@ def test_proximal_needs_the_parameters_and_a_strength():
 
 def update_once(loss, model=W):
     client = clients.local_sgd(loss, optax.sgd(0.1), epochs=1, batch_size=2)
-    return jax.eval_shape(client.update, jax.random.key(0), model, (), window(BATCH, 5))
+    return jax.eval_shape(client.update, jax.random.key(0), model, (), window(BATCH, 5), Turn())
 
 
 STATEFUL = Stateful(W, jnp.zeros(()))
@@ -385,7 +389,9 @@ def test_models_that_scaffold_and_fedsgd_cannot_train(getkey):
     with pytest.raises(ValueError, match="learning_rate must be greater than 0"):
         clients.scaffold(squares, learning_rate=0.0, epochs=1, batch_size=1)
     with pytest.raises(TypeError, match=r"use clients\.local_sgd"):
-        clients.gradient(squares, batch_size=1).update(getkey(), STATEFUL, (), window(BATCH, 5))
+        clients.gradient(squares, batch_size=1).update(
+            getkey(), STATEFUL, (), window(BATCH, 5), Turn()
+        )
 
 
 def test_losses_without_a_gradient_are_refused(getkey):
@@ -394,10 +400,10 @@ def test_losses_without_a_gradient_are_refused(getkey):
 
     client = clients.local_sgd(errors, optax.sgd(0.1), epochs=1, batch_size=2)
     with pytest.raises(TypeError, match="loss must be a float to have a gradient, got int32"):
-        client.update(getkey(), jnp.zeros(3), (), window(BATCH, 5))
+        client.update(getkey(), jnp.zeros(3), (), window(BATCH, 5), Turn())
 
 
 def test_scaffold_needs_its_server(getkey):
     client = clients.scaffold(squares, learning_rate=0.1, epochs=1, batch_size=1)
     with pytest.raises(ValueError, match=r"needs the broadcast of fjx\.servers\.scaffold"):
-        client.update(getkey(), jnp.zeros(2), jnp.zeros(2), window(BATCH, 5))
+        client.update(getkey(), jnp.zeros(2), jnp.zeros(2), window(BATCH, 5), Turn())

@@ -43,7 +43,9 @@ def local(steps, rate=0.1):
 def message_of(client, key=0):
     cohort = dataset().cohort(jnp.array([1]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
-    return jax.jit(client.update)(jax.random.key(key), PARAMS, (), examples)[0], examples
+    return jax.jit(client.update)(jax.random.key(key), PARAMS, (), examples, fjx.Turn())[
+        0
+    ], examples
 
 
 @jax.jit
@@ -119,7 +121,7 @@ def test_all_coordinates_are_plain_training():
     client = clients.structured(loss_fn, local(3), subspace=clients.fixed_mask(whole))
     message, examples = message_of(client)
     key = jax.random.fold_in(jax.random.key(0), 1)
-    expected = jax.jit(local(3)(loss_fn).update)(key, PARAMS, (), examples)[0]
+    expected = jax.jit(local(3)(loss_fn).update)(key, PARAMS, (), examples, fjx.Turn())[0]
     for x, y in zip(jax.tree.leaves(message["update"]), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
 
@@ -136,9 +138,9 @@ SUBSPACES = {
 def test_the_bytes_are_all_that_the_server_needs(name):
     subspace, bits = SUBSPACES[name]
     client = clients.structured(loss_fn, local(2), subspace=subspace)
-    aggregator = aggregators.structured_mean()
+    aggregator = aggregators.structured_mean(subspace.expand)
     message, _ = message_of(client)
-    public = fjx.Public(aggregator.init(message), jax.random.key(0), jnp.int32(0), jnp.int32(1))
+    public = fjx.Public.first(aggregator, message, jax.random.key(0))
     sent = wire.from_bytes(wire.to_bytes(aggregator.encode(None, message, public)))
     rebuilt = jax.jit(subspace.expand)(sent["choice"], sent["coordinates"], PARAMS)
     for x, y in zip(jax.tree.leaves(rebuilt), jax.tree.leaves(message["update"]), strict=True):
@@ -154,7 +156,7 @@ def test_they_are_billed_in_a_run_that_trains(name):
     subspace, bits = SUBSPACES[name]
     algorithm = fjx.compose(
         client=clients.structured(loss_fn, local(2), subspace=subspace),
-        aggregator=aggregators.structured_mean(),
+        aggregator=aggregators.structured_mean(subspace.expand),
     )
     result = fjx.simulate(
         jax.random.key(0), algorithm, PARAMS, dataset(), sampler=samplers.full(), rounds=2
@@ -179,9 +181,9 @@ def test_arguments():
     with pytest.raises(ValueError, match="like the parameters"):
         clients.fixed_mask({"w": np.zeros(3, bool)}).coordinates({"w": jnp.zeros(4)})
     with pytest.raises(ValueError, match="structured_mean needs the messages"):
-        aggregators.structured_mean().init(PARAMS)
+        aggregators.structured_mean(clients.fixed_mask(MASK).expand).init(PARAMS)
     with pytest.raises(ValueError, match="ratio"):
         clients.random_mask(0.0)
     client = clients.structured(loss_fn, local(1), subspace=clients.random_mask(0.5))
     with pytest.raises(TypeError, match="Stateful"):
-        client.update(jax.random.key(0), fjx.Stateful({}, {}), (), None)
+        client.update(jax.random.key(0), fjx.Stateful({}, {}), (), None, fjx.Turn())

@@ -52,6 +52,10 @@ def federated():
     )
 
 
+def mean_of(units):
+    return aggregators.submodel_mean(functools.partial(clients.held_coordinates, AXES, units))
+
+
 def round_of(algorithm, start, key=1):
     dataset = federated()
     rows = jax.vmap(lambda _: algorithm.init_client(start))(jnp.arange(4))
@@ -74,9 +78,11 @@ def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
     client = clients.submodel(loss_fn, local, axes=AXES, units=clients.ordered_dropout([width]))
     key = jax.random.key(3)
-    message, _, _ = jax.jit(client.update)(jax.random.clone(key), whole, (), examples)
+    message, _, _ = jax.jit(client.update)(jax.random.clone(key), whole, (), examples, fjx.Turn())
     plain = local(loss_fn)
-    expected, _, _ = jax.jit(plain.update)(jax.random.fold_in(key, 1), small, (), examples)
+    expected, _, _ = jax.jit(plain.update)(
+        jax.random.fold_in(key, 1), small, (), examples, fjx.Turn()
+    )
     update = message["update"]
     np.testing.assert_allclose(update["a"][:, :held], expected["a"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(update["b"][:held], expected["b"], rtol=1e-4, atol=1e-6)
@@ -90,12 +96,10 @@ def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
 def test_all_units_held_is_fedavg_bit_for_bit():
     units = clients.ordered_dropout([1.0])
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
-    ours, _, _ = round_of(
-        fjx.compose(client=client, aggregator=aggregators.submodel_mean()), params()
-    )
+    ours, _, _ = round_of(fjx.compose(client=client, aggregator=mean_of(units)), params())
 
-    def same_keys(key, broadcast, state, examples):
-        return local(loss_fn).update(jax.random.fold_in(key, 1), broadcast, state, examples)
+    def same_keys(key, broadcast, state, examples, turn):
+        return local(loss_fn).update(jax.random.fold_in(key, 1), broadcast, state, examples, turn)
 
     plain = local(loss_fn)._replace(update=same_keys)
     theirs, _, _ = round_of(fjx.compose(client=plain), params())
@@ -109,23 +113,16 @@ def test_the_mean_is_over_holders_and_nobody_s_coordinates_stay():
     held[:, 7] = False
     update = np.where(held, rng.normal(size=(5, 40)), 0).astype(np.float32)
     weights = np.float32([1, 2, 0, 3, 0.5])
-    a = aggregators.submodel_mean()
-    public = fjx.Public((), jax.random.key(0), None, jnp.int32(5))
-
-    @jax.jit
-    def mean(*all_of):
-        share = jax.vmap(
-            lambda x, h, w: a.contribute({"update": x, "held": h, "choice": ()}, w, public)
-        )(*all_of)
-        return a.finish(None, jax.tree.map(lambda s: s.sum(0), share), public)[0]
-
-    got = mean(update, held, weights)
+    a = aggregators.submodel_mean(lambda choice, like: choice)  # a choice says each coordinate
+    messages = {"update": jnp.asarray(update), "choice": jnp.asarray(held)}
+    got = aggregators.aggregate(jax.random.key(0), a, messages, weights=weights)[0]
     weight = (weights[:, None] * held).sum(0)
     expected = (weights[:, None] * update).sum(0) / np.where(weight > 0, weight, 1)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     assert float(got[7]) == 0
 
 
+@pytest.mark.slow
 def test_the_ledger_counts_what_each_client_held():
     """Widths by the clients' own examples: a narrow phone sends the product of its widths."""
     of = {0: 1.0, 1: 0.5, 2: 0.5, 3: 1 / 3}
@@ -139,10 +136,9 @@ def test_the_ledger_counts_what_each_client_held():
     def tier(key, examples):
         return examples.take(jnp.zeros(1, jnp.int32))["tier"][0]
 
-    client = clients.submodel(
-        loss_fn, local, axes=AXES, units=clients.ordered_dropout([1.0, 0.5, 1 / 3], of=tier)
-    )
-    algorithm = fjx.compose(client=client, aggregator=aggregators.submodel_mean())
+    units = clients.ordered_dropout([1.0, 0.5, 1 / 3], of=tier)
+    client = clients.submodel(loss_fn, local, axes=AXES, units=units)
+    algorithm = fjx.compose(client=client, aggregator=mean_of(units))
     result = fjx.simulate(
         jax.random.key(0), algorithm, params(), dataset, sampler=samplers.full(), rounds=2
     )
@@ -158,9 +154,9 @@ def test_a_payload_and_the_choice_are_all_that_the_server_needs():
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
     cohort = federated().cohort(jnp.array([0]))
     examples = fjx.Examples(cohort.examples.arrays, *(x[0] for x in cohort.examples[1:]))
-    message, _, _ = jax.jit(client.update)(jax.random.key(5), params(), (), examples)
-    public = fjx.Public((), jax.random.key(0), jnp.int32(0), jnp.int32(1))
-    sent = wire.to_bytes(aggregators.submodel_mean().encode(None, message, public))
+    message, _, _ = jax.jit(client.update)(jax.random.key(5), params(), (), examples, fjx.Turn())
+    public = fjx.Public.first(mean_of(units), message, jax.random.key(0))
+    sent = wire.to_bytes(mean_of(units).encode(None, message, public))
     got = wire.from_bytes(sent)
     held = clients.held_coordinates(AXES, units, got.choice, params())
     assert int(got.count) == sum(int(h.sum()) for h in jax.tree.leaves(held)) == 20
@@ -193,4 +189,4 @@ def test_arguments():
     with pytest.raises(ValueError, match="widths must be"):
         clients.ordered_dropout([])
     with pytest.raises(ValueError, match="submodel_mean needs the messages"):
-        aggregators.submodel_mean().init(params())
+        mean_of(units).init(params())

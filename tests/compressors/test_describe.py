@@ -33,6 +33,7 @@ def test_the_error_is_the_closed_form_s():
     assert abs(nmse - 3) < 6 * 4 * np.sqrt(3 / 250 / 64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "codec",
     [
@@ -71,6 +72,7 @@ def test_codecs_of_some_leaves_are_priced_by_leaf_too():
     assert found.total.bits == sum(row.bits for row in found.leaves)
 
 
+@pytest.mark.slow
 def test_coded_leaves_cost_what_they_are_long():
     inner = compressors.chain(compressors.top_k(0.1), compressors.qsgd(levels=3))
     plain = 120 * (3 + 11) + 32  # a tenth of the kernel: codes, indices and a scale

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fjx import ClientUpdate, compose, compressors, data, simulation, wire
-from fjx.wire import _bytes
 from fjx.wire._bits import is_ragged
+from fjx.wire._schema import schema_of
 
 c = compressors
 FORMULAS = ("elias_gamma", "elias_delta", "elias_omega", "golomb", "run_length")
@@ -226,7 +226,11 @@ def test_a_round_counts_what_each_client_sends():
     x = gaussian(500)
     client = ClientUpdate(
         lambda params: (),
-        lambda key, model, state, examples: (examples.take(jnp.zeros(1, jnp.int32))[0], state, {}),
+        lambda key, model, state, examples, turn: (
+            examples.take(jnp.zeros(1, jnp.int32))[0],
+            state,
+            {},
+        ),
         lambda params: params,
     )
     clients = data.from_clients([np.asarray(x)[None] * n for n in (1, 2, 3)])
@@ -269,7 +273,7 @@ def test_a_bomb_is_refused():
     schema = wire.Coded(
         wire.Quantized(codes, jax.ShapeDtypeStruct((), jnp.float32), 8, "float32"), "run_length"
     )
-    text = _bytes._schema(schema)
+    text = schema_of(schema)
     assert json.loads(text)[1] == "Coded"
     body = b"\1\1" + bytes(4)
     head = struct.pack("<4sII", b"FJX\x01", len(text), zlib.crc32(text + body))

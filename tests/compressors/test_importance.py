@@ -59,6 +59,7 @@ def test_each_coordinate_is_kept_with_its_probability_and_never_more_than_their_
     assert set(kept.sum(1)) <= {int(np.floor(total)), int(np.ceil(total))}
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_the_marginals():
     """E||C(x) - x||^2 = sum x^2 (1/p - 1), 4000 draws, and less than that of a uniform choice."""
     x = np.random.default_rng(2).lognormal(size=200).astype(np.float32)

@@ -26,6 +26,7 @@ def test_every_value_is_met_by_the_means_of_two_windows(bits):
     assert table.worst == pytest.approx(worst, rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 3])
 def test_the_error_of_a_lognormal_vector_is_that_of_a_gaussian(bits):
     """A rotation makes it so; of 40 messages of 2^12 coordinates the mean, within 6 standard errors."""

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from fjx import compressors, wire
 from fjx._kernels.sketch import estimate, sketch
@@ -33,6 +34,7 @@ def test_the_sketch_is_what_its_estimates_say():
         assert np.asarray(estimated(key, table, 100))[j] == 1
 
 
+@pytest.mark.slow
 def test_one_row_is_unbiased_with_the_variance_of_its_collisions():
     """E(estimate_j - x_j)^2 = sum of squares outside of j's block, over the columns: 4000 draws."""
     d, columns = 70, 16
@@ -54,6 +56,7 @@ def test_one_row_is_unbiased_with_the_variance_of_its_collisions():
     assert expected <= (d - 1) / columns * np.square(x).sum()
 
 
+@pytest.mark.slow
 def test_medians_find_the_large_among_the_small():
     x, large = 0.01 * normal(5000, 5), np.array([7, 1234, 4999])
     x[large] = [10.0, -20.0, 15.0]
@@ -65,6 +68,7 @@ def test_medians_find_the_large_among_the_small():
     assert wire.bits(payload) == 32 * 5 * 256 + 64
 
 
+@pytest.mark.slow
 def test_a_random_projection_errs_by_d_plus_1_over_k():
     """Exactly (d + 1) / k ||x||^2 in expectation, for any x: 4000 draws of two vectors."""
     d, k = 24, 6

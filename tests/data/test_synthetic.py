@@ -138,7 +138,9 @@ def test_local_sgd_rests_at_the_fixed_point():
         everyone = dataset.examples(jnp.arange(10))
 
         def client(key, x, offset, size):
-            return local.update(key, x, (), fjx.Examples(dataset.arrays, offset, size))[0]
+            return local.update(key, x, (), fjx.Examples(dataset.arrays, offset, size), fjx.Turn())[
+                0
+            ]
 
         def round(x, key):
             moves = jax.vmap(client, (0, None, 0, 0))(

@@ -1,6 +1,7 @@
 """What the documentation's extensions make of docstrings."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -135,10 +136,48 @@ def test_plain_formulas_as_latex(extension, plain, latex):
 def test_formulas_in_examples_and_literals_stay(extension):
     typeset = extension("formulas").typeset
     assert (
-        typeset("so $x^2$ and\n``kernel$`` or ``$y$``.")
-        == "so :math:`x^{2}` and\n``kernel$`` or ``$y$``."
+        typeset("so $x^2$ and\n``x^2`` or ``$y$``.") == "so :math:`x^{2}` and\n``x^2`` or ``$y$``."
     )
     assert (
-        typeset(">>> on('$x$')\n'$x$'\n\nso\n$x\n+ y$")
-        == ">>> on('$x$')\n'$x$'\n\nso\n:math:`x + y`"
+        typeset(">>> on('$x$')\n'x^2'\n\nso\n$x\n+ y$")
+        == ">>> on('$x$')\n'x^2'\n\nso\n:math:`x + y`"
     )
+    displayed = ".. math::\n\n    x^2 <= y"
+    assert typeset(displayed) == displayed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "so :math:`x_{i}` is :math:`\\|x\\|^{2}`",
+        "a label-wise and 8-bit code, 1e-3 or 1/2 of it, of k-ary trees - or not.",
+        "Use rand_k or learning_rate, and *Title = x^2*, see https://a.b/x_1^2.",
+        "where decode(payload) + e_new = x + beta e_old holds",
+        ":param x: a name.",
+        "* **step_size** -- step size, ``1/L``",
+    ],
+)
+def test_text_that_is_no_formula_stays(extension, text):
+    assert extension("formulas").typeset(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("so ||x||^2 <= d, always", "so [||x||^2 <= d], always"),
+        ("- |error_i| <= s / 2 and s > 0.", "- [|error_i| <= s / 2] and [s > 0]."),
+        (
+            "Keeps k = ceil(ratio * d) of d coordinates.",
+            "Keeps [k = ceil(ratio * d)] of [d] coordinates.",
+        ),
+        (
+            "f - f* + mean ||h_i||^2, with h_i a memory",
+            "[f - f* + mean ||h_i||^2], with [h_i] a memory",
+        ),
+        (":param p: in (0, 1], for 1/p - 1 a p", ":param p: in (0, 1], for [1/p - 1] a [p]"),
+    ],
+)
+def test_plain_formulas_are_found_whole(extension, text, expected):
+    formulas = extension("formulas")
+    roles = re.sub(r"\[(.*?)\]", lambda m: formulas.role(m[1]), expected.replace("1],", "1;,"))
+    assert formulas.typeset(text) == roles.replace("1;,", "1],")

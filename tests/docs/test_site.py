@@ -23,6 +23,9 @@ pytestmark = [] if "FJX_SITE" in os.environ else pytest.mark.slow
 QUIET = ["--keep-going", "--fail-on-warning", "--no-color", "--quiet"]
 UNEXECUTED = ["-D", "nb_execution_mode=off", "-D", "suppress_warnings=myst-nb.lexer"]
 
+LITERAL = {"pre", "code", "script", "style", "math"}
+VOID = {"br", "img", "input", "link", "meta", "hr", "col", "path", "wbr"}
+
 
 class Page(html.parser.HTMLParser):
     """What the tests look at in a page."""
@@ -41,21 +44,21 @@ class Page(html.parser.HTMLParser):
             if attrs.get(name):
                 self.links.append(attrs[name])
         self.classes.update((attrs.get("class") or "").split())
-        if tag not in ("br", "img", "input", "link", "meta", "hr", "col", "path", "wbr"):
+        if tag not in VOID:
             self._open.append((tag, attrs.get("class") or ""))
 
     def handle_endtag(self, tag):
-        while self._open and self._open.pop()[0] != tag:
-            pass
+        if tag in [opened for opened, _ in self._open]:
+            while self._open.pop()[0] != tag:
+                pass
 
     def handle_data(self, data):
         tags = [tag for tag, _ in self._open]
-        if self._open and tags[-1] == "dt" and "field-" in self._open[-1][1]:
+        classes = {name for _, names in self._open for name in names.split()}
+        if any(tag == "dt" and "field-" in names for tag, names in self._open):
             self.fields.append(data)
-        if "main" in tags or "article" in tags:
-            literal = {"pre", "code", "script", "style", "math"} & {*tags}
-            if not literal and not any("sig" in c.split() for _, c in self._open):
-                self.prose.append(data)
+        elif "article" in tags and not LITERAL & {*tags} and "sig" not in classes:
+            self.prose.append(data)
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +124,7 @@ def garbled(page):
 
 def test_no_entry_of_the_reference_is_garbled(pages):
     found = {p.name: garbled(page) for p, page in pages.items() if "api" in p.parts}
+    assert all("".join(page.prose).strip() for page in pages.values())
     assert {name: what for name, what in found.items() if what} == {}
 
 

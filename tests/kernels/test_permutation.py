@@ -95,6 +95,7 @@ def test_pairs_are_as_likely():
     assert abs(chi_square(ordered[~np.eye(50, dtype=bool)])) < 4
 
 
+@pytest.mark.slow
 def test_epochs_are_shuffled_independently():
     """Chi-square of 36,000 draws over the 6 x 6 pairs of orders of two epochs, within 4 deviations."""
 

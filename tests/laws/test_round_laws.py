@@ -29,7 +29,7 @@ DEFAULT = {
     *("fedavg", "scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"),
     *("ef21_bc", "choco_sgd", "marina"),
 }
-KINDS = {"scaffold", "top_k_quantize_with_feedback", "median"}
+KINDS = {"scaffold", "median"}
 
 
 def is_default(name, law):

@@ -114,6 +114,7 @@ def test_forward_mode_and_hessian_products_are_those_of_lax_scan(body):
     close(products(scan), products(lax.scan))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_clients_side_by_side_each_have_their_gradient(shared):
     w, h, xs = arguments(clients=(3,))

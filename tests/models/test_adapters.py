@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from fjx import Examples, Stateful, clients, models
+from fjx import Examples, Stateful, Turn, clients, models
 
 
 class Linen(nn.Module):
@@ -226,6 +226,6 @@ def test_stateful_model_trains_on_a_client(getkey):
         client = clients.local_sgd(
             clients.whole_batch(STATEFUL.loss), optax.sgd(0.1), epochs=2, batch_size=batch_size
         )
-        messages.append(jax.jit(client.update)(getkey(), model, (), examples)[0])
+        messages.append(jax.jit(client.update)(getkey(), model, (), examples, Turn())[0])
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(messages[0].state))
     chex.assert_trees_all_close(*messages, rtol=1e-4, atol=1e-5)

@@ -74,6 +74,7 @@ def parameters(model):
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     ("model", "count"),
     [
@@ -104,6 +105,7 @@ def test_parameter_count(model, count):
     assert parameters(model) == count
 
 
+@pytest.mark.few(4)
 @every_model
 def test_parameters_are_plain_dicts(name, getkey):
     """Nested dicts of arrays, not flax's own containers."""
@@ -208,6 +210,7 @@ def test_learns_with_parameters_of_many_clients(name, getkey):
     assert np.all(np.asarray(after) < np.asarray(before))
 
 
+@pytest.mark.few(4)
 @every_model
 def test_computes_in_the_dtype_of_the_parameters(name, getkey):
     """Outputs have the dtype of the parameters, whatever that of the inputs."""
@@ -228,6 +231,7 @@ def test_inputs_of_float16_are_computed_with_in_float32(getkey):
     chex.assert_trees_all_equal(apply(params, x), apply(params, x.astype(np.float32)))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", DROPOUT)
 def test_dropout_follows_the_key(name, getkey):
     """One key, one outcome; two keys, two outcomes; no key, no dropout."""
@@ -301,6 +305,7 @@ def test_lstm_under_shard_map(getkey):
     )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "emnist_cnn", "resnet18", "sensor_cnn"])
 def test_flattened_inputs(name, getkey):
     """Flattened examples are the same examples, and so are images without a channel axis."""

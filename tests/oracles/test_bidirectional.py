@@ -9,6 +9,7 @@ import pytest
 import fjx
 from fjx import aggregators, algorithms, clients, compressors, rounds, theory, wire
 from fjx._kernels.permutation import permute
+from fjx.algorithms._compressed.marina import _drawn
 from tests.support import quadratics as q
 
 PROBLEM, N, D, K = q.PROBLEM, q.N, q.D, q.K
@@ -379,18 +380,11 @@ def test_pp_marina_is_the_box_of_its_paper_and_bills_those_who_send():
 
 def test_those_who_are_drawn_are_a_cohort_of_their_own():
     """Perm-k of three equal messages of ten is exact only if the three have three ranks."""
-    drawn = algorithms._marina._drawn(aggregators.perm_k(3), 3)
+    drawn = _drawn(aggregators.perm_k(3), 3)
     x = jnp.arange(1.0, D + 1)
 
     def aggregate(seed):
-        public = fjx.Public(drawn.init(x), jax.random.key(seed), None, jnp.int32(N))
-
-        def share(rank):
-            own = public._replace(rank=rank, key=jax.random.clone(public.key))
-            return drawn.contribute(jax.random.key(0), x, jnp.float32(1), own)
-
-        total = jax.tree.map(lambda s: s.sum(0), jax.vmap(share)(jnp.arange(N)))
-        return drawn.finish(jax.random.key(0), total, public)[0]
+        return aggregators.aggregate(jax.random.key(seed), drawn, jnp.tile(x, (N, 1)))[0]
 
     np.testing.assert_allclose(
         q.jit(jax.vmap(aggregate))(jnp.arange(20)), np.tile(x, (20, 1)), rtol=1e-6

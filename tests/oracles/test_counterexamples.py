@@ -45,6 +45,7 @@ def test_top_1_of_gradients_runs_away_from_the_optimum():
     np.testing.assert_allclose(xs, np.repeat(expected[:, None], 3, 1), rtol=1e-4)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["ef14", "ef21"])
 def test_memory_makes_top_1_converge(name):
     more = {"num_clients": 3} if name == "ef21" else {}
@@ -77,6 +78,7 @@ def test_signs_never_leave_a_line_that_misses_the_optimum_and_feedback_does():
     assert values[-100:].mean() < 10 * gamma
 
 
+@pytest.mark.slow
 def test_signs_of_skewed_noise_climb_and_what_is_fed_back_descends():
     """Gradients are 4 once in four and else -1: E g = 1/4, E sgn g = -1/2.
 
@@ -106,6 +108,7 @@ def test_signs_of_skewed_noise_climb_and_what_is_fed_back_descends():
         assert np.sign(w) == np.sign(drift)
 
 
+@pytest.mark.slow
 def test_a_vote_follows_the_majority_and_not_the_mean():
     """Two clients pull by 1, one by -10: the mean goes down, the vote up."""
     pulls = [1.0, 1.0, -10.0]
@@ -121,6 +124,7 @@ def test_a_vote_follows_the_majority_and_not_the_mean():
     assert vote.traffic(jnp.zeros(40)).uplink == 64
 
 
+@pytest.mark.slow
 def test_averages_of_gradients_make_ef21_stand_noise():
     """Batches of 1 of 50: with averages of about 20 the model rests nearer to the optimum."""
     problem = data.logistic_problem(jax.random.key(0))
@@ -144,5 +148,5 @@ def test_an_average_of_rate_one_is_the_client_itself():
         for client in (plain, clients.averaged(plain, eta=1.0))
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match="eta"):
         clients.averaged(plain, eta=0.0)

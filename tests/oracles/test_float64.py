@@ -116,6 +116,7 @@ def test_ef21_contracts_in_every_round_down_to_rounding():
     assert np.sqrt(distance(xs[-1])) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial", pytest.param("downlink", marks=pytest.mark.slow)])
 def test_ef21_converges_with_half_of_the_clients_and_with_a_compressed_downlink(name):
     """EF21-PP and EF21-P, to 1e-12, with smaller steps."""
@@ -273,6 +274,7 @@ def lyapunov(name, xs, row):
     return gap(x) + first / PROBLEM.mu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [m if m == "marina" else pytest.param(m, marks=pytest.mark.slow) for m in RUNS]
 )
@@ -339,6 +341,7 @@ def test_the_plateau_of_compressed_gradients_halves_with_the_step():
     assert other > 1e-2
 
 
+@pytest.mark.slow
 def test_marina_with_a_permutation_on_equal_hessians_is_gradient_descent_to_rounding():
     same = dataclasses.replace(
         PROBLEM.dataset,

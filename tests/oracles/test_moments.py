@@ -113,12 +113,13 @@ def test_a_network_learns(name):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_round_of_nobody_changes_nothing():
     """Of model, moments and what the server owes: in the warm-up and after it; it is told for free."""
     absent = np.isin(np.arange(ROUNDS), (0, 4, WARMUP, 15))
     present = np.tile(~absent[:, None], (1, N))
     states, _, metrics = q.trajectory(onebit_adam(), ROUNDS, present=present)
-    kept = (states.server.inner.inner, states.aggregator.codec)
+    kept = (states.server.inner, states.aggregator.codec)
     for leaf in map(np.asarray, jax.tree.leaves(kept)):
         np.testing.assert_array_equal(leaf[absent][1:], leaf[np.flatnonzero(absent)[1:] - 1])
     np.testing.assert_array_equal(states.params[0], np.zeros(D))
@@ -138,6 +139,7 @@ TINY = {  # with steps that a model of bf16 sees
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["onebit_adam", *(pytest.param(m, marks=pytest.mark.slow) for m in TINY if m != "onebit_adam")],

@@ -12,7 +12,17 @@ import numpy as np
 import optax
 import pytest
 
-from fjx import Examples, aggregators, algorithms, clients, data, privacy, samplers, simulation
+from fjx import (
+    Examples,
+    Turn,
+    aggregators,
+    algorithms,
+    clients,
+    data,
+    privacy,
+    samplers,
+    simulation,
+)
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 
 SIZES, D, ROUNDS, EPOCHS, LR = (3, 5, 1, 7, 2), 4, 20, 3, 0.05
@@ -317,7 +327,7 @@ def test_mini_batches_in_the_order_that_was_drawn():
     for i, (x, y) in enumerate(REGRESSION):
         key = jax.random.fold_in(jax.random.key(5), i)
         window = Examples(windows.arrays, windows.offset[i], windows.size[i])
-        message, _, _ = update(key, jnp.ones(D), (), window)
+        message, _, _ = update(key, jnp.ones(D), (), window, Turn())
 
         order = shuffle(jax.random.split(jax.random.clone(key))[0])
         w = np.ones(D)

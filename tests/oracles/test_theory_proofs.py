@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fjx import algorithms, compressors, data, theory
 
@@ -203,6 +204,7 @@ def seeds_of(**each):
     return cases | {"seed": np.arange(len(next(iter(cases.values()))))}
 
 
+@pytest.mark.slow
 def test_mcm_obeys_its_theorem():
     """From afar, and from the optimum, which its clients know nothing of."""
     omega = 1.0
@@ -229,6 +231,7 @@ def test_mcm_obeys_its_theorem():
 TAU = 4
 
 
+@pytest.mark.slow
 def test_fedcom_obeys_its_theorem():
     """From afar and from the optimum to a neighbourhood, and to an optimum that clients share."""
     omega, server_lrs = 1.0, (0.5, 3.0, 3.0)
@@ -250,6 +253,7 @@ def test_fedcom_obeys_its_theorem():
         below_in_the_mean(far, bound, noise)
 
 
+@pytest.mark.slow
 def test_fedcomgate_obeys_its_theorem():
     """From afar, and from the optimum without its corrections."""
     omega, server_lrs = 0.25, (0.5, 3.0)

@@ -65,6 +65,7 @@ def test_poisson_table(rate, z, rounds, delta, rdp, pld):
     assert rdp - 1e-5 < paid < rdp + 5e-4
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("z", "expected"), [(1, 20.98707), (2, 3.57611), (4, 1.44530)])
 def test_fixed_size_counts_replacement_as_twice_the_clip_norm(z, expected):
     # dp-accounting's numbers for 0.5, 1 and 2: half the multiplier that the user gave.

@@ -92,7 +92,7 @@ def test_no_client_moves_sum_and_count_by_more_than_the_claim():
     x[rng.random(x.shape) < 0.002] = np.nan
     x[2000:] = -x[:2000] * np.exp(rng.choice([0.0, 1e-4, -1e-4], (2000, 1)))
     weights = rng.choice([0.0, 1.0, 250.0], 4000)
-    share = jitted(jax.vmap(lambda x, w: contribute(None, x, w, public)))(
+    share = jitted(jax.vmap(lambda x, w: contribute(x, w, public)))(
         np.float32(x), np.float32(weights)
     )
     share = jax.tree.map(np.asarray, share)

@@ -43,9 +43,9 @@ def noise_before_clip(z):
     """Every client adds the noise to its own update, and the server clips that."""
     honest = clients.local_sgd(linear, optax.sgd(1.0), epochs=1, batch_size=1)
 
-    def update(key, broadcast, state, examples):
+    def update(key, broadcast, state, examples, turn):
         key_train, key_noise = jax.random.split(key)
-        message, state, metrics = honest.update(key_train, broadcast, state, examples)
+        message, state, metrics = honest.update(key_train, broadcast, state, examples, turn)
         keys = dict(zip(message, jax.random.split(key_noise, len(message)), strict=True))
         noisy = jax.tree.map(
             lambda x, k: x + z * CLIP * jax.random.normal(k, x.shape), message, keys
@@ -117,6 +117,7 @@ def check_claim(pairs, runs, power):
     assert near[3] > power
 
 
+@pytest.mark.slow
 def test_bounds_seldom_exceed_the_claim(getkey):
     check_claim(audit(getkey()), runs=256, power=0.35)
 
@@ -135,6 +136,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * ("make" in BROKEN[n])) for n in BROKEN]
 )

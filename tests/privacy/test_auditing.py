@@ -142,6 +142,7 @@ def exceeded(bounds, epsilon, significance):
     return wrong > stats.binom.ppf(1 - 1e-4, len(bounds), significance)
 
 
+@pytest.mark.slow
 def test_bounds_from_many_runs_are_seldom_wrong():
     """A test of no power, randomised response (which attains epsilon = log 3), and Gaussian scores."""
     rng = np.random.default_rng(7)
@@ -198,6 +199,7 @@ def test_separation():
         assert auditing.tpr_at_fpr(inside, outside, fpr=fpr) == best
 
 
+@pytest.mark.slow
 def test_canaries_are_uniform_directions(getkey):
     like = {"w": jnp.zeros((3, 2)), "b": jax.ShapeDtypeStruct((), jnp.bfloat16), "e": jnp.zeros(0)}
     birds = auditing.canaries(getkey(), like, count=4000, norm=2.0)

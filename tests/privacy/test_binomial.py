@@ -106,7 +106,7 @@ def test_sums_need_exactly_the_stated_bits_and_go_through_the_aggregator():
     assert mechanism.bits == 4  # 16 values
     aggregator = aggregators.distributed(mechanism, denominator=3)
     x = jnp.full(8, 0.25)
-    public = Public(aggregator.init(x), jax.random.key(0), jnp.int32(0), jnp.int32(3))
+    public = Public.first(aggregator, x, jax.random.key(0), size=3)
     assert wire.bits(jax.eval_shape(aggregator.encode, jax.random.key(0), x, public)) == 8 * 4
     ends = mechanism.decode(jnp.array([0, 7, 8, 15], jnp.uint32), jnp.int32(3))
     unit = 1 / (5 * 0.49)

@@ -175,6 +175,7 @@ def test_the_running_sums_have_the_covariance_of_the_explicit_matrix(name):
     np.testing.assert_allclose(std[0], Z * CLIP * np.linalg.norm(inverse, axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_does_not_depend_on_data():
     mechanism = privacy.correlated(privacy.honaker_tree(8), clip_norm=1.0, noise_multiplier=1.0)
     # Sums of a few bits, so that adding and subtracting them rounds the noise and nothing else.

@@ -86,6 +86,7 @@ def test_without_conditions_rounding_is_unbiased_with_the_stated_variance():
     assert mechanism.sensitivity("add_or_remove_one") == pytest.approx(1.0 + 0.05 * math.sqrt(32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gaussian", pytest.param("skellam", marks=pytest.mark.slow)])
 def test_noise_is_independent_of_the_data_of_others_and_of_rounds(family):
     """Of messages on the grid the integers are known, and what remains is the noise."""
@@ -186,21 +187,10 @@ def test_sums_are_exact_modulo_a_power_of_two(bits):
 
 
 def run(aggregator, key, messages, weights=None):
-    """One round: the message and the metrics."""
-    m = len(jax.tree.leaves(messages)[0])
-    weights = jnp.ones(m) if weights is None else jnp.asarray(weights, jnp.float32)
-    key_public, key_clients = jax.random.split(key)
-    state = aggregator.init(jax.tree.map(lambda x: x[0], messages))
-
-    def public(rank):
-        return Public(state, jax.random.clone(key_public), rank, jnp.int32(m))
-
-    def share(key, message, weight, rank):
-        return aggregator.contribute(key, message, weight, public(rank))
-
-    shares = jax.vmap(share)(jax.random.split(key_clients, m), messages, weights, jnp.arange(m))
-    total = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), shares)
-    message, _, metrics = aggregator.finish(jax.random.key(0), total, public(None))
+    """One round: the message and the metrics.  A client of weight zero sends zeros, as in a round."""
+    if weights is not None:
+        messages = jnp.where(weights[:, None] > 0, messages, 0.0)
+    message, _, metrics = aggregators.aggregate(key, aggregator, messages, weights=weights)
     return message, metrics
 
 
@@ -255,6 +245,7 @@ def test_in_a_round_only_absence_takes_a_share_of_the_noise_away():
         assert int(aborts) == aborted
 
 
+@pytest.mark.slow
 def test_the_rotated_sum_is_the_mean_within_its_stated_error():
     """Rounding gives at most gamma^2 / 4, noise (gamma s)^2 for each of 20 clients; 200 rounds."""
     mechanism = make(beta=0.0)
@@ -277,7 +268,7 @@ def test_the_rotated_sum_is_the_mean_within_its_stated_error():
     assert measured < (noise + rounding) * (1 + 5 * math.sqrt(2 / draws))
     assert measured > noise * (1 - 5 * math.sqrt(2 / draws))
     like = jax.tree.map(lambda x: x[0], messages)
-    public = Public(aggregator.init(like), jax.random.key(0), jnp.int32(0), jnp.int32(20))
+    public = Public.first(aggregator, like, jax.random.key(0), size=20)
     sent = jax.eval_shape(aggregator.encode, jax.random.key(1), like, public)
     assert wire.bits(sent) == 32 * 16
 
@@ -339,8 +330,9 @@ def test_compression_cannot_enlarge_what_a_client_adds(kind):
     messages = jnp.asarray(hostile(64, 2000))
 
     def one(key, message):
-        public = Public(aggregator.init(message), key, jnp.int32(0), jnp.int32(1))
-        return aggregator.contribute(jax.random.fold_in(key, 1), message, jnp.float32(1), public)
+        public = Public.first(aggregator, message, key)
+        payload = aggregator.encode(jax.random.fold_in(key, 1), message, public)
+        return aggregator.contribute(payload, jnp.float32(1), public)
 
     keys = jax.random.split(jax.random.key(8), len(messages))
     squares = (centred(fast(jax.vmap(one))(keys, messages).codes, 16) ** 2).sum(1)

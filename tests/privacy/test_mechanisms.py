@@ -30,6 +30,7 @@ def noise_of(key, total):
     return jax.tree.map(jnp.subtract, release(MECHANISM, key, total), total)
 
 
+@pytest.mark.slow
 def test_every_leaf_is_gaussian_with_the_stated_deviation(getkey):
     for leaf in jax.tree.leaves(noise_of(getkey(), TOTAL)):
         z = np.asarray(leaf).ravel() / 1.5
@@ -57,6 +58,7 @@ def test_noise_is_a_function_of_the_key():
         assert not np.isin(x, y).any()
 
 
+@pytest.mark.slow
 def test_noise_does_not_depend_on_data():
     # Sums of a few bits, so that adding and subtracting them rounds the noise and nothing else.
     x = jnp.round(jax.random.normal(jax.random.key(0), (1000,)) * 8)
@@ -64,6 +66,7 @@ def test_noise_does_not_depend_on_data():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_noise_keeps_the_dtype(dtype):
     total = {"a": jnp.zeros((), dtype), "b": jnp.zeros(0)}

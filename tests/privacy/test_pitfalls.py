@@ -26,7 +26,7 @@ def client() -> fjx.ClientUpdate:
     """Sends its first example as it is."""
     return fjx.ClientUpdate(
         init=lambda params: (),
-        update=lambda key, params, state, examples: (
+        update=lambda key, params, state, examples, turn: (
             jax.tree.map(lambda x: x[0], examples.take(jnp.zeros(1, jnp.int32))),
             (),
             {"norm": jnp.linalg.norm(examples.take(jnp.zeros(1, jnp.int32))[0])},

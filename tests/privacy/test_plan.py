@@ -93,7 +93,7 @@ def test_correlated_mechanisms_are_planned_by_their_participation():
 
 def test_examples_are_protected_under_replacement():
     plan = fjx.plan(noise_multiplier=2.0, unit="example", **{**GIVEN, "method": "pld"})
-    assert (plan.relation, plan.claim.unit) == ("replace_one", "example")
+    assert (plan.accounting.relation, plan.claim.unit) == ("replace_one", "example")
     assert plan.claim > PLAN.claim
 
 
@@ -110,7 +110,7 @@ def test_examples_are_protected_under_replacement():
         (
             {"cohort_size": None, "sampler": samplers.random_check_in(3, window=2)},
             ValueError,
-            "cohort is needed",
+            "cohort_size is needed",
         ),
         ({"sampler": samplers.uniform(5), "method": "pld"}, ValueError, "method='rdp'"),
         ({"sampler": 0.1}, TypeError, "sampler must be a fjx Sampler"),
@@ -187,7 +187,7 @@ def test_what_is_planned_is_accepted():
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lambda m, d: aggregators.mean(), "does not say that all of its result is noised"),
+        (lambda m, d: aggregators.mean(), "does not claim that all of its result is noised"),
         (lambda m, d: WEAKER, "another mechanism than the one it was given"),
         (
             lambda m, d: aggregators.per_field(
@@ -199,7 +199,7 @@ def test_what_is_planned_is_accepted():
             lambda m, d: aggregators.per_field(
                 params=aggregators.private(m, d), control=aggregators.mean()
             ),
-            "does not say that all",
+            "does not claim that all",
         ),
     ],
 )
@@ -221,9 +221,9 @@ def test_what_changes_messages_and_results_only_passes_its_releases_on():
         aggregators.rotated(aggregators.compressed(fjx.compressors.cast(jnp.bfloat16), inner)),
         aggregators.per_field(params=inner),
     ):
-        (released,) = around.releases
+        (released,) = around.mechanisms
         assert released is mechanism
-    assert aggregators.rotated(aggregators.mean()).releases == ()
+    assert aggregators.rotated(aggregators.mean()).mechanisms == ()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -255,6 +255,40 @@ def test_a_run_that_ends_by_itself_says_so():
     assert (result.stopped, result.privacy.rounds) == ("early", 2)
     assert float(result.privacy) == float(PLAN.epsilon(2))
     assert "only the planned epsilon = " in result.privacy.caveats[-1]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"delta": 1e-6},
+        {"sampler": samplers.full(), "method": "pld"},
+        {"sampler": samplers.full(), "relation": "replace_one"},
+        {"sampler": samplers.full(), "relation": "replace_one", "unit": "example"},
+        {"sampler": samplers.uniform(10), "num_clients": 50},
+    ],
+    ids=["plain", "delta", "method", "relation", "unit", "num_clients"],
+)
+def test_noise_claims_and_reports_are_on_the_same_terms(terms):
+    """One value forwards delta, method, relation, unit and population: none is lost on the way."""
+    plan = fjx.plan(epsilon=3.0, **{**GIVEN, **terms})
+    how = {n: v for n, v in {**GIVEN, **terms}.items() if n in privacy.Accounting._fields}
+
+    def facts(claim):
+        return {"epsilon": float(claim), **vars(claim), "caveats": ()}
+
+    def direct(rounds, **terms):
+        return facts(privacy.epsilon(plan.mechanism, plan.sampler, rounds=rounds, **terms))
+
+    half, whole = direct(3, **how), direct(6, **how)
+    assert facts(plan.epsilon(3)) == half
+    assert facts(plan.claim) == whole
+    assert [facts(claim) for claim in plan.report(points=2).claims] == [half, whole]
+    calibration = {name: value for name, value in how.items() if name != "unit"}
+    z = privacy.calibrate(plan.sampler, epsilon=3.0, rounds=6, **calibration)
+    assert z == plan.mechanism.noise_multiplier
+    # And the terms do matter.
+    assert (whole == direct(6, delta=1e-4, method="rdp", num_clients=CLIENTS)) == (not terms)
 
 
 # --------------------------------------------------------------------------------------------------

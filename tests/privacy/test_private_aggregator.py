@@ -38,6 +38,7 @@ def flat(update, *axes):
     return np.concatenate([x.reshape(*x.shape[: len(axes)], -1) for x in parts], -1)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_client_moves_the_sum_by_more_than_the_bound(dtype):
     """A search over cohorts of up to six with hostile members; each leaves, or sends the opposite."""

@@ -69,7 +69,7 @@ def probe(name):
     contribute = private(mechanism, denominator=1).contribute
 
     def distance(x, weight, y):
-        share = vector(contribute(None, tree(x), weight, PUBLIC).update)
+        share = vector(contribute(tree(x), weight, PUBLIC).update)
         return jnp.linalg.norm(share - y, ORDERS[bound.norm]), share
 
     def one(x, weight, y):

@@ -253,6 +253,7 @@ def test_optimal_coefficients_are_stationary_and_better_than_the_square_root():
         assert error(c + step * np.eye(8)[k]) > error(c)
 
 
+@pytest.mark.slow
 def test_buffers_come_near_the_best_toeplitz_matrix():
     participation = once(128)
     best = privacy.toeplitz(privacy.optimal_coefficients(128, participation))

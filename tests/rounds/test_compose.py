@@ -48,10 +48,12 @@ def client_of(update, shape=(2,), init=lambda params: ()):
     return ClientUpdate(init, update, lambda params: jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def stacked(contribute):
-    return Aggregator(
-        lambda like: (), contribute, lambda key, total, public: (total, public.state, {}), STACK
-    )
+def collected(key, total, public):
+    return total, public.state, {}
+
+
+def stacked(contribute, encode=None):
+    return Aggregator(lambda like: (), contribute, collected, STACK, encode)
 
 
 def run(algorithm, ids, taking_part=None, params=0.0, executor=None, rows=None):
@@ -68,7 +70,7 @@ def run(algorithm, ids, taking_part=None, params=0.0, executor=None, rows=None):
 # --------------------------------------------------------------------------------------------------
 
 
-def train(key, broadcast, state, examples):
+def train(key, broadcast, state, examples, turn):
     return jnp.stack([jax.random.normal(key), jnp.zeros(())]), state, {}
 
 
@@ -76,8 +78,11 @@ def encode(key, message, state):
     return message.at[1].set(jax.random.normal(key)), state
 
 
-def contribute(key, message, weight, public):
-    draws = jnp.concatenate([message, jax.random.normal(key)[None]])
+def agreed(key, message, public):
+    return jnp.concatenate([message, jax.random.normal(key)[None]])
+
+
+def contribute(draws, weight, public):
     shared = jax.random.normal(public.key)
     return {"draws": draws, "shared": shared, "rank": public.rank, "size": public.size}
 
@@ -85,14 +90,16 @@ def contribute(key, message, weight, public):
 PROBE = fjx.compose(
     client=client_of(train),
     uplink=Compressor(lambda like: (), encode, lambda payload: payload, lambda like: None),
-    aggregator=stacked(contribute),
+    aggregator=stacked(contribute, agreed),
     server=log,
 )
 
 
 def test_what_a_client_draws_depends_on_the_round_key_and_its_id_alone():
     seen = run(PROBE, [0, 1, 2, 3, 4])[0].server.seen["draws"]
-    assert len(np.unique(seen)) == 3 * N  # for training, encoding and contributing, of each client
+    assert (
+        len(np.unique(seen)) == 3 * N
+    )  # for training, the codec and the aggregator, of each client
     for executor in (simulation.vectorized(), simulation.chunked(2)):
         other = run(PROBE, [4, N, 1], executor=executor)[0].server.seen["draws"]
         np.testing.assert_array_equal(other[np.array([0, 2])], seen[np.array([4, 1])])
@@ -109,10 +116,11 @@ def test_public_is_the_same_for_all_but_for_the_rank():
 @pytest.mark.slow
 def test_absentees_are_silenced_whatever_an_aggregator_adds_of_its_own():
     noisy = Aggregator(
-        lambda like: (),
-        lambda key, message, weight, public: {"noise": jax.random.normal(key), "n": jnp.int32(1)},
-        lambda key, total, public: (total, public.state, {}),
-        SUM,
+        init=lambda like: (),
+        encode=lambda key, message, public: jax.random.normal(key),
+        contribute=lambda noise, weight, public: {"noise": noise, "n": jnp.int32(1)},
+        finish=collected,
+        combine=SUM,
     )
     algorithm = fjx.compose(client=client_of(train), aggregator=noisy, server=log)
     seen = run(algorithm, [0, N, 2, 3], np.array([1, 1, 0, 1], bool))[0].server.seen
@@ -123,7 +131,7 @@ def test_absentees_are_silenced_whatever_an_aggregator_adds_of_its_own():
 
 def test_clients_see_the_decoded_broadcast_and_the_server_keeps_its_own():
     algorithm = fjx.compose(
-        client=client_of(lambda key, w, state, examples: (w, state, {}), ()),
+        client=client_of(lambda key, w, state, examples, turn: (w, state, {}), ()),
         downlink=compressors.cast(jnp.bfloat16),
         aggregator=aggregators.mean(),
         server=log,
@@ -143,7 +151,7 @@ def test_no_codec_enlarges_what_the_aggregator_bounds():
     )
     private = aggregators.private(privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0), 1)
     algorithm = fjx.compose(
-        client=client_of(lambda key, w, state, examples: (jnp.full(2, 0.1), state, {})),
+        client=client_of(lambda key, w, state, examples, turn: (jnp.full(2, 0.1), state, {})),
         uplink=amplifier,
         aggregator=private,
         server=log,
@@ -156,7 +164,7 @@ def test_no_codec_enlarges_what_the_aggregator_bounds():
 # --------------------------------------------------------------------------------------------------
 
 
-def reporting(key, broadcast, state, examples):
+def reporting(key, broadcast, state, examples, turn):
     return jnp.zeros(2), state, {"size": examples.size.astype(jnp.float32)}
 
 
@@ -169,7 +177,7 @@ def test_metrics_are_averaged_over_the_examples_of_those_who_take_part():
 
 
 def test_a_metric_is_never_overwritten():
-    def clashing(key, broadcast, state, examples):
+    def clashing(key, broadcast, state, examples, turn):
         return jnp.zeros(2), state, {"participants": jnp.float32(0)}
 
     with pytest.raises(ValueError, match=r"report metrics called \['participants'\]"):
@@ -195,7 +203,7 @@ def test_impossible_slots_are_counted_when_they_cannot_raise():
 
 
 def test_rows_hold_the_client_s_state_and_the_codec_s():
-    def remember(key, broadcast, state, examples):
+    def remember(key, broadcast, state, examples, turn):
         return jnp.array([1.0, 2.0]), state + 1, {}
 
     algorithm = fjx.compose(

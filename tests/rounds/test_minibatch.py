@@ -54,6 +54,7 @@ def draws(ids, dataset):
 ONE_HOT = data.from_clients([np.eye(4, dtype=np.float32)] * 2)
 
 
+@pytest.mark.slow
 def test_batches_are_uniform_and_those_of_two_clients_independent():
     """4000 draws of 2 of 4 examples: each pair one time in six, each two pairs in 36, to 5 standard
     errors.
@@ -76,6 +77,7 @@ def test_a_client_draws_by_its_id():
     np.testing.assert_array_equal(first[:, 1], second[:, 0])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("algorithm", [EF21, MARINA], ids=["ef21", "marina"])
 def test_batches_of_everything_are_the_algorithm_itself(algorithm):
     """Ragged clients, one of them empty: to rounding, with the same draws of the codecs."""
@@ -118,6 +120,7 @@ def test_weights_are_those_of_all_examples():
     np.testing.assert_allclose(result.params, 10 / 11, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_chunks_and_absentees_change_nothing():
     algorithm = rounds.minibatch(EF21, 2)
     state = algorithm.init(jnp.ones(2))

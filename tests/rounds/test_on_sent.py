@@ -38,16 +38,16 @@ def known(public):
     return {"rank": public.rank, "size": public.size, "shared": jax.random.normal(public.key)}
 
 
-def begin(key, broadcast, state, examples):
+def begin(key, broadcast, state, examples, turn):
     return examples.size, (key, jnp.zeros(2))
 
 
-def step(key, broadcast, state, examples, t, carry):
+def step(key, broadcast, state, examples, turn, t, carry):
     batch, mask = examples.batch(t, 1)
     return carry[0], carry[1] + jnp.concatenate([batch, mask.astype(jnp.float32)])
 
 
-def end(key, broadcast, state, examples, carry):
+def end(key, broadcast, state, examples, turn, carry):
     message = carry[1] + jax.random.normal(jax.random.fold_in(carry[0], 9))
     return message, {**state, "own": message}, {}
 

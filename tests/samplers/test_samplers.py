@@ -62,6 +62,7 @@ def assert_frequency(hits: np.ndarray, probability: float) -> None:
     assert np.abs(hits.mean(0) - probability).max() < 5 * error
 
 
+@pytest.mark.slow
 @every
 def test_slots_hold_distinct_clients_or_padding(name):
     sample, sampler = draws(name), SAMPLERS[name]
@@ -77,6 +78,7 @@ def test_slots_hold_distinct_clients_or_padding(name):
 EAGERLY = {"uniform", "poisson, certain", "full", "cyclic"}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in EAGERLY else pytest.mark.slow) for n in SAMPLERS]
 )
@@ -87,7 +89,7 @@ def test_compiled_batched_and_eager_rounds_agree(name):
         jax.tree.map(np.testing.assert_array_equal, eager, batched)
 
 
-@pytest.mark.few(4)
+@pytest.mark.slow
 @every
 def test_one_client_is_enough(name, getkey):
     sampler = samplers.uniform(1) if name == "uniform" else SAMPLERS[name]

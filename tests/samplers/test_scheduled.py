@@ -73,6 +73,7 @@ def assert_frequency(hits: np.ndarray, probability: float) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", several(*SAMPLERS))
 def test_no_client_takes_part_more_often_or_sooner_than_promised(name):
     taking_part, _ = runs(name)

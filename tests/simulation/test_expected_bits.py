@@ -26,6 +26,7 @@ def marina(p, differences=None):
     return algorithms.marina(PROBLEM.loss, differences, p=p, learning_rate=0.01, batch_size=1)
 
 
+@pytest.mark.slow
 def test_marina_sends_what_it_expects_to_within_standard_errors():
     """400 rounds of which 7 of 10 clients come: one coin a round decides for all of them."""
     p, rounds = 0.2, 400
@@ -51,6 +52,7 @@ def test_expectations_are_those_of_the_wire_of_an_aggregator_too():
     np.testing.assert_allclose(expected, [WHOLE, *[0.25 * WHOLE + 0.75 * small] * 2])
 
 
+@pytest.mark.slow
 def test_what_nobody_foresees_is_not_foretold():
     """Of a lazy client, one that may not be drawn, or a codec whose length depends on its data, there
     is no expectation.
@@ -78,6 +80,7 @@ def test_where_messages_have_one_length_it_is_what_was_sent():
     assert ledger.expected_uplink == ledger.uplink == 3 * N * 32 * D
 
 
+@pytest.mark.slow
 def test_a_curve_is_what_was_evaluated_against_what_was_moved():
     """Also of runs that were vmapped, whose ledgers stay apart."""
     algorithm = marina(0.5)

@@ -26,6 +26,7 @@ def simulate(params=ZEROS, dataset=DATASET, algorithm=ALGORITHM, **options):
     return fjx.simulate(KEY, algorithm, params, dataset, **options)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("place", [data.on_device, data.on_host])
 def test_auto_computes_what_vectorized_computes(place):
     expected = simulate(executor=simulation.vectorized())
@@ -37,6 +38,7 @@ def test_auto_computes_what_vectorized_computes(place):
     assert found.choice.seconds[found.choice.name] == min(found.choice.seconds.values())
 
 
+@pytest.mark.slow
 def test_a_choice_is_remembered_until_shapes_change():
     def choose(slots):
         sampler = samplers.uniform(slots)

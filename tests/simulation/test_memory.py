@@ -36,6 +36,7 @@ def test_a_chunk_needs_a_few_models_a_client_whatever_the_cohort():
     assert need(simulation.vectorized()).temporaries >= 40 * MODEL
 
 
+@pytest.mark.slow
 def test_the_widest_chunk_fills_the_budget_and_not_more():
     def widest(budget):
         return simulation.widest_chunk(

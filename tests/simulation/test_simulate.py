@@ -202,6 +202,7 @@ def test_resuming_is_bitwise_the_run_without_interruption(whole, tmp_path):
         simulate(7, **{**RANDOM, "evaluate": lambda w: {"v": w[0]}}, rounds=9, checkpoint=tmp_path)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_structure_with_the_same_shapes_are_refused(tmp_path):
     def named(*names):
         algorithm = algorithms.fedsgd(

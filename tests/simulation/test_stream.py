@@ -96,6 +96,7 @@ def test_a_run_is_the_same_wherever_its_data_live(resident, tmp_path, dataset, t
 SHARDED = simulation.sharded(jax.make_mesh((jax.device_count(),), ("clients",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "table"),
     [
@@ -111,6 +112,7 @@ def test_every_executor_streams(resident, executor, table):
     chex.assert_trees_all_close(actual.history, resident.history, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_clients_without_a_state_are_streamed_too():
     def run(dataset, **options):
         return fjx.simulate(
@@ -128,11 +130,13 @@ def test_clients_without_a_state_are_streamed_too():
     assert_same(run(HOST, table=simulation.host_table), expected)
 
 
+@pytest.mark.slow
 def test_a_run_longer_than_a_batch_of_draws(resident, monkeypatch):
     monkeypatch.setattr(stream, "_DRAWN", 3)
     assert_same(simulate(), resident)
 
 
+@pytest.mark.slow
 def test_impossible_ids_of_a_sampler_are_padding_and_counted():
     """Once given twice, once out of range; and a round of nothing but padding comes first."""
     ids = jnp.array([[N, N, N], [2, 2, 0], [4, N + 1, -1]])
@@ -168,6 +172,7 @@ def test_resuming_is_bitwise_the_run_without_interruption(resident, tmp_path, be
         assert all(isinstance(x, TABLES[place]) for x in jax.tree.leaves(result.state.clients))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_after_the_block(resident):
     def press(scores):
         signal.raise_signal(signal.SIGINT)

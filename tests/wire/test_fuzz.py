@@ -109,6 +109,7 @@ EXAMPLES = {
     "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
     "SideInformation": lambda: [wire.SideInformation(None)],
     "Shifted": lambda: [wire.Shifted(sparse(), wire.SideInformation(None))],
+    "Observed": lambda: [wire.Observed(sparse(), wire.SideInformation(None))],
     "Coded": lambda: [
         *(wire.Coded(long_codes(), coder) for coder in CODERS),
         wire.Coded({"s": sparse(), "l": long_codes()}, "golomb"),

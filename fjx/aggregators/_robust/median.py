@@ -1,4 +1,4 @@
-"""Aggregators that look at the messages side by side."""
+"""Aggregators that compare the messages side by side."""
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,20 @@ from fjx._base import STACK, Aggregator, Array, Key, Metrics, Public, Tree
 def median() -> Aggregator:
     """The coordinate-wise median of the messages, each client counted once.
 
-    Guarantees: fewer than half of the clients, whatever they send, cannot move a coordinate outside
-        the range of the others; for an even number the mean of the middle two; zero if nobody takes
-        part.
+    Guarantees:
+        - Fewer than half of the clients cannot move a coordinate outside the range of the others, for
+          any messages that they send.
+        - For an even number of clients it is the mean of the middle two.
+        - Zero if nobody takes part.
 
     Returns:
         An :class:`fjx.Aggregator` that stacks.
 
     Examples:
-        >>> import jax, jax.numpy as jnp, fjx
+        >>> import jax, jax.numpy as jnp
         >>> from fjx import aggregators
-        >>> a = aggregators.median()
-        >>> stacked = (jnp.array([1.0, 2.0, 1e9]), jnp.array([True, True, True]))
-        >>> public = fjx.Public((), jax.random.key(0), None, jnp.int32(3))
-        >>> float(a.finish(None, stacked, public)[0])
+        >>> x = jnp.array([1.0, 2.0, 1e9])
+        >>> float(aggregators.aggregate(jax.random.key(0), aggregators.median(), x)[0])
         2.0
 
     References:

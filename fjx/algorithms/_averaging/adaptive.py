@@ -1,4 +1,4 @@
-"""FedAdagrad, FedAdam, FedYogi: adaptive server optimisers (Reddi et al. 2021, algorithm 2)."""
+"""Adaptive server optimisers: FedAdagrad, FedAdam and FedYogi (Reddi et al. 2021, algorithm 2)."""
 
 from typing import Unpack
 
@@ -20,17 +20,21 @@ def fedadagrad(
     tau: float | Array = 1e-3,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedAdagrad: v_t = v_{t-1} + Delta_t^2.
+    r"""FedAdagrad: FedAvg with Adagrad on the server.
+
+    The second moment of the mean update Delta_t is a sum:
+
+    .. math:: v_t = v_{t-1} + \Delta_t^2
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: eta_l.
-        server_lr: eta.
-        batch_size: examples in a batch.
-        epochs: local passes.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: step size eta_l of the clients' SGD.
+        server_lr: step size eta of the server.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
         beta1: decay of the first moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -60,17 +64,21 @@ def fedadam(
     tau: float | Array = 1e-3,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedAdam: v_t = beta2 v_{t-1} + (1 - beta2) Delta_t^2, without bias correction.
+    r"""FedAdam: FedAvg with Adam on the server, without bias correction.
+
+    The second moment of the mean update Delta_t is an average:
+
+    .. math:: v_t = \beta_2 v_{t-1} + (1 - \beta_2) \Delta_t^2
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: eta_l.
-        server_lr: eta.
-        batch_size: examples in a batch.
-        epochs: local passes.
-        beta1, beta2: decay of the first and of the second moment.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: step size eta_l of the clients' SGD.
+        server_lr: step size eta of the server.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        beta1, beta2: decays of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -100,17 +108,21 @@ def fedyogi(
     tau: float | Array = 1e-3,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedYogi: v_t = v_{t-1} - (1 - beta2) Delta_t^2 sign(v_{t-1} - Delta_t^2).
+    r"""FedYogi: FedAvg with Yogi on the server.
+
+    The second moment follows the mean update Delta_t by bounded steps:
+
+    .. math:: v_t = v_{t-1} - (1 - \beta_2) \Delta_t^2 \, \mathrm{sign}(v_{t-1} - \Delta_t^2)
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: eta_l.
-        server_lr: eta.
-        batch_size: examples in a batch.
-        epochs: local passes.
-        beta1, beta2: decay of the first and of the second moment.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: step size eta_l of the clients' SGD.
+        server_lr: step size eta of the server.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        beta1, beta2: decays of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.

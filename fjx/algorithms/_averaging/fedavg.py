@@ -13,13 +13,17 @@ from fjx.servers._sgd import server_sgd
 def fedsgd(
     loss_fn: LossFn, *, learning_rate: float | Array, batch_size: int = 32, **slots: Unpack[Slots]
 ) -> Algorithm:
-    """FedSGD: w <- w - eta sum_k (n_k / n) grad F_k(w).
+    r"""FedSGD: gradient descent on the loss of all examples.
+
+    Each client sends the gradient over all of its examples, and the server steps along their mean:
+
+    .. math:: w \leftarrow w - \eta \sum_k (n_k / n) \nabla F_k(w)
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        learning_rate: eta.
-        batch_size: examples at a time; the gradient is that of all examples all the same.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        learning_rate: step size eta.
+        batch_size: number of examples at a time; the gradient is that of all examples in any case.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -47,15 +51,15 @@ def fedavg(
     server_lr: float | Array = 1.0,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedAvg: each client runs E epochs of SGD, the server averages by examples.
+    """FedAvg: E epochs of local SGD, averaged by numbers of examples.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: eta of the clients' SGD.
-        batch_size: B.
-        epochs: E.
-        server_lr: 1 is the paper's.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: step size eta of the clients' SGD.
+        batch_size: number B of examples in a batch.
+        epochs: number E of local passes.
+        server_lr: step size of the server along the mean update; the paper's is 1.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -85,16 +89,18 @@ def fedavgm(
     momentum: float | Array = 0.9,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedAvgM: FedAvg with server momentum, v <- beta v + Delta; w <- w + eta v.
+    """FedAvgM: FedAvg with momentum on the server.
+
+    With Delta the mean update of the clients, v <- beta v + Delta and w <- w + eta v.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: of the clients' SGD.
-        batch_size: examples in a batch.
-        epochs: local passes.
-        server_lr: eta.
-        momentum: beta.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        client_lr: step size of the clients' SGD.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        server_lr: step size eta of the server.
+        momentum: decay beta of the momentum.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -124,15 +130,17 @@ def fedprox(
     epochs: int = 1,
     **slots: Unpack[Slots],
 ) -> Algorithm:
-    """FedProx: clients descend F_k(w) + mu/2 ||w - w_t||^2 by SGD, the server averages.
+    """FedProx: FedAvg whose clients are held near the global model by a proximal term.
+
+    Clients descend F_k(w) + mu/2 ||w - w_t||^2 by SGD, and the server averages.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         mu: strength of the proximal term; 0 is FedAvg.
-        client_lr: of the clients' SGD.
-        batch_size: examples in a batch.
-        epochs: local passes.
-        **slots: other slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        client_lr: step size of the clients' SGD.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.

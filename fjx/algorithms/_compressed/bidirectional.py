@@ -1,4 +1,4 @@
-"""Methods that compress both directions, on clients that keep a replica of the server."""
+"""Methods that compress both directions, with clients that keep a replica of the server."""
 
 from fjx import clients
 from fjx._base import (
@@ -23,22 +23,27 @@ def ef21_bc(
     batch_size: int,
     server_codec: Compressor | None = None,
 ) -> Algorithm:
-    """EF21-BC: :func:`ef21` whose estimate h of the gradient travels down as EF21 would send it up.
+    """EF21-BC: EF21 in both directions.
 
-    Clients send C(grad f_i(x) - h_i) and h_i, h follow; the server sends C_s(h - g) down, g follows on
-    both ends, and all step x = x - gamma g.
+    Clients send C(grad f_i(x) - h_i), by which h_i and their mean h follow the gradients, as in
+    :func:`ef21`.  The server sends C_s(h - g), by which g follows h on both ends.  Everybody steps
+    x = x - gamma g.
 
-    Guarantees: with full gradients it converges to the optimum at a constant step, linearly under strong
-        convexity, though both directions are compressed with bias; bits: those of the codecs.  Of
-        partial cohorts it is EF21-PP with the same downlink.
+    Guarantees:
+        - With full gradients it converges to the optimum at a constant step, linearly under strong
+          convexity, although both directions are compressed with bias.
+        - With partial cohorts it is EF21-PP with the same downlink.
+
+    Bits:
+        Those of ``codec`` up and of ``server_codec`` down.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k``.
-        num_clients: of the whole population.
-        learning_rate: gamma; :func:`fjx.theory.ef21_bc` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        server_codec: C_s, with delta > 0; C by default.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the clients' messages, with delta > 0, such as ``top_k``.
+        num_clients: population size N.
+        learning_rate: step size gamma; :func:`fjx.theory.ef21_bc` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        server_codec: codec C_s of the server's messages, with delta > 0; C by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -75,20 +80,28 @@ def artemis(
     lam: float | Array,
     server_codec: Compressor | None = None,
 ) -> Algorithm:
-    """Artemis: :func:`diana` whose aggregate g travels down as C_s(g), by which all step.
+    """Artemis: DIANA whose aggregate is compressed on its way down.
 
-    Guarantees: with full gradients of all clients and lam > 0 it converges to the optimum at a constant
-        step: there g is zero, and with it what C_s loses.  With lam = 0 both directions are compressed
-        without a memory, and it comes to rest beside the optimum.  Bits: those of the codecs.
+    Clients send as in :func:`diana`.  The server sends C_s(g), with g the aggregate, and everybody
+    steps by it.
+
+    Guarantees:
+        - With full gradients of all clients and lam > 0 it converges to the optimum at a constant step.
+          There g is zero, and so is the error of C_s.
+        - With lam = 0 both directions are compressed without a memory, and it comes to rest beside the
+          optimum.
+
+    Bits:
+        Those of ``codec`` up and of ``server_codec`` down.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, unbiased with an omega.
-        num_clients: of the whole population, all of whom take part.
-        learning_rate: gamma; :func:`fjx.theory.artemis` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
-        server_codec: C_s, unbiased with an omega; C by default.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the clients' messages, unbiased with an omega.
+        num_clients: population size N; all clients take part.
+        learning_rate: step size gamma; :func:`fjx.theory.artemis` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        lam: step size of the memories, at most 1 / (1 + omega); the paper's alpha.
+        server_codec: codec C_s of the server's messages, unbiased with an omega; C by default.
 
     Returns:
         An :class:`fjx.Algorithm`.

@@ -1,4 +1,4 @@
-"""DASHA: every message compressed, and no synchronisation ever."""
+"""DASHA: variance reduction without rounds of whole gradients."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from fjx.servers._sgd import server_sgd
 
 
 class DashaState(NamedTuple):
-    """The client's state of :func:`dasha`.
+    """Client state of :func:`dasha`.
 
     Attributes:
-        last: h_i, the message before.
-        estimate: g_i, what the server believes of it.
-        inner: the codec's state.
+        last: h_i, the gradient of the round before.
+        estimate: g_i, the server's estimate of it.
+        inner: state of the codec.
     """
 
     last: Tree
@@ -37,19 +37,21 @@ def dasha(
     momentum: Array | float,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""DASHA: variance reduction as in MARINA, of which no round is sent whole.
+    """DASHA: variance reduction as in MARINA, without rounds in which whole gradients are sent.
 
-    From the gradient h_i^+ at the new model each client sends m_i = C(h_i^+ - h_i - a (g_i - h_i)), and
-    g_i = g_i + m_i; the server moves by the mean of all g_i, which it knows.
+    From the gradient h_i^+ at the new model each client sends m_i and keeps g_i = g_i + m_i.  The server
+    moves by the mean of all g_i, which it knows.
+
+    .. math:: m_i = C(h_i^+ - h_i - a (g_i - h_i))
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, unbiased with an omega.
-        num_clients: of the whole population, all of whom take part.
-        learning_rate: gamma; :func:`fjx.theory.dasha` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        momentum: a in (0, 1]; 1 / (2 omega + 1) in the paper.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, unbiased with an omega.
+        num_clients: population size N; all clients take part.
+        learning_rate: step size gamma; :func:`fjx.theory.dasha` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        momentum: momentum a in (0, 1]; 1 / (2 omega + 1) in the paper.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.

@@ -1,4 +1,4 @@
-"""Methods that compress how gradients change: EF-BV, EF21, DIANA, and what is built on them."""
+"""Methods that compress changes of gradients: EF-BV, EF21, DIANA, and methods built on them."""
 
 from fjx import clients
 from fjx._base import (
@@ -25,17 +25,19 @@ def ef_bv(
     nu: Array | float,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """EF-BV: gradient descent on gradients whose changes are compressed.
+    """EF-BV: gradient descent with compressed changes of gradients, for biased and unbiased codecs.
+
+    :func:`fjx.rounds.difference` makes the codec and the aggregator.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C.
-        num_clients: of the whole population.
-        learning_rate: gamma; :func:`fjx.theory.ef_bv` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        lam: of the memories.
-        nu: of the aggregate.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages.
+        num_clients: population size N.
+        learning_rate: step size gamma; :func:`fjx.theory.ef_bv` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        lam: step size of the memories.
+        nu: step size of the aggregate.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -66,18 +68,21 @@ def ef21(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """EF21: :func:`ef_bv` with lam = nu = 1, for contractive codecs; of partial cohorts, EF21-PP.
+    """EF21: error feedback by compressed changes of gradients, for contractive codecs.
 
-    Guarantees: with full gradients it converges to the optimum at a constant step, linearly under strong
-        convexity, where :func:`ef14` comes to rest beside it.
+    It is :func:`ef_bv` with lam = nu = 1.  With partial cohorts it is EF21-PP.
+
+    Guarantees:
+        - With full gradients it converges to the optimum at a constant step, linearly under strong
+          convexity.  :func:`ef14` comes to rest beside the optimum.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k``.
-        num_clients: of the whole population.
-        learning_rate: gamma; :func:`fjx.theory.ef21` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, with delta > 0, such as ``top_k``.
+        num_clients: population size N.
+        learning_rate: step size gamma; :func:`fjx.theory.ef21` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -94,9 +99,15 @@ def ef21(
         Richtarik, *EF21 with Bells & Whistles*, JMLR 2025 (arXiv:2110.03294), for partial cohorts.
     """
     return ef_bv(
-        loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
-        batch_size=batch_size, lam=1.0, nu=1.0, downlink=downlink,
-    )  # fmt: skip
+        loss_fn,
+        codec,
+        num_clients=num_clients,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        lam=1.0,
+        nu=1.0,
+        downlink=downlink,
+    )
 
 
 def ef21_sgdm(
@@ -109,18 +120,20 @@ def ef21_sgdm(
     eta: float | Array,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """EF21-SGDM: :func:`ef21` on averages of stochastic gradients, of one batch a round.
+    r"""EF21-SGDM: EF21 on averages of stochastic gradients, with one batch a round.
 
-    v_i = (1 - eta) v_i + eta grad f_i(x, batch), and the changes of v_i are compressed.
+    Each client averages its gradients, and the changes of v_i are compressed as in :func:`ef21`:
+
+    .. math:: v_i \leftarrow (1 - \eta) v_i + \eta \nabla f_i(x, batch)
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k``.
-        num_clients: of the whole population.
-        learning_rate: gamma; :func:`fjx.theory.ef21_sgdm` gives one that is proved.
-        batch_size: examples in a batch.
-        eta: in (0, 1]; 1 is EF21 with stochastic gradients.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, with delta > 0, such as ``top_k``.
+        num_clients: population size N.
+        learning_rate: step size gamma; :func:`fjx.theory.ef21_sgdm` gives one that is proved.
+        batch_size: number of examples in a batch.
+        eta: weight of a new gradient in the average, in (0, 1]; 1 is EF21 with stochastic gradients.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -154,19 +167,22 @@ def diana(
     lam: Array | float,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """DIANA: :func:`ef_bv` with nu = 1, for unbiased codecs.
+    """DIANA: gradient descent with compressed changes of gradients, for unbiased codecs.
 
-    Guarantees: with full gradients of all clients it converges to the optimum at a constant step, where
-        compressed gradient descent only comes near it.
+    It is :func:`ef_bv` with nu = 1.
+
+    Guarantees:
+        - With full gradients of all clients it converges to the optimum at a constant step.  Compressed
+          gradient descent only comes near it.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, unbiased with an omega.
-        num_clients: of the whole population, all of whom take part.
-        learning_rate: gamma; :func:`fjx.theory.diana` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        lam: of the memories, at most 1 / (1 + omega); the paper's alpha.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, unbiased with an omega.
+        num_clients: population size N; all clients take part.
+        learning_rate: step size gamma; :func:`fjx.theory.diana` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        lam: step size of the memories, at most 1 / (1 + omega); the paper's alpha.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -184,9 +200,15 @@ def diana(
         (arXiv:1904.05115).
     """
     return ef_bv(
-        loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
-        batch_size=batch_size, lam=lam, nu=1.0, downlink=downlink,
-    )  # fmt: skip
+        loss_fn,
+        codec,
+        num_clients=num_clients,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        lam=lam,
+        nu=1.0,
+        downlink=downlink,
+    )
 
 
 def mcm(
@@ -198,17 +220,17 @@ def mcm(
     batch_size: int,
     lam: Array | float,
 ) -> Algorithm:
-    """MCM: :func:`diana` in the uplink, and differences of models in the downlink.
+    """MCM: DIANA in the uplink, compressed changes of the model in the downlink.
 
-    The server keeps the model x itself; clients compute at H + C(x - H), H a memory of both ends.
+    The server keeps the model x itself.  Clients compute at H + C(x - H), with H a memory of both ends.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, unbiased with an omega, of both directions.
-        num_clients: of the whole population, all of whom take part.
-        learning_rate: gamma; :func:`fjx.theory.mcm` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        lam: of the memories of both ends, at most 1 / (1 + omega).
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of both directions, unbiased with an omega.
+        num_clients: population size N; all clients take part.
+        learning_rate: step size gamma; :func:`fjx.theory.mcm` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        lam: step size of the memories of both ends, at most 1 / (1 + omega).
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -224,6 +246,11 @@ def mcm(
         Distributed Settings*, NeurIPS 2021 (arXiv:2102.12528).
     """
     return diana(
-        loss_fn, codec, num_clients=num_clients, learning_rate=learning_rate,
-        batch_size=batch_size, lam=lam, downlink=shifted(codec, lam=lam),
-    )  # fmt: skip
+        loss_fn,
+        codec,
+        num_clients=num_clients,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        lam=lam,
+        downlink=shifted(codec, lam=lam),
+    )

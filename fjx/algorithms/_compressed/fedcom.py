@@ -1,4 +1,4 @@
-"""FedPAQ, FedCOM and FedCOMGATE: local steps, and compressed averages of what they changed."""
+"""FedPAQ, FedCOM and FedCOMGATE: local steps, whose result is compressed and averaged."""
 
 import optax
 
@@ -22,21 +22,29 @@ def fedcom(
     server_lr: float | Array = 1.0,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""FedCOM: x = x + gamma mean Q(x_i - x), with x_i after tau local steps of SGD.
+    r"""FedCOM: local SGD with compressed updates and a server step size.
 
-    Guarantees: with one step, full gradients and no codec, gradient descent at eta gamma; with more it
-        comes to rest where local gradient descent does
-        (:func:`fjx.data.local_gd_fixed_point`), not at the optimum of clients that differ;
-        bits: those of the codec.
+    With x_i the model of client i after tau local steps from x,
+
+    .. math:: x \leftarrow x + \gamma \, \mathrm{mean}_i \, Q(x_i - x)
+
+    Guarantees:
+        - With one step, full gradients and no codec it is gradient descent with step size eta gamma.
+        - With more steps it comes to rest where local gradient descent does
+          (:func:`fjx.data.local_gd_fixed_point`).  That is not the optimum if clients differ.
+
+    Bits:
+        Those of the codec.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        codec: Q, unbiased.
-        client_lr: eta of the local steps; :func:`fjx.theory.fedcom` gives one that is proved.
-        steps: tau.
-        batch_size: examples in a batch.
-        server_lr: gamma; the paper's is sqrt of the number of clients, with a small eta.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        codec: codec Q of the messages, unbiased.
+        client_lr: step size eta of the local steps; :func:`fjx.theory.fedcom` gives one that is proved.
+        steps: number tau of local steps.
+        batch_size: number of examples in a batch.
+        server_lr: step size gamma of the server; the paper's is the square root of the number of
+            clients, with a small eta.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -70,15 +78,17 @@ def fedpaq(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """FedPAQ: :func:`fedcom` with gamma = 1, of a random part of the clients in each round.
+    """FedPAQ: local SGD with quantised updates.
+
+    It is :func:`fedcom` with gamma = 1.  The paper draws a random part of the clients in each round.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        codec: Q, unbiased.
-        client_lr: eta of the local steps; :func:`fjx.theory.fedpaq` gives one that is proved.
-        steps: tau.
-        batch_size: examples in a batch.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        codec: codec Q of the messages, unbiased.
+        client_lr: step size eta of the local steps; :func:`fjx.theory.fedpaq` gives one that is proved.
+        steps: number tau of local steps.
+        batch_size: number of examples in a batch.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -109,25 +119,34 @@ def fedcomgate(
     server_lr: float | Array = 1.0,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""FedCOMGATE: :func:`fedcom` whose local directions are corrected for drift.
+    """FedCOMGATE: FedCOM whose local directions are corrected for drift.
 
-    tau local steps x_i = x_i - eta (g_i - delta_i); with Delta_i = Q((x - x_i) / eta),
-    x = x - eta gamma mean Delta_i and delta_i = delta_i + (Delta_i - mean Delta_i) / tau.  It is
-    Scaffnew with a number of steps that is fixed.  What is sent here is -eta times the paper's, which
-    is the same to a codec that minds no scale.
+    Each client makes tau local steps x_i = x_i - eta (g_i - delta_i), from which
+    Delta_i = Q((x - x_i) / eta).  Then x = x - eta gamma mean Delta_i and
+    delta_i = delta_i + (Delta_i - mean Delta_i) / tau.  It is Scaffnew with a fixed number of steps.
 
-    Guarantees: with full gradients it converges to the optimum however much clients differ, where
-        :func:`fedcom` does not, and the error of the codec tends to zero with the messages; the sum of
-        the delta_i of all clients stays zero, whoever comes; bits: those of the codec.
+    The message here is -eta times the paper's.  This makes no difference to a codec that commutes with
+    scaling.
+
+    Guarantees:
+        - With full gradients it converges to the optimum, however much clients differ.  :func:`fedcom`
+          does not.
+        - The error of the codec tends to zero with the messages.
+        - The sum of the delta_i of all clients stays zero, whichever clients come.
+
+    Bits:
+        Those of the codec up; down, the model and the aggregate message.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        codec: Q, unbiased.
-        client_lr: eta; :func:`fjx.theory.fedcomgate` gives one that is proved.
-        steps: tau.
-        batch_size: examples in the batch of a step; full gradients where it is all of a client's.
-        server_lr: gamma.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        codec: codec Q of the messages, unbiased.
+        client_lr: step size eta of the local steps; :func:`fjx.theory.fedcomgate` gives one that is
+            proved.
+        steps: number tau of local steps.
+        batch_size: number of examples in the batch of a step; gradients are full if it is all of a
+            client's.
+        server_lr: step size gamma of the server.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`, whose clients' state is delta_i.
@@ -149,11 +168,13 @@ def fedcomgate(
     _validate.integer("steps", steps, at_least=1)
     return compose(
         client=corrected(
-            batch_gradient(loss_fn, batch_size), learning_rate=client_lr, gain=1 / steps,
+            batch_gradient(loss_fn, batch_size),
+            learning_rate=client_lr,
+            gain=1 / steps,
             steps=lambda turn: steps,
         ),
         uplink=codec,
         aggregator=uniform(mean()),
         server=server_sgd(server_lr),
         downlink=downlink,
-    )  # fmt: skip
+    )

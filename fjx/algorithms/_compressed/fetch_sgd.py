@@ -20,23 +20,30 @@ def fetch_sgd(
     batch_size: int,
     momentum: float | Array = 0.9,
 ) -> Algorithm:
-    """FetchSGD: clients send sketches of gradients; the server remembers in their space, and moves k.
+    """FetchSGD: sketched gradients, with momentum and error feedback in the space of sketches.
 
-    :func:`fjx.aggregators.fetch_sgd` gathers momentum and error and finds Delta, of which k coordinates
-    are not zero: these travel down, to clients that are :func:`replicated`.
+    Clients send sketches of their gradients.  :func:`fjx.aggregators.fetch_sgd` keeps momentum and
+    error as sketches and finds an update Delta of k coordinates.  These travel down, to clients that
+    are :func:`fjx.rounds.replicated`.
 
-    Guarantees: clients remember nothing but the model; bits up: 32 rows * columns, down: k numbers and
-        their places, without loss, for clients that hear every broadcast.  One that comes once, or was
-        away, must be sent the model or what it missed, which is not billed (:func:`replicated`).
+    Guarantees:
+        - Clients remember nothing but the model.
+        - Nothing is lost on the way down.
+
+    Bits:
+        Up, 32 rows * columns.  Down, k numbers and their places, for clients that hear every broadcast.
+        A client that comes once, or was away, must be sent the model or the updates that it missed;
+        that is not billed (:func:`fjx.rounds.replicated`).
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        ratio: of the coordinates that move, k = ceil(ratio d), at most about a tenth of the columns.
-        rows: of a sketch, at least 1; medians want an odd number.
-        columns: at least 1.
-        learning_rate: of the server.
-        batch_size: examples in a client's batch.
-        momentum: rho, in [0, 1).
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        ratio: fraction of the coordinates that move, k = ceil(ratio d), at most about a tenth of the
+            columns.
+        rows: number of rows of a sketch, at least 1; odd numbers suit the median.
+        columns: number of columns of a sketch, at least 1.
+        learning_rate: step size of the server.
+        batch_size: number of examples in a client's batch.
+        momentum: momentum rho, in [0, 1).
 
     Returns:
         An :class:`fjx.Algorithm`, for models of floating parameters.

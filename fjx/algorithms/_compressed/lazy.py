@@ -1,4 +1,4 @@
-"""Clients that keep silent while their gradient has not moved much."""
+"""CLAG: clients that keep silent while their gradient has hardly moved."""
 
 from typing import NamedTuple
 
@@ -16,13 +16,13 @@ from fjx.wire import OneOf
 
 
 class ClagState(NamedTuple):
-    """The client's state of :func:`clag`.
+    """Client state of :func:`clag`.
 
     Attributes:
-        memory: h_i, what the server believes of the message.
-        last: y_i, the message of the round before, sent or not.
-        inner: the codec's state.
-        begun: ``bool[]``, whether there was a message before.
+        memory: h_i, the server's knowledge of the gradient.
+        last: y_i, the gradient of the round before, sent or not.
+        inner: state of the codec.
+        begun: ``bool[]``, whether there was a gradient before.
     """
 
     memory: Tree
@@ -41,24 +41,32 @@ def clag(
     zeta: float | Array,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""CLAG: EF21 whose clients send only if it matters; with ``identity()`` for a codec, LAG.
+    r"""CLAG: EF21 whose clients send only when it matters; with ``identity()`` as the codec, LAG.
 
     With x_i the gradient, y_i the one before and h_i the memory, a client sends m_i = C(x_i - h_i) if
-    ||x_i - h_i||^2 > zeta ||x_i - y_i||^2, and else only that it does not; h_i = h_i + m_i.  Its first
-    message it sends in any case, as there is none before.
 
-    Guarantees: with zeta = 0 it is :func:`ef21`; with full gradients of all clients in every round it
-        converges to the optimum at a constant step: of one that was away y_i is older than the round
-        before, and nothing is proved; bits up: a byte, and those of the codec where something is sent.
+    .. math:: \|x_i - h_i\|^2 > \zeta \|x_i - y_i\|^2
+
+    and keeps h_i = h_i + m_i.  Otherwise it only sends that it does not, and m_i = 0.  It always sends
+    its first message, because there is no gradient before.
+
+    Guarantees:
+        - With zeta = 0 it is :func:`ef21`.
+        - With full gradients of all clients in every round it converges to the optimum at a constant
+          step.
+        - Nothing is proved if clients are away, because their y_i is then older than the round before.
+
+    Bits:
+        One byte up, and those of the codec if something is sent.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k`` or ``identity``.
-        num_clients: of the whole population.
-        learning_rate: gamma; :func:`fjx.theory.clag` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        zeta: how lazy clients are, not negative; may be traced.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, with delta > 0, such as ``top_k`` or ``identity``.
+        num_clients: population size N.
+        learning_rate: step size gamma; :func:`fjx.theory.clag` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        zeta: laziness of the clients, not negative; may be traced.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -107,5 +115,5 @@ def clag(
 
 
 def _square(tree: Tree) -> Array:
-    """The squared norm of the floats of a tree."""
+    """Squared norm of the floats of a tree."""
     return jnp.sum(_tree.wide(ravel(tree)[0]) ** 2)

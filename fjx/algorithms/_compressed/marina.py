@@ -1,4 +1,4 @@
-"""MARINA: compressed gradient differences of all or some clients, now and then whole gradients."""
+"""MARINA: compressed gradient differences, and whole gradients at random times."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -46,23 +46,31 @@ def marina(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""MARINA: with probability p the mean gradient, else the last estimate and a compressed difference.
+    r"""MARINA: compressed gradient differences, with whole gradients in a random part of the rounds.
 
-    g = mean grad f_i(x^+) with probability p, the same coin for all, and else
-    g = g + mean C(grad f_i(x^+) - grad f_i(x)); x moves by -gamma g.  The broadcast holds both models,
-    so that clients remember nothing; both gradients are taken on the same examples with the same key.
+    A coin, the same for all clients, decides how the estimate g of the gradient is renewed.  With
+    probability p it is g = mean grad f_i(x^+), and else
 
-    Guarantees: with full gradients of all clients it converges to the optimum at a constant step; bits
-        up: those of the model with probability p, else those of the codec; the coin is free.
+    .. math:: g \leftarrow g + \mathrm{mean}_i \, C(\nabla f_i(x^+) - \nabla f_i(x))
+
+    The model moves by -gamma g.  The broadcast holds both models, so that clients remember nothing.
+    Both gradients are taken on the same examples with the same key.
+
+    Guarantees:
+        - With full gradients of all clients it converges to the optimum at a constant step.
+
+    Bits:
+        Up, those of the model with probability p, else those of the codec.  The coin is free.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        differences: C, unbiased with an omega, without a state; or how the clients of a round agree on
-            it, such as ``aggregators.perm_k``.
-        p: in (0, 1]; k / d for a codec of k coordinates sends as much of both kinds.
-        learning_rate: gamma; :func:`fjx.theory.marina` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        differences: codec C of the differences, unbiased with an omega and without a state; or an
+            aggregator by which the clients of a round agree on it, such as ``aggregators.perm_k``.
+        p: probability of whole gradients, in (0, 1]; with k / d a codec of k coordinates sends as many
+            bits of differences as of gradients.
+        learning_rate: step size gamma; :func:`fjx.theory.marina` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -109,33 +117,41 @@ def pp_marina(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""PP-MARINA: :func:`marina` in whose compressed rounds a few clients are drawn and others rest.
+    r"""PP-MARINA: MARINA in whose compressed rounds only some of the clients are drawn.
 
-    g = mean grad f_i(x^+) of the whole cohort with probability p, and else, with S a set of r clients of
-    the cohort, g = g + (1 / r) sum_S C(grad f_i(x^+) - grad f_i(x)).  Who is in S follows from the
-    round's key and a client's rank in the cohort, so that all know it.
+    With probability p, g is the mean gradient of the whole cohort, as in :func:`marina`.  Otherwise a
+    set S of r clients of the cohort is drawn:
 
-    Guarantees: with full gradients it converges to the optimum at a constant step, as long as everybody
-        comes to the whole rounds; bits up: those of the model with probability p, else those of the
-        codec from clients of S, and nothing from others.
+    .. math:: g \leftarrow g + (1 / r) \sum_{i \in S} C(\nabla f_i(x^+) - \nabla f_i(x))
+
+    The round's key and a client's rank in the cohort decide whether it is in S, so that all know it.
+
+    Guarantees:
+        - With full gradients it converges to the optimum at a constant step, as long as all clients
+          come to the rounds of whole gradients.
+
+    Bits:
+        Up, those of the model with probability p.  Otherwise those of the codec from clients of S, and
+        nothing from the others.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        differences: C, unbiased with an omega, without a state; or how clients agree on it.
-        participants: r, at least 1; drawn without replacement, where the paper draws with, at no less
-            variance.
-        p: in (0, 1].
-        learning_rate: gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        differences: codec C of the differences, unbiased with an omega and without a state; or an
+            aggregator by which the clients of a round agree on it.
+        participants: number r of clients in S, at least 1.  They are drawn without replacement; the
+            paper draws with replacement, whose variance is no smaller.
+        p: probability of whole gradients, in (0, 1].
+        learning_rate: step size gamma; :func:`fjx.theory.pp_marina` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
-        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).  It expects no
-        bits of one client: those of a difference come from r of the cohort, whose size a model does not
+        An :class:`fjx.Algorithm`, for cohorts of all clients (:func:`fjx.samplers.full`).  It has no
+        expected bits, because differences come from r clients of a cohort whose size the model does not
         tell.
 
     Raises:
-        TypeError: ``differences`` is something else, or ``participants`` not an integer.
+        TypeError: ``differences`` is something else, or ``participants`` is not an integer.
         ValueError: a number is out of range, or ``differences`` stacks; from ``init``, the codec has a
             state.
 
@@ -152,21 +168,25 @@ def pp_marina(
         differences = compressed(differences, uniform(mean()))
     require_aggregator("pp_marina", differences)
     return marina(
-        loss_fn, _drawn(differences, participants), p=p, learning_rate=learning_rate,
-        batch_size=batch_size, downlink=downlink,
-    )  # fmt: skip
+        loss_fn,
+        _drawn(differences, participants),
+        p=p,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        downlink=downlink,
+    )
 
 
 def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
-    """Leaves out all but some clients of the cohort, drawn by rank from the round's key."""
+    """Leave out all but some clients of the cohort, drawn by rank from the round's key."""
     participants = _validate.static_integer("participants", participants, at_least=1)
 
     def place(public: Public) -> Array:
-        """In the order in which clients are drawn."""
+        """Place of a client in the order in which clients are drawn."""
         return permute(jax.random.fold_in(public.key, 0), public.rank, public.size)
 
     def inside(public: Public) -> Public:
-        """The round as those see it who were drawn: a cohort of their own."""
+        """The round as the clients that were drawn see it: a cohort of their own."""
         return public._replace(
             key=jax.random.fold_in(public.key, 1),
             rank=None if public.rank is None else place(public),
@@ -194,7 +214,7 @@ def _drawn(aggregator: Aggregator, participants: int) -> Aggregator:
 
 
 def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
-    """The message ``{"now", "before"}``: descent directions at both models of the broadcast."""
+    """Client that sends ``{"now", "before"}``, the descent directions at both models."""
     inner = clients.gradient(loss_fn, batch_size=batch_size)
 
     def update(
@@ -211,9 +231,9 @@ def _two_gradients(loss_fn: LossFn, batch_size: int) -> ClientUpdate:
 
 
 def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np.ndarray | None]:
-    """Bits of a client's message: whole in the first round, and then with probability p.
+    """Expected bits of a client's message: whole in the first round, and then with probability p.
 
-    None where those of a difference depend on the data.
+    The result is None if the bits of a difference depend on the data.
     """
 
     def expected(params: TreeLike, rounds: int) -> np.ndarray | None:
@@ -227,10 +247,10 @@ def _expected(differences: Aggregator, p: float) -> Callable[[TreeLike, int], np
 
 
 class MarinaServerState(NamedTuple):
-    """The server's state of :func:`marina`.
+    """Server state of :func:`marina`.
 
     Attributes:
-        inner: of the update that moves the model.
+        inner: state of the update that moves the model.
         before: the model of the round before.
     """
 
@@ -257,11 +277,11 @@ def _both_models(server: ServerUpdate) -> ServerUpdate:
 
 
 class MarinaState(NamedTuple):
-    """The aggregator's state of :func:`marina`.
+    """Aggregator state of :func:`marina`.
 
     Attributes:
         estimate: g, the estimate of the mean gradient.
-        inner: of the aggregators of differences and of whole gradients.
+        inner: states of the aggregators of differences and of whole gradients.
     """
 
     estimate: Tree
@@ -269,7 +289,7 @@ class MarinaState(NamedTuple):
 
 
 def _now_and_then(differences: Aggregator, p: float) -> Aggregator:
-    """G = the mean gradient after heads, and else g + the aggregated difference."""
+    """Aggregator to the estimate g: the mean gradient after heads, else g + the difference."""
     p = _validate.static_number("p", p, above=0, at_most=1)
 
     def coin(public: Public) -> Array:

@@ -1,4 +1,4 @@
-"""1-bit Adam: a variance that is gathered first, and a momentum that travels as signs."""
+"""1-bit Adam: a variance from a warm-up, then a momentum that travels as signs."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ from fjx.rounds._two_phases import Phase, two_phases
 
 
 class OneBitAdamState(NamedTuple):
-    """The server's state of :func:`onebit_adam`.
+    """Server state of :func:`onebit_adam`.
 
     Attributes:
         params: the model.
-        momentum: m, of descent directions.
+        momentum: m, the average of descent directions.
         variance: v, which no longer moves after the warm-up.
     """
 
@@ -38,32 +38,38 @@ def onebit_adam(
     eps: float | Array = 1e-8,
     codec: Compressor | None = None,
 ) -> Algorithm:
-    r"""1-bit Adam: Adam at first, then momentum that travels as scaled signs, over a frozen variance.
+    """1-bit Adam: Adam in a warm-up, then compressed momentum over a frozen variance.
 
     In the warm-up clients send their gradients g_i whole, and with g their mean
 
         m = beta_1 m + (1 - beta_1) g,   v = beta_2 v + (1 - beta_2) g^2,
         x = x - eta m / (sqrt(v) + eps).
 
-    After it each sends C(beta_1 m + (1 - beta_1) g_i), the server sends C of the mean of these, which
-    is m from now on, and v rests; both ends remember what C lost and add it to what they send next.
+    After it v rests.  Each client sends C(beta_1 m + (1 - beta_1) g_i), and the server sends C of the
+    mean of these, which is the new m.  Both ends remember the error of C and add it to their next
+    message.
 
-    Guarantees: mean m_i + residuals are conserved, as in :func:`double_squeeze`; bits: those of the
-        gradient up and of its mean down in the warm-up, those of the codec in both directions after it.
-        As in the paper neither moment is corrected for its start at zero.  A round to which nobody comes
-        changes nothing.
+    Guarantees:
+        - The mean of m_i + residuals is conserved, as in :func:`double_squeeze`.
+        - As in the paper, neither moment is corrected for its start at zero.
+        - A round without participants changes nothing.
+
+    Bits:
+        In the warm-up, those of the gradient up and of its mean down.  After it, those of the codec in
+        both directions.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        warmup: rounds of it, at least 1; the paper has 15 to 25 of 100.  May be traced.
-        learning_rate: eta.
-        batch_size: examples in a batch.
-        beta1: of the momentum, in [0, 1).
-        beta2: of the variance, in [0, 1).
-        eps: positive; where v is near zero, signs of any scale move the model far, so that models with
-            coordinates of vanishing gradient want a larger one.
-        codec: C, without a state, as what it loses is remembered here; ``scaled_sign()`` by default, one
-            bit a coordinate, with one scale a leaf.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        warmup: number of rounds of the warm-up, at least 1; the paper has 15 to 25 of 100.  May be
+            traced.
+        learning_rate: step size eta.
+        batch_size: number of examples in a batch.
+        beta1: decay of the momentum, in [0, 1).
+        beta2: decay of the variance, in [0, 1).
+        eps: floor of the denominator, positive.  If v is near zero, signs of any scale move the model
+            far, so models with coordinates of vanishing gradient want a larger one.
+        codec: codec C of the momentum, without a state, because its error is remembered here;
+            ``scaled_sign()`` by default, which sends one bit a coordinate and one scale a leaf.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -126,7 +132,7 @@ def onebit_adam(
     def init(params: Tree) -> OneBitAdamState:
         if jax.tree.leaves(plain.init(_tree.like(nothing(params)))):
             raise ValueError(
-                "onebit_adam: codec must be one without a state, such as scaled_sign; what it loses "
+                "onebit_adam: codec must be one without a state, such as scaled_sign; its error "
                 "is remembered here, and error_feedback would count it twice"
             )
         return OneBitAdamState(params, nothing(params), nothing(params))

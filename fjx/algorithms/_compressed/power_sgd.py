@@ -16,10 +16,10 @@ from fjx.servers._sgd import server_sgd
 
 
 class PowerSgdState(NamedTuple):
-    """The server's state of :func:`power_sgd`.
+    """Server state of :func:`power_sgd`.
 
     Attributes:
-        model: the current model, and the state of what moves it.
+        model: the current model, and the state of the update that moves it.
         left: P of each matrix, with orthonormal columns.
         right: Q of each matrix.
     """
@@ -42,29 +42,35 @@ def power_sgd(
     batch_size: int,
     momentum: float | Array | None = None,
 ) -> Algorithm:
-    r"""PowerSGD end to end: the mean gradient by a step of the power method, with error feedback.
+    """PowerSGD: the mean gradient in low rank by a step of the power method, with error feedback.
 
-    Each client adds its gradient to what it still owes, M_i.  For every matrix in it
+    Each client adds its gradient to the sum M_i that it still owes.  For every matrix in it
 
-        P = orth(mean M_i Q),   Q = mean M_i^T P,   M_i = M_i - P P^T M_i,
+        P = orth(mean M_i Q),   Q = mean M_i^T P,   M_i = M_i - P P^T M_i.
 
-    of which the first takes a round and the rest another: two rounds are one step, in which the model
-    moves by P Q^T, and Q is where the next one starts.  Leaves that :func:`fjx.compressors.power_sgd`
-    sends as they are travel whole with Q.
+    P takes one round and Q another: two rounds are one step, in which the model moves by P Q^T.  The
+    next step starts from Q.  Leaves that :func:`fjx.compressors.power_sgd` does not approximate travel
+    whole with Q.
 
-    Guarantees: P Q^T is the projection of mean M_i on the columns of P; exact, if the mean has rank r or
-        less, in general position to Q; what a client was to send is what it sent and what it owes, to
-        rounding, also where it is absent in one of the phases or both.  With everybody there it moves
-        as the paper's does: there M_i - P Q^T is owed, which has the same mean, and means decide.  Bits
-        up and down: 32 r n for a matrix of n x m in the first round, 32 r m and vectors whole in the
-        second.
+    Guarantees:
+        - P Q^T is the projection of mean M_i on the columns of P.  It is exact if the mean has rank r or
+          less, in general position to Q.
+        - A client's gradients are the sum of its messages and of its debt, to rounding, even if it is
+          absent in one of the phases or both.
+        - With all clients there the model moves as in the paper.  There clients owe M_i - P Q^T, which
+          has the same mean, and only means count.
+
+    Bits:
+        Up and down, for a matrix of n x m: 32 r n in the first round, 32 r m in the second.  Vectors
+            travel whole in the second round.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        rank: r, at least 1.
-        learning_rate: of the server.
-        batch_size: examples in a client's batch, of which a step takes one.
-        momentum: lambda, of the server: it moves by Delta + m with m = lambda m + Delta; None for Delta.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        rank: rank r, at least 1.
+        learning_rate: step size of the server.
+        batch_size: number of examples in a client's batch; a step takes one batch.
+        momentum: momentum lambda of the server, which moves by Delta + m with m = lambda m + Delta; None
+            for Delta alone.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -91,7 +97,7 @@ def power_sgd(
     model = servers.from_optax(_with_momentum(learning_rate, momentum))
 
     def split(tree: Tree) -> tuple[list[Array], Tree]:
-        """What is approximated, as matrices, and the rest."""
+        """Matrices that are approximated, and the rest."""
         inside = jax.tree.map(lambda leaf: is_approximated(leaf, rank), tree)
         matrices, rest = _tree.split(tree, inside)
         return [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(matrices)], rest
@@ -106,9 +112,8 @@ def power_sgd(
         )
 
     def nothing(params: Tree) -> Tree:
-        return jax.tree.map(
-            lambda x: jnp.zeros_like(_tree.wide(x) if _tree.is_float(x) else x), params
-        )
+        zeros = _tree.zeros_like(params)
+        return jax.tree.map(lambda x: _tree.wide(x) if _tree.is_float(x) else x, zeros)
 
     def factors(params: Tree, axis: int) -> tuple[Array, ...]:
         return tuple(jnp.zeros((m.shape[axis], rank), m.dtype) for m in split(nothing(params))[0])
@@ -160,7 +165,7 @@ def power_sgd(
 def _with_momentum(
     learning_rate: float | Array, momentum: float | Array | None
 ) -> optax.GradientTransformation:
-    """Delta, or Delta + m with m = lambda m + Delta, times the learning rate."""
+    """Server step along Delta, or along Delta + m with m = lambda m + Delta."""
     plain = server_sgd(learning_rate)
     if momentum is None:
         return plain

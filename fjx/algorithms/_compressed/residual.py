@@ -1,4 +1,4 @@
-"""Gradient descent with compressed gradients, with and without memory of what was lost."""
+"""Gradient descent with compressed gradients, with and without a memory of the compression error."""
 
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
@@ -18,17 +18,20 @@ def compressed_gd(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """Distributed compressed gradient descent: x = x - gamma mean C(grad f_i(x)).
+    r"""Compressed gradient descent, distributed.
 
-    Guarantees: none of convergence to the optimum: at a constant step it comes to rest in a
-        neighbourhood that grows with gamma, omega and the gradients at the optimum.
+    .. math:: x \leftarrow x - \gamma \, \mathrm{mean}_i \, C(\nabla f_i(x))
+
+    Guarantees:
+        - It does not converge to the optimum in general.  At a constant step it comes to rest in a
+          neighbourhood that grows with gamma, omega and the gradients at the optimum.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, unbiased.
-        learning_rate: gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, unbiased.
+        learning_rate: step size gamma; :func:`fjx.theory.compressed_gd` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -60,18 +63,22 @@ def ef14(
     batch_size: int,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """Error feedback: :func:`compressed_gd` with ``error_feedback(codec)``, for contractive codecs.
+    """Error feedback (EF14): compressed gradient descent that sends its error with the next message.
 
-    Guarantees: with e the mean of the residuals of all clients, x - gamma e moves like gradient descent
-        on gradients at x, exactly; at a constant step it comes to rest in a neighbourhood of the optimum
-        that shrinks with gamma, unless clients are alike.
+    It is :func:`compressed_gd` with ``error_feedback(codec)``, for contractive codecs.
+
+    Guarantees:
+        - With e the mean of the residuals of all clients, x - gamma e moves like gradient descent with
+          gradients at x, exactly.
+        - At a constant step it comes to rest in a neighbourhood of the optimum that shrinks with gamma,
+          unless clients are alike.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k``.
-        learning_rate: gamma; :func:`fjx.theory.ef14` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, with delta > 0, such as ``top_k``.
+        learning_rate: step size gamma; :func:`fjx.theory.ef14` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -87,9 +94,12 @@ def ef14(
         Cordonnier, Jaggi, NeurIPS 2018 (arXiv:1809.07599).
     """
     return compressed_gd(
-        loss_fn, error_feedback(codec), learning_rate=learning_rate,
-        batch_size=batch_size, downlink=downlink,
-    )  # fmt: skip
+        loss_fn,
+        error_feedback(codec),
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        downlink=downlink,
+    )
 
 
 def double_squeeze(
@@ -99,19 +109,24 @@ def double_squeeze(
     learning_rate: float | Array,
     batch_size: int,
 ) -> Algorithm:
-    """DoubleSqueeze: error feedback on both ends, :func:`ef14` with ``downlink=shifted(codec)``.
+    """DoubleSqueeze: error feedback in both directions.
 
-    The server's model x moves by the mean of what clients sent, and clients compute at w, which moves by
-    C(x - w): what the downlink lost is what x is ahead.
+    It is :func:`ef14` with ``downlink=shifted(codec)``.  The server's model x moves by the mean of the
+    clients' messages.  Clients compute at w, which moves by C(x - w); the error of the downlink is x -
+    w.
 
-    Guarantees: with e the mean of the clients' residuals, x - gamma e moves like gradient descent on
-        gradients at w, exactly; bits: those of the codec in both directions.
+    Guarantees:
+        - With e the mean of the clients' residuals, x - gamma e moves like gradient descent with
+          gradients at w, exactly.
+
+    Bits:
+        Those of the codec in both directions.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, with delta > 0, such as ``top_k``.
-        learning_rate: gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of both directions, with delta > 0, such as ``top_k``.
+        learning_rate: step size gamma; :func:`fjx.theory.double_squeeze` gives one that is proved.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -127,9 +142,12 @@ def double_squeeze(
         Error-Compensated Compression*, ICML 2019 (arXiv:1905.05957).
     """
     return ef14(
-        loss_fn, codec, learning_rate=learning_rate,
-        batch_size=batch_size, downlink=shifted(codec),
-    )  # fmt: skip
+        loss_fn,
+        codec,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        downlink=shifted(codec),
+    )
 
 
 def sign_sgd(
@@ -137,20 +155,23 @@ def sign_sgd(
     *,
     learning_rate: float | Array,
     batch_size: int,
-    rate: float | Array = 1.0,
+    eta: float | Array = 1.0,
 ) -> Algorithm:
-    """SignSGD with majority vote: one bit a coordinate up, and a step of one size everywhere.
+    """SignSGD with majority vote: one bit a coordinate, and a step of the same size in every coordinate.
 
-    Each client votes with the signs of its stochastic gradient, or of an average of them (Signum).
+    Each client votes with the signs of its stochastic gradient, or of an average of its gradients
+    (Signum).
 
-    Guarantees: none of convergence where clients differ, or noise is skewed: the sign of a mean is not
-        the mean of signs; half of the clients less one may vote against the others.
+    Guarantees:
+        - Half of the clients less one may vote against the others.
+        - It does not converge in general if clients differ or noise is skewed, because the sign of a
+          mean is not the mean of signs.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        learning_rate: the size of the step.
-        batch_size: examples in a batch.
-        rate: of the average, in (0, 1].
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        learning_rate: size of the step.
+        batch_size: number of examples in a batch.
+        eta: weight of a new gradient in the average, in (0, 1].
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -166,7 +187,7 @@ def sign_sgd(
     """
     batch = batch_gradient(loss_fn, batch_size)
     return compose(
-        client=clients.averaged(batch, eta=rate),
+        client=clients.averaged(batch, eta=eta),
         aggregator=majority_vote(),
         server=server_sgd(learning_rate),
     )

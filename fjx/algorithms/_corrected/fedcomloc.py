@@ -1,4 +1,4 @@
-"""FedComLoc: Scaffnew of models that are sent, trained or received compressed."""
+"""FedComLoc: Scaffnew with models that are compressed when sent, trained or received."""
 
 import jax
 
@@ -36,30 +36,36 @@ def fedcomloc(
     downlink: Compressor | None = None,
     seed: int | Array = 0,
 ) -> Algorithm:
-    r"""FedComLoc: Scaffnew with stochastic gradients, and codecs of models wherever one wants them.
+    """FedComLoc: Scaffnew with stochastic gradients and compressed models.
 
-    Each client steps x_i = x_i - gamma (g_i(C_local(x_i)) - h_i).  When the coin says so it sends
-    C_up(x_i) in place of x_i, x is the mean of what is sent, and h_i = h_i + (p / gamma)
-    (x - C_up(x_i)).  A codec in one of the slots makes FedComLoc-Com (``uplink``), FedComLoc-Local
-    (``local``) and FedComLoc-Global (``downlink``).
+    Each client steps x_i = x_i - gamma (g_i(C_local(x_i)) - h_i).  When the coin says so, it sends
+    C_up(x_i) in place of x_i.  Then x is the mean of what was sent, and
+    h_i = h_i + (p / gamma) (x - C_up(x_i)).
 
-    The paper's Global goes on from C(x) on the server as well; here, as with every ``downlink``, clients
-    begin with C(x), the server keeps what that lost, and the h_i are corrected by the mean itself, so
-    that they keep their sum.
+    A codec in one of the slots makes FedComLoc-Com (``uplink``), FedComLoc-Local (``local``) or
+    FedComLoc-Global (``downlink``).  The paper's Global goes on from C(x) on the server as well.  Here,
+    as with every ``downlink``, clients begin with C(x) and the server keeps x.  The h_i are corrected
+    by the mean itself, so that they keep their sum.
 
-    Guarantees: without codecs it is :func:`scaffnew` with stochastic gradients, bit for bit where a
-        batch holds all of a client's examples; the sum of the h_i of all clients stays zero, whoever
-        comes; uplink: the bits of the codec.  With codecs that lose, none of convergence to the optimum.
+    Guarantees:
+        - Without codecs it is :func:`scaffnew` with stochastic gradients, bit for bit if a batch holds
+          all of a client's examples.
+        - The sum of the h_i of all clients stays zero, whichever clients come.
+        - With codecs that lose, convergence to the optimum is not guaranteed.
+
+    Bits:
+        Those of the codec ``uplink``, for a model.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        p: of an average, in (0, 1].
-        learning_rate: gamma.
-        batch_size: examples in the batch of a step.
-        uplink: codec of the clients' models, not of what changed in them.
-        local: codec of the model at which gradients are taken; without a state.
-        downlink: codec of the server's model.
-        seed: of the coin.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        p: probability of an average after a step, in (0, 1].
+        learning_rate: step size gamma.
+        batch_size: number of examples in the batch of a step.
+        uplink: codec C_up of the clients' models, not of the change in them; identity by default.
+        local: codec C_local of the model at which gradients are taken, without a state; identity by
+            default.
+        downlink: codec of the server's model; identity by default.
+        seed: seed of the coin.
 
     Returns:
         An :class:`fjx.Algorithm`, whose clients' state is h_i.
@@ -82,13 +88,17 @@ def fedcomloc(
     gradient = batch_gradient(loss_fn, batch_size)
     return compose(
         client=between_coins(
-            gradient if local is None else _at(local, gradient), p, learning_rate, seed, gain=p,
+            gradient if local is None else _at(local, gradient),
+            p,
+            learning_rate,
+            seed,
+            gain=p,
             send=lambda point, x: {"model": point, "known": x},
         ),
         uplink=_of_models(identity() if uplink is None else uplink),
         aggregator=uniform(mean()),
         downlink=downlink,
-    )  # fmt: skip
+    )
 
 
 def _of_models(codec: Compressor) -> Compressor:

@@ -1,4 +1,4 @@
-"""FedLin: local steps that begin with everybody's gradient."""
+"""FedLin: local steps that begin with the gradient of all clients."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from fjx.rounds._two_phases import Phase, two_phases
 
 
 class FedLinState(NamedTuple):
-    """The server's state of :func:`fedlin`.
+    """Server state of :func:`fedlin`.
 
     Attributes:
-        params: the model.
-        descent: -g, the mean of what the clients said of their gradients.
+        params: the model x.
+        descent: -g, the mean of the descent directions that clients sent.
     """
 
     params: Tree
@@ -34,27 +34,33 @@ def fedlin(
 ) -> Algorithm:
     r"""FedLin: local gradient steps whose drift is corrected by the gradient of all clients.
 
-    With g = mean grad f_i(x), which takes a round, each client makes H steps from x_i = x,
+    Two rounds are one step of the method.  The first round gathers g = mean grad f_i(x).  In the second
+    each client makes H steps from x_i = x, and x becomes the mean of the x_i:
 
-        x_i = x_i - eta (grad f_i(x_i) - grad f_i(x) + g),
+    .. math:: x_i \leftarrow x_i - \eta (\nabla f_i(x_i) - \nabla f_i(x) + g)
 
-    and x becomes the mean of the x_i, in another round.  Two rounds are one step of the method.
+    Guarantees:
+        - With full gradients of all clients it converges to the optimum at a constant step for every H,
+          linearly under strong convexity.
+        - For H = 1 it is gradient descent.
+        - A codec with ``error_feedback`` keeps the rate linear, up to a constant, but where clients
+          differ it comes to rest beside the optimum.
 
-    Guarantees: with full gradients of all clients it converges to the optimum at a constant step,
-        linearly under strong convexity, whatever H; for H = 1 it is gradient descent.  A codec with
-        ``error_feedback`` keeps the rate linear, up to a constant, but where clients differ it comes to
-        rest beside the optimum; bits up: those of the gradient's codec, then those of the model.
+    Bits:
+        In the first round those of the gradient's codec, in the second those of the model.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        learning_rate: eta; :func:`fjx.theory.fedlin` gives one that is proved, of order 1 / (L H).
-        steps: H, at least 1; may be traced.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        uplink: codec of gradients, such as ``error_feedback(top_k(0.1))``; identity by default.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        learning_rate: step size eta, of order 1 / (L H); :func:`fjx.theory.fedlin` gives one that is
+            proved.
+        steps: number H of local steps, at least 1; may be traced.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        uplink: codec of the gradients, such as ``error_feedback(top_k(0.1))``; identity by default.
 
     Returns:
-        An :class:`fjx.Algorithm`.  Clients take the gradient at x anew in the second round, so that they
-        remember nothing but what the codec does, and one that missed the first may come to the second.
+        An :class:`fjx.Algorithm`.  Clients take the gradient at x again in the second round.  So they
+        remember nothing but the codec's state, and a client that missed the first round may come to the
+        second.
 
     Raises:
         ValueError: a number is out of range.
@@ -96,16 +102,18 @@ def fedlin(
         return _tree.subtract(y, x), state, metrics
 
     def arrive(state: FedLinState, moved: Tree) -> FedLinState:
-        """Drops g, which was that of x: where nobody comes to say the next, nobody walks."""
+        """Drop g, which was taken at x: if nobody comes to the next first round, nobody walks."""
         return FedLinState(_tree.add(state.params, moved), _tree.zeros_like(state.descent))
 
     return two_phases(
         Phase(
-            ask, _tree.like, lambda state, g: state._replace(descent=g),
+            ask,
+            _tree.like,
+            lambda state, g: state._replace(descent=g),
             identity() if uplink is None else uplink,
         ),
         Phase(walk, _tree.like, arrive),
         client=lambda params: (),
         server=lambda params: FedLinState(params, _tree.scale(jnp.float32(0), params)),
         broadcast=lambda state: state,
-    )  # fmt: skip
+    )

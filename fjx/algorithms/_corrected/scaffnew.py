@@ -1,4 +1,4 @@
-"""Scaffnew: local steps whose drift is corrected, and communication now and then."""
+"""Scaffnew: local steps whose drift is corrected, and averages at random times."""
 
 from typing import Any
 
@@ -22,25 +22,32 @@ def scaffnew(
     seed: int | Array = 0,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    r"""Scaffnew (ProxSkip): gradient steps corrected for drift, averaged with probability p each.
+    """Scaffnew (ProxSkip): corrected gradient steps, after each of which all average with probability p.
 
-    Each client steps x_i = x_i - gamma (grad f_i(x_i) - h_i).  After each step all average, with
-    probability p and the same coin, x = mean x_i, and h_i = h_i + (p / gamma) (x - x_i).  A round is
-    what lies between two averages: its number of steps is geometric, and follows from ``seed`` and
-    the number of the round, so that all clients and their server know it.
+    Each client steps x_i = x_i - gamma (grad f_i(x_i) - h_i).  After each step a coin, the same for all
+    clients, decides with probability p that they average: x = mean x_i, and
+    h_i = h_i + (p / gamma) (x - x_i).
 
-    Guarantees: with full gradients of all clients it converges to the optimum however much they differ,
-        in sqrt(L / mu) rounds for p = sqrt(mu / L), where gradient descent needs L / mu; the sum of the
-        h_i of all clients stays zero, whoever comes; downlink: the model when a round begins, and the
-        average when it ends, which are billed both, and are one where everybody always comes.
+    A round lasts from one average to the next.  Its number of steps is geometric and follows from
+    ``seed`` and the number of the round, so all clients and the server know it.
+
+    Guarantees:
+        - With full gradients of all clients it converges to the optimum, however much clients differ.
+        - For p = sqrt(mu / L) it needs of the order of sqrt(L / mu) rounds, where gradient descent needs
+          L / mu.
+        - The sum of the h_i of all clients stays zero, whichever clients come.
+
+    Bits:
+        Up, those of the model.  Down, the model when a round begins and the average when it ends.  Both
+        are billed; they are one and the same where all clients take part in all rounds.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        p: of an average, in (0, 1].
-        learning_rate: gamma; :func:`fjx.theory.scaffnew` gives one that is proved, and p.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        seed: of the coin.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        p: probability of an average after a step, in (0, 1].
+        learning_rate: step size gamma; :func:`fjx.theory.scaffnew` gives one that is proved, and p.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        seed: seed of the coin.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`, whose clients' state is h_i.
@@ -73,7 +80,7 @@ def between_coins(
     seed: int | Array,
     **more: Any,
 ) -> ClientUpdate:
-    """Corrected steps until a coin, the same for all, says that it is time to average."""
+    """Corrected steps from one average to the next, at times that a shared coin decides."""
     _validate.number("p", p, above=0, at_most=1)
     _validate.number("learning_rate", learning_rate, above=0)
 
@@ -86,6 +93,6 @@ def between_coins(
 
 
 def steps_of(seed: int | Array, round: Array, p: float | Array) -> Array:
-    """``i32[]``: how many steps a round has: geometric, one at least, of mean 1 / p."""
+    """Number of steps of a round, ``i32[]``: geometric, at least one, of mean 1 / p."""
     key = jax.random.fold_in(jax.random.key(seed), round)
     return jax.random.geometric(key, p, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""SCAFFOLD."""
+"""SCAFFOLD: control variates against client drift."""
 
 from typing import Unpack
 
@@ -20,15 +20,17 @@ def scaffold(
     server_lr: float | Array = 1.0,
     **codecs: Unpack[Codecs],
 ) -> Algorithm:
-    """SCAFFOLD, option II: local steps along g_i(y) - c_i + c, uniform averages over the cohort.
+    """SCAFFOLD: local SGD corrected by control variates (option II of the paper).
+
+    Clients step along g_i(y) - c_i + c, and the server averages uniformly over the cohort.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        num_clients: N, so that c <- c + (1/N) sum (c_i^+ - c_i).
-        client_lr: eta_l.
-        batch_size: examples in a batch.
-        epochs: local passes.
-        server_lr: eta_g.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        num_clients: population size N, by which c <- c + (1/N) sum (c_i^+ - c_i).
+        client_lr: step size eta_l of the clients' SGD.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        server_lr: step size eta_g of the server.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`, over ``{"params", "control"}``.
 
     Returns:

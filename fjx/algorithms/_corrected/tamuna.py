@@ -1,4 +1,4 @@
-"""TAMUNA and CompressedScaffnew: Scaffnew in which each coordinate is sent by a few clients."""
+"""TAMUNA and CompressedScaffnew: Scaffnew in which a few clients send each coordinate."""
 
 from functools import partial
 
@@ -25,25 +25,33 @@ def tamuna(
 ) -> Algorithm:
     r"""TAMUNA: Scaffnew in which c of n clients take part, and s of them send each coordinate.
 
-    With q_i the mask of :func:`fjx.aggregators.assigned_mean`, x = (1 / s) sum q_i x_i, and
-    h_i = h_i + (eta / gamma) q_i (x - x_i) with eta = p n (s - 1) / (s (n - 1)); the h_i of clients
-    that are idle stay as they are.
+    With q_i the mask of :func:`fjx.aggregators.assigned_mean`, x = (1 / s) sum q_i x_i and
 
-    Guarantees: with full gradients and cohorts drawn uniformly it converges to the optimum; the sum of
-        the h_i of all clients stays zero, whoever comes or drops out, a cohort of one included; with
-        s = c = n it is :func:`scaffnew`, bit for bit; uplink: 32 ceil(d s / c) bits.  A coordinate
-        that none of its owners brings stays where it was.
+    .. math:: h_i \leftarrow h_i + (\eta / \gamma) q_i (x - x_i), \qquad \eta = p n (s - 1) / (s (n - 1))
+
+    The h_i of clients that do not take part stay as they are.
+
+    Guarantees:
+        - With full gradients and cohorts drawn uniformly it converges to the optimum.
+        - The sum of the h_i of all clients stays zero, whichever clients come or drop out, even in a
+          cohort of one.
+        - With s = c = n it is :func:`scaffnew`, bit for bit.
+        - A coordinate that none of its owners brings stays where it was.
+
+    Bits:
+        32 ceil(d s / c) up; down, as in :func:`scaffnew`.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        num_clients: n, of the whole population.
-        clients_per_round: c, 2 to n: the size of the sampler's cohorts.
-        owners: s, 2 to c; few save most, 2 being the paper's choice unless n exceeds d.
-        p: of an average, in (0, 1].
-        learning_rate: gamma; :func:`fjx.theory.tamuna` gives one that is proved, and p.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        seed: of the coin.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        num_clients: population size n.
+        clients_per_round: clients per round c, 2 to n, which is the size of the sampler's cohorts.
+        owners: number s of clients that send a coordinate, 2 to c; few save most, and the paper's
+            choice is 2 unless n exceeds d.
+        p: probability of an average after a step, in (0, 1].
+        learning_rate: step size gamma; :func:`fjx.theory.tamuna` gives one that is proved, and p.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        seed: seed of the coin.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`, whose clients' state is h_i.
@@ -88,19 +96,26 @@ def compressed_scaffnew(
     seed: int | Array = 0,
     downlink: Compressor | None = None,
 ) -> Algorithm:
-    """CompressedScaffnew: :func:`tamuna` of all clients, s of whom send each coordinate.
+    """CompressedScaffnew: Scaffnew of all n clients, s of whom send each coordinate.
 
-    Guarantees: those of :func:`tamuna`; uplink: 32 ceil(d s / n) bits.
+    It is :func:`tamuna` with c = n.
+
+    Guarantees:
+        - Those of :func:`tamuna`.
+
+    Bits:
+        32 ceil(d s / n) up; down, as in :func:`scaffnew`.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        num_clients: n, all of whom take part.
-        owners: s, 2 to n.
-        p: of an average, in (0, 1].
-        learning_rate: gamma; :func:`fjx.theory.compressed_scaffnew` gives one that is proved, and p.
-        batch_size: examples at a time; it bounds memory only (see :func:`fjx.rounds.minibatch`).
-        seed: of the coin.
-        downlink: codec of the broadcast.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        num_clients: population size n; all clients take part.
+        owners: number s of clients that send a coordinate, 2 to n.
+        p: probability of an average after a step, in (0, 1].
+        learning_rate: step size gamma; :func:`fjx.theory.compressed_scaffnew` gives one that is proved,
+            and p.
+        batch_size: examples at a time, which bounds memory only (see :func:`fjx.rounds.minibatch`).
+        seed: seed of the coin.
+        downlink: codec of the broadcast; identity by default.
 
     Returns:
         An :class:`fjx.Algorithm`, whose clients' state is h_i.
@@ -117,6 +132,13 @@ def compressed_scaffnew(
         (arXiv:2210.13277), algorithm 1.
     """
     return tamuna(
-        loss_fn, num_clients=num_clients, clients_per_round=num_clients, owners=owners, p=p,
-        learning_rate=learning_rate, batch_size=batch_size, seed=seed, downlink=downlink,
-    )  # fmt: skip
+        loss_fn,
+        num_clients=num_clients,
+        clients_per_round=num_clients,
+        owners=owners,
+        p=p,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        downlink=downlink,
+    )

@@ -1,1 +1,1 @@
-"""Decentralized methods: nodes that talk to their neighbours."""
+"""Decentralised methods: nodes that exchange messages with their neighbours."""

@@ -27,21 +27,25 @@ def choco_sgd(
     learning_rate: float | Array,
     batch_size: int,
 ) -> Algorithm:
-    """CHOCO-SGD: :func:`choco` with one stochastic gradient step a round.
+    """CHOCO-SGD: decentralised SGD with compressed gossip, one gradient step a round.
 
-    Guarantees: those of :func:`choco`; at a constant learning rate nodes come to rest near the optimum,
-        at a distance, from it and from one another, that is of the order of the learning rate.
+    It is :func:`fjx.rounds.choco` with one stochastic gradient step as local work.
+
+    Guarantees:
+        - Those of :func:`fjx.rounds.choco`.
+        - At a constant learning rate nodes come to rest near the optimum.  Their distances from it and
+          from one another are of the order of the learning rate.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the batch.
-        codec: C, contractive.
-        mixing: W, ``f[n, n]``, symmetric with rows that sum to one.
-        step_size: gamma, of the gossip.
-        learning_rate: eta, of the gradient step.
-        batch_size: examples in a batch.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a batch mean.
+        codec: codec C of the messages, contractive.
+        mixing: mixing matrix W, ``f[n, n]``, symmetric with rows that sum to one.
+        step_size: step size gamma of the gossip.
+        learning_rate: step size eta of the gradient step.
+        batch_size: number of examples in a batch.
 
     Returns:
-        An :class:`fjx.Algorithm`, as :func:`choco`.
+        An :class:`fjx.Algorithm` like that of :func:`fjx.rounds.choco`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -63,19 +67,22 @@ def choco_sgd(
 
 
 def choco_gossip(codec: Compressor, *, mixing: Array, step_size: float | Array) -> Algorithm:
-    """CHOCO-Gossip: :func:`choco` without local work, by which nodes agree on a mean.
+    """CHOCO-Gossip: nodes that agree on their mean by compressed messages.
 
-    Guarantees: the mean of all nodes is preserved, to rounding; with the step of
-        :func:`fjx.theory.choco_gossip` nodes come to it linearly.
+    It is :func:`fjx.rounds.choco` without local work.
+
+    Guarantees:
+        - The mean of all nodes is preserved, to rounding.
+        - With the step of :func:`fjx.theory.choco_gossip` nodes converge to the mean linearly.
 
     Args:
-        codec: C, contractive.
-        mixing: W, ``f[n, n]``, symmetric with rows that sum to one.
-        step_size: gamma.
+        codec: codec C of the messages, contractive.
+        mixing: mixing matrix W, ``f[n, n]``, symmetric with rows that sum to one.
+        step_size: step size gamma of the gossip.
 
     Returns:
-        An :class:`fjx.Algorithm`, as :func:`choco`: what node i holds at first is the ``model`` of its
-        row, and their mean is what ``init`` is to be given.
+        An :class:`fjx.Algorithm` like that of :func:`fjx.rounds.choco`.  The vector that node i holds at
+        first is the ``model`` of its row; give the mean of these vectors to ``init``.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""DP-FedAvg."""
+"""DP-FedAvg: FedAvg with client-level differential privacy."""
 
 from typing import Unpack
 
@@ -23,17 +23,26 @@ def dp_fedavg(
     server_lr: float | Array = 1.0,
     **codecs: Unpack[Codecs],
 ) -> Algorithm:
-    """DP-FedAvg with a fixed denominator: w += eta (sum clip(Delta_k) + N(0, z^2 S^2 I)) / (q W).
+    r"""DP-FedAvg: FedAvg with clipped updates, Gaussian noise and a fixed denominator.
 
-    :func:`fjx.privacy.epsilon` of ``privacy.gaussian(clip_norm=S, noise_multiplier=z)`` and
-    ``samplers.poisson(q)`` covers the model, and not the un-noised metrics of a round.
+    The server steps by the noised sum of the clipped updates over the expected cohort q W:
+
+    .. math:: w \leftarrow w + \eta \, (\sum_k \mathrm{clip}(\Delta_k) + N(0, z^2 S^2 I)) / (q W)
+
+    Guarantees:
+        - :func:`fjx.privacy.epsilon` of ``privacy.gaussian(clip_norm=S, noise_multiplier=z)`` and
+          ``samplers.poisson(q)`` covers the models of all rounds.
+        - Epsilon does not cover the un-noised metrics of a round.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        clip_norm, noise_multiplier: S, of each client's whole message, and z.
-        cohort_size: the expected cohort q W; public, and not the number that came.
-        client_lr, batch_size, epochs: of the clients' SGD.
-        server_lr: eta.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        clip_norm: bound S on the norm of each client's whole message.
+        noise_multiplier: noise multiplier z.
+        cohort_size: expected cohort q W, a public number and not the number of clients that came.
+        client_lr: step size of the clients' SGD.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        server_lr: step size eta of the server.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`; clipping follows decoding.
 
     Returns:

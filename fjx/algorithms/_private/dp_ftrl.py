@@ -25,20 +25,32 @@ def dp_ftrl(
     momentum: float | Array = 0.0,
     **codecs: Unpack[Codecs],
 ) -> Algorithm:
-    """DP-FTRL: v_t = beta v_{t-1} + (S_t + z C_clip N_t) / m; w_{t+1} = w_0 + eta v_t.
+    r"""DP-FTRL: FedAvg under noise that is correlated between rounds, so that it partly cancels.
 
-    S_t adds up the clipped updates of rounds 1 to t, N = A C^-1 Z is the noise on it, m the cohort.  The
-    differences of both lines are what runs: the server adds, with momentum beta, the round's sum and
-    noise.  :func:`fjx.privacy.epsilon` of ``privacy.correlated(strategy, clip_norm=,
-    noise_multiplier=)`` and the sampler covers the model, and not the un-noised metrics of a round.
+    With S_t the sum of the clipped updates of rounds 1 to t, m the cohort, N = A C^-1 Z the noise on the
+    prefix sums and beta the momentum,
+
+    .. math:: v_t = \beta v_{t-1} + (S_t + z C_{clip} N_t) / m, \qquad w_{t+1} = w_0 + \eta v_t
+
+    The program runs the differences of both lines: in each round the server adds the round's sum and the
+    round's noise, with momentum beta.
+
+    Guarantees:
+        - :func:`fjx.privacy.epsilon` of ``privacy.correlated(strategy, clip_norm=, noise_multiplier=)``
+          and the sampler covers the models of all rounds.
+        - Epsilon does not cover the un-noised metrics of a round.
 
     Args:
-        loss_fn: ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        strategy: C: ``privacy.tree`` as in the paper, ``toeplitz``, ``buffered_toeplitz``.
-        clip_norm, noise_multiplier: C_clip, of each client's whole message, and z.
-        cohort_size: m, the number of clients of a round; public, and not the number that came.
-        client_lr, batch_size, epochs: of the clients' SGD.
-        server_lr, momentum: eta and beta.
+        loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
+        strategy: strategy C: ``privacy.tree`` as in the paper, ``toeplitz``, ``buffered_toeplitz``.
+        clip_norm: bound C_clip on the norm of each client's whole message.
+        noise_multiplier: noise multiplier z.
+        cohort_size: number m of clients of a round, a public number and not the number that came.
+        client_lr: step size of the clients' SGD.
+        batch_size: number of examples in a batch.
+        epochs: number of local passes.
+        server_lr: step size eta of the server.
+        momentum: momentum beta of the server.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`; clipping follows decoding.
 
     Returns:

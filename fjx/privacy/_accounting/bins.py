@@ -20,7 +20,7 @@ def bins_curve(bins: int, shift: float) -> Callable[[np.ndarray], np.ndarray]:
 
     (a - 1) s^2 / (2 L) + s^2 / 2.
 
-    The derivation of both directions is in :doc:`/privacy`.
+    The derivation of both directions is in :doc:`/privacy_proofs`.
 
     References:
         Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202).

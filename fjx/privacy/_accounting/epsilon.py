@@ -186,10 +186,10 @@ def epsilon(
     fixed size use theorem 9 of Wang et al.
 
     *Charges to delta.*  Delta pays for two deviations from ideal sampling and noise (proofs in
-    :doc:`/privacy`).  Poisson cohorts without a cap may exceed the capacity, with probability at most
-    tau = 2^-40 a round.  After T rounds, epsilon is that of delta - T tau.  Integer noise is drawn from
-    tables of 96 bits, so that a run is within some total variation t of one with ideal draws.  Epsilon
-    is then the least number that is the epsilon of delta - (1 + e^epsilon) t.
+    :doc:`/privacy_proofs`).  Poisson cohorts without a cap may exceed the capacity, with probability at
+    most tau = 2^-40 a round.  After T rounds, epsilon is that of delta - T tau.  Integer noise is drawn
+    from tables of 96 bits, so that a run is within some total variation t of one with ideal draws.
+    Epsilon is then the least number that is the epsilon of delta - (1 + e^epsilon) t.
 
     *Idealisations.*  Pseudo-random draws are accounted as ideal ones, and floating-point noise as
     real-valued.  PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon if that is

@@ -74,6 +74,7 @@ def examples_epsilon(
     _validate.number("delta", delta, above=0, below=1)
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
     num_examples = _validate.static_integer("num_examples", num_examples, at_least=1)
+    _validate.static_number("sampling_rate", sampling_rate, at_least=2.0**-32, at_most=1)
     sampler, releases = poisson(sampling_rate), int(steps) * int(participations)
     overflow = _too_many(num_examples - 1, sampler.subsampling.rate, capacity)
     if releases * overflow >= delta:

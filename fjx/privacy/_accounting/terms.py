@@ -16,7 +16,7 @@ class Accounting(NamedTuple):
         >>> terms = privacy.Accounting(delta=1e-6, method="rdp")
         >>> mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
         >>> print(terms.epsilon(mechanism, samplers.poisson(0.01), rounds=1000))
-        epsilon = 2.101 at delta = 1e-06
+        epsilon = 2.437 at delta = 1e-06
         (client-level, add-or-remove-one, Poisson rate 0.01, 1000 rounds, RDP)
 
     Attributes:

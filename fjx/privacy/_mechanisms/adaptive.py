@@ -52,7 +52,7 @@ def adaptive_gaussian(
     *Privacy.*  Sum and count are accounted as one Gaussian release of multiplier z =
     ``noise_multiplier``, for every C_t, because z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2).  Do not
     account them as two separately sampled releases of multipliers z_delta and 2 sigma_b: they use the
-    same cohort, and that would claim too small an epsilon.  The proof is in :doc:`/privacy`.
+    same cohort, and that would claim too small an epsilon.  The proof is in :doc:`/privacy_proofs`.
 
     All numbers may be traced.
 

@@ -21,7 +21,7 @@ from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, RenyiCur
 def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
     r"""Laplace mechanism on a sum of updates of bounded L1 norm.
 
-    .. math:: M(x_1, \dots, x_m) = \sum_i \mathrm{clip}(x_i) + \mathrm{Laplace}(z C)^d
+    .. math:: M(x_1, \ldots, x_m) = \sum_i \mathrm{clip}(x_i) + \mathrm{Laplace}(z C)^d
 
     One release is (1/z)-differentially private (delta = 0) if one client is added or removed, and
     (2/z)-differentially private if its data are replaced.

@@ -16,7 +16,7 @@ from fjx.privacy._types import Bound, Contribution, Mechanism
 def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float) -> Mechanism:
     r"""Gaussian mechanism on a sum of clipped updates.
 
-    .. math:: M(x_1, \dots, x_m) = \sum_i \mathrm{clip}(x_i) + N(0, (z C)^2 I)
+    .. math:: M(x_1, \ldots, x_m) = \sum_i \mathrm{clip}(x_i) + N(0, (z C)^2 I)
 
     C = ``clip_norm`` and z = ``noise_multiplier``: the noise is relative to the sensitivity of the *sum*
     when one client is added or removed.  Replacing a client moves the sum by 2 C, which counts like half

@@ -32,7 +32,7 @@ def clopper_pearson(
     correction.  Without ``threshold`` several tests are made, and the significance is divided by their
     number.  Their thresholds t are the j-th largest score outside, j = 1, 4, 16, ..., and, with signs
     and roles exchanged, the j-th smallest score inside.  Such a t depends on the scores, and its limit
-    is still exact (proof in :doc:`/privacy`).  No scores are held out.
+    is still exact (proof in :doc:`/privacy_proofs`).  No scores are held out.
 
     Guarantees:
         - P[bound > epsilon] <= ``significance`` for independent scores of any distribution, ties

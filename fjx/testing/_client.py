@@ -130,7 +130,7 @@ class Trial:
         """Messages, states and metrics of all clients, stacked."""
         state = self.state
         with attempt("all clients under jax.vmap", RUNS):
-            return _laws.numpy(self.program(state, self.arrays))  # type: ignore[no-any-return]
+            return _laws.numpy(self.program(state, self.arrays))
 
     def given(self, i: int) -> str:
         return f"client {i}, with {int(self.sizes[i])} examples"

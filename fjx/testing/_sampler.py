@@ -111,7 +111,7 @@ class Trial:
         return max(ROUNDS, 3 * period)
 
     @functools.cached_property
-    def sample(self) -> Sample:
+    def sample(self) -> Any:
         """All rounds of all runs: ``[runs, rounds, slots]``."""
         keys = jax.random.split(jax.random.key(7), RUNS)
 
@@ -128,20 +128,21 @@ class Trial:
             f"sample returns {type(drawn).__name__}",
             "return fjx.samplers.Sample(ids, taking_part, truncated)",
         )
-        return Sample(*map(np.asarray, drawn))
+        return _laws.numpy(drawn)
 
     @functools.cached_property
     def chosen(self) -> np.ndarray:
         """``bool[runs, rounds, clients]``."""
-        return (self.sample.ids[..., None] == np.arange(self.n)).any(2)
+        ids: np.ndarray = self.sample.ids
+        return np.asarray((ids[..., None] == np.arange(self.n)).any(2))
 
     @functools.cached_property
-    def alone(self) -> Sample:
+    def alone(self) -> Any:
         """Round 3 of the first run, by a program of its own."""
         key = jax.random.split(jax.random.key(7), RUNS)[0]
         with attempt(f"{self.given}, round 3", TRACED):
             program = _laws.jit(lambda key: self.sampler.sample(key, 3, self.n))
-            return Sample(*map(np.asarray, program(key)))
+            return _laws.numpy(program(key))
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:

@@ -117,7 +117,7 @@ BROKEN = {
         "uplink is 32.0",
     ),
     "uses_each_key_once": (
-        playing(lambda inner, key, *rest: inner(key, *rest)[:2] + ({"x": jax.random.normal(key)},)),
+        playing(lambda inner, key, *rest: (*inner(key, *rest)[:2], {"x": jax.random.normal(key)})),
         "jax_debug_key_reuse",
         "KeyReuseError",
     ),

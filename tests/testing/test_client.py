@@ -33,7 +33,7 @@ def mean_of_own(message, state, metrics, key, broadcast, examples):
     """A mean over no examples is NaN."""
     batch, mask = examples.batch(0, 8)
     total = jnp.sum(jnp.where(mask, batch["y"], 0.0))
-    return {**message, "b": total / examples.size}, state, metrics
+    return {**message, "b": total / examples.size.astype(jnp.float32)}, state, metrics
 
 
 @jax.custom_batching.custom_vmap
@@ -60,7 +60,7 @@ BROKEN = {
     "metrics_are_scalars": (
         changing(
             lambda message, state, metrics, key, broadcast, examples: (
-                message, state, {**metrics, "rate": jnp.float32(1) / examples.size},
+                message, state, {**metrics, "rate": 1 / examples.size.astype(jnp.float32)},
             )
         ),
         "with 0 examples",

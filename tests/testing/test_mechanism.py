@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from fjx import compressors, privacy, testing
-from fjx.testing import _mechanism
+from fjx.testing import _central, _distributed, _local
 
 SOUND = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
 HALF = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.5)
@@ -172,9 +172,9 @@ LOCALLY = {
 
 
 def test_every_law_is_broken_once():
-    assert CENTRAL.keys() == {law.__name__ for law in _mechanism.CENTRAL_LAWS}
-    assert DISTRIBUTED.keys() == {law.__name__ for law in _mechanism.DISTRIBUTED_LAWS}
-    own = {law.__name__ for law in _mechanism.LOCAL_LAWS if law.__module__ == _mechanism.__name__}
+    assert CENTRAL.keys() == {law.__name__ for law in _central.LAWS}
+    assert DISTRIBUTED.keys() == {law.__name__ for law in _distributed.LAWS}
+    own = {law.__name__ for law in _local.LAWS if law.__module__ == _local.__name__}
     assert LOCALLY.keys() == own
 
 

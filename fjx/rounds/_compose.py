@@ -158,6 +158,7 @@ def compose(
         init_client,
         round=round,
         traffic=functools.partial(traffic_of, parts),
+        aggregator=parts.aggregator,
         runs=Runs(parts.aggregator, round),
     )
 

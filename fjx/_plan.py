@@ -74,8 +74,8 @@ class Plan(NamedTuple):
 
         The aggregator is compared by identity, because nothing is known of one that goes around it.  An
         algorithm whose ``round`` or ``aggregator`` was replaced is refused, unless its author says what
-        the new round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of the
-        plan's sampler is accepted.
+        the new round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of
+        the plan's sampler is accepted.
 
         Raises:
             ValueError: a part differs; the message names it, and the remedy.

@@ -212,7 +212,8 @@ def shows(formula: str) -> bool:
 
 
 def known(formula: str) -> str:
-    """A formula in commands that docutils knows: it sizes brackets by itself."""
+    r"""A formula as docutils reads it: ``\frac12`` in braces; it sizes brackets and dots by itself."""
+    formula = re.sub(r"(\\[td]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", formula)
     return re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", formula.replace("\\dots", "\\ldots"))
 
 

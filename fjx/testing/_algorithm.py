@@ -39,7 +39,10 @@ def check_algorithm(
         >>> from fjx import algorithms, testing
         >>> problem = testing.linear_regression()
         >>> algorithm = algorithms.fedsgd(problem.loss_fn, learning_rate=0.1)
-        >>> testing.check_algorithm(algorithm)
+        >>> free = algorithm._replace(traffic=lambda params: (0, 0))
+        >>> testing.check_algorithm(free)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        fjx.testing.LawError: the law 'traffic_is_known_from_shapes' does not hold
     """
     _laws.run(algorithm_laws(algorithm, params, dataset))
 

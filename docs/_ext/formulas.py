@@ -211,12 +211,17 @@ def shows(formula: str) -> bool:
     return True
 
 
+def known(formula: str) -> str:
+    """A formula in commands that docutils knows: it sizes brackets by itself."""
+    return re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", formula.replace("\\dots", "\\ldots"))
+
+
 def render(block: bool) -> Any:
     """What writes a formula into a page."""
 
     def visit(self: Any, node: nodes.Element) -> None:
         try:
-            formula = node.astext().replace("\\dots", "\\ldots")  # The one that docutils knows.
+            formula = known(node.astext())
             mathml = tex2mathml(formula, as_block=block)
         except MathError as error:
             logger.warning("the formula %r: %s", node.astext(), error, location=node)

@@ -89,7 +89,8 @@ def around(
           noise.
 
     Bits:
-        Those of ``inner`` for the transformed message.
+        Those of ``inner`` for the transformed message.  It is sent in place of the payload of the
+        uplink's codec: put a codec inside, by :func:`compressed`.
 
     Args:
         inner: aggregator of the transformed messages.

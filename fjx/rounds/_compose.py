@@ -1,4 +1,4 @@
-"""The generic round, into whose slots almost every algorithm fits."""
+"""The generic round, with a part for each choice that an algorithm makes."""
 
 import functools
 from typing import TypedDict
@@ -43,14 +43,14 @@ from fjx.servers import from_optax
 
 
 class Codecs(TypedDict, total=False):
-    """The codec slots of :func:`compose`, which every recipe passes on."""
+    """The codecs of :func:`compose`, which every recipe passes on."""
 
     uplink: Compressor
     downlink: Compressor
 
 
-class Slots(Codecs, total=False):
-    """The slots of :func:`compose` that a recipe leaves open."""
+class OpenParts(Codecs, total=False):
+    """The parts of :func:`compose` that a recipe leaves open."""
 
     aggregator: Aggregator
 
@@ -158,6 +158,7 @@ def compose(
         init_client,
         round=round,
         traffic=functools.partial(traffic_of, parts),
+        aggregator=parts.aggregator,
         runs=Runs(parts.aggregator, round),
     )
 

@@ -28,7 +28,7 @@ from fjx.wire import Shifted, SideInformation
 
 
 class Replicas(TypedDict):
-    """The server and its replicas on the clients, as slots of :func:`fjx.compose`."""
+    """The server and its replicas on the clients, as parts of :func:`fjx.compose`."""
 
     aggregator: Aggregator
     server: ServerUpdate
@@ -100,7 +100,7 @@ def replicated(
             shape of the first payload follows; that of the model by default.
 
     Returns:
-        The slots ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
+        The parts ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
         because they must agree.
 
     Raises:

@@ -134,7 +134,7 @@ BROKEN = {
     ),
     "a_client_that_drops_out_was_never_invited": (
         adding(lambda key, state, cohort: there(cohort)),
-        "whose slot is padding",
+        "one of which drops out",
         "the state has",
     ),
     "an_empty_client_does_not_take_part": (

@@ -130,9 +130,11 @@ class FederatedData:
 
         Raises:
             TypeError: ids are not integers, or taking_part is not boolean.
-            ValueError: ids are concrete, and one is out of range or repeated; or a shape is wrong.
+            ValueError: ids are concrete, and one is out of range or repeated; a shape is wrong; or no
+                client of the dataset has an example.
                 Traced ids cannot raise: such a slot becomes padding and is counted in ``rejected``.
         """
+        require_examples(self)
         if eager := _validate.concrete(ids):
             ids = np.asarray(ids)  # on the host, where ids of 64 bits do not wrap
         if not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -176,6 +178,18 @@ class FederatedData:
     def with_weights(self, weights: Array | np.ndarray) -> "FederatedData":
         """The same data with other weights, ``f32[num_clients]``, finite and not negative."""
         return dataclasses.replace(self, weights=_weights(weights, self.num_clients, self.hosted))
+
+
+def require_examples(dataset: FederatedData) -> None:
+    """Raise ValueError if no client has an example.
+
+    Only the shape of the arrays is read, so that data may be traced.
+    """
+    if not jax.tree.leaves(dataset.arrays)[0].shape[0]:
+        raise ValueError(
+            f"none of the {dataset.num_clients} clients of the dataset has an example, so there is "
+            "nothing to train on; look at the filter or the split that made it"
+        )
 
 
 def impossible_ids(xp: Any, ids: Any, population: int) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Tree
+from fjx.data._columns import arrays_of
 from fjx.data._dataset import FederatedData, pack
 
 _FORMAT, _VERSION, _HEADER = "fjx.data", 1, "dataset.json"
@@ -73,7 +74,8 @@ def from_packed(
     Args:
         arrays: pytree of ``[total, ...]``, NumPy arrays or memory maps (``np.load(path,
             mmap_mode="r")``): the rows of client 0, then those of client 1, and so on.  There may be
-            more than 2^31 rows.
+            more than 2^31 rows.  A table of pandas, Polars, Arrow or Hugging Face is read as a dict of
+            its columns.
         sizes: ``i[num_clients]``, number of examples of each client.
         weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
         test: central test examples.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Examples, Metrics, Tree
 from fjx.data import FederatedData, on_device
+from fjx.data._columns import arrays_of
 from fjx.data._dataset import require_examples
 
 Score = Callable[[Tree, Tree], Metrics]
@@ -27,7 +28,8 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
 
     Args:
         score: function ``(params, batch) -> {name: f32[b]}``, such as ``model.evaluate``.
-        examples: pytree of ``[n, ...]``, such as ``dataset.test``.
+        examples: pytree of ``[n, ...]``, such as ``dataset.test``.  A table is read as a dict of its
+            columns.
         batch_size: examples evaluated at a time.
 
     Returns:
@@ -45,7 +47,7 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
         2.6667
     """
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
-    arrays = jax.tree.map(jnp.asarray, examples)
+    arrays = jax.tree.map(jnp.asarray, arrays_of(examples))
     sizes = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(arrays)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(

@@ -139,11 +139,11 @@ def simulate(
 
     Raises:
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
-        ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not return scalars; there is
-            a ``stop`` without an ``evaluate``; the checkpoint belongs to a run with another key or
-            to a state with other parts, shapes or dtypes (the caller must give the same data and
-            hyper-parameters); the aggregator, sampler or population is not the planned one, or
-            there are more rounds than planned.
+        ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
+            return scalars; there is a ``stop`` without an ``evaluate``; the checkpoint belongs to a run
+            with another key or to a state with other parts, shapes or dtypes (the caller must give the
+            same data and hyper-parameters); the aggregator, sampler or population is not the planned
+            one, or there are more rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:

@@ -493,7 +493,7 @@ def test_what_needs_the_host_is_told_how():
 
 
 def test_evaluations_that_are_none():
-    with pytest.raises(ValueError, match="none of the 2 clients .* has an example"):
+    with pytest.raises(ValueError, match=r"none of the 2 clients .* has an example"):
         simulation.per_client(error, NOBODY)
     with pytest.raises(ValueError, match="needs examples"):
         simulation.evaluation(scores, np.zeros((0, 3), np.float32))

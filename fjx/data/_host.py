@@ -106,7 +106,7 @@ def from_packed(
         raise ValueError(f"sizes must be in [0, 2^31), got {sizes.min()} to {sizes.max()}")
     if not jax.tree.leaves(arrays):
         raise ValueError("from_packed needs arrays, got an empty pytree")
-    total = int(sizes.sum(dtype=np.int64))
+    arrays, total = arrays_of(arrays), int(sizes.sum(dtype=np.int64))
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         if np.shape(leaf)[:1] != (total,):
             where = jax.tree_util.keystr(path) or "the only leaf"
@@ -138,7 +138,7 @@ def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
         ...     data.open(folder).sizes.tolist()
         [2, 3]
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _HEADER).exists():
         raise FileExistsError(f"{folder} holds a dataset already; give another folder")
@@ -150,7 +150,7 @@ def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
     }
     for field in dataclasses.fields(dataset):
         header[field.name] = _write(getattr(dataset, field.name), folder, field.name)
-    (folder / _HEADER).write_text(json.dumps(header, indent=1))
+    (folder / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
 
 def open(folder: str | os.PathLike[str]) -> FederatedData:
@@ -177,11 +177,11 @@ def open(folder: str | os.PathLike[str]) -> FederatedData:
         >>> type(dataset.arrays["x"]), dataset.client(0)["x"].tolist()
         (<class 'numpy.memmap'>, [0, 1, 2, 3])
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not (folder / _HEADER).exists():
         raise FileNotFoundError(f"{folder} holds no dataset ({_HEADER}) that data.save wrote")
     try:
-        header = json.loads((folder / _HEADER).read_text())
+        header = json.loads((folder / _HEADER).read_bytes())
         known = header["format"] == _FORMAT
     except (ValueError, KeyError, TypeError):
         known = False

@@ -184,7 +184,7 @@ def test_a_noised_sum_over_the_size_of_the_cohort_is_found():
         return scaled(1 / public.size.astype(jnp.float32), message), state, metrics
 
     realised = aggregators.releasing(NOISY._replace(finish=finish), *NOISY.mechanisms)
-    with pytest.raises(testing.LawError, match="the result has .* at"):
+    with pytest.raises(testing.LawError, match="the result has other bits"):
         testing.check_aggregator(realised)
 
 
@@ -195,9 +195,7 @@ def test_weights_under_a_claim_are_checked_behind_an_encode_as_well():
     def contribute(payload, weight, public):
         return rotated.contribute(payload + 1.0, jnp.float32(1), public)
 
-    counts_all = aggregators.releasing(
-        rotated._replace(contribute=contribute), *rotated.mechanisms
-    )
+    counts_all = aggregators.releasing(rotated._replace(contribute=contribute), *rotated.mechanisms)
     like = jax.ShapeDtypeStruct((3,), jnp.float32)
     with pytest.raises(testing.LawError, match="a_client_of_weight_zero_changes_nothing"):
         testing.check_aggregator(counts_all, like)

@@ -1,4 +1,4 @@
-"""Recipes: algorithms of the literature as choices of the slots of :func:`fjx.compose`."""
+"""Recipes: algorithms of the literature as choices of the parts of :func:`fjx.compose`."""
 
 from fjx.algorithms._averaging.adaptive import fedadagrad as fedadagrad
 from fjx.algorithms._averaging.adaptive import fedadam as fedadam

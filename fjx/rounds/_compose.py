@@ -43,14 +43,14 @@ from fjx.servers import from_optax
 
 
 class Codecs(TypedDict, total=False):
-    """The codec slots of :func:`compose`, which every recipe passes on."""
+    """The codecs of :func:`compose`, which every recipe passes on."""
 
     uplink: Compressor
     downlink: Compressor
 
 
-class Slots(Codecs, total=False):
-    """The slots of :func:`compose` that a recipe leaves open."""
+class OpenParts(Codecs, total=False):
+    """The parts of :func:`compose` that a recipe leaves open."""
 
     aggregator: Aggregator
 
@@ -100,7 +100,7 @@ def compose(
           the cohort must be of less than 2^16 clients.
 
     Raises:
-        TypeError: a slot holds something of another kind.
+        TypeError: a part is of another kind.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -134,8 +134,8 @@ def compose(
         aggregator=mean() if aggregator is None else aggregator,
         server=server,
     )
-    for slot, kind in KINDS.items():
-        _require(slot, getattr(parts, slot), kind)
+    for name, kind in KINDS.items():
+        _require(name, getattr(parts, name), kind)
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
@@ -225,9 +225,9 @@ def _require_numbers(params: Tree) -> None:
             )
 
 
-def _require(slot: str, value: object, kind: type) -> None:
+def _require(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(
-            f"compose: {slot} must be a fjx.{kind.__name__}, got {type(value).__name__}; "
+            f"compose: {name} must be a fjx.{kind.__name__}, got {type(value).__name__}; "
             "factories are called, as in compressors.identity()"
         )

@@ -21,7 +21,7 @@ from fjx.compressors._shapes import require_compressor
 
 
 class Link(TypedDict):
-    """The two ends of a wire, as slots of :func:`fjx.compose`."""
+    """The two ends of a wire, as parts of :func:`fjx.compose`."""
 
     uplink: Compressor
     aggregator: Aggregator
@@ -75,7 +75,7 @@ def difference(
         nu: step size nu of the aggregate, positive; may be traced.
 
     Returns:
-        The slots ``uplink`` and ``aggregator`` of :func:`fjx.compose`, made together because they must
+        The parts ``uplink`` and ``aggregator`` of :func:`fjx.compose`, made together because they must
         agree: ``compose(client=..., server=..., **difference(codec, num_clients=100))``.
 
     Raises:

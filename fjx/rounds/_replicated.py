@@ -28,7 +28,7 @@ from fjx.wire import Shifted, SideInformation
 
 
 class Replicas(TypedDict):
-    """The server and its replicas on the clients, as slots of :func:`fjx.compose`."""
+    """The server and its replicas on the clients, as parts of :func:`fjx.compose`."""
 
     aggregator: Aggregator
     server: ServerUpdate
@@ -75,7 +75,7 @@ def replicated(
     server: ServerUpdate | optax.GradientTransformation,
     message: MessageLike = _tree.like,
 ) -> Replicas:
-    """Slots that send the aggregate message down in place of the model.
+    """Parts that send the aggregate message down in place of the model.
 
     Every client holds the server's state and takes its step.  A round's aggregate message g is encoded
     once, and the server and its replicas step by the decoded message C(g).  With ``shifted(C)`` for the
@@ -100,7 +100,7 @@ def replicated(
             shape of the first payload follows; that of the model by default.
 
     Returns:
-        The slots ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
+        The parts ``aggregator``, ``server`` and ``downlink`` of :func:`fjx.compose`, made together
         because they must agree.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Unpack
 from fjx._base import Algorithm, Array
 from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
-from fjx.rounds._compose import Slots, compose
+from fjx.rounds._compose import OpenParts, compose
 from fjx.servers import adagrad, adam, adaptive, yogi
 
 
@@ -18,7 +18,7 @@ def fedadagrad(
     epochs: int = 1,
     beta1: float | Array = 0.0,
     tau: float | Array = 1e-3,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     r"""FedAdagrad: FedAvg with Adagrad on the server.
 
@@ -34,7 +34,7 @@ def fedadagrad(
         epochs: number of local passes.
         beta1: decay of the first moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -49,7 +49,7 @@ def fedadagrad(
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
     server = adaptive(adagrad, learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **slots)
+    return compose(client=client, server=server, **parts)
 
 
 def fedadam(
@@ -62,7 +62,7 @@ def fedadam(
     beta1: float | Array = 0.9,
     beta2: float | Array = 0.99,
     tau: float | Array = 1e-3,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     r"""FedAdam: FedAvg with Adam on the server, without bias correction.
 
@@ -78,7 +78,7 @@ def fedadam(
         epochs: number of local passes.
         beta1, beta2: decays of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -93,7 +93,7 @@ def fedadam(
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
     server = adaptive(adam(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **slots)
+    return compose(client=client, server=server, **parts)
 
 
 def fedyogi(
@@ -106,7 +106,7 @@ def fedyogi(
     beta1: float | Array = 0.9,
     beta2: float | Array = 0.99,
     tau: float | Array = 1e-3,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     r"""FedYogi: FedAvg with Yogi on the server.
 
@@ -122,7 +122,7 @@ def fedyogi(
         epochs: number of local passes.
         beta1, beta2: decays of the first and of the second moment.
         tau: degree of adaptivity; the paper recommends 1e-3.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -137,4 +137,4 @@ def fedyogi(
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
     server = adaptive(yogi(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **slots)
+    return compose(client=client, server=server, **parts)

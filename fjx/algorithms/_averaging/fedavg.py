@@ -6,12 +6,16 @@ from fjx import clients
 from fjx._base import Algorithm, Array
 from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
-from fjx.rounds._compose import Slots, compose
+from fjx.rounds._compose import OpenParts, compose
 from fjx.servers._sgd import server_sgd
 
 
 def fedsgd(
-    loss_fn: LossFn, *, learning_rate: float | Array, batch_size: int = 32, **slots: Unpack[Slots]
+    loss_fn: LossFn,
+    *,
+    learning_rate: float | Array,
+    batch_size: int = 32,
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     r"""FedSGD: gradient descent on the loss of all examples.
 
@@ -23,7 +27,7 @@ def fedsgd(
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         learning_rate: step size eta.
         batch_size: number of examples at a time; the gradient is that of all examples in any case.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -38,7 +42,7 @@ def fedsgd(
     return compose(
         client=clients.gradient(loss_fn, batch_size=batch_size),
         server=server_sgd(learning_rate),
-        **slots,
+        **parts,
     )
 
 
@@ -49,7 +53,7 @@ def fedavg(
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     """FedAvg: E epochs of local SGD, averaged by numbers of examples.
 
@@ -59,7 +63,7 @@ def fedavg(
         batch_size: number B of examples in a batch.
         epochs: number E of local passes.
         server_lr: step size of the server along the mean update; the paper's is 1.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -75,7 +79,7 @@ def fedavg(
     return compose(
         client=client_sgd(loss_fn, client_lr, epochs, batch_size),
         server=server_sgd(server_lr),
-        **slots,
+        **parts,
     )
 
 
@@ -87,7 +91,7 @@ def fedavgm(
     epochs: int = 1,
     server_lr: float | Array = 1.0,
     momentum: float | Array = 0.9,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     """FedAvgM: FedAvg with momentum on the server.
 
@@ -100,7 +104,7 @@ def fedavgm(
         epochs: number of local passes.
         server_lr: step size eta of the server.
         momentum: decay beta of the momentum.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -117,7 +121,7 @@ def fedavgm(
     return compose(
         client=client_sgd(loss_fn, client_lr, epochs, batch_size),
         server=server_sgd(server_lr, momentum),
-        **slots,
+        **parts,
     )
 
 
@@ -128,7 +132,7 @@ def fedprox(
     client_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
-    **slots: Unpack[Slots],
+    **parts: Unpack[OpenParts],
 ) -> Algorithm:
     """FedProx: FedAvg whose clients are held near the global model by a proximal term.
 
@@ -140,7 +144,7 @@ def fedprox(
         client_lr: step size of the clients' SGD.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
-        **slots: remaining slots of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
+        **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -156,5 +160,5 @@ def fedprox(
     return compose(
         client=client_sgd(loss_fn, client_lr, epochs, batch_size, clients.proximal(mu)),
         server=server_sgd(1.0),
-        **slots,
+        **parts,
     )

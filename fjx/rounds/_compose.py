@@ -1,4 +1,4 @@
-"""The generic round, into whose slots almost every algorithm fits."""
+"""The generic round, of whose five parts almost every algorithm is made."""
 
 import functools
 from typing import TypedDict

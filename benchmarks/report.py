@@ -395,7 +395,7 @@ def pages(found: list[Record]) -> dict[str, str]:
 
 def plot_accuracy(found: list[Record], path: pathlib.Path) -> None:
     """Accuracy against the bytes that all clients sent: the mean of the seeds, and their range."""
-    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
     for name, runs in by_codec(found).items():
         curves = np.array([r["accuracy"] for r in runs])
         megabytes = np.mean([r["bytes"] for r in runs], axis=0) / 1e6
@@ -411,7 +411,7 @@ def plot_accuracy(found: list[Record], path: pathlib.Path) -> None:
     axis.set_ylabel("test accuracy")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", fontsize="small", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small", frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 

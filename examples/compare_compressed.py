@@ -93,7 +93,9 @@ METHODS = {
         lambda p: theory.marina(L=p.L, L_hat=p.L_hat, mu=p.mu, omega=OMEGA, n=NUM_CLIENTS, p=RATIO),
     ),
     "rand-k, DASHA": Method(
-        lambda loss, **step: algorithms.dasha(loss, rand, momentum=RATIO / (2 - RATIO), **step),
+        lambda loss, **step: algorithms.dasha(
+            loss, rand, num_clients=NUM_CLIENTS, momentum=RATIO / (2 - RATIO), **step
+        ),
         lambda p: theory.dasha(L=p.L, L_hat=p.L_hat, mu=p.mu, omega=OMEGA, n=NUM_CLIENTS),
     ),
     "Scaffnew": Method(

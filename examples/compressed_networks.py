@@ -101,7 +101,7 @@ def recipes(task, params) -> dict[str, Callable]:
         "mcm": lambda step: a.mcm(loss, rand, learning_rate=step, lam=ratio, **everyone),
         "artemis": lambda step: a.artemis(loss, rand, learning_rate=step, lam=ratio, **everyone),
         "dasha": lambda step: a.dasha(
-            loss, rand, learning_rate=step, momentum=ratio / (2 - ratio), **batch
+            loss, rand, learning_rate=step, momentum=ratio / (2 - ratio), **everyone
         ),
         "marina": lambda step: a.marina(
             loss, differences=rand, learning_rate=step, p=ratio, **batch

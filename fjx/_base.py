@@ -589,7 +589,7 @@ class Traffic(NamedTuple):
 class Runs(NamedTuple):
     """The statement that a round runs this aggregator.
 
-    It holds for the round with which it was made.  :attr:`Algorithm.aggregator` compares it.
+    It holds for the two with which it was made.  :attr:`Algorithm.runs_its_aggregator` compares them.
 
     Attributes:
         aggregator: the aggregator that ``round`` runs.
@@ -615,25 +615,27 @@ class Algorithm(NamedTuple):
             ``rows`` are the cohort's rows, ``[m, ...]``; ``cohort`` is a :class:`Cohort` of m slots.
             The row of a client that does not take part comes back bit for bit.
         traffic: ``(params) -> Traffic``.  The bits that one client moves in a round, from shapes alone.
-        runs: the aggregator that ``round`` runs, as a :class:`Runs`; None for an algorithm without one.
+        aggregator: the aggregator that ``round`` runs; None for an algorithm without one.
         expected: ``(params, rounds) -> f64[rounds]``, or None.  The expected bits of a client's message
             in each round, of an algorithm that knows with which probability it sends which payload.
+        runs: the statement that ``round`` runs ``aggregator``, made with the two; None if nothing is
+            known.  A function that wraps a round says what the new one runs:
+            ``_replace(round=new, runs=Runs(algorithm.aggregator, new))``.
     """
 
     init: Callable[[Tree], Any]
     init_client: Callable[[Tree], Tree]
     round: Round
     traffic: Callable[[Tree], Traffic]
-    runs: Runs | None = None
+    aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
+    runs: Runs | None = None
 
     @property
-    def aggregator(self) -> Aggregator | None:
-        """The aggregator that ``round`` runs, which :class:`fjx.Plan` compares with its own.
-
-        It is None once ``round`` was replaced, because nothing is known of the new one.  A function that
-        wraps a round says what it runs: ``_replace(round=new, runs=Runs(algorithm.aggregator, new))``.
-        """
-        if self.runs is None or self.runs.round is not self.round:
-            return None
-        return self.runs.aggregator
+    def runs_its_aggregator(self) -> bool:
+        """Whether ``round`` is known to run ``aggregator``: false once one of them was replaced."""
+        return (
+            self.runs is not None
+            and self.runs.aggregator is self.aggregator
+            and self.runs.round is self.round
+        )

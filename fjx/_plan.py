@@ -92,14 +92,14 @@ class Plan(NamedTuple):
         """Refuse a run that differs from the plan.
 
         The aggregator is compared by identity, because nothing is known of one that goes around it.  An
-        algorithm whose ``round`` was replaced has no aggregator, unless its author says what the new
-        round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of the
-        plan's sampler is accepted.
+        algorithm whose ``round`` or ``aggregator`` was replaced is refused, unless its author says what
+        the new round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of
+        the plan's sampler is accepted.
 
         Raises:
             ValueError: a part differs; the message names it, and the remedy.
         """
-        if algorithm.aggregator is not self.aggregator:
+        if algorithm.aggregator is not self.aggregator or not algorithm.runs_its_aggregator:
             raise ValueError(
                 "the algorithm's aggregator is not the plan's, so its noise is not what was planned: "
                 "compose with aggregator=plan.aggregator.  If another goes around it, make the plan "

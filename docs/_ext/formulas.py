@@ -211,12 +211,18 @@ def shows(formula: str) -> bool:
     return True
 
 
+def known(formula: str) -> str:
+    r"""A formula as docutils reads it: ``\frac12`` in braces; it sizes brackets and dots by itself."""
+    formula = re.sub(r"(\\[td]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", formula)
+    return re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", formula.replace("\\dots", "\\ldots"))
+
+
 def render(block: bool) -> Any:
     """What writes a formula into a page."""
 
     def visit(self: Any, node: nodes.Element) -> None:
         try:
-            formula = node.astext().replace("\\dots", "\\ldots")  # The one that docutils knows.
+            formula = known(node.astext())
             mathml = tex2mathml(formula, as_block=block)
         except MathError as error:
             logger.warning("the formula %r: %s", node.astext(), error, location=node)

@@ -1,4 +1,4 @@
-"""The generic round, of whose five parts almost every algorithm is made."""
+"""The generic round, with a part for each choice that an algorithm makes."""
 
 import functools
 from typing import TypedDict
@@ -100,7 +100,7 @@ def compose(
           the cohort must be of less than 2^16 clients.
 
     Raises:
-        TypeError: a part is of another kind.
+        TypeError: a slot holds something of another kind.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -134,8 +134,8 @@ def compose(
         aggregator=mean() if aggregator is None else aggregator,
         server=server,
     )
-    for name, kind in KINDS.items():
-        _require(name, getattr(parts, name), kind)
+    for slot, kind in KINDS.items():
+        _require(slot, getattr(parts, slot), kind)
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
@@ -158,6 +158,7 @@ def compose(
         init_client,
         round=round,
         traffic=functools.partial(traffic_of, parts),
+        aggregator=parts.aggregator,
         runs=Runs(parts.aggregator, round),
     )
 
@@ -225,9 +226,9 @@ def _require_numbers(params: Tree) -> None:
             )
 
 
-def _require(name: str, value: object, kind: type) -> None:
+def _require(slot: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(
-            f"compose: {name} must be a fjx.{kind.__name__}, got {type(value).__name__}; "
+            f"compose: {slot} must be a fjx.{kind.__name__}, got {type(value).__name__}; "
             "factories are called, as in compressors.identity()"
         )

@@ -83,6 +83,6 @@ def minibatch(algorithm: Algorithm, batch_size: int) -> Algorithm:
         return algorithm.round(key, state, rows, drawn, executor=executor)
 
     aggregator = algorithm.aggregator
-    return algorithm._replace(
-        round=play, runs=None if aggregator is None else Runs(aggregator, play)
-    )
+    if aggregator is None or not algorithm.runs_its_aggregator:
+        return algorithm._replace(round=play, runs=None)
+    return algorithm._replace(round=play, runs=Runs(aggregator, play))

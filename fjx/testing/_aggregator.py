@@ -51,12 +51,13 @@ def check_aggregator(
         LawError: a law does not hold; the message names the law, the input and a remedy.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from fjx import aggregators, testing
         >>> testing.check_aggregator(aggregators.mean())
-        >>> def contribute(payload, weight, public):  # forgets the weight
-        ...     return payload, weight
-        >>> forgets = aggregators.mean()._replace(contribute=contribute)
-        >>> testing.check_aggregator(forgets)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        >>> def contribute(payload, weight, public):  # everybody counts
+        ...     return payload, jnp.ones(())
+        >>> careless = aggregators.mean()._replace(contribute=contribute)
+        >>> testing.check_aggregator(careless)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         fjx.testing.LawError: the law 'a_client_of_weight_zero_changes_nothing' does not hold
     """

@@ -30,8 +30,9 @@ def check_server_update(
     Examples:
         >>> import optax
         >>> from fjx import servers, testing
-        >>> testing.check_server_update(servers.from_optax(optax.adam(0.1)))
-        >>> decays = servers.from_optax(optax.adamw(0.1))
+        >>> testing.check_server_update(servers.from_optax(optax.sgd(0.1, momentum=0.9)))
+        >>> decays = servers.from_optax(
+        ...     optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)))
         >>> testing.check_server_update(decays)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         fjx.testing.LawError: the law 'an_empty_round_leaves_a_fresh_model' does not hold

@@ -133,6 +133,12 @@ def test_plain_formulas_as_latex(extension, plain, latex):
     assert "<math" in tex2mathml(written)
 
 
+def test_latex_that_docutils_reads_otherwise(extension):
+    known = extension("formulas").known
+    assert known(r"\tfrac12\Big(x_1, \dots\Big)") == r"\tfrac{1}{2}(x_1, \ldots)"
+    assert known(r"\bigcup \frac{1}{2} \frac1n") == r"\bigcup \frac{1}{2} \frac1n"
+
+
 def test_formulas_in_examples_and_literals_stay(extension):
     typeset = extension("formulas").typeset
     assert (

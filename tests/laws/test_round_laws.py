@@ -13,6 +13,7 @@ import pytest
 
 from fjx import _tree, algorithms, samplers, simulation, testing
 from fjx.testing import _algorithm
+from fjx.testing._algorithm_trial import Trial
 from tests.support import tables
 
 N = len(tables.SIZES)
@@ -36,16 +37,21 @@ def is_default(name, law):
     return law in TRACED or name in (KINDS if law in OWN_PROGRAM else DEFAULT)
 
 
+BY_RANK = {"tamuna", "compressed_scaffnew"}
+"""Clients own coordinates by their rank in the cohort."""
+
+
 @functools.cache
 def trial(name):
-    return _algorithm.Trial(tables.ALGORITHMS[name], tables.params_of(name), DATASET)
+    algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
+    return Trial(algorithm, params, DATASET, name in BY_RANK)
 
 
 @functools.cache
 def laws(name):
-    return {
-        law.name: law for law in testing.algorithm_laws(trial(name).algorithm, trial(name).params)
-    }
+    algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
+    ranked = name in BY_RANK
+    return {law.name: law for law in testing.algorithm_laws(algorithm, params, by_rank=ranked)}
 
 
 @tables.cases(
@@ -84,6 +90,17 @@ def test_rows_do_not_depend_on_the_slot_by_a_bit(name):
     _, expected, _ = trial(name).base
     _, actual, _ = trial(name).play("reversed", cohort_of(range(N)[::-1], DROPPED))
     chex.assert_trees_all_equal(actual, expected)
+
+
+@tables.rows(
+    [n for n in tables.ALGORITHMS if n not in BY_RANK | HEARING], DEFAULT - BY_RANK - HEARING
+)
+def test_a_client_that_drops_out_changes_nothing_by_a_bit(name):
+    """As if it had not been invited: sums over clients get a zero for it."""
+    ids = [N if i == DROPPED else i for i in range(N)]
+    chex.assert_trees_all_equal(
+        trial(name).play("padding", cohort_of(ids))[:2], trial(name).base[:2]
+    )
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(N, marks=pytest.mark.slow), N + 3])

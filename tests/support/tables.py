@@ -384,6 +384,12 @@ def _per_example(model, batch, key):
     return jnp.mean((batch["x"] @ model["w"] + model["b"] - batch["y"]) ** 2) / 2
 
 
+def _matrix_error(model, batch, key):
+    """The loss of a model with a matrix, whose rows are added up."""
+    summed = {"w": jnp.sum(model["w"], axis=1), "b": model["b"]}
+    return squared_error(summed, batch, key)
+
+
 _axes = {"w": ("features",), "b": ()}
 
 CLIENTS = {
@@ -514,7 +520,7 @@ ALGORITHMS = {
     ),
     "fetch_sgd": algorithms.fetch_sgd(squared_error, **_step, ratio=0.5, rows=1, columns=8),
     "onebit_adam": algorithms.onebit_adam(squared_error, **_step, warmup=1),
-    "power_sgd": algorithms.power_sgd(squared_error, **_step, rank=1, momentum=0.5),
+    "power_sgd": algorithms.power_sgd(_matrix_error, **_step, rank=1, momentum=0.5),
     # Corrected.
     "scaffold": algorithms.scaffold(squared_error, num_clients=N, **_local),
     "scaffnew": algorithms.scaffnew(squared_error, **_step, p=0.5),
@@ -569,6 +575,7 @@ ALGORITHMS = {
 PARAMS = {
     "mutable_state": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
     "integer_leaves": integer_leaves(),
+    "power_sgd": {"w": jnp.linspace(-1.0, 1.0, 20).reshape(4, 5), "b": jnp.zeros(())},
 }
 """The models of rows that have another than the linear one."""
 

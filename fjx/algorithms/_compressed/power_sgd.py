@@ -131,10 +131,12 @@ def power_sgd(
         key: Key, server: PowerSgdState, owed: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
         descent, _, metrics = batch.update(key, server.params, (), examples, turn)
-        owed = _tree.add(owed, descent)
+        # Factors do not show a NaN outside of the matrices, and the memory must not keep it.
+        finite = _tree.all_finite(descent)
+        owed = _tree.where(finite, _tree.add(owed, descent), owed)
         matrices, _ = split(owed)
-        sent = tuple(m @ started(q) for m, q in zip(matrices, server.right, strict=True))
-        return sent, owed, metrics
+        left = (m @ started(q) for m, q in zip(matrices, server.right, strict=True))
+        return tuple(jnp.where(finite, p, jnp.nan) for p in left), owed, metrics
 
     def second(
         key: Key, server: PowerSgdState, owed: Tree, examples: Examples, turn: Turn

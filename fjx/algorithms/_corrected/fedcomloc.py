@@ -42,7 +42,7 @@ def fedcomloc(
     C_up(x_i) in place of x_i.  Then x is the mean of what was sent, and
     h_i = h_i + (p / gamma) (x - C_up(x_i)).
 
-    A codec in one of the places makes FedComLoc-Com (``uplink``), FedComLoc-Local (``local``) or
+    A codec in one of three places makes FedComLoc-Com (``uplink``), FedComLoc-Local (``local``) or
     FedComLoc-Global (``downlink``).  The paper's Global goes on from C(x) on the server as well.  Here,
     as with every ``downlink``, clients begin with C(x) and the server keeps x.  The h_i are corrected
     by the mean itself, so that they keep their sum.

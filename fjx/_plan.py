@@ -27,6 +27,18 @@ from fjx.samplers._types import (
 )
 
 
+class Claimed(NamedTuple):
+    """The epsilon of a plan, and the parts from which it was computed.
+
+    Attributes:
+        epsilon: the claim.
+        of: ``(mechanism, sampler, rounds, accounting)`` of the plan.
+    """
+
+    epsilon: Epsilon
+    of: tuple[Any, ...]
+
+
 class Plan(NamedTuple):
     """Decisions before a private run, and the claim that follows; made by :func:`plan`.
 
@@ -40,7 +52,7 @@ class Plan(NamedTuple):
         denominator: the expected cohort, a public number.
         rounds: the largest number of rounds that may be run.
         accounting: the terms of the claim.
-        claim: the epsilon of all ``rounds``.
+        claimed: the claim that was computed when the plan was made; read :attr:`claim`.
     """
 
     mechanism: Any
@@ -49,12 +61,19 @@ class Plan(NamedTuple):
     denominator: float
     rounds: int
     accounting: Accounting
-    claim: Epsilon
+    claimed: Claimed
+
+    @property
+    def claim(self) -> Epsilon:
+        """The epsilon of all ``rounds``, which is computed again once ``_replace`` exchanged a part."""
+        return self.epsilon(self.rounds)
 
     def epsilon(self, rounds: int) -> Epsilon:
         """Claim for the first ``rounds`` rounds."""
-        if rounds == self.rounds:
-            return self.claim
+        mechanism, sampler, *others = self.claimed.of
+        same = mechanism is self.mechanism and sampler is self.sampler
+        if same and others == [rounds, self.accounting]:
+            return self.claimed.epsilon
         return _claim(self.mechanism, self.sampler, rounds, self.accounting)
 
     def report(self, *, points: int = 8) -> Report:
@@ -198,14 +217,15 @@ def plan(
         aggregator = private
     built = aggregator(made, denominator)
     _require_once(made, built)
+    terms = terms._replace(relation=claim.relation)
     return Plan(
         mechanism=made,
         sampler=sampler,
         aggregator=built,
         denominator=denominator,
         rounds=rounds,
-        accounting=terms._replace(relation=claim.relation),
-        claim=claim,
+        accounting=terms,
+        claimed=Claimed(claim, (made, sampler, rounds, terms)),
     )
 
 

@@ -83,10 +83,13 @@ def around(
     ``key`` is the same for all clients of the round and for the server, and differs from the key that
     ``inner`` is given.  Its ``state`` is empty.
 
+    If ``inner`` has a privacy claim, its ``rank`` and ``size`` are None.  They depend on who came: one
+    client more would change the messages of others, or the factor of a noised sum.
+
     Guarantees:
         - The state, the metrics and ``combine`` are those of ``inner``.
-        - A privacy claim of ``inner`` stays: ``before`` acts ahead of the bound, ``after`` behind the
-          noise.
+        - A privacy claim of ``inner`` stays: ``before`` acts on one client's message ahead of the bound,
+          ``after`` behind the noise.
 
     Bits:
         Those of ``inner`` for the transformed message.  It is sent in place of the payload of the
@@ -119,7 +122,10 @@ def around(
     require_aggregator("around", inner)
 
     def own(public: Public) -> Public:
-        return public._replace(state=(), key=jax.random.fold_in(public.key, 0))
+        """The round as ``before`` and ``after`` see it."""
+        key = jax.random.fold_in(public.key, 0)
+        alone = {"rank": None, "size": None} if inner.mechanisms else {}
+        return public._replace(state=(), key=key, **alone)
 
     def inside(public: Public) -> Public:
         """The round as ``inner`` sees it."""
@@ -128,8 +134,8 @@ def around(
 
     def transformed(message_like: TreeLike) -> TreeLike:
         def run(key: Key, rank: Array, size: Array, message: Tree) -> Tree:
-            template = Template.of(message_like)
-            return before(message, Public((), key, rank, size, template=template))
+            public = Public((), key, rank, size, template=Template.of(message_like))
+            return before(message, own(public))
 
         number = jax.ShapeDtypeStruct((), "int32")
         return jax.eval_shape(run, KEY_LIKE, number, number, Template.of(message_like).tree)

@@ -75,7 +75,7 @@ def replicated(
     server: ServerUpdate | optax.GradientTransformation,
     message: MessageLike = _tree.like,
 ) -> Replicas:
-    """Slots that send the aggregate message down in place of the model.
+    """Parts that send the aggregate message down in place of the model.
 
     Every client holds the server's state and takes its step.  A round's aggregate message g is encoded
     once, and the server and its replicas step by the decoded message C(g).  With ``shifted(C)`` for the

@@ -211,7 +211,7 @@ def a_client_of_weight_zero_changes_nothing(trial: Trial) -> None:
         here = np.arange(SLOTS) < CLIENTS
         here[UNCOUNTED] = False
         without = trial.aggregate(BASE, here=here)[0]
-    if trial.noisy and trial.aggregator.encode is not None:
+    if trial.clients_add_noise:
         return
     difference = _laws.different(without, trial.base[0])
     remedy = "multiply by the weight (or by weight > 0), what is counted as well as what is added"
@@ -247,12 +247,43 @@ def nobody_gives_zeros(trial: Trial) -> None:
         float(getattr(m, "noise_multiplier", 0) or 0) > 0 for m in trial.aggregator.mechanisms
     )
     nonzero = [name for name, x in _laws.named(result) if np.any(np.asarray(x) != 0)]
-    if noise and trial.aggregator.encode is None:
+    if noise and not trial.clients_add_noise:
         remedy = "add noise whether somebody came or not: that nobody did is private"
         require(nonzero, NOBODY, "the result is zeros, and noise is claimed", remedy)
     elif not noise:
         remedy = "the sum of nothing is zeros, and so is its mean: the model stays where it is"
         require(not nonzero, NOBODY, f"the result is not zeros at {nonzero[:1]}", remedy)
+
+
+def a_claimed_result_does_not_depend_on_who_else_came(trial: Trial) -> None:
+    """Under a privacy claim one client more changes neither the shares of others nor the noised sum.
+
+    It would change their rank, and the size of the cohort.
+    """
+    aggregator, message = trial.aggregator, jax.tree.map(lambda x: x[1], trial.drawn)
+    if not aggregator.mechanisms:
+        return
+
+    def alone(rank: Array, size: Array) -> Tree:
+        public = trial.public(trial.state, rank)._replace(size=size)
+        payload = message
+        if aggregator.encode is not None:
+            payload = aggregator.encode(jax.random.key(1), message, public)
+        share = aggregator.contribute(payload, jnp.float32(1), public)
+        return share, aggregator.finish(jax.random.key(2), share, public._replace(rank=None))[0]
+
+    with attempt(BASE, RUNS):
+        program = _laws.jit(alone)
+        fewer = _laws.numpy(program(jnp.int32(1), jnp.int32(CLIENTS)))
+        more = _laws.numpy(program(jnp.int32(2), jnp.int32(CLIENTS + 1)))
+    given = "a client of rank 1 among five, then of rank 2 among six"
+    remedy = (
+        "use neither public.rank nor public.size under a claim: one client more would move the result "
+        "by more than the clip norm; divide by a public number"
+    )
+    for words, few, many in zip(("its share", "the result"), fewer, more, strict=True):
+        difference = _laws.different(many, few)
+        require(difference is None, given, f"{words} has {difference}", remedy)
 
 
 def vmap_is_a_loop(trial: Trial) -> None:
@@ -326,6 +357,7 @@ LAWS = (
     a_client_of_weight_zero_changes_nothing,
     the_order_of_slots_does_not_matter,
     nobody_gives_zeros,
+    a_claimed_result_does_not_depend_on_who_else_came,
     vmap_is_a_loop,
     is_a_pure_function,
     uses_each_key_once,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import SUM, Aggregator, Array, Public, Template, Tree, TreeLike
+from fjx.privacy import DistributedMechanism
 from fjx.testing import _laws
 from fjx.testing._laws import attempt
 
@@ -141,6 +142,6 @@ class Trial:
         return self.aggregate(BASE)
 
     @property
-    def noisy(self) -> bool:
+    def clients_add_noise(self) -> bool:
         """Whether clients add noise of their own, which one of weight zero adds as well."""
-        return bool(self.aggregator.mechanisms)
+        return any(isinstance(m, DistributedMechanism) for m in self.aggregator.mechanisms)

@@ -95,6 +95,29 @@ def test_a_plan_refuses_an_aggregator_that_lost_its_claim(lost):
 # ------------------------------------------------------------------------------------------ around
 
 
+@pytest.mark.parametrize("fact", ["rank", "size"])
+def test_around_a_claim_nothing_depends_on_who_came(fact):
+    """Signs by rank would let one client more turn the messages of all clients behind it."""
+    told = []
+
+    def before(x, public):
+        told.append(getattr(public, fact))
+        return x
+
+    def after(x, public):
+        told.append(getattr(public, fact))
+        return x
+
+    x = jnp.ones((3, 2))
+    for inner, hidden in ((PRIVATE, True), (aggregators.mean(), False)):
+        told.clear()
+        wrapped = aggregators.around(inner, before=before, after=after)
+        aggregators.aggregate(jax.random.key(0), wrapped, x)
+        # The server has no rank in any case.
+        assert [value is None for value in told[:-1]] == [hidden] * (len(told) - 1)
+        assert (told[-1] is None) == (hidden or fact == "rank")
+
+
 def seen(public):
     """What a function of an aggregator is told, as arrays."""
     return {

@@ -231,6 +231,23 @@ def test_what_changes_messages_and_results_only_passes_its_releases_on():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"rounds": 600},
+        {"sampler": samplers.full()},
+        {"mechanism": privacy.gaussian(clip_norm=0.5, noise_multiplier=0.5)},
+        {"accounting": PLAN.accounting._replace(delta=1e-6)},
+    ],
+    ids=lambda part: next(iter(part)),
+)
+def test_the_claim_of_a_plan_follows_its_parts(part):
+    other = PLAN._replace(**part)
+    true = other.accounting.epsilon(other.mechanism, other.sampler, rounds=other.rounds)
+    assert PLAN.claim < other.claim == other.epsilon(other.rounds) == true
+    assert other._replace(**{name: getattr(PLAN, name) for name in part}).claim is PLAN.claim
+
+
 @pytest.mark.slow
 def test_a_result_claims_the_rounds_that_ran(tmp_path):
     first = simulate(PLAN, rounds=2, checkpoint=tmp_path, evaluate_every=2, progress=False)

@@ -130,6 +130,18 @@ BROKEN = {
         "two traces of contribute",
         "different programs",
     ),
+    "a_claimed_result_does_not_depend_on_who_else_came": (
+        aggregators.releasing(
+            NOISY._replace(
+                contribute=lambda payload, weight, public: NOISY.contribute(
+                    scaled(jnp.where(public.rank % 2, 1.0, -1.0), payload), weight, public
+                )
+            ),
+            *NOISY.mechanisms,
+        ),
+        "rank 2 among six",
+        "its share has",
+    ),
     "uses_each_key_once": (
         contributing(MEAN.contribute, key_used_twice),
         "jax_debug_key_reuse",
@@ -164,6 +176,30 @@ def test_noise_that_is_claimed_is_there_without_anybody():
     laws = {one.name: one for one in testing.aggregator_laws(quiet)}
     with pytest.raises(testing.LawError, match="noise is claimed"):
         laws["nobody_gives_zeros"].check()
+
+
+def test_a_noised_sum_over_the_size_of_the_cohort_is_found():
+    def finish(key, total, public):
+        message, state, metrics = NOISY.finish(key, total, public)
+        return scaled(1 / public.size.astype(jnp.float32), message), state, metrics
+
+    realised = aggregators.releasing(NOISY._replace(finish=finish), *NOISY.mechanisms)
+    with pytest.raises(testing.LawError, match="the result has other bits"):
+        testing.check_aggregator(realised)
+
+
+def test_weights_under_a_claim_are_checked_behind_an_encode_as_well():
+    """An encode of its own does not make clients add noise."""
+    rotated = aggregators.rotated(NOISY)
+
+    def contribute(payload, weight, public):
+        return rotated.contribute(payload + 1.0, jnp.float32(1), public)
+
+    counts_all = aggregators.releasing(rotated._replace(contribute=contribute), *rotated.mechanisms)
+    like = jax.ShapeDtypeStruct((3,), jnp.float32)
+    with pytest.raises(testing.LawError, match="a_client_of_weight_zero_changes_nothing"):
+        testing.check_aggregator(counts_all, like)
+    testing.check_aggregator(rotated, like)
 
 
 def test_a_share_from_the_message_and_not_from_what_was_sent_is_found():

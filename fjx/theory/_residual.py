@@ -7,7 +7,7 @@ x~ that moves by -gamma grad f(w), where w is the model at which clients compute
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, contraction, positive
+from fjx.theory._theory import Theory, contraction, positive, proved
 
 
 def ef14(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
@@ -103,4 +103,4 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
 
 def _fed_back(L: float, L_max: float, mu: float, errors: float) -> Theory:
     gamma = 1 / max(4 * L, 2 * math.sqrt((4 * L + mu) * L_max * errors))
-    return Theory(gamma, 1 - gamma * mu / 2, noise=4 * gamma**2 * (4 * L + mu) * errors / mu)
+    return proved(gamma, 1 - gamma * mu / 2, noise=4 * gamma**2 * (4 * L + mu) * errors / mu)

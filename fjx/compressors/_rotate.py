@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
+from fjx._kernels import random as _random
 from fjx._kernels.hadamard import rotate, unrotate
 from fjx.compressors._chain import chain
 from fjx.compressors._lift import lift
@@ -102,7 +103,7 @@ def _rotation(rounds: int, block: int | None) -> Compressor:
         together = _together(x.size, block)
         flat = jnp.pad(x.reshape(-1).astype(jnp.float32), (0, -x.size % together))
         vector = rotate(key, flat, rounds=rounds, block=together)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return Rotated(vector, seed, x.shape, x.dtype.name, rounds, impl, together)
 
     return lift(encode, derotated, lambda leaf: EXACT, node=Rotated)
@@ -110,7 +111,7 @@ def _rotation(rounds: int, block: int | None) -> Compressor:
 
 def derotated(payload: Rotated) -> Array:
     """The array in a payload: its vector rotated back and cut to size."""
-    key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+    key = _random.key_of(payload.seed, payload.impl)
     flat = unrotate(key, payload.vector, rounds=payload.rounds, block=payload.block)
     return flat[: math.prod(payload.shape)].reshape(payload.shape).astype(payload.dtype)
 

@@ -218,11 +218,11 @@ def subtractive_dither(*, bits: int) -> Compressor:
         ratio, scale = in_units(x32, largest(x32) / top)
         # |x / s| <= L, so the sum stays within L + 1/2.
         codes = jnp.clip(jnp.round(ratio + _dither(key, x.shape)), -top, top).astype(integer)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return SubtractivelyDithered(codes, scale, seed, bits, x.dtype.name, impl)
 
     def decode(payload: SubtractivelyDithered) -> Array:
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         units = payload.codes.astype(jnp.float32) - _dither(key, payload.codes.shape)
         return (units * payload.scale).astype(payload.dtype)
 

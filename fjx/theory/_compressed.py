@@ -220,7 +220,7 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
     _validate.integer("n", n, at_least=1)
     lam = 1 / (1 + omega)
     r = omega / (1 + omega)
-    # 1 / s = (sqrt(2 r (1 + r)) + 2 r) / (1 - r), and r' / r = (1 + omega) / (n + omega): nothing cancels.
+    # 1 / s = (sqrt(2 r (1 + r)) + 2 r) / (1 - r), and r' / r = (1 + omega) / (n + omega).
     inverse = (math.sqrt(2 * r * (1 + r)) + 2 * r) / lam
     gamma = 1 / (L + L_tilde * math.sqrt((1 + omega) / (n + omega)) * inverse)
     return proved(gamma, max(1 - gamma * mu, 1 - lam / 2), memory=lam)

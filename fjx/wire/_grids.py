@@ -69,7 +69,7 @@ class SubtractivelyDithered(Payload):
         seed: ``u32[n]``, key data from which u is drawn, uniform in [-1/2, 1/2).
         bits: width of a code.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     codes: Array

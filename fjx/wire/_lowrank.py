@@ -59,7 +59,7 @@ class Sketched(Payload):
         seed: ``u32[n]``, key data of the hash functions.
         shape: shape of the array.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     table: Tree
@@ -87,7 +87,7 @@ class Projected(Payload):
         seed: ``u32[n]``, key data of the random vectors.
         shape: shape of the array.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     values: Tree

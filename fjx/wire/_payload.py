@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
+from fjx._kernels import random as _random
 
 
 def static() -> Any:
@@ -114,9 +114,9 @@ def require_scale(scale: Tree, codes: Array) -> None:
 
 
 def require_seed(seed: Array, impl: str) -> None:
-    """Raise ValueError unless ``seed`` is the key data of the PRNG ``impl``."""
+    """Raise ValueError unless ``seed`` is key data that this process reads as its sender did."""
     try:
-        jax.random.wrap_key_data(jnp.asarray(seed), impl=impl)
+        _random.key_of(seed, impl)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a seed must be the key data of a PRNG: {error}") from error
 

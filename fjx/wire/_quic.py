@@ -37,7 +37,7 @@ class Quic(Ragged):
         values: ``f32[capacity]``, the coordinates beyond the support.
         indices: ``u32[capacity]``, their positions.
         bits: width of a code.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
         dtype: dtype of the array.
     """
 

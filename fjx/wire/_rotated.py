@@ -29,7 +29,7 @@ class Rotated(Payload):
         shape: shape of the array.
         dtype: dtype of the array.
         rounds: number of rounds of the rotation.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
         block: number of coordinates that are rotated together, a power of two.
     """
 

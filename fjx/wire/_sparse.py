@@ -65,7 +65,7 @@ class Masked(Payload):
         values: ``f[k]``, or a payload of them.
         seed: ``u32[n]``, key data of the sender's mask.
         shape: shape of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     values: Tree
@@ -129,7 +129,7 @@ class BernoulliMasked(Ragged):
         seed: ``u32[n]``, key data of the sender's mask.
         p: probability of keeping a coordinate.
         shape: shape of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     count: Array

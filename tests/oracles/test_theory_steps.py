@@ -180,7 +180,7 @@ def test_codecs_that_lose_nothing_are_within_the_range(name):
 
 
 def test_the_step_of_ef21_for_a_tiny_delta():
-    """theta = delta / 2 and gamma = theta / sqrt(2), to first order."""
+    """Theta = delta / 2 and gamma = theta / sqrt(2), to first order."""
     for delta in (1e-9, 1e-15, 1e-17, 1e-100):
         gamma = theory.ef21(L=1.0, L_tilde=1.0, mu=1e-200, delta=delta).step_size
         assert gamma == pytest.approx(delta / 2 / np.sqrt(2), rel=1e-7)

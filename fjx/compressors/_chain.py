@@ -6,8 +6,8 @@ import jax
 
 from fjx._base import EXACT, Compressor, Contract, Key, Tree, TreeLike
 from fjx.compressors._shapes import (
-    _is_no_sum,
     blocks_weigh_alike,
+    gain,
     payload_like,
     require_compressor,
 )
@@ -21,7 +21,8 @@ def chain(*codecs: Compressor) -> Compressor:
 
     Guarantees:
         - The contract is derived, and promises only what follows from those of the codecs.
-        - Unbiased after unbiased: omega = (1 + omega_1)(1 + omega_2) - 1.
+        - Unbiased after unbiased: omega = (1 + omega_1)(1 + omega_2) - 1.  After ``k_level``, whose
+          least level and step are rounded apart, omega_2 counts 5 d times.
         - Unbiased with omega < 1 after a projection: delta = delta_1 (1 - omega).
         - Nothing is promised for other pairs.
 
@@ -68,10 +69,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
     def contract(message_like: TreeLike) -> Contract:
         likes = _stages(codecs, message_like)
-        contracts = [
-            codec.contract(like) if _is_no_sum(like) and blocks_weigh_alike(like) else Contract()
-            for codec, like in zip(codecs, likes, strict=True)
-        ]
+        contracts = [_of_payload(codec, like) for codec, like in zip(codecs, likes, strict=True)]
         return functools.reduce(_then, contracts, EXACT)
 
     return Compressor(init, encode, decode, contract)
@@ -84,6 +82,17 @@ def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[Tree
         likes.append(message_like)
         message_like = payload_like(codec, message_like)
     return likes
+
+
+def _of_payload(codec: Compressor, like: TreeLike) -> Contract:
+    """The contract of a codec for a payload, as an error of what the payload decodes to."""
+    factor = gain(like)
+    if factor is None or not blocks_weigh_alike(like):
+        return Contract()
+    promised = codec.contract(like)
+    if factor == 1 or not promised.omega:
+        return promised
+    return Contract(unbiased=promised.unbiased, omega=factor * promised.omega)
 
 
 def _then(first: Contract, second: Contract) -> Contract:

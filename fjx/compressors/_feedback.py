@@ -15,7 +15,8 @@ class ErrorFeedbackState(NamedTuple):
     """The state of :func:`error_feedback`.
 
     Attributes:
-        residual: the part of past messages that was not sent; shaped like the message.
+        residual: the part of past messages that was not sent; shaped like the message, in float32 at
+            least.
         inner: state of the inner codec.
         sent: ``i32[]``, number of messages sent, if the decay depends on it; else ``()``.
     """
@@ -42,6 +43,7 @@ def error_feedback(
         - decode(payload) + e_new = x + beta e_old, up to rounding.
         - The residual is computed from the decoded payload, so rounding in the codec is fed back,
           too.
+        - The residual is kept in float32 at least, so a narrow message loses nothing permanently.
         - The contract promises nothing, because the payload depends on all messages so far.
 
     Args:
@@ -76,15 +78,17 @@ def error_feedback(
 
     def init(message_like: TreeLike) -> ErrorFeedbackState:
         sent = jnp.int32(0) if callable(decay) else ()
-        return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like), sent)
+        return ErrorFeedbackState(
+            _tree.wide_zeros_like(message_like), codec.init(message_like), sent
+        )
 
     def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
         if callable(decay):
             beta, sent = decay(state.sent), state.sent + 1
         else:
             beta, sent = decay, state.sent
-        wanted = _tree.add(message, _times(beta, state.residual))
-        payload, inner = codec.encode(key, wanted, state.inner)
+        wanted = _tree.add(_tree.widened(message), _times(beta, state.residual))
+        payload, inner = codec.encode(key, _tree.in_dtypes_of(wanted, message), state.inner)
         return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner, sent)
 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
@@ -129,7 +133,7 @@ class MomentumState(NamedTuple):
     """The state of :func:`momentum_correction`.
 
     Attributes:
-        momentum: u, shaped like the message.
+        momentum: u, shaped like the message, in float32 at least.
         residual: v, the part of past messages that was not sent; shaped like the message.
         inner: state of the inner codec.
     """
@@ -187,13 +191,13 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
     _validate.number("momentum", momentum, at_least=0, below=1)
 
     def init(message_like: TreeLike) -> MomentumState:
-        nothing = _tree.zeros_like(message_like)
+        nothing = _tree.wide_zeros_like(message_like)
         return MomentumState(nothing, nothing, codec.init(message_like))
 
     def encode(key: Key, message: Tree, state: MomentumState) -> tuple[Tree, Tree]:
-        velocity = _tree.add(message, _times(momentum, state.momentum))
+        velocity = _tree.add(_tree.widened(message), _times(momentum, state.momentum))
         wanted = _tree.add(state.residual, velocity)
-        payload, inner = codec.encode(key, wanted, state.inner)
+        payload, inner = codec.encode(key, _tree.in_dtypes_of(wanted, message), state.inner)
         sent = codec.decode(payload)
         kept = jax.tree.map(lambda u, c: jnp.where(c == 0, u, jnp.zeros_like(u)), velocity, sent)
         return payload, MomentumState(kept, _missing(wanted, sent), inner)
@@ -215,5 +219,5 @@ def _times(factor: Array | float, residual: Tree) -> Tree:
 def _missing(wanted: Tree, sent: Tree) -> Tree:
     """``wanted - sent``; zero for other than float leaves, because codecs pass them through."""
     return jax.tree.map(
-        lambda w, s: w - s if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
+        lambda w, s: w - s.astype(w.dtype) if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
     )

@@ -9,6 +9,7 @@ from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
 from fjx._kernels import random as _random
 from fjx._kernels.hadamard import rotate, unrotate
+from fjx._kernels.rounding import unless_narrow
 from fjx.compressors._chain import chain
 from fjx.compressors._lift import lift
 from fjx.compressors._shapes import require_compressor
@@ -39,6 +40,7 @@ def rotated(codec: Compressor, *, rounds: int = 2, block: int | None = None) -> 
         - R is orthogonal for every seed.  So the contract is that of the codec for d' coordinates;
           dropping the padding can only shrink the error.
         - A projection stays a projection if nothing is padded.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract is empty.
         - d' = B ceil(d / B) with B = min(block, 2^ceil(log2 d)).  Without blocks it is the next
           power of two.
         - If a leaf has a non-finite value, the codec sees no finite value in the block of this
@@ -106,7 +108,10 @@ def _rotation(rounds: int, block: int | None) -> Compressor:
         seed, impl = _random.seed_of(key)
         return Rotated(vector, seed, x.shape, x.dtype.name, rounds, impl, together)
 
-    return lift(encode, derotated, lambda leaf: EXACT, node=Rotated)
+    def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
+        return unless_narrow(leaf, EXACT)
+
+    return lift(encode, derotated, contract, node=Rotated)
 
 
 def derotated(payload: Rotated) -> Array:

@@ -23,9 +23,8 @@ def leaf(rng):
         lambda: c.qsgd(levels=bits),
         lambda: c.natural(),
         lambda: c.scaled_sign(),
-        lambda: c.k_level(levels=2 * bits + 1),
         lambda: c.identity(),
-    ][int(rng.integers(8))]()
+    ][int(rng.integers(7))]()
 
 
 def composed(rng, depth):

@@ -5,12 +5,14 @@ import functools
 import jax
 
 from fjx._base import EXACT, Compressor, Contract, Key, Tree, TreeLike
+from fjx._tree import is_float
 from fjx.compressors._shapes import (
     blocks_weigh_alike,
     gain,
     payload_like,
     require_compressor,
 )
+from fjx.wire import BernoulliMasked, Kept, Masked, Sparse
 
 
 def chain(*codecs: Compressor) -> Compressor:
@@ -34,6 +36,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
     Raises:
         TypeError: an argument is not a Compressor.
+        ValueError: from ``init``, if a sparsifier follows a quantiser, which leaves it no coordinates.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -52,10 +55,11 @@ def chain(*codecs: Compressor) -> Compressor:
         require_compressor("chain", codec)
 
     def init(message_like: TreeLike) -> Tree:
-        return tuple(
-            codec.init(like)
-            for codec, like in zip(codecs, _stages(codecs, message_like), strict=True)
-        )
+        likes = _stages(codecs, message_like)
+        states = tuple(codec.init(like) for codec, like in zip(codecs, likes, strict=True))
+        for i, codec in enumerate(codecs[1:], start=1):
+            _require_choice(i + 1, codec, likes[i], message_like)
+        return states
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         states = []
@@ -82,6 +86,28 @@ def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[Tree
         likes.append(message_like)
         message_like = payload_like(codec, message_like)
     return likes
+
+
+def _require_choice(number: int, codec: Compressor, like: TreeLike, message_like: TreeLike) -> None:
+    """Raise ValueError if a sparsifier is given the scales of a quantiser and no coordinates."""
+
+    def largest(tree: TreeLike) -> int:
+        return max((leaf.size for leaf in jax.tree.leaves(tree) if is_float(leaf)), default=0)
+
+    def chooses(part: TreeLike) -> bool:
+        return isinstance(part, Sparse | Kept | Masked | BernoulliMasked)
+
+    if largest(like) != 1 or largest(message_like) == 1:
+        return
+    before, after = (
+        sum(map(chooses, jax.tree.leaves(tree, is_leaf=chooses)))
+        for tree in (like, payload_like(codec, like))
+    )
+    if after > before:
+        raise ValueError(
+            f"codec {number} of the chain would choose among the scales of the codec before it, whose "
+            "coordinates are integers already; sparsify first, as in chain(top_k(0.1), quantize(bits=8))"
+        )
 
 
 def _of_payload(codec: Compressor, like: TreeLike) -> Contract:

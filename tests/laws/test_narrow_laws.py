@@ -98,7 +98,7 @@ def test_what_is_promised_of_narrow_leaves_is_true(name):
 
 
 def test_a_rounding_behind_a_codec_is_in_its_promise():
-    """Absmax of 3 bits loses 0.50 of this message and promises 0.51; of float16, which underflows, nothing."""
+    """It loses 0.50 of this message and promises 0.51; of float16, which underflows, nothing."""
     leaf = jax.ShapeDtypeStruct((SIZE,), jnp.bfloat16)
     assert 0.5 < 1 - c.absmax(bits=3).contract(leaf).delta < 0.51
     assert c.absmax(bits=3).contract(jax.ShapeDtypeStruct((SIZE,), jnp.float16)) == Contract()
@@ -137,7 +137,7 @@ def test_the_memory_of_a_narrow_message_reaches_it(name):
     lam = 2.0**-9
     codec = {
         "shifted": c.shifted(c.identity(), lam=lam),
-        "difference": rounds.difference(c.identity(), num_clients=1, lam=lam).uplink,
+        "difference": rounds.difference(c.identity(), num_clients=1, lam=lam)["uplink"],
     }[name]
     x = jnp.ones(1, jnp.bfloat16)
     zeros = jax.ShapeDtypeStruct((1,), jnp.bfloat16)
@@ -151,7 +151,7 @@ def test_the_memory_of_a_narrow_message_reaches_it(name):
 
 
 def test_sums_of_narrow_terms_are_rounded_once():
-    """Twenty rounds of signs of (1, 1/3): what rounds in bfloat16 leave is more than one rounding."""
+    """Twelve rounds of two means: a sum in bfloat16 would be rounded eleven times."""
     codec, x = c.repeat(c.one_bit_sgd(), times=12), jnp.array([1, 1 / 3, 0.9, 0.77], jnp.bfloat16)
     decoded = jax.jit(lambda: codec.decode(codec.encode(jax.random.key(0), x, codec.init(x))[0]))()
     wide = c.repeat(c.one_bit_sgd(), times=12)

@@ -20,8 +20,8 @@ def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: 
 
     The proof follows the paper, with our own constants.
 
-    For small delta the step is of the order of delta * server_delta, because the proof lets the errors of
-    both codecs be as large as their contracts allow in every round and add up.  Sparsifiers of ordinary
+    For small delta the step is of the order of delta * server_delta.  The proof lets the errors of both
+    codecs be as large as their contracts allow in every round, and add up.  Sparsifiers of ordinary
     gradients err less, so much larger steps often converge; no theorem says so.
 
     See :doc:`/theory` for the proof.

@@ -68,8 +68,8 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
     own broadcast, where w is the model at which clients compute.  The virtual iterate is x~ = x -
     gamma mean e_i.
 
-    For small delta the step is of the order of delta^2, because the proof lets the errors of both codecs
-    be as large as their contracts allow in every round and add up.  Sparsifiers of ordinary gradients err
+    For small delta the step is of the order of delta^2.  The proof lets the errors of both codecs be as
+    large as their contracts allow in every round, and add up.  Sparsifiers of ordinary gradients err
     less, so much larger steps often converge; no theorem says so.
 
     See :doc:`/theory` for the proof.

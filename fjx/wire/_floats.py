@@ -48,9 +48,9 @@ class Cast(Payload):
         require_float(self.dtype)
         require_integers("Cast.exponent", self.exponent, "i")
         if isinstance(self.exponent, ARRAYS):
-            found, wanted = (self.exponent.dtype, self.exponent.shape), (np.int16, axes_in_front())
-            if found != wanted:
-                raise ValueError(f"Cast.exponent must be {wanted[0].__name__} of shape {wanted[1]}")
+            found, front = (self.exponent.dtype.name, self.exponent.shape), axes_in_front()
+            if found != ("int16", front):
+                raise ValueError(f"Cast.exponent must be int16 of shape {front}, got {found}")
         if not isinstance(self.values, ARRAYS):
             return  # a later codec has rounded the narrow values once more
         require_float(self.values.dtype.name)

@@ -137,7 +137,7 @@ def around() -> tuple[Payload, ...]:
 
 def axes_in_front() -> tuple[int, ...]:
     """Shape of the axes that blocks put in front of every array; ``()`` outside of blocks."""
-    counts = [part.count for part in around() if hasattr(part, "rows")]
+    counts = [getattr(part, "count", 0) for part in around() if hasattr(part, "rows")]
     return tuple(counts[-1:])
 
 

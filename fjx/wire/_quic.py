@@ -1,6 +1,7 @@
 """The payload of QUIC-FL."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -56,7 +57,7 @@ class Quic(Ragged):
 
     def widths(self) -> Mapping[str, int]:
         """A code costs ``bits``, an index ``ceil(log2(d))``."""
-        return {"codes": self.bits, "indices": index_width(self.codes.shape[-1])}
+        return {"codes": self.bits, "indices": index_width(math.prod(self.codes.shape[-1:]))}
 
     def check(self) -> None:
         """Codes have a legal width; indices that count lie below d and are distinct."""

@@ -49,6 +49,7 @@ def check_top_k(x, k, ratio):
     np.testing.assert_array_equal(decoded, expected.reshape(x.shape))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(
@@ -184,6 +185,7 @@ def test_rand_k_is_without_replacement(d, k):
     assert ((decoded != 0).sum(1) == k).all()
 
 
+@pytest.mark.few(1)
 @CASES
 def test_rand_k_scales_by_d_over_k(d, k):
     x, decoded = rand_k_draws(d, k / d)
@@ -216,6 +218,7 @@ def test_rand_k_has_exactly_the_variance_of_the_docstring(d, k):
     assert abs(errors.mean() - expected) < slack
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_d_over_k_is_not_rounded_before_it_scales(dtype):
     """10/3 is 3.328125 in bfloat16, a bias of -0.16 % of every coordinate alike."""

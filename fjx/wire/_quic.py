@@ -70,6 +70,8 @@ class Quic(Ragged):
         require_count(self, self.indices.shape[-1])
         if isinstance(self.values, ARRAYS) and self.values.shape != self.indices.shape:
             raise ValueError(f"Quic has {self.values.size} values and {self.indices.size} indices")
+        if isinstance(self.values, ARRAYS) and self.values.dtype.name != self.dtype:
+            raise ValueError(f"Quic.values must be {self.dtype}, got {self.values.dtype}")
         indices = np.asarray(self.indices)[: int(self.count)]
         if indices.size and indices.max() >= self.codes.shape[-1]:
             raise ValueError(f"Quic.indices must lie below {self.codes.shape[-1]}")

@@ -279,10 +279,10 @@ def test_one_part_after_a_codec_of_all():
 
 HOLES = {
     "on": c.chain(c.top_k(0.5), c.on("a/values", c.quantize(bits=8)), c.top_k(0.5)),
-    "flatten": c.chain(c.top_k(0.5), c.flatten(c.quantize(bits=8)), c.top_k(0.5)),
-    "per_leaf": c.chain(c.top_k(0.5), c.per_leaf(c.quantize(bits=8)), c.top_k(0.5)),
+    "flatten": c.chain(c.top_k(0.5), c.flatten(c.quantize(bits=8)), c.quantize(bits=8)),
+    "per_leaf": c.chain(c.top_k(0.5), c.per_leaf(c.quantize(bits=8)), c.quantize(bits=8)),
     "nested": c.chain(
-        c.top_k(0.5), c.quantize(bits=4), c.flatten(c.top_k(1.0)), c.quantize(bits=8), c.top_k(1.0)
+        c.top_k(0.5), c.quantize(bits=4), c.flatten(c.quantize(bits=8)), c.quantize(bits=8)
     ),
 }
 

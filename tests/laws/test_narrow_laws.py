@@ -38,13 +38,13 @@ def test_memories_of_codecs_are_in_float32_at_least(name, dtype):
     ]
 
 
-MODELS = {"choco_gossip", "choco_sgd"}
+MODELS = {"choco", "choco_gossip", "choco_sgd"}
 """Recipes whose clients hold a model of their own, in the dtype of the user."""
 
 
 @pytest.mark.parametrize("name", sorted(tables.ALGORITHMS.keys() - MODELS))
 def test_memories_of_recipes_are_in_float32_at_least(name):
-    algorithm, params = tables.ALGORITHMS[name]
+    algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
     narrow = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, params
     )

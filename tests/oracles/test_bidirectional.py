@@ -211,7 +211,7 @@ def test_a_phase_costs_what_travels_in_it():
     np.testing.assert_array_equal(metrics["uplink_bytes"], price * present.sum(1))
     np.testing.assert_array_equal(metrics["phase"], np.arange(12) % 2)
     steps = np.where(np.arange(12) % 2, 5, np.nan)
-    np.testing.assert_array_equal(metrics["steps"], np.where(present.any(1), steps, 0))
+    np.testing.assert_array_equal(metrics["steps"], np.where(present.any(1), steps, np.nan))
     residual = np.asarray(rows.uplink["first"].residual)
     np.testing.assert_array_equal(residual[1::2], residual[::2])  # rests in the second phase
     assert not np.array_equal(residual[2], residual[1])

@@ -18,7 +18,7 @@ from fjx.privacy._bounds.clip import clip_by_global_norm
 from fjx.privacy._bounds.other_norms import by_l1_norm
 from fjx.privacy._local.sphere import along, unit
 from fjx.privacy._types import LocalMechanism
-from fjx.wire import Cast, Codes, Flat
+from fjx.wire import Codes, Flat
 
 
 def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
@@ -75,7 +75,7 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     epsilon = _validate.static_number("epsilon", epsilon, above=0, at_most=50)
     clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
 
-    def encode(key: Key, vector: Array) -> Cast:
+    def encode(key: Key, vector: Array) -> Array:
         key_sign, key_along, key_around = jax.random.split(key, 3)
         bounded = clip_by_global_norm(vector, clip_norm).update
         # A sphere needs two dimensions to have caps.
@@ -89,10 +89,10 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
         around = _random.normal(key_around, padded.shape)
         around = around - jnp.sum(around * direction) * direction
         around = around / jnp.sqrt(jnp.sum(around**2))
-        return Cast(height * direction + jnp.sqrt(1 - height**2) * around, None, "float32")
+        return height * direction + jnp.sqrt(1 - height**2) * around
 
-    def decode(payload: Cast) -> Array:
-        return payload.values * np.float32(clip_norm / unit(epsilon, payload.values.size).mean)
+    def decode(sent: Array) -> Array:
+        return sent * np.float32(clip_norm / unit(epsilon, sent.size).mean)
 
     return LocalMechanism(_of_vectors(encode, decode), epsilon, lambda: _pure(epsilon))
 
@@ -228,16 +228,16 @@ def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
     bound, scale = by_l1_norm(clip_norm), np.float32(2 * clip_norm / epsilon)
 
-    def encode(key: Key, vector: Array) -> Cast:
+    def encode(key: Key, vector: Array) -> Array:
         noise = scale * jax.random.laplace(key, vector.shape)
-        return Cast(bound.clip(vector, jnp.ones(())).update + noise, None, "float32")
+        return bound.clip(vector, jnp.ones(())).update + noise
 
     def event() -> Any:
         import dp_accounting
 
         return dp_accounting.LaplaceDpEvent(1 / epsilon)
 
-    return LocalMechanism(_of_vectors(encode, lambda payload: payload.values), epsilon, event)
+    return LocalMechanism(_of_vectors(encode, lambda sent: sent), epsilon, event)
 
 
 def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechanism:
@@ -282,16 +282,16 @@ def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechani
     clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
     z = _validate.static_number("noise_multiplier", noise_multiplier, above=0)
 
-    def encode(key: Key, vector: Array) -> Cast:
+    def encode(key: Key, vector: Array) -> Array:
         noise = np.float32(z * clip_norm) * _random.normal(key, vector.shape)
-        return Cast(clip_by_global_norm(vector, clip_norm).update + noise, None, "float32")
+        return clip_by_global_norm(vector, clip_norm).update + noise
 
     def event() -> Any:
         import dp_accounting
 
         return dp_accounting.GaussianDpEvent(z / 2)
 
-    return LocalMechanism(_of_vectors(encode, lambda payload: payload.values), math.inf, event)
+    return LocalMechanism(_of_vectors(encode, lambda sent: sent), math.inf, event)
 
 
 def _of_vectors(encode: Callable[[Key, Array], Any], decode: Callable[[Any], Array]) -> Compressor:

@@ -37,6 +37,21 @@ def wide(x: Array) -> Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
+def widened(tree: Tree) -> Tree:
+    """``tree`` with each floating leaf in the dtype of :func:`wide`: that of memories and of sums."""
+    return jax.tree.map(lambda x: wide(x) if is_float(x) else x, tree)
+
+
+def wide_zeros_like(tree: TreeLike) -> Tree:
+    """Zeros with the shapes of ``tree``, floating ones in the dtype of :func:`wide`."""
+    return widened(zeros_like(tree))
+
+
+def in_dtypes_of(tree: Tree, like: TreeLike) -> Tree:
+    """``tree`` with the dtypes of ``like``."""
+    return jax.tree.map(lambda x, y: to_dtype(x, y.dtype), tree, like)
+
+
 def scale(factor: Array, tree: Tree) -> Tree:
     """Product ``factor * tree``, each leaf in the dtype of :func:`wide`."""
 

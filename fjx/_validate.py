@@ -150,12 +150,16 @@ def mixing(matrix: Any) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
+MOVING = ("rbg", "unsafe_rbg")
+"""Generators whose numbers under ``jax.vmap`` are no function of the key alone."""
+
+
 def key(name: str, value: Any) -> None:
     """Raise unless ``value`` is one typed PRNG key, or a tracer of one.
 
     Raises:
         TypeError: a legacy ``uint32[2]`` key, a seed, or anything else.
-        ValueError: an array of keys.
+        ValueError: an array of keys, or a key whose draws depend on its neighbours under ``jax.vmap``.
     """
     dtype = getattr(value, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -166,6 +170,11 @@ def key(name: str, value: Any) -> None:
         )
     if value.shape != ():
         raise ValueError(f"{name} must be one key, got shape {value.shape}; use jax.vmap over keys")
+    if (impl := str(jax.random.key_impl(value))) in MOVING:
+        raise ValueError(
+            f"{name} must be a Threefry key, got one of {impl!r}, whose draws under jax.vmap are no "
+            "function of the key alone; make it with jax.random.key(seed, impl='threefry2x32')"
+        )
 
 
 def same_shapes(name: str, tree: Any, like_name: str, like: Any) -> None:

@@ -12,9 +12,60 @@ import jax
 import jax.numpy as jnp
 
 from fjx._base import Array, Key
+from fjx._validate import MOVING
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _SMALL = 1024  # for fewer numbers the generator of JAX is as fast, and faster to trace
+
+
+_ORIGINAL = "threefry2x32-original"
+"""Reading of Threefry seeds if ``jax_threefry_partitionable`` is off: other numbers from one seed."""
+
+
+def seed_of(key: Key) -> tuple[Array, str]:
+    """Key data of a key, and how to read them: the PRNG and, for Threefry, its order of numbers.
+
+    Args:
+        key: a typed key.
+
+    Returns:
+        Pair of ``u32[n]`` and a static name for :func:`key_of`.
+    """
+    return jax.random.key_data(key), _reading(str(jax.random.key_impl(key)))
+
+
+def key_of(seed: Array, reading: str) -> Key:
+    """Key of a seed.
+
+    Args:
+        seed: key data, ``u32[n]``.
+        reading: name that :func:`seed_of` gave.
+
+    Returns:
+        A typed key.
+
+    Raises:
+        ValueError: this process would draw other numbers from the seed than its sender drew.
+        TypeError: the seed is not key data of the PRNG.
+    """
+    impl = "threefry2x32" if reading == _ORIGINAL else reading
+    if impl in MOVING:
+        raise ValueError(f"a seed of {impl!r} gives other numbers under jax.vmap than without it")
+    if reading != _reading(impl):
+        raise ValueError(
+            f"the seed is to be read as {reading!r}, this process reads it as {_reading(impl)!r}; call "
+            f"jax.config.update('jax_threefry_partitionable', {reading != _ORIGINAL}) first"
+        )
+    return jax.random.wrap_key_data(jnp.asarray(seed), impl=impl)
+
+
+def _reading(impl: str) -> str:
+    return _ORIGINAL if impl == "threefry2x32" and not _partitionable() else impl
+
+
+def _partitionable() -> bool:
+    """True if number i depends on the key and on i alone."""
+    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
 
 def bits(key: Key, shape: tuple[int, ...]) -> Array:
@@ -32,9 +83,7 @@ def bits(key: Key, shape: tuple[int, ...]) -> Array:
         Threefry-2x32 with 20 rounds.
     """
     size = math.prod(shape)
-    # Partitionable: number i depends on the key and on i alone.
-    partitionable = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
-    ours = str(jax.random.key_impl(key)) == "threefry2x32" and partitionable
+    ours = str(jax.random.key_impl(key)) == "threefry2x32" and _partitionable()
     if not ours or not _SMALL <= size < 2**32:
         return jax.random.bits(key, shape, jnp.uint32)
     jax.random.bits(key, (0,), jnp.uint32)  # marks the key as used, for key reuse checking

@@ -1,5 +1,7 @@
 """Shared parts of quantisers: the span of a leaf, coordinates in units of a step, and rounding."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -75,8 +77,33 @@ def binade(x: Array, least: int) -> Array:
 def unbiased(leaf: jax.ShapeDtypeStruct, omega: float) -> Contract:
     """The contract of an unbiased codec; it also contracts if omega < 1.
 
-    A leaf narrower than float32 is rounded once more in decoding, so nothing is promised for it.
+    It holds for leaves that are not :func:`narrow`.
     """
-    if jnp.finfo(leaf.dtype).bits < 32:
+    promised = Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)
+    return unless_narrow(leaf, promised)
+
+
+def narrow(leaf: jax.ShapeDtypeStruct) -> bool:
+    """True for a float leaf narrower than float32, which is rounded once more in decoding."""
+    return bool(jnp.finfo(leaf.dtype).bits < 32)
+
+
+def after_rounding(leaf: jax.ShapeDtypeStruct, promised: Contract) -> Contract:
+    """What is left of a bound on the error if a :func:`narrow` leaf is rounded once more.
+
+    With u the unit roundoff of the leaf and r^2 = 1 - delta, Minkowski's inequality bounds the error by
+    (r + u (1 + r)) ||x||, because the norm of what is rounded is at most (1 + r) ||x||.  A dtype with
+    fewer exponents than float32 rounds small values to zero, so nothing is promised for it.
+    """
+    if not narrow(leaf):
+        return promised
+    if promised.delta is None or float(jnp.finfo(leaf.dtype).max) < 2.0**127:
         return Contract()
-    return Contract(unbiased=True, omega=omega, delta=1 - omega if omega < 1 else None)
+    r, u = math.sqrt(1 - promised.delta), float(jnp.finfo(leaf.dtype).eps) / 2
+    delta = 1 - (r + u * (1 + r)) ** 2
+    return Contract(delta=delta if delta > 0 else None)
+
+
+def unless_narrow(leaf: jax.ShapeDtypeStruct, promised: Contract) -> Contract:
+    """``promised``, but nothing for a :func:`narrow` leaf."""
+    return Contract() if narrow(leaf) else promised

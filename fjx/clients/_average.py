@@ -70,7 +70,7 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
     _validate.number("eta", eta, above=0, at_most=1)
 
     def init(params: Tree) -> AveragedState:
-        return AveragedState(_tree.zeros_like(client.message(params)), client.init(params))
+        return AveragedState(_tree.wide_zeros_like(client.message(params)), client.init(params))
 
     def inputs(
         key: Key, broadcast: Tree, state: AveragedState, examples: Examples, turn: Turn
@@ -86,8 +86,8 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         trained: tuple[Tree, Tree, Metrics],
     ) -> tuple[Tree, AveragedState, Metrics]:
         message, inner, metrics = trained
-        step = _tree.scale(jnp.asarray(eta), _tree.subtract(message, state.average))
+        step = _tree.scale(jnp.asarray(eta), _tree.subtract(_tree.widened(message), state.average))
         average = _tree.add(state.average, step)
-        return average, AveragedState(average, inner), metrics
+        return _tree.in_dtypes_of(average, message), AveragedState(average, inner), metrics
 
     return ClientUpdate(init, Steps.of(client.update).around(inputs, mix), client.message)

@@ -72,7 +72,7 @@ def scaffold(
                 "scaffold needs a control variate for every leaf, so the model must hold floating "
                 "parameters and nothing else (no fjx.Stateful, no integer leaves)"
             )
-        return _tree.zeros_like(params)
+        return _tree.wide_zeros_like(params)
 
     def inputs(
         key: Key, broadcast: Tree, control: Tree, examples: Examples, turn: Turn
@@ -82,7 +82,8 @@ def scaffold(
                 "clients.scaffold needs the broadcast of fjx.servers.scaffold; compose both, or use "
                 "fjx.algorithms.scaffold"
             )
-        drift = _tree.subtract(broadcast["control"], control)
+        drift = _tree.subtract(_tree.widened(broadcast["control"]), control)
+        drift = _tree.in_dtypes_of(drift, broadcast["params"])
         return key, broadcast["params"], examples, drift
 
     def message(

@@ -57,7 +57,7 @@ def rand_p(p: float) -> Compressor:
     p = _share(p)
 
     def encode(key: Key, x: Array) -> BernoulliMasked:
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         kept = _kept(seed, impl, x.size, p)
         places = jnp.where(kept, jnp.cumsum(kept) - 1, x.size)
         scaled = (wide(x.reshape(-1)) * (1 / p)).astype(x.dtype)
@@ -140,4 +140,4 @@ def _share(p: float) -> float:
 
 def _kept(seed: Array, impl: str, size: int, p: float) -> Array:
     """A mask of the coordinates that a seed keeps."""
-    return _random.uniform(jax.random.wrap_key_data(seed, impl=impl), (size,)) < p
+    return _random.uniform(_random.key_of(seed, impl), (size,)) < p

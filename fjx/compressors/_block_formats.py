@@ -8,6 +8,7 @@ from fjx._base import Array, Compressor, Contract, Key
 from fjx._kernels.rounding import binade, power_of_two
 from fjx.compressors._lift import lift
 from fjx.wire import Microscaled
+from fjx.wire._floats import MX_FORMATS
 
 _BLOCK = 32
 
@@ -60,8 +61,8 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
         Compute Project, *OCP Microscaling Formats (MX) Specification*, 2023.
     """
     format = jnp.dtype(dtype)
-    if format.name not in _FORMATS:
-        raise TypeError(f"mx needs one of {', '.join(_FORMATS)}, got {format.name}")
+    if format.name not in MX_FORMATS:
+        raise TypeError(f"mx needs one of {', '.join(MX_FORMATS)}, got {format.name}")
     info = jnp.finfo(format)
     digits, least, highest = int(info.nmant), int(info.minexp), float(info.max)
     q = int(np.floor(np.log2(highest)))
@@ -107,9 +108,6 @@ def mx(dtype: jax.typing.DTypeLike) -> Compressor:
         return Contract(delta=float(1 - v**2 - lost))
 
     return lift(encode, decode, contract, node=Microscaled)
-
-
-_FORMATS = ("float8_e4m3fn", "float8_e5m2", "float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
 
 
 def _rows(x: Array) -> Array:

@@ -5,12 +5,14 @@ import functools
 import jax
 
 from fjx._base import EXACT, Compressor, Contract, Key, Tree, TreeLike
+from fjx._tree import is_float
 from fjx.compressors._shapes import (
-    _is_no_sum,
     blocks_weigh_alike,
+    gain,
     payload_like,
     require_compressor,
 )
+from fjx.wire import BernoulliMasked, Kept, Masked, Sparse
 
 
 def chain(*codecs: Compressor) -> Compressor:
@@ -21,7 +23,8 @@ def chain(*codecs: Compressor) -> Compressor:
 
     Guarantees:
         - The contract is derived, and promises only what follows from those of the codecs.
-        - Unbiased after unbiased: omega = (1 + omega_1)(1 + omega_2) - 1.
+        - Unbiased after unbiased: omega = (1 + omega_1)(1 + omega_2) - 1.  After ``k_level``, whose
+          least level and step are rounded apart, omega_2 counts 5 d times.
         - Unbiased with omega < 1 after a projection: delta = delta_1 (1 - omega).
         - Nothing is promised for other pairs.
 
@@ -33,6 +36,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
     Raises:
         TypeError: an argument is not a Compressor.
+        ValueError: from ``init``, if a sparsifier follows a quantiser, which leaves it no coordinates.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -51,10 +55,11 @@ def chain(*codecs: Compressor) -> Compressor:
         require_compressor("chain", codec)
 
     def init(message_like: TreeLike) -> Tree:
-        return tuple(
-            codec.init(like)
-            for codec, like in zip(codecs, _stages(codecs, message_like), strict=True)
-        )
+        likes = _stages(codecs, message_like)
+        states = tuple(codec.init(like) for codec, like in zip(codecs, likes, strict=True))
+        for i, codec in enumerate(codecs[1:], start=1):
+            _require_choice(i + 1, codec, likes[i], message_like)
+        return states
 
     def encode(key: Key, message: Tree, state: Tree) -> tuple[Tree, Tree]:
         states = []
@@ -68,10 +73,7 @@ def chain(*codecs: Compressor) -> Compressor:
 
     def contract(message_like: TreeLike) -> Contract:
         likes = _stages(codecs, message_like)
-        contracts = [
-            codec.contract(like) if _is_no_sum(like) and blocks_weigh_alike(like) else Contract()
-            for codec, like in zip(codecs, likes, strict=True)
-        ]
+        contracts = [_of_payload(codec, like) for codec, like in zip(codecs, likes, strict=True)]
         return functools.reduce(_then, contracts, EXACT)
 
     return Compressor(init, encode, decode, contract)
@@ -84,6 +86,39 @@ def _stages(codecs: tuple[Compressor, ...], message_like: TreeLike) -> list[Tree
         likes.append(message_like)
         message_like = payload_like(codec, message_like)
     return likes
+
+
+def _require_choice(number: int, codec: Compressor, like: TreeLike, message_like: TreeLike) -> None:
+    """Raise ValueError if a sparsifier is given the scales of a quantiser and no coordinates."""
+
+    def largest(tree: TreeLike) -> int:
+        return max((leaf.size for leaf in jax.tree.leaves(tree) if is_float(leaf)), default=0)
+
+    def chooses(part: TreeLike) -> bool:
+        return isinstance(part, Sparse | Kept | Masked | BernoulliMasked)
+
+    if largest(like) != 1 or largest(message_like) == 1:
+        return
+    before, after = (
+        sum(map(chooses, jax.tree.leaves(tree, is_leaf=chooses)))
+        for tree in (like, payload_like(codec, like))
+    )
+    if after > before:
+        raise ValueError(
+            f"codec {number} of the chain would choose among the scales of the codec before it, whose "
+            "coordinates are integers already; sparsify first, as in chain(top_k(0.1), quantize(bits=8))"
+        )
+
+
+def _of_payload(codec: Compressor, like: TreeLike) -> Contract:
+    """The contract of a codec for a payload, as an error of what the payload decodes to."""
+    factor = gain(like)
+    if factor is None or not blocks_weigh_alike(like):
+        return Contract()
+    promised = codec.contract(like)
+    if factor == 1 or not promised.omega:
+        return promised
+    return Contract(unbiased=promised.unbiased, omega=factor * promised.omega)
 
 
 def _then(first: Contract, second: Contract) -> Contract:

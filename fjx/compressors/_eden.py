@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
 from fjx._kernels.gaussian import gaussian_quantiser
-from fjx._kernels.rounding import in_powers_of_two
+from fjx._kernels.rounding import after_rounding, in_powers_of_two
 from fjx.compressors._lift import lift
 from fjx.compressors._rotate import rotated
 from fjx.wire import LloydMax, MixedLloydMax
@@ -47,6 +47,7 @@ def lloyd_max(*, bits: float) -> Compressor:
           coordinate.
         - On many Gaussian coordinates the error tends to D ||x||^2 with D = 0.363, 0.117, 0.0345,
           0.0095, ... for 1, 2, 3, 4, ... bits.  D is linear between integers, and 1 for zero bits.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract says so.
         - A zero leaf stays zero.  A zero beside other coordinates does not.
         - A leaf with a non-finite value, or with max|x| > 2^125, decodes to NaN everywhere.
         - A leaf with max|x| < 2^-126 decodes to zeros.
@@ -82,8 +83,9 @@ def lloyd_max(*, bits: float) -> Compressor:
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         if bits < 1:  # coordinates without a code are lost
-            return Contract(projection=True)
-        return Contract(delta=_least_cosine(bits, leaf.size), projection=True)
+            return after_rounding(leaf, Contract(projection=True))
+        delta = _least_cosine(bits, leaf.size)
+        return after_rounding(leaf, Contract(delta=delta, projection=True))
 
     return _rounded(bits, lambda sums, size: sums.qx / sums.qq, contract)
 

@@ -18,7 +18,7 @@ def entropy(codec: Compressor, coder: str) -> Compressor:
         - Never costs more than 8 bits above the fixed width, for each array of integers.
 
     Bits:
-        For each array of integers with a declared width, 8 and the length that
+        For each array of integers or bools with a declared width, 8 and the length that
         :func:`fjx.wire.encode_integers` gives.  Everything else costs the same as before.
         :func:`fjx.wire.bits` counts this on concrete payloads, and :func:`fjx.wire.measured_bits`
         inside a program if the coder has a formula.  Shapes alone give the most that it can cost,
@@ -49,7 +49,7 @@ def entropy(codec: Compressor, coder: str) -> Compressor:
         >>> wire.bits(jax.jit(plain.encode)(jax.random.key(1), x, plain.init(x))[0])
         18032
         >>> wire.bits(jax.jit(codec.encode)(jax.random.key(1), x, codec.init(x))[0])
-        9144
+        9152
 
     References:
         Sattler, Wiedemann, Muller, Samek, *Robust and Communication-Efficient Federated Learning

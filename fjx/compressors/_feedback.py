@@ -15,7 +15,8 @@ class ErrorFeedbackState(NamedTuple):
     """The state of :func:`error_feedback`.
 
     Attributes:
-        residual: the part of past messages that was not sent; shaped like the message.
+        residual: the part of past messages that was not sent; shaped like the message, in float32 at
+            least.
         inner: state of the inner codec.
         sent: ``i32[]``, number of messages sent, if the decay depends on it; else ``()``.
     """
@@ -42,11 +43,12 @@ def error_feedback(
         - decode(payload) + e_new = x + beta e_old, up to rounding.
         - The residual is computed from the decoded payload, so rounding in the codec is fed back,
           too.
+        - The residual is kept in float32 at least, so a narrow message loses nothing permanently.
         - The contract promises nothing, because the payload depends on all messages so far.
 
     Args:
         codec: any compressor.  Theory needs a contractive one (delta > 0).  With an unbiased codec
-            and omega >= 1 the residual grows without bound: wrap such a codec in :func:`scaled`.
+            and omega >= 1 the residual may grow without bound: wrap such a codec in :func:`scaled`.
         decay: beta in [0, 1], may be traced; or a function of the number t of messages that the
             client has sent before, such as :func:`rescaling` makes from a schedule.
 
@@ -55,7 +57,8 @@ def error_feedback(
 
     Raises:
         TypeError: ``codec`` is not a Compressor, or ``decay`` is neither a number nor a function.
-        ValueError: ``decay`` is out of range.
+        ValueError: ``decay`` is out of range; or, from ``init``, the codec has a residual of its
+            own, or is unbiased with decay^2 omega >= 1.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -75,16 +78,19 @@ def error_feedback(
         _validate.number("decay", decay, at_least=0, at_most=1)
 
     def init(message_like: TreeLike) -> ErrorFeedbackState:
+        _require_bounded("error_feedback", codec, message_like, decay)
         sent = jnp.int32(0) if callable(decay) else ()
-        return ErrorFeedbackState(_tree.zeros_like(message_like), codec.init(message_like), sent)
+        return ErrorFeedbackState(
+            _tree.wide_zeros_like(message_like), codec.init(message_like), sent
+        )
 
     def encode(key: Key, message: Tree, state: ErrorFeedbackState) -> tuple[Tree, Tree]:
         if callable(decay):
             beta, sent = decay(state.sent), state.sent + 1
         else:
             beta, sent = decay, state.sent
-        wanted = _tree.add(message, _times(beta, state.residual))
-        payload, inner = codec.encode(key, wanted, state.inner)
+        wanted = _tree.add(_tree.widened(message), _times(beta, state.residual))
+        payload, inner = codec.encode(key, _tree.in_dtypes_of(wanted, message), state.inner)
         return payload, ErrorFeedbackState(_missing(wanted, codec.decode(payload)), inner, sent)
 
     return Compressor(init, encode, codec.decode, lambda message_like: Contract())
@@ -129,7 +135,7 @@ class MomentumState(NamedTuple):
     """The state of :func:`momentum_correction`.
 
     Attributes:
-        momentum: u, shaped like the message.
+        momentum: u, shaped like the message, in float32 at least.
         residual: v, the part of past messages that was not sent; shaped like the message.
         inner: state of the inner codec.
     """
@@ -167,7 +173,8 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
 
     Raises:
         TypeError: ``codec`` is not a Compressor, or ``momentum`` is not a number.
-        ValueError: ``momentum`` is out of range.
+        ValueError: ``momentum`` is out of range; or, from ``init``, the codec has a residual of
+            its own, or is unbiased with omega >= 1.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -187,13 +194,14 @@ def momentum_correction(codec: Compressor, *, momentum: Array | float = 0.9) -> 
     _validate.number("momentum", momentum, at_least=0, below=1)
 
     def init(message_like: TreeLike) -> MomentumState:
-        nothing = _tree.zeros_like(message_like)
+        _require_bounded("momentum_correction", codec, message_like, 1.0)
+        nothing = _tree.wide_zeros_like(message_like)
         return MomentumState(nothing, nothing, codec.init(message_like))
 
     def encode(key: Key, message: Tree, state: MomentumState) -> tuple[Tree, Tree]:
-        velocity = _tree.add(message, _times(momentum, state.momentum))
+        velocity = _tree.add(_tree.widened(message), _times(momentum, state.momentum))
         wanted = _tree.add(state.residual, velocity)
-        payload, inner = codec.encode(key, wanted, state.inner)
+        payload, inner = codec.encode(key, _tree.in_dtypes_of(wanted, message), state.inner)
         sent = codec.decode(payload)
         kept = jax.tree.map(lambda u, c: jnp.where(c == 0, u, jnp.zeros_like(u)), velocity, sent)
         return payload, MomentumState(kept, _missing(wanted, sent), inner)
@@ -215,5 +223,33 @@ def _times(factor: Array | float, residual: Tree) -> Tree:
 def _missing(wanted: Tree, sent: Tree) -> Tree:
     """``wanted - sent``; zero for other than float leaves, because codecs pass them through."""
     return jax.tree.map(
-        lambda w, s: w - s if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
+        lambda w, s: w - s.astype(w.dtype) if _tree.is_float(w) else jnp.zeros_like(w), wanted, sent
     )
+
+
+def _require_bounded(where: str, codec: Compressor, message_like: TreeLike, decay: object) -> None:
+    """Raise ValueError if a residual may grow without bound, or is kept twice.
+
+    E||e_new||^2 <= omega ||x + beta e||^2 is attained by unbiased codecs, so that beta^2 omega >= 1 lets
+    the residual grow from round to round.
+    """
+    inner = jax.eval_shape(codec.init, _tree.like(message_like))
+
+    def is_memory(part: object) -> bool:
+        return isinstance(part, ErrorFeedbackState | MomentumState)
+
+    if any(map(is_memory, jax.tree.leaves(inner, is_leaf=is_memory))):
+        raise ValueError(
+            f"{where} around a codec with error feedback adds each residual twice; use one of the two"
+        )
+    # A narrow leaf is promised nothing, but what it lacks in digits does not make it contract.
+    wide = jax.eval_shape(_tree.wide_zeros_like, _tree.like(message_like))
+    promised = codec.contract(wide)
+    if not promised.unbiased or promised.omega is None or not isinstance(decay, float | int):
+        return
+    if promised.delta is None and decay**2 * promised.omega >= 1:
+        raise ValueError(
+            f"{where} needs a codec that contracts, got an unbiased one with omega = "
+            f"{promised.omega:.4g} for this message, with which the residual grows without bound; "
+            "wrap it, as in error_feedback(scaled(codec)), or send it without error feedback"
+        )

@@ -8,6 +8,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels import random as _random
 from fjx._kernels.hadamard import rotate, unrotate
 from fjx._kernels.rounding import in_units, norm, unbiased
 from fjx.compressors._chain import chain
@@ -95,10 +96,10 @@ def kashin(*, bits: int, iterations: int = 3) -> Compressor:
 
 
 def _represented(key: Key, x: Array, iterations: int) -> Rotated:
-    size, shape, seed = _frame(x.size), x.shape, jax.random.key_data(key)
+    size, shape = _frame(x.size), x.shape
     flat = x.reshape(-1).astype(jnp.float32)
     unit, scale = in_units(flat, norm(flat))
-    impl = str(jax.random.key_impl(key))
+    seed, impl = _random.seed_of(key)
     vector = coefficients(key, unit, size, iterations)[0] * scale
     return Rotated(vector, seed, shape, x.dtype.name, _ROUNDS, impl, max(size, 1))
 

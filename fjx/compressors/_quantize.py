@@ -8,7 +8,14 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key
-from fjx._kernels.rounding import in_units, largest, norm, stochastic_round, unbiased
+from fjx._kernels.rounding import (
+    after_rounding,
+    in_units,
+    largest,
+    norm,
+    stochastic_round,
+    unbiased,
+)
 from fjx.compressors._lift import lift
 from fjx.wire import Quantized
 
@@ -162,6 +169,7 @@ def absmax(*, bits: int) -> Compressor:
         - |error_i| <= s / 2 and |error_i| <= |x_i|.
         - ||C(x) - x||^2 <= (d - 1) / (4 L^2 + d - 1) ||x||^2, attained at x = (L, 1/2, ..., 1/2).
         - The largest coordinate never moves.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract says so.
         - A leaf with a non-finite value, or with s > 2^125, decodes to NaN everywhere.
         - A leaf with s < 2^-126 decodes to zeros.
 
@@ -195,7 +203,8 @@ def absmax(*, bits: int) -> Compressor:
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         # In units of s, error_i^2 <= min(x_i^2, 1/4).  The ratio sum error^2 / (L^2 + sum x^2), with
         # sums over all but the largest, grows with each |x_i| up to 1/2 and falls from there.
-        return Contract(delta=4 * levels**2 / (4 * levels**2 + max(leaf.size - 1, 0)))
+        bound = 4 * levels**2 / (4 * levels**2 + max(leaf.size - 1, 0))
+        return after_rounding(leaf, Contract(delta=bound))
 
     return _uniform(levels, largest, lambda key, ratio: jnp.round(ratio), contract)
 

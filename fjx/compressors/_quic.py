@@ -111,12 +111,12 @@ def _bounded(bits: int) -> Compressor:
         sent = jnp.arange(capacity, dtype=jnp.int32) < count
         values = jnp.where(sent, flat[indices], 0.0).astype(x.dtype)
         indices = jnp.where(sent, indices, 0).astype(jnp.uint32)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return Quic(count, codes, scale, seed, values, indices, bits, impl, x.dtype.name)
 
     def decode(payload: Quic) -> Array:
         table, size = _table(payload.bits), payload.codes.size
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         h, _ = _draw(key, size, table.shared)
         numbers = jnp.asarray(table.numbers, jnp.float32)
         y = numbers[h + payload.codes.astype(jnp.int32) * table.shared] * payload.scale

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
+from fjx._kernels import random as _random
 from fjx._kernels.hadamard import rotate, unrotate
+from fjx._kernels.rounding import unless_narrow
 from fjx.compressors._chain import chain
 from fjx.compressors._lift import lift
 from fjx.compressors._shapes import require_compressor
@@ -38,6 +40,7 @@ def rotated(codec: Compressor, *, rounds: int = 2, block: int | None = None) -> 
         - R is orthogonal for every seed.  So the contract is that of the codec for d' coordinates;
           dropping the padding can only shrink the error.
         - A projection stays a projection if nothing is padded.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract is empty.
         - d' = B ceil(d / B) with B = min(block, 2^ceil(log2 d)).  Without blocks it is the next
           power of two.
         - If a leaf has a non-finite value, the codec sees no finite value in the block of this
@@ -102,15 +105,18 @@ def _rotation(rounds: int, block: int | None) -> Compressor:
         together = _together(x.size, block)
         flat = jnp.pad(x.reshape(-1).astype(jnp.float32), (0, -x.size % together))
         vector = rotate(key, flat, rounds=rounds, block=together)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return Rotated(vector, seed, x.shape, x.dtype.name, rounds, impl, together)
 
-    return lift(encode, derotated, lambda leaf: EXACT, node=Rotated)
+    def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
+        return unless_narrow(leaf, EXACT)
+
+    return lift(encode, derotated, contract, node=Rotated)
 
 
 def derotated(payload: Rotated) -> Array:
     """The array in a payload: its vector rotated back and cut to size."""
-    key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+    key = _random.key_of(payload.seed, payload.impl)
     flat = unrotate(key, payload.vector, rounds=payload.rounds, block=payload.block)
     return flat[: math.prod(payload.shape)].reshape(payload.shape).astype(payload.dtype)
 

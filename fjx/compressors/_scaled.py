@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Array, Compressor, Contract, Tree, TreeLike
-from fjx.compressors._shapes import require_compressor
+from fjx.compressors._shapes import has_narrow, require_compressor
 
 
 def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor:
@@ -17,6 +17,7 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
     Guarantees:
         - delta = 1 / (1 + omega) with the default factor 1 / (1 + omega), for every omega.  In
           expectation, ||C(x)/(1+omega) - x||^2 <= omega / (1 + omega) ||x||^2.
+        - Nothing is promised of leaves narrower than float32, which are rounded once more.
         - With another factor a, delta = 2 a - a^2 (1 + omega).  Nothing is promised if this is not
           positive, or if a is traced.
 
@@ -77,6 +78,8 @@ def scaled(codec: Compressor, factor: Array | float | None = None) -> Compressor
         promised = codec.contract(message_like)
         linear = promised.linear
         if not promised.unbiased or promised.omega is None or not _validate.concrete(factor):
+            return Contract(linear=linear)
+        if has_narrow(message_like):
             return Contract(linear=linear)
         # E||a C - x||^2 = a^2 E||C||^2 - 2 a ||x||^2 + ||x||^2, where E||C||^2 <= (1 + omega) ||x||^2.
         a = 1 / (1 + promised.omega) if factor is None else float(factor)

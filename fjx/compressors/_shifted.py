@@ -15,7 +15,7 @@ class ShiftedState(NamedTuple):
     """The state of :func:`shifted`.
 
     Attributes:
-        memory: H, which every receiver also holds; shaped like the message.
+        memory: H, which every receiver also holds; shaped like the message, in float32 at least.
         inner: state of the inner codec.
     """
 
@@ -80,10 +80,11 @@ def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
             ),
             message_like,
         )
-        return ShiftedState(memory, codec.init(_tree.like(memory)))
+        return ShiftedState(_tree.widened(memory), codec.init(_tree.like(memory)))
 
     def encode(key: Key, message: Tree, state: ShiftedState) -> tuple[Shifted, ShiftedState]:
-        change, inner = codec.encode(key, _tree.subtract(message, state.memory), state.inner)
+        difference = _tree.subtract(_tree.widened(message), state.memory)
+        change, inner = codec.encode(key, _tree.in_dtypes_of(difference, message), state.inner)
         moved = _tree.scale(jnp.asarray(lam), codec.decode(change))
         after = ShiftedState(_tree.add(state.memory, moved), inner)
         return Shifted(change, SideInformation(state.memory)), after
@@ -94,6 +95,7 @@ def shifted(codec: Compressor, *, lam: Array | float = 1.0) -> Compressor:
                 "the payload was read from bytes and has no memory; insert what the receiver remembers: "
                 "dataclasses.replace(payload, memory=wire.SideInformation(memory))"
             )
-        return _tree.add(payload.memory.value, codec.decode(payload.change))
+        change = codec.decode(payload.change)
+        return _tree.in_dtypes_of(_tree.add(payload.memory.value, change), change)
 
     return Compressor(init, encode, decode, lambda message_like: Contract())

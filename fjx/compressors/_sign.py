@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fjx._base import Array, Compressor, Contract, Key
+from fjx._kernels.rounding import after_rounding
 from fjx.compressors._lift import lift
 from fjx.wire import Signs, TwoMeans
 
@@ -22,6 +23,7 @@ def scaled_sign() -> Compressor:
         - ||C(x) - x||^2 = (1 - ||x||_1^2 / (d ||x||^2)) ||x||^2 exactly.
         - delta = 1/d, attained by one non-zero coordinate.  A Gaussian leaf has 2/pi, and a leaf of
           equal magnitudes loses nothing.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract says so.
         - A zero leaf stays zero.  A zero beside other coordinates does not.
         - A leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN everywhere.
 
@@ -66,6 +68,7 @@ def one_bit_sgd() -> Compressor:
         - ||C(x) - x||^2 is the variance within the two groups, and never more than the error of
           :func:`scaled_sign`.
         - delta = 1/d, attained by one positive coordinate.
+        - Narrower leaves than float32 are rounded once more in decoding; their contract says so.
         - A zero leaf stays zero.
         - A leaf with a non-finite value, or whose ||x||_1 overflows, decodes to NaN everywhere.
 
@@ -106,7 +109,7 @@ def one_bit_sgd() -> Compressor:
 def _contract(leaf: jax.ShapeDtypeStruct) -> Contract:
     # ||C(x)||^2 is ||x||_1^2 / d.  With two groups of n and m coordinates and L1 norms a and b, it is
     # a^2 / n + b^2 / m >= (a + b)^2 / d.  And ||x||_1 >= ||x||.
-    return Contract(delta=1 / max(leaf.size, 1), projection=True)
+    return after_rounding(leaf, Contract(delta=1 / max(leaf.size, 1), projection=True))
 
 
 def _mean(x: Array, count: Array) -> Array:

@@ -65,12 +65,12 @@ def count_sketch(*, rows: int, columns: int) -> Compressor:
 
     def encode(key: Key, x: Array) -> Sketched:
         flat = x.astype(jnp.float32).reshape(-1)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         table = sketch(key, flat, rows=rows, columns=columns)
         return Sketched(table, seed, x.shape, x.dtype.name, impl)
 
     def decode(payload: Sketched) -> Array:
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         flat = estimate(key, payload.table, math.prod(payload.shape))
         return flat.reshape(payload.shape).astype(payload.dtype)
 
@@ -131,13 +131,13 @@ def random_projection(ratio: float) -> Compressor:
 
     def encode(key: Key, x: Array) -> Projected:
         flat = x.astype(jnp.float32).reshape(-1)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         rows = jnp.arange(share_of(ratio, x.size))
         values = jax.lax.map(lambda i: jnp.sum(_direction(key, i, x.size) * flat), rows)
         return Projected(values, seed, x.shape, x.dtype.name, impl)
 
     def decode(payload: Projected) -> Array:
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         size, k = math.prod(payload.shape), payload.values.size
 
         def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:

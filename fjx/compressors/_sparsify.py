@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, TreeLike
+from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
 from fjx._kernels.rounding import unbiased
 from fjx._kernels.select import largest_magnitudes, share_of
@@ -236,11 +237,11 @@ def rand_k(ratio: float) -> Compressor:
         k = share_of(ratio, x.size)
         values = wide(x.reshape(-1)[_positions(key, k, x.size)])
         scale = x.size / k if k else 1.0  # not rounded to bfloat16: it would be a bias
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return Masked((values * scale).astype(x.dtype), seed, x.shape, impl)
 
     def decode(payload: Masked) -> Array:
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         size = math.prod(payload.shape)
         return _scatter(payload.values, _positions(key, payload.values.size, size), payload.shape)
 

@@ -7,7 +7,7 @@ import jax
 
 from fjx import _tree, _validate
 from fjx._base import Compressor, Contract, Key, Tree, TreeLike
-from fjx.compressors._shapes import require_compressor
+from fjx.compressors._shapes import has_narrow, require_compressor
 from fjx.wire import Summed
 
 
@@ -27,7 +27,8 @@ def induced(biased: Compressor, unbiased: Compressor) -> Compressor:
     .. math:: C(x) = C_1(x) + C_2(x - C_1(x))
 
     Guarantees:
-        - Unbiased if ``unbiased`` is.
+        - Unbiased if ``unbiased`` is, for leaves that are not narrower than float32.
+        - The sum is in float32 at least, and is rounded to a narrower leaf once.
         - omega = omega_2 (1 - delta_1) with delta_1 of the first codec and omega_2 of the second:
           less than that of the second alone.
 
@@ -62,7 +63,7 @@ def induced(biased: Compressor, unbiased: Compressor) -> Compressor:
 
     def contract(message_like: TreeLike) -> Contract:
         first, second = biased.contract(message_like), unbiased.contract(message_like)
-        if not second.unbiased:
+        if not second.unbiased or has_narrow(message_like):
             return Contract()
         if first.delta is None or second.omega is None:
             return Contract(unbiased=True)
@@ -76,7 +77,8 @@ def repeat(codec: Compressor, *, times: int) -> Compressor:
     """Send a message in several rounds, each of the part that the rounds before missed.
 
     Guarantees:
-        - delta = 1 - (1 - delta_1)^times, with delta_1 of the codec.
+        - delta = 1 - (1 - delta_1)^times, with delta_1 of the codec, for leaves that are not narrower
+          than float32.  The sum is in float32 at least, and is rounded to a narrower leaf once.
 
     Bits:
         ``times`` those of the codec.
@@ -110,7 +112,7 @@ def repeat(codec: Compressor, *, times: int) -> Compressor:
 
     def contract(message_like: TreeLike) -> Contract:
         promised = codec.contract(message_like)
-        if promised.delta is None:
+        if promised.delta is None or has_narrow(message_like):
             return Contract()
         # Each round's bound holds given the rounds before, whose draws are independent of its own.
         return Contract(delta=1 - (1 - promised.delta) ** times)
@@ -128,15 +130,18 @@ def _in_turn(codecs: list[Compressor]) -> Compressor:
     def encode(key: Key, message: Tree, state: SumState) -> tuple[Summed, SumState]:
         rest, others = _tree.split_floats(message)
         payloads, states = [], []
+        like, rest = rest, _tree.widened(rest)
         for i, (codec, inner) in enumerate(zip(codecs, state.parts, strict=True)):
-            payload, inner = codec.encode(jax.random.fold_in(key, i), rest, inner)
+            part = _tree.in_dtypes_of(rest, like)
+            payload, inner = codec.encode(jax.random.fold_in(key, i), part, inner)
             rest = _tree.subtract(rest, codec.decode(payload))
             payloads.append(payload)
             states.append(inner)
         return Summed(tuple(payloads), others), SumState(tuple(states))
 
     def decode(payload: Summed) -> Tree:
-        decoded = (codec.decode(p) for codec, p in zip(codecs, payload.parts, strict=True))
-        return _tree.merge(functools.reduce(_tree.add, decoded), payload.others)
+        decoded = [codec.decode(p) for codec, p in zip(codecs, payload.parts, strict=True)]
+        total = functools.reduce(_tree.add, decoded[1:], _tree.widened(decoded[0]))
+        return _tree.merge(_tree.in_dtypes_of(total, decoded[0]), payload.others)
 
     return Compressor(init, encode, decode, lambda message_like: Contract())

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx._kernels import random as _random
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.compressors._sums import SumState
 from fjx.wire import OneOf
@@ -65,11 +66,11 @@ def switch(which: Callable[[Key, Tree], Array], *codecs: Compressor) -> Compress
         nothing = tuple(_tree.zeros_like(payload_like(codec, message)) for codec in codecs)
 
         # The key is passed as numbers: vmap cannot select from a key that one branch has used up.
-        seed, impl = jax.random.key_data(key_encode), str(jax.random.key_impl(key_encode))
+        seed, impl = _random.seed_of(key_encode)
 
         def branch(i: int) -> Callable[[Array], tuple[Tree, Tree]]:
             def run(seed: Array) -> tuple[Tree, Tree]:
-                key = jax.random.wrap_key_data(seed, impl=impl)
+                key = _random.key_of(seed, impl)
                 payload, after = codecs[i].encode(key, message, state.parts[i])
                 parts, states = list(nothing), list(state.parts)
                 parts[i], states[i] = payload, after

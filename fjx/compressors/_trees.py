@@ -130,14 +130,20 @@ def flatten(codec: Compressor) -> Compressor:
     def decode(payload: Flat) -> Tree:
         return unravel(codec.decode(payload.vector), payload.others, payload.structure)
 
-    def vector_like(message_like: TreeLike) -> TreeLike:
+    def vector_like(message_like: TreeLike) -> jax.ShapeDtypeStruct:
         return jax.eval_shape(lambda message: ravel(message)[0], message_like)
 
     def contract(message_like: TreeLike) -> Contract:
         # In a vector of scales, the error of each is relative to the largest, and each scale counts for
         # many coordinates.
+        if not weighs_alike(message_like):
+            return Contract()
+        # A leaf narrower than the vector is rounded to its own dtype.  A promise that a codec makes for
+        # vectors of that dtype, too, is of values which the dtype holds.
         like = vector_like(message_like)
-        return codec.contract(like) if weighs_alike(message_like) else Contract()
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(message_like) if _tree.is_float(leaf)}
+        likes = [jax.ShapeDtypeStruct(like.shape, dtype) for dtype in dtypes | {like.dtype}]
+        return product([codec.contract(like) for like in likes])
 
     return Compressor(
         init=lambda message_like: codec.init(vector_like(message_like)),

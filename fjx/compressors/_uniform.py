@@ -141,10 +141,8 @@ def k_level(*, levels: int) -> Compressor:
     def decode(payload: KLevel) -> Array:
         # The span may overflow float32 though no level does; half of it does not.
         half = jnp.where(payload.step > 2.0**100, 0.5, 1.0)
-        above = payload.codes.astype(jnp.float32) * (half * payload.step)
-        # If the product is fused with the sum, it is not rounded, and programs differ in that.
-        x = (half * payload.least + jax.lax.optimization_barrier(above)) / half
-        return x.astype(payload.dtype)
+        above = _exact_products(payload.codes.astype(jnp.float32), half * payload.step)
+        return ((half * payload.least + above) / half).astype(payload.dtype)
 
     def contract(leaf: jax.ShapeDtypeStruct) -> Contract:
         # In units of s, let zero lie t <= 1/2 from the nearest level.  The two extremes are exact.
@@ -160,6 +158,20 @@ def k_level(*, levels: int) -> Compressor:
         return unbiased(leaf, d / 4 * (math.sqrt(1 + 4 * n / (d * gaps**2)) - 1))
 
     return lift(encode, decode, contract, node=KLevel)
+
+
+def _exact_products(codes: Array, step: Array) -> Array:
+    """``codes * step`` to one rounding, equal in every program, for codes of at most 16 bits.
+
+    A compiler may fuse a product with the sum that takes it and then does not round it; programs differ
+    in that.  So the step is cut into three parts of 8 bits, with products that are exact anyway.
+    """
+    bits = jax.lax.bitcast_convert_type(step, jnp.uint32)
+    high, middle = (
+        jax.lax.bitcast_convert_type(bits & jnp.uint32(mask), jnp.float32)
+        for mask in (0xFFFF0000, 0xFFFFFF00)
+    )
+    return codes * high + (codes * (middle - high) + codes * (step - middle))
 
 
 def subtractive_dither(*, bits: int) -> Compressor:
@@ -218,11 +230,11 @@ def subtractive_dither(*, bits: int) -> Compressor:
         ratio, scale = in_units(x32, largest(x32) / top)
         # |x / s| <= L, so the sum stays within L + 1/2.
         codes = jnp.clip(jnp.round(ratio + _dither(key, x.shape)), -top, top).astype(integer)
-        seed, impl = jax.random.key_data(key), str(jax.random.key_impl(key))
+        seed, impl = _random.seed_of(key)
         return SubtractivelyDithered(codes, scale, seed, bits, x.dtype.name, impl)
 
     def decode(payload: SubtractivelyDithered) -> Array:
-        key = jax.random.wrap_key_data(payload.seed, impl=payload.impl)
+        key = _random.key_of(payload.seed, payload.impl)
         units = payload.codes.astype(jnp.float32) - _dither(key, payload.codes.shape)
         return (units * payload.scale).astype(payload.dtype)
 

@@ -11,6 +11,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Array, Cohort, Examples, Tree
 from fjx.data._collect import buffers, collect
+from fjx.data._columns import arrays_of
 
 _MOST_ROWS = 2**31 - 1
 
@@ -130,9 +131,11 @@ class FederatedData:
 
         Raises:
             TypeError: ids are not integers, or taking_part is not boolean.
-            ValueError: ids are concrete, and one is out of range or repeated; or a shape is wrong.
+            ValueError: ids are concrete, and one is out of range or repeated; a shape is wrong; or no
+                client of the dataset has an example.
                 Traced ids cannot raise: such a slot becomes padding and is counted in ``rejected``.
         """
+        require_examples(self)
         if eager := _validate.concrete(ids):
             ids = np.asarray(ids)  # on the host, where ids of 64 bits do not wrap
         if not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -178,6 +181,18 @@ class FederatedData:
         return dataclasses.replace(self, weights=_weights(weights, self.num_clients, self.hosted))
 
 
+def require_examples(dataset: FederatedData) -> None:
+    """Raise ValueError if no client has an example.
+
+    Only the shape of the arrays is read, so that data may be traced.
+    """
+    if not jax.tree.leaves(dataset.arrays)[0].shape[0]:
+        raise ValueError(
+            f"none of the {dataset.num_clients} clients of the dataset has an example, so there is "
+            "nothing to train on; look at the filter or the split that made it"
+        )
+
+
 def impossible_ids(xp: Any, ids: Any, population: int) -> Any:
     """Mask of the slots whose id is out of range or repeats an earlier one.
 
@@ -204,6 +219,7 @@ def from_clients(
     Args:
         clients: one pytree of arrays per client.  The leading axis of an array is the client's examples
             and may be zero.  All clients have one structure, equal dtypes and equal trailing shapes.
+            A table of pandas, Polars, Arrow or Hugging Face is read as a dict of its columns.
         weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
         test: central test examples.
 
@@ -212,9 +228,9 @@ def from_clients(
 
     Raises:
         TypeError: a leaf holds texts, dates or objects.
-        ValueError: there are no clients; the trees differ in structure, dtypes or trailing shapes; the
-            leaves of one client differ in their leading axes; integers do not fit 32 bits; or there are
-            more than 2^31 - 1 examples.
+        ValueError: there are no clients; a column of a table has missing values; the trees differ in
+            structure, dtypes or trailing shapes; the leaves of one client differ in their leading axes;
+            integers do not fit 32 bits; or there are more than 2^31 - 1 examples.
 
     Examples:
         >>> import numpy as np
@@ -224,7 +240,7 @@ def from_clients(
         >>> dataset.sizes.tolist(), dataset.arrays["y"].tolist()
         ([3, 0, 2], [0, 1, 2, 0, 1])
     """
-    hosted = [jax.tree.map(np.asarray, client) for client in clients]
+    hosted = [arrays_of(client, f"client {i}") for i, client in enumerate(clients)]
     if not hosted:
         raise ValueError("from_clients needs at least one client, got none")
     first = jax.tree_util.tree_flatten_with_path(hosted[0])[0]
@@ -276,18 +292,20 @@ def pack(
         )
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     weights = np.asarray(sizes, np.float32) if weights is None else weights
-    place = narrow if hosted else to_device
+
+    def placed(name: str, tree: Tree) -> Tree:
+        def place(path: Any, x: Any) -> Any:
+            x = narrow(x, name + jax.tree_util.keystr(path))
+            return x if hosted else jnp.asarray(x)
+
+        return jax.tree_util.tree_map_with_path(place, tree)
+
     return FederatedData(
-        arrays=jax.tree.map(place, arrays),
+        arrays=placed("examples", arrays),
         offsets=offsets if hosted else jnp.asarray(offsets.astype(np.int32)),
         weights=_weights(weights, len(sizes), hosted),
-        test=jax.tree.map(place, test),
+        test=placed("test", arrays_of(test, "test")),
     )
-
-
-def to_device(x: Any) -> Array:
-    """JAX array of ``x``; without x64, 64-bit numbers become 32-bit without a warning."""
-    return jnp.asarray(narrow(x))
 
 
 def kept(dtype: np.dtype) -> np.dtype:
@@ -295,21 +313,26 @@ def kept(dtype: np.dtype) -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
-def narrow(x: Any) -> np.ndarray:
-    """NumPy array with the values and dtype of :func:`to_device`; copied only if the dtype changes."""
+def narrow(x: Any, name: str = "examples") -> np.ndarray:
+    """NumPy array of the dtype in which JAX stores ``x``; copied only if the dtype changes.
+
+    Without x64, 64-bit numbers become 32-bit without a warning.
+    """
     x = x if isinstance(x, np.ndarray) else np.asarray(x)
     if x.dtype.kind in "OSUMm":
-        raise TypeError(f"examples must be numbers, got {x.dtype}; encode texts and dates first")
+        raise TypeError(f"{name} must be numbers, got {x.dtype}; encode texts and dates first")
     native = x.dtype.newbyteorder("=")  # a memory map from another machine may have another order
     if kept(native) == native:
         return x.astype(native, copy=False)
     with np.errstate(over="ignore"):
         y = x.astype(kept(native))
     if x.dtype.kind == "f" and not np.array_equal(np.isinf(x), np.isinf(y)):
-        raise ValueError(f"floats must fit float32, got up to {np.abs(x).max()}; scale them down")
+        raise ValueError(
+            f"{name}: floats must fit float32, got up to {np.abs(x).max()}; scale them down"
+        )
     if x.dtype.kind in "iu" and not np.array_equal(x, y):
         raise ValueError(
-            f"integers must fit {y.dtype}, got {x.min()} to {x.max()}; renumber them, "
+            f"{name}: integers must fit {y.dtype}, got {x.min()} to {x.max()}; renumber them, "
             "for example by np.unique(x, return_inverse=True)"
         )
     return y

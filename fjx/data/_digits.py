@@ -23,7 +23,7 @@ def digits(
     Args:
         num_clients: number of clients; each has at least one image.
         alpha: concentration of :func:`fjx.data.dirichlet`; None or infinity splits IID.
-        test_fraction: fraction of the images that is put aside as central test examples.
+        test_fraction: fraction of the images that is put aside as central test examples, at least one.
         key: key for the choice of test examples and for the split; by default ``jax.random.key(0)``.
 
     Returns:
@@ -53,7 +53,7 @@ def digits(
     images = {"x": (raw.data / 16).astype(np.float32), "y": raw.target.astype(np.int32)}
     key_test, key_split = jax.random.split(jax.random.key(0) if key is None else key)
     (order,) = iid(key_test, len(images["y"]), num_clients=1)
-    held_out, rest = np.split(order, [int(test_fraction * len(order))])
+    held_out, rest = np.split(order, [max(1, int(test_fraction * len(order)))])
     train, test = (jax.tree.map(lambda x, at=at: x[at], images) for at in (rest, held_out))
     partition = (
         iid(key_split, len(rest), num_clients=num_clients)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Tree
+from fjx.data._columns import arrays_of
 from fjx.data._dataset import FederatedData, pack
 
 _FORMAT, _VERSION, _HEADER = "fjx.data", 1, "dataset.json"
@@ -73,7 +74,8 @@ def from_packed(
     Args:
         arrays: pytree of ``[total, ...]``, NumPy arrays or memory maps (``np.load(path,
             mmap_mode="r")``): the rows of client 0, then those of client 1, and so on.  There may be
-            more than 2^31 rows.
+            more than 2^31 rows.  A table of pandas, Polars, Arrow or Hugging Face is read as a dict of
+            its columns.
         sizes: ``i[num_clients]``, number of examples of each client.
         weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
         test: central test examples.
@@ -104,7 +106,7 @@ def from_packed(
         raise ValueError(f"sizes must be in [0, 2^31), got {sizes.min()} to {sizes.max()}")
     if not jax.tree.leaves(arrays):
         raise ValueError("from_packed needs arrays, got an empty pytree")
-    total = int(sizes.sum(dtype=np.int64))
+    arrays, total = arrays_of(arrays), int(sizes.sum(dtype=np.int64))
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         if np.shape(leaf)[:1] != (total,):
             where = jax.tree_util.keystr(path) or "the only leaf"
@@ -136,7 +138,7 @@ def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
         ...     data.open(folder).sizes.tolist()
         [2, 3]
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _HEADER).exists():
         raise FileExistsError(f"{folder} holds a dataset already; give another folder")
@@ -148,7 +150,7 @@ def save(dataset: FederatedData, folder: str | os.PathLike[str]) -> None:
     }
     for field in dataclasses.fields(dataset):
         header[field.name] = _write(getattr(dataset, field.name), folder, field.name)
-    (folder / _HEADER).write_text(json.dumps(header, indent=1))
+    (folder / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
 
 def open(folder: str | os.PathLike[str]) -> FederatedData:
@@ -175,11 +177,11 @@ def open(folder: str | os.PathLike[str]) -> FederatedData:
         >>> type(dataset.arrays["x"]), dataset.client(0)["x"].tolist()
         (<class 'numpy.memmap'>, [0, 1, 2, 3])
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not (folder / _HEADER).exists():
         raise FileNotFoundError(f"{folder} holds no dataset ({_HEADER}) that data.save wrote")
     try:
-        header = json.loads((folder / _HEADER).read_text())
+        header = json.loads((folder / _HEADER).read_bytes())
         known = header["format"] == _FORMAT
     except (ValueError, KeyError, TypeError):
         known = False

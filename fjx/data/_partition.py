@@ -12,26 +12,34 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Key, Tree
+from fjx.data._columns import arrays_of, complete
 from fjx.data._dataset import FederatedData, pack
 
 Partition = Sequence[np.ndarray]
 """One array of example indices per client; no index is repeated."""
 
 
-def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> FederatedData:
+def split(
+    examples: Tree, partition: Partition, *, test: Tree | None = None, hosted: bool = False
+) -> FederatedData:
     """Federated dataset from central examples and a partition.
 
     Args:
-        examples: pytree of ``[n, ...]``.
+        examples: pytree of ``[n, ...]``.  A table of pandas, Polars, Arrow or Hugging Face is read as a
+            dict of its columns.
         partition: indices of the examples of each client.
         test: central test examples.
+        hosted: True to keep the dataset on the host, for data larger than the device; see
+            :func:`fjx.data.on_host`.
 
     Returns:
         A :class:`fjx.data.FederatedData`.
 
     Raises:
-        TypeError: the partition holds a mask or floats in place of indices.
-        ValueError: there are no clients, or an index is out of range or repeated.
+        TypeError: the partition holds a mask or floats in place of indices; a leaf or a column holds
+            texts, dates or objects.
+        ValueError: there are no clients; an index is out of range or repeated; a column of a table has
+            missing values.
 
     Examples:
         >>> import numpy as np
@@ -39,8 +47,8 @@ def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> 
         >>> data.split(np.array([10, 11, 12]), [[2], [0, 1]]).arrays.tolist()
         [12, 10, 11]
     """
-    hosted = jax.tree.map(np.asarray, examples)
-    shapes = [x.shape for x in jax.tree.leaves(hosted)]
+    arrays = arrays_of(examples)
+    shapes = [x.shape for x in jax.tree.leaves(arrays)]
     if len({shape[:1] for shape in shapes}) != 1 or not shapes[0]:
         raise ValueError(f"examples must have one leading axis, got arrays of shapes {shapes}")
     if not len(partition):
@@ -54,7 +62,8 @@ def split(examples: Tree, partition: Partition, *, test: Tree | None = None) -> 
     if np.unique(order).size != order.size:
         raise ValueError("partition must give each example to one client; an index occurs twice")
     lengths = np.array([len(part) for part in partition])
-    return pack(jax.tree.map(lambda x: x[order], hosted), lengths, test=test)
+    arrays = jax.tree.map(lambda x: x[order], arrays)
+    return pack(arrays, lengths, test=test, hosted=hosted)
 
 
 def iid(key: Key, num_examples: int, *, num_clients: int) -> Partition:
@@ -113,7 +122,7 @@ def dirichlet(
         A partition.
 
     Raises:
-        ValueError: a number is out of range, or there are too few examples.
+        ValueError: a number is out of range, a label is missing (NaN), or there are too few examples.
 
     Examples:
         >>> import jax, numpy as np
@@ -161,7 +170,7 @@ def shards(key: Key, labels: Any, *, num_clients: int, shards_per_client: int = 
         A partition.
 
     Raises:
-        ValueError: there are fewer examples than shards.
+        ValueError: there are fewer examples than shards, or a label is missing (NaN).
 
     Examples:
         >>> import jax, numpy as np
@@ -234,7 +243,8 @@ def by_id(ids: Any) -> tuple[Partition, np.ndarray]:
         The partition, with each client's examples in their original order, and the sorted distinct ids.
 
     Raises:
-        ValueError: ``ids`` is not a vector, or is empty.
+        TypeError: texts and numbers are mixed.
+        ValueError: ``ids`` is not a vector, is empty, or has missing values.
 
     Examples:
         >>> from fjx import data
@@ -265,8 +275,8 @@ def indices(name: str, values: Any) -> np.ndarray:
 
 
 def _vector(name: str, values: Any) -> np.ndarray:
-    """Non-empty vector, or ValueError."""
-    values = np.asarray(values)
+    """Non-empty vector without missing values, or ValueError."""
+    values = complete(name, values)
     if values.ndim != 1 or not values.size:
         raise ValueError(
             f"{name} must be a vector with at least one entry, got shape {list(values.shape)}"

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fjx.data._dataset import FederatedData
+from fjx.data._columns import complete
+from fjx.data._dataset import FederatedData, require_examples
 
 
 class Statistics(NamedTuple):
@@ -40,7 +41,8 @@ def statistics(dataset: FederatedData, labels: Any) -> Statistics:
         A :class:`Statistics`.
 
     Raises:
-        ValueError: the number of labels differs from the number of examples.
+        ValueError: the number of labels differs from the number of examples, or a label is missing
+            (NaN).
 
     Examples:
         >>> import numpy as np
@@ -50,7 +52,7 @@ def statistics(dataset: FederatedData, labels: Any) -> Statistics:
         >>> found.counts.tolist(), found.label_skew.tolist(), found.effective_classes.tolist()
         ([[2, 0], [1, 1]], [0.25, 0.25], [1.0, 2.0])
     """
-    offsets, labels = np.asarray(dataset.offsets).astype(np.int64), np.asarray(labels)
+    offsets, labels = np.asarray(dataset.offsets).astype(np.int64), complete("labels", labels)
     if labels.shape != (offsets[-1],):
         raise ValueError(f"labels must be a vector of {offsets[-1]}, got {list(labels.shape)}")
     sizes = np.diff(offsets)
@@ -77,7 +79,8 @@ def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> An
 
     Raises:
         ImportError: matplotlib is not installed (the extra ``examples``).
-        ValueError: the number of labels differs from the number of examples.
+        ValueError: the number of labels differs from the number of examples, a label is missing (NaN),
+            or no client has an example.
 
     Examples:
         >>> import numpy as np
@@ -91,6 +94,7 @@ def plot_partition(dataset: FederatedData, labels: Any, *, most: int = 40) -> An
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'fjx[examples]'") from error
+    require_examples(dataset)
     found = statistics(dataset, labels)
     drawn = found.counts[:most]
     figure = Figure(figsize=(8, 0.9 + 0.17 * len(drawn)), layout="constrained")

@@ -101,10 +101,11 @@ def difference(
     _validate.number("lam", lam, at_least=0, at_most=1)
 
     def init(message_like: TreeLike) -> DifferenceState:
-        return DifferenceState(_tree.zeros_like(message_like), codec.init(message_like))
+        return DifferenceState(_tree.wide_zeros_like(message_like), codec.init(message_like))
 
     def encode(key: Key, message: Tree, state: DifferenceState) -> tuple[Tree, DifferenceState]:
-        change = _tree.subtract(message, state.memory)
+        change = _tree.subtract(_tree.widened(message), state.memory)
+        change = _tree.in_dtypes_of(change, message)
         payload, inner = codec.encode(key, change, state.inner)
         moved = _tree.scale(jnp.asarray(lam), codec.decode(payload))
         return payload, DifferenceState(_tree.add(state.memory, moved), inner)

@@ -126,7 +126,7 @@ def choco(
         if not all(map(_tree.is_float, jax.tree.leaves(params))):
             raise TypeError("models that gossip are averaged: they must hold floating leaves only")
         message = client.message(params)
-        nothing = _tree.zeros_like(params)
+        nothing = _tree.wide_zeros_like(params)
         return ChocoRow(params, nothing, client.init(params), codec.init(message))
 
     def tell(
@@ -136,7 +136,8 @@ def choco(
         message, memory, metrics = trained
         row = slot.row
         moved = _tree.add(row.model, message)
-        difference = _tree.subtract(moved, row.public)
+        difference = _tree.subtract(_tree.widened(moved), row.public)
+        difference = _tree.in_dtypes_of(difference, message)
         payload, inner = codec.encode(context.keys(slot.id).uplink, difference, row.codec)
         known = _tree.add(row.public, codec.decode(payload))
         counts, failed = guard(slot, moved, known, takes_part=slot.present)

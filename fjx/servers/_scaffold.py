@@ -61,10 +61,10 @@ def scaffold(transformation: optax.GradientTransformation) -> ServerUpdate:
     model = from_optax(transformation)
 
     def init(params: Tree) -> ScaffoldServerState:
-        return ScaffoldServerState(model.init(params), _tree.zeros_like(params))
+        return ScaffoldServerState(model.init(params), _tree.wide_zeros_like(params))
 
     def broadcast(state: ScaffoldServerState) -> Tree:
-        return {"params": state.params, "control": state.control}
+        return {"params": state.params, "control": _tree.in_dtypes_of(state.control, state.params)}
 
     def update(state: ScaffoldServerState, message: Tree) -> ScaffoldServerState:
         if not (isinstance(message, dict) and set(message) == {"params", "control"}):

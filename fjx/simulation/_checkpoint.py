@@ -32,7 +32,9 @@ class Checkpoints:
         except ImportError as error:
             raise ImportError("checkpoints need orbax: pip install 'fjx[checkpoint]'") from error
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
-        with ocp.CheckpointManager(os.path.abspath(folder), options=options) as manager:
+        with ocp.CheckpointManager(
+            os.path.abspath(os.path.expanduser(folder)), options=options
+        ) as manager:
             yield cls(manager, ocp)
 
     def save(self, done: int, key: Key, state: SimulationState, history: History) -> None:

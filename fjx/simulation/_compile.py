@@ -27,7 +27,7 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
         >>> simulation.cache_compilations(tempfile.mkdtemp())
         >>> jax.config.update("jax_compilation_cache_dir", None)  # off again
     """
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(os.path.expanduser(folder)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -1,6 +1,7 @@
 """Evaluation on held-out examples: over all of them, or for each client."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Examples, Metrics, Tree
 from fjx.data import FederatedData, on_device
+from fjx.data._columns import arrays_of
+from fjx.data._dataset import require_examples
 
 Score = Callable[[Tree, Tree], Metrics]
 """A function ``(params, batch) -> {name: f32[b]}``, one number for each example of the batch."""
@@ -16,12 +19,17 @@ Score = Callable[[Tree, Tree], Metrics]
 def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tree_util.Partial:
     """Mean scores over a set of held-out examples, for ``simulate(evaluate=...)``.
 
+    A ratio such as recall or F1 is no mean over examples.  Report its parts, such as hits and totals,
+    and divide their means; or compute it on the host, as ``jax.pure_callback`` in a function of your
+    own for ``simulate(evaluate=...)``.
+
     Guarantees:
         - The mean is over all examples; the short last batch counts with its real examples only.
 
     Args:
         score: function ``(params, batch) -> {name: f32[b]}``, such as ``model.evaluate``.
-        examples: pytree of ``[n, ...]``, such as ``dataset.test``.
+        examples: pytree of ``[n, ...]``, such as ``dataset.test``.  A table is read as a dict of its
+            columns.
         batch_size: examples evaluated at a time.
 
     Returns:
@@ -39,7 +47,7 @@ def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tr
         2.6667
     """
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
-    arrays = jax.tree.map(jnp.asarray, examples)
+    arrays = jax.tree.map(jnp.asarray, arrays_of(examples))
     sizes = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(arrays)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
@@ -63,7 +71,7 @@ def per_client(
         A function ``(params) -> {name: f32[num_clients]}``; clients without examples have NaN.
 
     Raises:
-        ValueError: ``batch_size`` is below one.
+        ValueError: ``batch_size`` is below one, or no client has an example.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -74,6 +82,7 @@ def per_client(
         [2.0, 16.0]
     """
     batch_size = _validate.static_integer("batch_size", batch_size, at_least=1)
+    require_examples(dataset)
     return jax.tree_util.Partial(_client_scores, _Static((score, batch_size)), on_device(dataset))
 
 
@@ -84,19 +93,33 @@ class _Static(tuple):
 
 def _mean_scores(static: tuple[Score, int], arrays: Tree, params: Tree) -> Metrics:
     size = jax.tree.leaves(arrays)[0].shape[0]
-    return _scores(static, params, Examples(arrays, jnp.int32(0), jnp.int32(size)))
+    sums = _sums(static, params, Examples(arrays, jnp.int32(0), jnp.int32(size)))
+    return {name: total / size for name, total in sums.items()}
+
+
+def _client_scores(static: tuple[Score, int], dataset: FederatedData, params: Tree) -> Metrics:
+    sums = _client_sums(static, dataset, params)
+    with jax.debug_nans(False):  # which searches for NaN that nobody intends, such as in the sums
+        return _client_means(sums, dataset.sizes)
 
 
 @jax.jit
-def _client_scores(static: tuple[Score, int], dataset: FederatedData, params: Tree) -> Metrics:
+def _client_sums(static: tuple[Score, int], dataset: FederatedData, params: Tree) -> Metrics:
     windows = dataset.examples(jnp.arange(dataset.num_clients, dtype=jnp.int32))
     return jax.lax.map(
-        lambda window: _scores(static, params, Examples(windows.arrays, *window)),
+        lambda window: _sums(static, params, Examples(windows.arrays, *window)),
         (windows.offset, windows.size),
     )
 
 
-def _scores(static: tuple[Score, int], params: Tree, examples: Examples) -> Metrics:
+@jax.jit
+def _client_means(sums: Metrics, sizes: Array) -> Metrics:
+    """Means of the clients; a client without examples has a NaN that is selected, not computed."""
+    count = jnp.maximum(sizes, 1).astype(jnp.float32)
+    return {name: jnp.where(sizes > 0, total / count, jnp.nan) for name, total in sums.items()}
+
+
+def _sums(static: tuple[Score, int], params: Tree, examples: Examples) -> Metrics:
     score, batch_size = static
 
     def add(step: Array, total: Metrics) -> Metrics:
@@ -107,15 +130,44 @@ def _scores(static: tuple[Score, int], params: Tree, examples: Examples) -> Metr
             for name in total
         }
 
-    names = jax.eval_shape(lambda: score(params, examples.batch(0, batch_size)[0]))
+    with leaving_jax("score"):
+        names = jax.eval_shape(lambda: score(params, examples.batch(0, batch_size)[0]))
     if not isinstance(names, Mapping):
         raise TypeError(f"score must return a dict of arrays, got {type(names).__name__}")
     for name, value in names.items():
         if value.shape != (batch_size,):
             raise ValueError(
                 f"score must return one number per example: {name!r} has shape "
-                f"{list(value.shape)}, wanted [{batch_size}]"
+                f"{list(value.shape)}, wanted [{batch_size}]; return the parts of a ratio (recall, "
+                "F1) and divide their means"
             )
     batches = -(-examples.size // batch_size)
-    total = jax.lax.fori_loop(0, batches, add, dict.fromkeys(names, jnp.float32(0)))
-    return {name: value / examples.size.astype(jnp.float32) for name, value in total.items()}
+    return jax.lax.fori_loop(0, batches, add, dict.fromkeys(names, jnp.float32(0)))
+
+
+def evaluated(evaluate: Callable[[Tree], Metrics], params: Tree) -> Metrics:
+    """``evaluate(params)``, with an error of its own if it needs values on the host."""
+    with leaving_jax("evaluate"):
+        return evaluate(params)
+
+
+@contextlib.contextmanager
+def leaving_jax(name: str) -> Iterator[None]:
+    """Context of a call of the traced function ``name``.
+
+    Raises:
+        TypeError: the function asks for the values of a traced array, as NumPy and scikit-learn do.
+    """
+    try:
+        yield
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise TypeError(
+            f"{name} is compiled by JAX and cannot read the values of arrays, as NumPy and "
+            "scikit-learn do; use jax.numpy, or run that part on the host: "
+            "jax.pure_callback(function, jax.ShapeDtypeStruct((), jnp.float32), params), where "
+            "function returns a numpy.float32"
+        ) from error

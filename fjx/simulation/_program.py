@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Cohort, Executor, Key, Metrics, Tree
 from fjx.data import FederatedData
+from fjx.data._dataset import require_examples
 from fjx.samplers import Sampler
+from fjx.simulation._evaluate import evaluated
 from fjx.simulation._table import TableOf, gather, make_table, scatter
 
 Evaluate = Callable[[Tree], Metrics]
@@ -106,7 +108,8 @@ def program(
 
     Raises:
         TypeError: ``algorithm``, ``dataset`` or ``sampler`` has a wrong type.
-        ValueError: ``evaluate_every`` is below one; the dataset is on the host.
+        ValueError: ``evaluate_every`` is below one; no client has an example; the dataset is on the
+            host.
 
     Examples:
         Three seeds and two learning rates in one program:
@@ -222,7 +225,7 @@ def rounds_of(
             state, metrics = jax.lax.scan(
                 lambda state, _: one_round(dataset, key, state), state, length=length
             )
-            scores = {} if evaluate is None else evaluate(state.params)
+            scores = {} if evaluate is None else evaluated(evaluate, state.params)
             return state, History(metrics, scores, state.round)
 
         blocks, rest = divmod(rounds, evaluate_every)
@@ -242,15 +245,17 @@ def rounds_of(
     return run
 
 
-def require_parts(algorithm: object, dataset: object, sampler: object) -> None:
-    """Raise unless each argument has its type.
+def require_parts(algorithm: object, dataset: Any, sampler: object) -> None:
+    """Raise unless each argument has its type and somebody has examples.
 
     Raises:
         TypeError: an argument has a wrong type; the error names it.
+        ValueError: no client has an example.
     """
     _require("algorithm", algorithm, Algorithm)
     _require("dataset", dataset, FederatedData)
     _require("sampler", sampler, Sampler)
+    require_examples(dataset)
 
 
 def _require(name: str, value: object, kind: type) -> None:

@@ -121,7 +121,8 @@ def simulate(
             devices; ``"auto"`` times executors and takes the fastest, see
             :func:`fjx.simulation.fastest`.
         evaluate: traced evaluation ``(params) -> {name: scalar}``; see
-            :func:`fjx.simulation.evaluation`.
+            :func:`fjx.simulation.evaluation`.  It runs code on the host, such as a score of
+            scikit-learn, through ``jax.pure_callback``.
         evaluate_every: rounds in a block.
         table: place of the clients' states: :func:`fjx.simulation.make_table` on the device,
             :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
@@ -137,12 +138,12 @@ def simulate(
         A :class:`Result`.
 
     Raises:
-        TypeError: a legacy key; an argument of a wrong type.
-        ValueError: a number or word is out of range; ``evaluate`` does not return scalars; there is
-            a ``stop`` without an ``evaluate``; the checkpoint belongs to a run with another key or
-            to a state with other parts, shapes or dtypes (the caller must give the same data and
-            hyper-parameters); the aggregator, sampler or population is not the planned one, or
-            there are more rounds than planned.
+        TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
+        ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
+            return scalars; there is a ``stop`` without an ``evaluate``; the checkpoint belongs to a run
+            with another key or to a state with other parts, shapes or dtypes (the caller must give the
+            same data and hyper-parameters); the aggregator, sampler or population is not the planned
+            one, or there are more rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:

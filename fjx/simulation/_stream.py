@@ -23,6 +23,7 @@ from fjx.data._collect import buffers, collect
 from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, like_on, place
+from fjx.simulation._evaluate import evaluated
 from fjx.simulation._program import (
     Evaluate,
     History,
@@ -224,7 +225,7 @@ def _step(algorithm: Algorithm, executor: Executor | None) -> Callable[..., Any]
 
 
 def _score(evaluate: Evaluate, params: Tree) -> Metrics:
-    return evaluate(params)
+    return evaluated(evaluate, params)
 
 
 def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]:

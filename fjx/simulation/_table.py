@@ -74,7 +74,7 @@ def mapped_table(folder: str | os.PathLike[str]) -> TableOf:
     def make(row: Tree, num_clients: int) -> Tree:
         # Each of several processes keeps its own table.
         own = (str(jax.process_index()),) if jax.process_count() > 1 else ()
-        place = os.path.join(folder, *own)
+        place = os.path.join(os.path.expanduser(folder), *own)
         os.makedirs(place, exist_ok=True)
         files = (os.path.join(place, f"{i}.npy") for i in itertools.count())
 

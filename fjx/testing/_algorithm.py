@@ -229,7 +229,8 @@ def an_empty_client_does_not_take_part(trial: Trial) -> None:
 def an_empty_round_leaves_a_fresh_model(trial: Trial) -> None:
     """A first round without anybody leaves the model and all rows as they were.
 
-    The noise of central privacy is added all the same.
+    The noise of central privacy is added all the same.  Counts are zero, and a mean over nobody, such
+    as the loss, is NaN: a zero would be read as a loss of zero.
     """
     given = "padding alone, in a first round"
     found = trial.play(given, trial.cohort([trial.n] * trial.n), fresh=True)
@@ -238,7 +239,13 @@ def an_empty_round_leaves_a_fresh_model(trial: Trial) -> None:
     require(difference is None, given, f"the table has {difference}", remedy)
     difference = _laws.different(_numbers(found[0]), _laws.numpy(_numbers(trial.fresh[0])))
     require(trial.noisy or difference is None, given, f"the model has {difference}", remedy)
-    _require_finite_metrics(trial, given, found[2], "divide by jnp.maximum(count, 1)")
+    remedy = "report jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)"
+    for name, value in found[2].items():
+        number = np.asarray(value, np.float64)
+        right = np.isnan(number) if name == "loss" else not np.isinf(number)
+        require(right, given, f"metric {name!r} is {value}", remedy)
+    counts = {name: int(found[2][name]) for name in ("invited", "participants", "nonfinite")}
+    require(not any(counts.values()), given, f"counts are {counts}", "padding is not counted")
 
 
 def a_broken_client_is_left_out_and_counted(trial: Trial) -> None:

@@ -3,7 +3,7 @@
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, contraction, positive
+from fjx.theory._theory import Theory, contraction, positive, proved
 
 
 def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) -> Theory:
@@ -45,7 +45,7 @@ def compressed_gd(*, L: float, L_max: float, mu: float, omega: float, n: int) ->
     _validate.integer("n", n, at_least=1)
     _validate.number("omega", omega, at_least=0)
     gamma = 1 / (L + 2 * omega * L_max / n)
-    return Theory(gamma, 1 - gamma * mu, noise=2 * gamma * omega / (n * mu))
+    return proved(gamma, 1 - gamma * mu, noise=2 * gamma * omega / (n * mu))
 
 
 def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
@@ -84,7 +84,7 @@ def ef21(*, L: float, L_tilde: float, mu: float, delta: float) -> Theory:
     _validate.number("delta", delta, above=0, at_most=1)
     theta, beta = contraction(delta)
     gamma = min(1 / (L + L_tilde * math.sqrt(2 * beta / theta)), theta / (2 * mu))
-    return Theory(gamma, 1 - gamma * mu)
+    return proved(gamma, 1 - gamma * mu)
 
 
 def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, eta: float) -> Theory:
@@ -134,7 +134,7 @@ def ef21_sgdm(*, L: float, L_tilde: float, mu: float, delta: float, eta: float) 
     j = 4 * beta * eta**2 / theta
     errors = j + 2 * (1 + j) * (1 / eta - 1) ** 2
     gamma = min(1 / (L + L_tilde * math.sqrt(2 * errors)), min(theta, eta) / (2 * mu))
-    return Theory(gamma, 1 - gamma * mu)
+    return proved(gamma, 1 - gamma * mu)
 
 
 def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
@@ -177,7 +177,7 @@ def diana(*, L_max: float, mu: float, omega: float, n: int) -> Theory:
     _validate.number("omega", omega, at_least=0)
     a = 1 / (1 + omega)
     gamma = 1 / (L_max * (1 + 6 * omega / n))
-    return Theory(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
+    return proved(gamma, max(1 - gamma * mu, 1 - a / 2), memory=a)
 
 
 def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theory:
@@ -196,7 +196,8 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
         L: smoothness constant of f.
         L_tilde: root mean square of the clients' smoothness constants L_i.
         mu: Polyak-Lojasiewicz constant of f.
-        omega: variance constant of the codec, positive; the clients' codecs are independent.
+        omega: variance constant of the codec; the clients' codecs are independent.  For omega = 0 the
+            step size is its limit, 1 / L.
         n: number of clients.
 
     Returns:
@@ -214,13 +215,15 @@ def ef_bv(*, L: float, L_tilde: float, mu: float, omega: float, n: int) -> Theor
     References:
         Condat, Yi, Richtarik, NeurIPS 2022 (arXiv:2205.04180), theorem 1.
     """
-    positive(L=L, L_tilde=L_tilde, mu=mu, omega=omega)
+    positive(L=L, L_tilde=L_tilde, mu=mu)
+    _validate.number("omega", omega, at_least=0)
     _validate.integer("n", n, at_least=1)
-    lam, nu = 1 / (1 + omega), n / (n + omega)
-    r, r_mean = 1 - lam, 1 - nu
-    s = math.sqrt((1 + r) / (2 * r)) - 1
-    gamma = 1 / (L + L_tilde * math.sqrt(r_mean / r) / s)
-    return Theory(gamma, max(1 - gamma * mu, (1 + r) / 2), memory=lam)
+    lam = 1 / (1 + omega)
+    r = omega / (1 + omega)
+    # 1 / s = (sqrt(2 r (1 + r)) + 2 r) / (1 - r), and r' / r = (1 + omega) / (n + omega).
+    inverse = (math.sqrt(2 * r * (1 + r)) + 2 * r) / lam
+    gamma = 1 / (L + L_tilde * math.sqrt((1 + omega) / (n + omega)) * inverse)
+    return proved(gamma, max(1 - gamma * mu, 1 - lam / 2), memory=lam)
 
 
 def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float) -> Theory:
@@ -261,7 +264,7 @@ def marina(*, L: float, L_hat: float, mu: float, omega: float, n: int, p: float)
     _validate.number("omega", omega, at_least=0)
     _validate.number("p", p, above=0, at_most=1)
     gamma = min(1 / (L + L_hat * math.sqrt(2 * (1 - p) * omega / (p * n))), p / (2 * mu))
-    return Theory(gamma, 1 - gamma * mu)
+    return proved(gamma, 1 - gamma * mu)
 
 
 def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
@@ -301,4 +304,4 @@ def dasha(*, L: float, L_hat: float, mu: float, omega: float, n: int) -> Theory:
     _validate.number("omega", omega, at_least=0)
     a = 1 / (2 * omega + 1)
     gamma = min(1 / (L + L_hat * math.sqrt(40 * omega * (2 * omega + 1) / n)), a / (4 * mu))
-    return Theory(gamma, 1 - gamma * mu, memory=a)
+    return proved(gamma, 1 - gamma * mu, memory=a)

@@ -10,7 +10,7 @@ of a ``server_lr`` of one.
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, positive
+from fjx.theory._theory import Theory, positive, proved
 
 
 def fedcom(
@@ -68,7 +68,7 @@ def fedcom(
     positive(L=L, L_max=L_max, mu=mu)
     eta, q, v = _local(L, L_max, omega, n, steps, server_lr, 4.0)
     noise = 4 / mu * (q / L_max + max(server_lr, 1) * eta * steps * v)
-    return Theory(eta, 1 - server_lr * eta * steps * mu / 2, noise=noise)
+    return proved(eta, 1 - server_lr * eta * steps * mu / 2, noise=noise)
 
 
 def fedpaq(*, L: float, L_max: float, mu: float, omega: float, n: int, steps: int) -> Theory:
@@ -164,7 +164,7 @@ def fedcomgate(
     eps = 1 - omega
     k, c = eps / 3 + 5 * eps**2 / 12, 2 / eps + 1 / 3 - 2 * eps / 3
     eta, _, _ = _local(L, L_max, omega, n, steps, server_lr, 4 + 8 * c / k)
-    return Theory(eta, max(1 - server_lr * eta * steps * mu / 2, 1 - k / 2))
+    return proved(eta, max(1 - server_lr * eta * steps * mu / 2, 1 - k / 2))
 
 
 def _local(

@@ -3,7 +3,7 @@
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, contraction, positive
+from fjx.theory._theory import Theory, contraction, positive, proved
 
 
 def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> Theory:
@@ -48,4 +48,4 @@ def clag(*, L: float, L_tilde: float, mu: float, delta: float, zeta: float) -> T
     theta, beta = contraction(delta)
     b = max(beta, zeta)
     gamma = min(1 / (L + L_tilde * math.sqrt(2 * b / theta)), theta / (2 * mu))
-    return Theory(gamma, 1 - gamma * mu)
+    return proved(gamma, 1 - gamma * mu)

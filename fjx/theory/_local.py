@@ -3,7 +3,7 @@
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, positive
+from fjx.theory._theory import Theory, positive, proved
 
 
 def scaffnew(*, L_max: float, mu: float) -> Theory:
@@ -35,7 +35,7 @@ def scaffnew(*, L_max: float, mu: float) -> Theory:
         Mishchenko, Malinovsky, Stich, Richtarik, ICML 2022 (arXiv:2202.09357), theorem 3.6.
     """
     positive(L_max=L_max, mu=mu)
-    return Theory(1 / L_max, 1 - mu / L_max, memory=math.sqrt(mu / L_max))
+    return proved(1 / L_max, 1 - mu / L_max, memory=math.sqrt(mu / L_max))
 
 
 def tamuna(*, L_max: float, mu: float, n: int, owners: int, p: float | None = None) -> Theory:
@@ -84,7 +84,7 @@ def tamuna(*, L_max: float, mu: float, n: int, owners: int, p: float | None = No
     gamma = 2 / (L_max + mu)
     chi = n * (owners - 1) / (owners * (n - 1))
     rate = max((1 - gamma * mu) ** 2, 1 - p**2 * chi * (owners - 1) / (n - 1))
-    return Theory(gamma, rate, memory=p)
+    return proved(gamma, rate, memory=p)
 
 
 def compressed_scaffnew(

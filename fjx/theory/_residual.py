@@ -7,7 +7,7 @@ x~ that moves by -gamma grad f(w), where w is the model at which clients compute
 import math
 
 from fjx import _validate
-from fjx.theory._theory import Theory, contraction, positive
+from fjx.theory._theory import Theory, contraction, positive, proved
 
 
 def ef14(*, L: float, L_max: float, mu: float, delta: float) -> Theory:
@@ -68,6 +68,10 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
     own broadcast, where w is the model at which clients compute.  The virtual iterate is x~ = x -
     gamma mean e_i.
 
+    For small delta the step is of the order of delta^2.  The proof lets the errors of both codecs be as
+    large as their contracts allow in every round, and add up.  Sparsifiers of ordinary gradients err
+    less, so much larger steps often converge; no theorem says so.
+
     See :doc:`/theory` for the proof.
 
     Guarantees:
@@ -103,4 +107,4 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
 
 def _fed_back(L: float, L_max: float, mu: float, errors: float) -> Theory:
     gamma = 1 / max(4 * L, 2 * math.sqrt((4 * L + mu) * L_max * errors))
-    return Theory(gamma, 1 - gamma * mu / 2, noise=4 * gamma**2 * (4 * L + mu) * errors / mu)
+    return proved(gamma, 1 - gamma * mu / 2, noise=4 * gamma**2 * (4 * L + mu) * errors / mu)

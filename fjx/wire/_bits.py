@@ -168,27 +168,34 @@ class Section(NamedTuple):
     @property
     def bytes(self) -> int:
         """Number of bytes that travel; the largest possible number if only shapes are given."""
-        if any(_known(which) and int(which) != number for which, number in self.only_if):
+        if any(_known(which) and _one(which) != number for which, number in self.only_if):
             return 0
         if self.coder is not None:
             return len(write(self)) if _known(self.leaf) else self.room
         if not _known(self.count):
             return self.room
-        if np.ndim(self.count):
-            raise ValueError(
-                "bits needs the payload of one client, got a ragged payload with a client axis; "
-                "price the clients one by one"
-            )
-        return -(-int(self.count) * self.entry // 8)
+        return -(-_one(self.count) * self.entry // 8)
+
+
+def _one(number: Any) -> int:
+    """A count, or the number of a part, of the payload of one client."""
+    if np.ndim(number):
+        raise ValueError(
+            "bits and to_bytes need the payload of one client, got a ragged payload with a client "
+            "axis; take the clients one by one"
+        )
+    return int(number)
 
 
 def write(section: Section) -> bytes:
     """Bytes of a section that travel."""
-    if any(int(which) != number for which, number in section.only_if):
+    if any(_one(which) != number for which, number in section.only_if):
         return b""
     raw = np.asarray(section.leaf)
     if section.count is not None:
-        raw = raw[: int(section.count)]
+        if not raw.ndim:
+            raise ValueError("a ragged payload needs an axis of entries, got a single number")
+        raw = raw[: _one(section.count)]
     if section.coder is None:
         return pack(raw, section.width)
     numbers = as_numbers(raw, section.width, section.ascending)
@@ -235,9 +242,9 @@ def sections(
 
 
 def _codable(leaf: Any, width: Any) -> bool:
-    """True if a coder accepts the integers of an array; an empty array has none."""
+    """True if a coder accepts the integers or bools of an array; an empty array has none."""
     return (
-        jnp.issubdtype(leaf.dtype, jnp.integer)
+        (jnp.issubdtype(leaf.dtype, jnp.integer) or leaf.dtype == np.bool_)
         and type(width) is int
         and 1 <= width <= WIDEST
         and 0 not in leaf.shape

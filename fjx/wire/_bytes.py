@@ -28,7 +28,7 @@ from fjx.wire._choices import OneOf
 from fjx.wire._coders.integers import read_integers
 from fjx.wire._coders.sections import from_numbers
 from fjx.wire._pack import unpack
-from fjx.wire._payload import ARRAYS, Payload
+from fjx.wire._payload import ARRAYS, Payload, inside
 from fjx.wire._schema import form_of, schema_of
 from fjx.wire._side_information import is_side_information, without_side_information
 
@@ -53,6 +53,7 @@ def to_bytes(payload: Tree) -> bytes:
 
     Raises:
         TypeError: a leaf has no wire format.
+        ValueError: a ragged payload has a client axis, or no axis of entries.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -251,7 +252,8 @@ def _check(tree: Tree) -> None:
         if isinstance(part, Payload):
             part.check()
             # Alternatives that were not sent are zeros, which may be impossible contents.
-            if isinstance(part, OneOf):
-                _check(part.parts[int(part.number)])
-            else:
-                _check([child for _, child in children(part)])
+            with inside(part):
+                if isinstance(part, OneOf):
+                    _check(part.parts[int(part.number)])
+                else:
+                    _check([child for _, child in children(part)])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 
 from fjx._base import Array, Tree
-from fjx.wire._payload import ARRAYS, Payload, Ragged, require_count, require_integers
+from fjx.wire._payload import ARRAYS, Payload, Ragged, require_count, require_integers, shape_of
 from fjx.wire._side_information import SideInformation
 
 
@@ -60,3 +60,5 @@ class MaybeSent(Ragged):
         """The count is 0 or 1."""
         require_integers("MaybeSent.count", self.count, "u")
         require_count(self, 1)
+        if (found := shape_of(self.values)) is not None and found[:1] != (1,):
+            raise ValueError(f"MaybeSent.values must have one entry, got shape {found}")

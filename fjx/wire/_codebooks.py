@@ -5,20 +5,32 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from fjx._base import Array, Tree
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
+    around,
+    axes_in_front,
     index_width,
+    require_axes,
     require_below,
     require_float,
-    require_integers,
+    require_float32,
+    require_narrowest,
     require_scale,
     require_within,
     size_of,
     static,
 )
+
+
+def _front(codes: Array) -> tuple[int, ...]:
+    """Shape of the scales: one for each row of a rotated vector in blocks, else one for all codes."""
+    in_rows = around() and type(around()[-1]).__name__ == "Rotated"
+    front = axes_in_front()
+    return np.shape(codes)[:-1] if in_rows and np.ndim(codes) == len(front) + 2 else front
 
 
 @jax.tree_util.register_dataclass
@@ -49,8 +61,8 @@ class LloydMax(Payload):
     def check(self) -> None:
         """A table of levels exists for this number of bits, and codes are unsigned."""
         require_within("LloydMax.bits", self.bits, 1, 8)
-        require_integers("LloydMax.codes", self.codes, "u")
-        require_scale(self.scale, self.codes)
+        require_narrowest("LloydMax.codes", self.codes, "u", 8)
+        require_scale(self.scale, _front(self.codes))
         require_float(self.dtype)
 
 
@@ -85,11 +97,18 @@ class MixedLloydMax(Payload):
         """Each coordinate has one code, or none if a coarse code has no bits."""
         require_within("MixedLloydMax.bits", self.bits, 1, 8)
         require_float(self.dtype)
-        require_scale(self.scale, self.fine)
+        require_scale(self.scale, _front(self.fine))
         size = size_of(self.shape)
         for name, codes in (("fine", self.fine), ("coarse", self.coarse)):
-            require_integers(f"MixedLloydMax.{name}", codes, "u")
+            require_narrowest(f"MixedLloydMax.{name}", codes, "u", 8)
+            require_axes(
+                f"MixedLloydMax.{name}", codes, 1 + len(_front(codes)) - len(axes_in_front())
+            )
         if isinstance(self.fine, ARRAYS) and isinstance(self.coarse, ARRAYS):
+            if self.fine.shape[:-1] != self.coarse.shape[:-1]:
+                raise ValueError(
+                    f"MixedLloydMax has {self.fine.shape[:-1]} and {self.coarse.shape[:-1]} rows"
+                )
             fine, coarse = self.fine.shape[-1], self.coarse.shape[-1]
             if fine > size or coarse != (size - fine if self.bits > 1 else 0):
                 raise ValueError(f"MixedLloydMax has {fine} and {coarse} codes for {self.shape}")
@@ -121,7 +140,10 @@ class Codebook(Payload):
     def check(self) -> None:
         """Codes are below K, and there is one code for each block."""
         require_within("Codebook.count", self.count, 1, 2**16)
-        require_integers("Codebook.codes", self.codes, "u")
+        require_narrowest("Codebook.codes", self.codes, "u", index_width(self.count))
+        require_axes("Codebook.codes", self.codes, 1)
+        require_axes("Codebook.centres", self.centres, 2)
+        require_float32("Codebook.centres", self.centres)
         require_float(self.dtype)
         require_below("Codebook.codes", self.codes, self.count)
         size = size_of(self.shape)

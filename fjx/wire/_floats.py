@@ -1,6 +1,7 @@
 """Payloads in narrow floating formats or in powers of two."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -10,13 +11,19 @@ import numpy as np
 
 from fjx._base import Array, Tree
 from fjx.wire._payload import (
+    ARRAYS,
     Payload,
+    axes_in_front,
     require_float,
     require_integers,
+    require_narrowest,
     require_scale,
     require_within,
     static,
 )
+
+MX_FORMATS = ("float8_e4m3fn", "float8_e5m2", "float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
+"""Formats of the numbers in a :class:`Microscaled`."""
 
 
 @jax.tree_util.register_dataclass
@@ -37,9 +44,23 @@ class Cast(Payload):
     coordinates: ClassVar[tuple[str, ...]] = ("values",)
 
     def check(self) -> None:
-        """Both dtypes are floating."""
-        require_float(self.values.dtype.name)
+        """Both dtypes are floating, the second is wider, and an exponent is there if the range is."""
         require_float(self.dtype)
+        require_integers("Cast.exponent", self.exponent, "i")
+        if isinstance(self.exponent, ARRAYS):
+            found, front = (self.exponent.dtype.name, self.exponent.shape), axes_in_front()
+            if found != ("int16", front):
+                raise ValueError(f"Cast.exponent must be int16 of shape {front}, got {found}")
+        if not isinstance(self.values, ARRAYS):
+            return  # a later codec has rounded the narrow values once more
+        require_float(self.values.dtype.name)
+        info = jnp.finfo(self.values.dtype)
+        if info.bits >= jnp.finfo(self.dtype).bits:
+            raise ValueError(f"Cast narrows {self.dtype}, got values of {self.values.dtype}")
+        if (self.exponent is not None) != (float(info.max) < 2.0**127):
+            raise ValueError(
+                f"Cast.exponent must be there for dtypes of few exponents only, not {info}"
+            )
 
 
 @jax.tree_util.register_dataclass
@@ -67,12 +88,19 @@ class Microscaled(Payload):
         return {"codes": int(jnp.finfo(self.format).bits)}
 
     def check(self) -> None:
-        """The format is a floating one of at most 8 bits, and codes and exponents are unsigned."""
-        require_float(self.format)
+        """The format is one of microscaling, and there is one exponent for each 32 codes."""
+        if self.format not in MX_FORMATS:
+            raise ValueError(f"Microscaled.format must be one of {MX_FORMATS}, got {self.format!r}")
         require_float(self.dtype)
-        require_within("bits of Microscaled.format", int(jnp.finfo(self.format).bits), 2, 8)
-        require_integers("Microscaled.codes", self.codes, "u")
-        require_integers("Microscaled.exponents", self.exponents, "u")
+        require_narrowest("Microscaled.codes", self.codes, "u", 8)
+        require_narrowest("Microscaled.exponents", self.exponents, "u", 8)
+        if isinstance(self.codes, ARRAYS) and isinstance(self.exponents, ARRAYS):
+            front = axes_in_front()
+            wanted = (*front, -(-math.prod(self.codes.shape[len(front) :]) // 32))
+            if self.exponents.shape != wanted:
+                raise ValueError(
+                    f"Microscaled.exponents must have shape {wanted}, got {self.exponents.shape}"
+                )
 
 
 @jax.tree_util.register_dataclass
@@ -96,7 +124,7 @@ class Natural(Payload):
 
     def check(self) -> None:
         """Codes are unsigned integers."""
-        require_integers("Natural.codes", self.codes, "u")
+        require_narrowest("Natural.codes", self.codes, "u", 9)
         require_float(self.dtype)
 
 
@@ -126,8 +154,8 @@ class Dithered(Payload):
     def check(self) -> None:
         """Codes lie in ``[-levels, levels]``."""
         require_within("Dithered.levels", self.levels, 1, 31)
-        require_integers("Dithered.codes", self.codes, "i")
-        require_scale(self.scale, self.codes)
+        require_narrowest("Dithered.codes", self.codes, "i", 8)
+        require_scale(self.scale)
         require_float(self.dtype)
         codes = np.asarray(self.codes)
         if codes.size and np.abs(codes.astype(np.int64)).max() > self.levels:

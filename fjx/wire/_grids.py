@@ -14,7 +14,7 @@ from fjx.wire._payload import (
     index_width,
     require_below,
     require_float,
-    require_integers,
+    require_narrowest,
     require_scale,
     require_seed,
     require_within,
@@ -49,8 +49,8 @@ class Quantized(Payload):
     def check(self) -> None:
         """Codes lie in ``[-L, L]``, although two's complement could represent -L - 1 as well."""
         require_within("Quantized.bits", self.bits, 2, 16)
-        require_integers("Quantized.codes", self.codes, "i")
-        require_scale(self.scale, self.codes)
+        require_narrowest("Quantized.codes", self.codes, "i", self.bits)
+        require_scale(self.scale)
         require_float(self.dtype)
         codes, top = np.asarray(self.codes), 2 ** (self.bits - 1) - 1
         if codes.size and np.abs(codes.astype(np.int64)).max() > top:
@@ -69,7 +69,7 @@ class SubtractivelyDithered(Payload):
         seed: ``u32[n]``, key data from which u is drawn, uniform in [-1/2, 1/2).
         bits: width of a code.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     codes: Array
@@ -88,8 +88,8 @@ class SubtractivelyDithered(Payload):
     def check(self) -> None:
         """Codes lie in ``[-L, L]``, although two's complement could represent -L - 1 as well."""
         require_within("SubtractivelyDithered.bits", self.bits, 2, 16)
-        require_integers("SubtractivelyDithered.codes", self.codes, "i")
-        require_scale(self.scale, self.codes)
+        require_narrowest("SubtractivelyDithered.codes", self.codes, "i", self.bits)
+        require_scale(self.scale)
         require_seed(self.seed, self.impl)
         require_float(self.dtype)
         codes, top = np.asarray(self.codes), 2 ** (self.bits - 1) - 1
@@ -124,7 +124,7 @@ class FixedStep(Payload):
     def check(self) -> None:
         """The step is positive and finite, and codes are signed integers of a legal width."""
         require_within("FixedStep.bits", self.bits, 2, 16)
-        require_integers("FixedStep.codes", self.codes, "i")
+        require_narrowest("FixedStep.codes", self.codes, "i", self.bits)
         if not 0 < self.step < math.inf:
             raise ValueError(f"FixedStep.step must be positive and finite, got {self.step}")
         require_float(self.dtype)
@@ -158,8 +158,8 @@ class KLevel(Payload):
     def check(self) -> None:
         """Codes are less than ``levels``."""
         require_within("KLevel.levels", self.levels, 2, 2**16)
-        require_integers("KLevel.codes", self.codes, "u")
-        require_scale(self.least, self.codes)
-        require_scale(self.step, self.codes)
+        require_narrowest("KLevel.codes", self.codes, "u", index_width(self.levels))
+        require_scale(self.least)
+        require_scale(self.step)
         require_float(self.dtype)
         require_below("KLevel.codes", self.codes, self.levels)

@@ -10,7 +10,9 @@ from fjx._base import Array, Tree
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
+    require_axes,
     require_float,
+    require_float32,
     require_seed,
     size_of,
     static,
@@ -39,6 +41,9 @@ class LowRank(Payload):
     def check(self) -> None:
         """The factors have equal ranks and fit the array."""
         require_float(self.dtype)
+        for name, factor in (("left", self.left), ("right", self.right)):
+            require_axes(f"LowRank.{name}", factor, 2)
+            require_float32(f"LowRank.{name}", factor)
         n, m = self.shape[0], math.prod(self.shape[1:])
         size_of(self.shape)
         for factor, rows in ((self.left, n), (self.right, m)):
@@ -59,7 +64,7 @@ class Sketched(Payload):
         seed: ``u32[n]``, key data of the hash functions.
         shape: shape of the array.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     table: Tree
@@ -73,6 +78,8 @@ class Sketched(Payload):
         require_float(self.dtype)
         require_seed(self.seed, self.impl)
         size_of(self.shape)
+        require_axes("Sketched.table", self.table, 2)
+        require_float32("Sketched.table", self.table)
         if isinstance(self.table, ARRAYS) and min(np.shape(self.table)[-2:], default=0) < 1:
             raise ValueError(f"Sketched needs rows and columns, got {np.shape(self.table)}")
 
@@ -87,7 +94,7 @@ class Projected(Payload):
         seed: ``u32[n]``, key data of the random vectors.
         shape: shape of the array.
         dtype: dtype of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     values: Tree
@@ -100,6 +107,8 @@ class Projected(Payload):
         """There are at most as many products as coordinates."""
         require_float(self.dtype)
         require_seed(self.seed, self.impl)
+        require_axes("Projected.values", self.values, 1)
+        require_float32("Projected.values", self.values)
         size = size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
             raise ValueError(f"Projected has {self.values.shape[-1]} products of {size} numbers")

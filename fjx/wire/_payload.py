@@ -5,16 +5,18 @@ static fields are known to the receiver in advance.  It declares the bits of its
 :mod:`fjx.wire` derives costs and bytes from that, and codecs decode from the payload alone.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
+from fjx._kernels import random as _random
 
 
 def static() -> Any:
@@ -57,7 +59,8 @@ class Payload:
     def check(self) -> None:
         """Raise ValueError if no codec could have produced the concrete contents.
 
-        Inside :class:`Blocks` every array has one additional axis in front.
+        Inside :class:`Blocks` every array has one additional axis in front; :func:`axes_in_front` tells
+        its length.
         """
 
 
@@ -79,7 +82,14 @@ ARRAYS = (np.ndarray, Array)
 
 
 def require_count(payload: Ragged, capacity: int) -> None:
-    """Raise ValueError unless a concrete count lies in ``[0, capacity]``."""
+    """Raise ValueError unless a concrete count is one number in ``[0, capacity]``."""
+    wanted = np.dtype(np.uint8 if payload.widths().get("count") == 1 else np.int32)
+    if isinstance(payload.count, ARRAYS) and (payload.count.shape, payload.count.dtype) != (
+        (),
+        wanted,
+    ):
+        found = f"{payload.count.dtype} of shape {payload.count.shape}"
+        raise ValueError(f"a count must be one {wanted}, got {found}")
     if isinstance(payload.count, ARRAYS) and not 0 <= int(payload.count) <= capacity:
         raise ValueError(f"a count must lie in [0, {capacity}], got {int(payload.count)}")
 
@@ -107,16 +117,95 @@ def require_integers(name: str, codes: Any, *kinds: str) -> None:
         raise ValueError(f"{name} must be of kind {' or '.join(kinds)}, got {codes.dtype}")
 
 
-def require_scale(scale: Tree, codes: Array) -> None:
-    """Raise ValueError unless a concrete scale is one number, or one number for each block."""
-    if isinstance(scale, ARRAYS) and scale.shape not in ((), np.shape(codes)[:1]):
-        raise ValueError(f"a scale must be one number, got shape {scale.shape}")
+_AROUND: contextvars.ContextVar[tuple[Payload, ...]] = contextvars.ContextVar("around", default=())
+
+
+@contextlib.contextmanager
+def inside(payload: Payload) -> Iterator[None]:
+    """Context in which the contents of a payload are checked."""
+    token = _AROUND.set((*_AROUND.get(), payload))
+    try:
+        yield
+    finally:
+        _AROUND.reset(token)
+
+
+def around() -> tuple[Payload, ...]:
+    """Payloads that hold the one that is being checked, from the outside in."""
+    return _AROUND.get()
+
+
+def axes_in_front() -> tuple[int, ...]:
+    """Shape of the axes that blocks put in front of every array; ``()`` outside of blocks."""
+    counts = [getattr(part, "count", 0) for part in around() if hasattr(part, "rows")]
+    return tuple(counts[-1:])
+
+
+def shape_of(part: Tree) -> tuple[int, ...] | None:
+    """Shape of an array, or of the array that a payload encodes; None if the payload does not tell."""
+    if isinstance(part, ARRAYS):
+        return tuple(part.shape)
+    if isinstance(shape := getattr(part, "shape", None), tuple):
+        return (*axes_in_front(), *shape)
+    if isinstance(part, Ragged):
+        return shape_of(getattr(part, "codes", None))
+    if isinstance(part, Payload):
+        name = part.coordinates[0] if part.coordinates else "inner"
+        return shape_of(getattr(part, name, None))
+    return None
+
+
+def require_shape(name: str, part: Tree, *shape: int) -> None:
+    """Raise ValueError unless an array, or what a payload encodes, has this shape."""
+    found, wanted = shape_of(part), (*axes_in_front(), *shape)
+    if found is not None and found != wanted:
+        raise ValueError(f"{name} must have shape {wanted}, got {found}")
+
+
+def require_axes(name: str, part: Tree, axes: int) -> None:
+    """Raise ValueError unless an array, or what a payload encodes, has so many axes."""
+    found, front = shape_of(part), axes_in_front()
+    if found is not None and len(found) != len(front) + axes:
+        raise ValueError(f"{name} must have {len(front) + axes} axes, got shape {found}")
+
+
+def require_scale(scale: Tree, front: tuple[int, ...] | None = None) -> None:
+    """Raise ValueError unless a concrete scale is one float32, or one for each block."""
+    wanted = axes_in_front() if front is None else front
+    if isinstance(scale, ARRAYS) and (scale.shape, scale.dtype) != (wanted, np.float32):
+        raise ValueError(
+            f"a scale must be float32 of shape {wanted}, got {scale.dtype} of shape {scale.shape}"
+        )
+
+
+def require_words(name: str, indices: Any) -> None:
+    """Raise ValueError unless concrete indices are ``u32`` with one axis, besides those in front."""
+    require_axes(name, indices, 1)
+    if isinstance(indices, ARRAYS) and indices.dtype != np.uint32:
+        raise ValueError(f"{name} must be uint32, got {indices.dtype}")
+
+
+def require_float32(name: str, values: Tree) -> None:
+    """Raise ValueError unless concrete values are float32."""
+    if isinstance(values, ARRAYS) and values.dtype != np.float32:
+        raise ValueError(f"{name} must be float32, got {values.dtype}")
+
+
+def require_narrowest(name: str, codes: Any, kind: str, bits: int) -> None:
+    """Raise ValueError unless concrete codes have the narrowest dtype of 8 or 16 bits."""
+    wanted = np.dtype(f"{kind}{1 if bits <= 8 else 2}")
+    if isinstance(codes, ARRAYS) and codes.dtype != wanted:
+        raise ValueError(f"{name} of {bits} bits must be {wanted}, got {codes.dtype}")
 
 
 def require_seed(seed: Array, impl: str) -> None:
-    """Raise ValueError unless ``seed`` is the key data of the PRNG ``impl``."""
+    """Raise ValueError unless ``seed`` is key data that this process reads as its sender did."""
+    if isinstance(seed, ARRAYS) and seed.dtype != np.uint32:
+        raise ValueError(f"a seed must be uint32, got {seed.dtype}")
+    if isinstance(seed, ARRAYS) and (seed.ndim != len(axes_in_front()) + 1):
+        raise ValueError(f"a seed must be one row of words, got shape {seed.shape}")
     try:
-        jax.random.wrap_key_data(jnp.asarray(seed), impl=impl)
+        _random.key_of(seed, impl)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a seed must be the key data of a PRNG: {error}") from error
 

@@ -1,6 +1,7 @@
 """The payload of QUIC-FL."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -14,10 +15,11 @@ from fjx.wire._payload import (
     index_width,
     require_count,
     require_float,
-    require_integers,
+    require_narrowest,
     require_scale,
     require_seed,
     require_within,
+    require_words,
     static,
 )
 
@@ -37,7 +39,7 @@ class Quic(Ragged):
         values: ``f32[capacity]``, the coordinates beyond the support.
         indices: ``u32[capacity]``, their positions.
         bits: width of a code.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
         dtype: dtype of the array.
     """
 
@@ -55,14 +57,14 @@ class Quic(Ragged):
 
     def widths(self) -> Mapping[str, int]:
         """A code costs ``bits``, an index ``ceil(log2(d))``."""
-        return {"codes": self.bits, "indices": index_width(self.codes.shape[-1])}
+        return {"codes": self.bits, "indices": index_width(math.prod(self.codes.shape[-1:]))}
 
     def check(self) -> None:
         """Codes have a legal width; indices that count lie below d and are distinct."""
         require_within("Quic.bits", self.bits, 1, 8)
-        require_integers("Quic.codes", self.codes, "u")
-        require_integers("Quic.indices", self.indices, "u")
-        require_scale(self.scale, self.codes)
+        require_narrowest("Quic.codes", self.codes, "u", 8)
+        require_words("Quic.indices", self.indices)
+        require_scale(self.scale)
         require_seed(self.seed, self.impl)
         require_float(self.dtype)
         require_count(self, self.indices.shape[-1])

@@ -5,12 +5,15 @@ import dataclasses
 import jax
 
 from fjx._base import Array, Tree
+from fjx.wire._codebooks import LloydMax, MixedLloydMax
 from fjx.wire._payload import (
-    ARRAYS,
     Payload,
+    require_axes,
     require_float,
+    require_float32,
     require_seed,
     require_within,
+    shape_of,
     size_of,
     static,
 )
@@ -29,7 +32,7 @@ class Rotated(Payload):
         shape: shape of the array.
         dtype: dtype of the array.
         rounds: number of rounds of the rotation.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
         block: number of coordinates that are rotated together, a power of two.
     """
 
@@ -49,11 +52,15 @@ class Rotated(Payload):
             raise ValueError(f"Rotated.block must be a power of two, got {self.block}")
         require_seed(self.seed, self.impl)
         require_float(self.dtype)
-        size = size_of(self.shape)
-        if isinstance(self.vector, ARRAYS):
-            length = self.vector.shape[-1] if self.vector.ndim else 0
-            if length < size or length % self.block:
-                raise ValueError(
-                    f"Rotated.vector must have whole blocks of {self.block} coordinates for "
-                    f"{self.shape}, got {length}"
-                )
+        require_float32("Rotated.vector", self.vector)
+        if isinstance(self.vector, LloydMax | MixedLloydMax):
+            return  # with a scale for each block, it sends the blocks as rows
+        require_axes("Rotated.vector", self.vector, 1)
+        length = (shape_of(self.vector) or (self.block * -(-size_of(self.shape) // self.block),))[
+            -1
+        ]
+        if length < size_of(self.shape) or length % self.block:
+            raise ValueError(
+                f"Rotated.vector must have whole blocks of {self.block} coordinates for "
+                f"{self.shape}, got {length}"
+            )

@@ -1,6 +1,7 @@
 """Payloads of quantisers with two or three levels."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -9,9 +10,11 @@ from fjx._base import Array, Tree
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
+    require_axes,
     require_below,
     require_float,
     require_integers,
+    require_narrowest,
     require_scale,
     size_of,
     static,
@@ -35,10 +38,14 @@ class Signs(Payload):
 
     coordinates: ClassVar[tuple[str, ...]] = ("negative",)
 
+    def widths(self) -> Mapping[str, int]:
+        """A sign costs one bit."""
+        return {"negative": 1}
+
     def check(self) -> None:
         """Signs are booleans, and there is one scale."""
         require_integers("Signs.negative", self.negative, "b")
-        require_scale(self.scale, self.negative)
+        require_scale(self.scale)
         require_float(self.dtype)
 
 
@@ -61,11 +68,15 @@ class TwoMeans(Payload):
 
     coordinates: ClassVar[tuple[str, ...]] = ("negative",)
 
+    def widths(self) -> Mapping[str, int]:
+        """A sign costs one bit."""
+        return {"negative": 1}
+
     def check(self) -> None:
         """Signs are booleans, and there is one value for each sign."""
         require_integers("TwoMeans.negative", self.negative, "b")
-        require_scale(self.below, self.negative)
-        require_scale(self.above, self.negative)
+        require_scale(self.below)
+        require_scale(self.above)
         require_float(self.dtype)
 
 
@@ -89,8 +100,9 @@ class Ternary(Payload):
 
     def check(self) -> None:
         """Each byte is below 3^5, and there are as many bytes as the array needs."""
-        require_integers("Ternary.packed", self.packed, "u")
-        require_scale(self.scale, self.packed)
+        require_narrowest("Ternary.packed", self.packed, "u", 8)
+        require_axes("Ternary.packed", self.packed, 1)
+        require_scale(self.scale)
         require_float(self.dtype)
         wanted = -(-size_of(self.shape) // 5)
         if isinstance(self.packed, ARRAYS) and self.packed.shape[-1:] != (wanted,):

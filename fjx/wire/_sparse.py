@@ -13,10 +13,13 @@ from fjx.wire._payload import (
     ARRAYS,
     Payload,
     Ragged,
+    axes_in_front,
     index_width,
+    require_axes,
     require_count,
-    require_integers,
     require_seed,
+    require_shape,
+    require_words,
     size_of,
     static,
 )
@@ -45,10 +48,11 @@ class Sparse(Payload):
 
     def check(self) -> None:
         """Indices lie inside the array and are distinct, and there is one value for each."""
-        require_integers("Sparse.indices", self.indices, "u")
+        require_words("Sparse.indices", self.indices)
         indices, size = np.asarray(self.indices), size_of(self.shape)
         if isinstance(self.values, ARRAYS) and self.values.size != indices.size:
             raise ValueError(f"Sparse has {self.values.size} values and {indices.size} indices")
+        require_shape("Sparse.values", self.values, *np.shape(self.indices)[len(axes_in_front()) :])
         if indices.size and not (indices.min() >= 0 and indices.max() < size):
             raise ValueError(f"Sparse.indices must lie in [0, {size}), got up to {indices.max()}")
         ordered = np.sort(indices, axis=-1)
@@ -65,7 +69,7 @@ class Masked(Payload):
         values: ``f[k]``, or a payload of them.
         seed: ``u32[n]``, key data of the sender's mask.
         shape: shape of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     values: Tree
@@ -76,6 +80,7 @@ class Masked(Payload):
     def check(self) -> None:
         """There are at most as many values as coordinates."""
         size = size_of(self.shape)
+        require_axes("Masked.values", self.values, 1)
         if isinstance(self.values, ARRAYS) and self.values.shape[-1] > size:
             raise ValueError(f"Masked has {self.values.shape[-1]} values for {size} coordinates")
         require_seed(self.seed, self.impl)
@@ -108,7 +113,7 @@ class Kept(Ragged):
 
     def check(self) -> None:
         """The first ``count`` indices ascend inside the array, and there is one value for each."""
-        require_integers("Kept.indices", self.indices, "u")
+        require_words("Kept.indices", self.indices)
         size = size_of(self.shape)
         require_count(self, len(self.indices))
         indices = np.asarray(self.indices)[: int(self.count)].astype(np.int64)
@@ -129,7 +134,7 @@ class BernoulliMasked(Ragged):
         seed: ``u32[n]``, key data of the sender's mask.
         p: probability of keeping a coordinate.
         shape: shape of the array.
-        impl: name of the PRNG that reads the seed.
+        impl: how the seed is read: the name of a PRNG, and for Threefry its order of numbers.
     """
 
     count: Array
@@ -144,10 +149,7 @@ class BernoulliMasked(Ragged):
     def check(self) -> None:
         """There is room for all d values, and ``count`` is at most d."""
         size = size_of(self.shape)
-        if isinstance(self.values, ARRAYS) and self.values.shape != (size,):
-            raise ValueError(
-                f"BernoulliMasked needs room for {size} values, got {self.values.shape}"
-            )
+        require_shape("BernoulliMasked.values", self.values, size)
         require_count(self, size)
         require_seed(self.seed, self.impl)
 

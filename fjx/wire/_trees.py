@@ -10,6 +10,8 @@ from fjx.wire._coders.integers import require_coder
 from fjx.wire._payload import (
     ARRAYS,
     Payload,
+    inside,
+    require_shape,
     size_of,
     static,
 )
@@ -34,8 +36,7 @@ class Flat(Payload):
         """The vector has one coordinate for each float of the structure."""
         shapes = [shape for shape, _ in filter(None, self.structure.floats)]
         size = sum(map(size_of, shapes))
-        if isinstance(self.vector, ARRAYS) and self.vector.shape != (size,):
-            raise ValueError(f"Flat.vector must have {size} coordinates, got {self.vector.shape}")
+        require_shape("Flat.vector", self.vector, size)
 
 
 @jax.tree_util.register_dataclass
@@ -82,6 +83,8 @@ class Blocks(Payload):
 
     def check(self) -> None:
         """Every array of the rows has one entry for each block."""
+        with inside(self):
+            require_shape("Blocks.rows", self.rows, self.size)
         # A later codec may have turned parts of the rows into payloads, which have other axes.
         for part in jax.tree.leaves(self.rows, is_leaf=lambda part: part is not self.rows):
             if isinstance(part, ARRAYS) and part.shape[:1] != (self.count,):
@@ -108,7 +111,7 @@ class Coded(Payload):
     """Payload whose integers travel in a lossless code.
 
     Attributes:
-        inner: the payload.  Its integers with a declared width are coded.
+        inner: the payload.  Its integers and bools with a declared width are coded.
         coder: name of the coder, as for :func:`fjx.wire.encode_integers`.
     """
 

@@ -46,7 +46,7 @@ def public_key(key):
     return jax.random.split(jax.random.clone(key), 3)[0]
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_every_coordinate_has_s_owners_and_nobody_owns_more_than_a_share(c, s):
     d = 20
@@ -80,6 +80,7 @@ def test_any_s_of_the_c_own_a_coordinate_with_equal_probability():
             assert abs(count - draws / 10) < 5 * np.sqrt(draws * 0.1 * 0.9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("c", "s"), SIZES)
 def test_what_is_sent_are_the_coordinates_owned(c, s):
     """In their order; the array is of the same length for all, and zeros fill it up."""

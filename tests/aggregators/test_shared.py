@@ -118,6 +118,7 @@ def test_a_shared_mask_errs_by_d_over_k_minus_1_of_the_mean_whatever_n():
         within(errors, 3 * np.square(np.asarray(x[0])).sum())
 
 
+@pytest.mark.slow
 def test_a_sum_of_masked_values_is_the_mean_of_the_decoded():
     x = vectors(6, 40)
     weights = [1, 2, 0, 1, 3, 0.5]
@@ -238,6 +239,7 @@ def test_correlated_rounding_of_equal_values(x, n):
     assert abs(spread.mean() - expected) < SIGMAS * spread.std() / np.sqrt(3000) + 1e-9
 
 
+@pytest.mark.slow
 def test_correlated_rounding_is_unbiased_and_beats_independent_rounding():
     """Clients near 0.5, n = 10: 0.0015 against 0.025 of independent rounding (4000 draws)."""
     x = 0.5 + 0.02 * vectors(10, 8)

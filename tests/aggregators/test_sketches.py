@@ -99,7 +99,7 @@ def test_what_is_not_given_to_the_model_waits():
     assert waiting < 15 * np.linalg.norm(x[0]) / 2
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "aggregator",
     [aggregators.sketched(rows=3, columns=8), aggregators.fetch_sgd(0.5, rows=3, columns=8)],

@@ -219,6 +219,7 @@ def sample(key, size, rate, capacity):
     return poisson_sample(key, size, rate, capacity)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", [600, 3])
 def test_every_example_is_drawn_with_the_rate_and_alone(size, getkey):
     draws, rate = 2000, 0.1
@@ -299,6 +300,7 @@ def scaled_by_key(w, x, key):
     return jnp.sum(w) * jax.random.normal(key)
 
 
+@pytest.mark.slow
 def test_coins_noise_and_loss_have_keys_of_their_own():
     """The same key gives the same message, of parts that each come from their own key."""
 

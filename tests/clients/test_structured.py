@@ -85,6 +85,7 @@ def test_a_mask_is_sgd_on_masked_gradients(subspace):
     )
 
 
+@pytest.mark.slow
 def test_one_step_of_low_rank_is_a_a_transposed_times_the_gradient():
     subspace = clients.random_low_rank(2)
     client = clients.structured(loss_fn, local(1), subspace=subspace)

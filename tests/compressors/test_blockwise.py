@@ -31,7 +31,7 @@ def once(codec, x, key=None):
     return payload, codec.decode(payload)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", EVERY)
 def test_is_the_codec_on_each_block(name):
     """52 coordinates in blocks of 16, written and read, against a loop with the same keys."""

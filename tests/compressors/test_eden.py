@@ -185,7 +185,7 @@ def of_one_vector(codec):
     return x, sent(codec, x, 1, 2000)
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50])
 def test_the_mean_of_n_messages(n):
     """(pi/2 - 1) / n of the unbiased scale; c^2 + (c - c^2) / n, c = 1 - 2/pi, of the other."""

@@ -113,9 +113,23 @@ def test_a_payload_without_integers_costs_no_flag():
     for plain in (
         jnp.ones(5),
         {"n": jnp.arange(4)},
-        wire.Signs(jnp.zeros(9, bool), jnp.ones(()), "float32"),
     ):
         assert wire.bits(wire.Coded(plain, "golomb")) == wire.bits(plain)
+
+
+@pytest.mark.parametrize("codec", [c.scaled_sign(), c.one_bit_sgd()])
+def test_signs_are_coded_like_other_narrow_integers(codec):
+    """64 negative coordinates of 4096: run lengths cost a quarter of a bit each, plain signs one."""
+    x = jnp.where(jnp.arange(4096) % 64 == 0, -1.0, 1.0)
+    plain, _ = codec.encode(jax.random.key(0), x, ())
+    payload = wire.Coded(plain, "run_length")
+    assert wire.bits(plain) >= 4096 + 32
+    assert wire.bits(payload) < 4096 / 3
+    assert int(wire.measured_bits(payload)) == wire.bits(payload)
+    chex.assert_trees_all_equal(wire.from_bytes(wire.to_bytes(payload)), payload)
+    flags = np.asarray(plain.negative)
+    data = wire.encode_integers(flags, "golomb", width=1)
+    assert (wire.decode_integers(data, flags.size, "golomb", width=1) == flags).all()
 
 
 def test_a_single_coordinate_has_an_index_of_no_bits():

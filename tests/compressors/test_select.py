@@ -42,7 +42,7 @@ VECTORS = {
 }
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_largest_are_those_that_come_first_in_a_stable_sort(name):
     for k in (1, 700, LONG - 1):
@@ -57,6 +57,7 @@ def test_narrow_floats_have_many_ties(dtype):
     np.testing.assert_array_equal(np.sort(select(x, 900)), by_sorting(x, 900))
 
 
+@pytest.mark.slow
 def test_clients_and_seeds_may_be_mapped_over():
     x = normal(6, (2, 3, LONG))
     many = jax.jit(jax.vmap(jax.vmap(functools.partial(_select.largest_magnitudes, k=650))))

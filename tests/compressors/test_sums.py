@@ -61,7 +61,7 @@ def test_feedback_needs_the_scale_where_omega_is_large():
     """
     norms = {}
     for name, codec in {
-        "unscaled": c.error_feedback(c.rand_k(0.1)),
+        "unscaled": c.error_feedback(c.rand_k(0.1), decay=lambda t: 1.0),
         "scaled": c.error_feedback(c.scaled(c.rand_k(0.1))),
     }.items():
 

@@ -169,6 +169,13 @@ DATASET = data.from_clients(clients_of([2, 0, 3, 1]))
 _cohort = jax.jit(data.FederatedData.cohort)
 
 
+@pytest.mark.parametrize("place", [lambda x: x, data.on_host], ids=["device", "host"])
+def test_a_population_without_examples_has_no_cohorts(place):
+    dataset = place(data.from_clients([np.zeros((0, 2))] * 3))
+    with pytest.raises(ValueError, match=r"none of the 3 clients .* has an example"):
+        dataset.cohort(np.arange(2))
+
+
 def test_dropped_and_empty_clients_weigh_nothing():
     weighted = DATASET.with_weights(np.array([5.0, 6.0, 7.0, 8.0]))
     cohort = weighted.cohort(jnp.array([0, 1, 2]), jnp.array([True, True, False]))

@@ -57,6 +57,7 @@ def test_dirichlet_ends_with_more_clients_than_fit_the_classes(alpha):
     assert sorted(np.concatenate(parts).tolist()) == list(range(10_000))
 
 
+@pytest.mark.slow
 def test_dirichlet_proportions_are_dirichlet():
     """One class: over 400 keys the share of a client has mean 1/K and variance that of Dir(alpha)."""
     alpha, clients, n = 0.5, 4, 5000

@@ -15,7 +15,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_numbers_are_those_of_jax(name, shape, getkey):

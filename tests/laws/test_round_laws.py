@@ -27,7 +27,7 @@ OWN_PROGRAM = {"padding_changes_nothing", "chunks_change_nothing", "vmap_over_se
 """Laws that compile a program of their own."""
 
 DEFAULT = {
-    *("fedavg", "scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"),
+    *("scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"),
     *("ef21_bc", "choco_sgd", "marina"),
 }
 KINDS = {"scaffold", "median"}

@@ -72,7 +72,7 @@ def case(name):
 TWICE = {"same", "channels first", "minimal 5x5"}
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=pytest.mark.slow) if x in TWICE else x for x in CASES]
 )

@@ -67,7 +67,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_values_and_gradients_are_the_same_and_no_slow_operation_is_left(function):
     safe = layers.loop_safe(function)

@@ -186,6 +186,7 @@ def test_padding_alone_leaves_the_state_alone(getkey):
     chex.assert_trees_all_equal(state, model.state)
 
 
+@pytest.mark.slow
 def test_stateful_inference_uses_running_statistics(getkey):
     """An example's logits do not depend on the others; evaluate agrees with apply."""
     model = INIT(getkey())

@@ -105,7 +105,7 @@ def test_parameter_count(model, count):
     assert parameters(model) == count
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @every_model
 def test_parameters_are_plain_dicts(name, getkey):
     """Nested dicts of arrays, not flax's own containers."""
@@ -155,7 +155,7 @@ def test_cross_entropy_refuses_bad_labels():
     assert jnp.isnan(models.cross_entropy(logits, jnp.array([0, 3]))["loss"])[1]
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @every_model
 def test_loss_is_the_mean_over_examples(name, getkey):
     """A batch's loss and metrics are the plain means of those of its single examples."""
@@ -180,7 +180,7 @@ def test_loss_is_the_mean_over_examples(name, getkey):
     np.testing.assert_array_equal(scores["accuracy"], each["accuracy"])
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name",
     [
@@ -210,7 +210,7 @@ def test_learns_with_parameters_of_many_clients(name, getkey):
     assert np.all(np.asarray(after) < np.asarray(before))
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @every_model
 def test_computes_in_the_dtype_of_the_parameters(name, getkey):
     """Outputs have the dtype of the parameters, whatever that of the inputs."""

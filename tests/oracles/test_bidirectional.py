@@ -200,6 +200,7 @@ def test_fedlin_is_the_box_of_its_paper(compressed):
         np.testing.assert_allclose(xs[2 * t + 2], x, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_phase_costs_what_travels_in_it():
     """Gradients of four coordinates, models whole: measured round by round."""
     algorithm = fedlin(0.01, 5, uplink=compressors.error_feedback(q.TOP))
@@ -378,6 +379,7 @@ def test_pp_marina_is_the_box_of_its_paper_and_bills_those_who_send():
     assert pp_marina(q.TOP, 0.01).traffic(jnp.zeros(D)).uplink == 32 * D
 
 
+@pytest.mark.slow
 def test_those_who_are_drawn_are_a_cohort_of_their_own():
     """Perm-k of three equal messages of ten is exact only if the three have three ranks."""
     drawn = _drawn(aggregators.perm_k(3), 3)

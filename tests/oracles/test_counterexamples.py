@@ -60,6 +60,7 @@ def diagonal(x, batch, key):
     return jnp.mean(batch["eps"]) * jnp.abs(x[0] + x[1]) + jnp.abs(x[0] - x[1])
 
 
+@pytest.mark.slow
 def test_signs_never_leave_a_line_that_misses_the_optimum_and_feedback_does():
     """From (1, 1) sign steps keep x_1 + x_2 = 2, so f >= 2 eps; scaled signs fed back reach O(gamma)."""
     eps, gamma = 0.3, 0.004
@@ -140,6 +141,7 @@ def test_averages_of_gradients_make_ef21_stand_noise():
     assert rests(0.05) < 0.6 * rests(1.0)
 
 
+@pytest.mark.slow
 def test_an_average_of_rate_one_is_the_client_itself():
     problem = data.quadratic_problem(jax.random.key(0))
     plain = clients.gradient(problem.loss, batch_size=1)

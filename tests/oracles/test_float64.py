@@ -104,6 +104,7 @@ def ef21():
     return run(recipe("ef21", TOP, num_clients=N, learning_rate=EF21.step_size), 1500, watch=uplink)
 
 
+@pytest.mark.slow
 def test_ef21_contracts_in_every_round_down_to_rounding():
     """Psi = f - f* + (gamma / theta) mean ||h_i - grad f_i||^2 by 1 - gamma mu, surely."""
     xs, row = ef21()
@@ -163,6 +164,7 @@ def test_error_feedback_rests_at_a_distance_of_its_step_and_of_who_is_missing():
     assert missing > 5 * near
 
 
+@pytest.mark.slow
 def test_double_squeeze_with_both_residuals_is_gradient_descent_to_rounding():
     """X - gamma mean e_i moves by -gamma grad f(w), w what clients have: the server's x less its own."""
     gamma = 0.02

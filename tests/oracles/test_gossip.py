@@ -129,6 +129,7 @@ def test_executors_agree():
     assert int(runs[0][2]["participants"]) == N - 1
 
 
+@pytest.mark.slow
 def test_a_broken_node_rests():
     dataset = fjx.data.from_clients([np.full((1, 3), v, np.float32) for v in (1.0, 2.0, 3.0)])
 

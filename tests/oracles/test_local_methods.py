@@ -314,6 +314,7 @@ def test_the_corrections_of_all_clients_sum_to_zero_whoever_comes(recipe, size):
     np.testing.assert_allclose(hs[:, 10], hs[:, 5], atol=1e-5)  # its message was the mean
 
 
+@pytest.mark.slow
 def test_corrections_of_a_bf16_model_are_kept_in_float32():
     """They sum to zero to float32's rounding, where bf16 would lose a hundredth part a round."""
 

@@ -133,6 +133,7 @@ def test_ef14_obeys_its_theorem_in_every_round_from_anywhere():
     never_above(psi, bound)
 
 
+@pytest.mark.slow
 def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
     bound = theory.double_squeeze(**CONVEX, delta=DELTA)
     gamma = bound.step_size

@@ -1,5 +1,6 @@
 """The steps that ``fjx.theory`` proves: whether closed forms solve what the proofs ask of them."""
 
+import inspect
 import itertools
 
 import jax
@@ -135,3 +136,69 @@ def test_an_exact_codec_leaves_gradient_descent_to_a_constant():
         assert one / 2 <= other <= one
     with pytest.raises(ValueError, match="omega"):
         theory.fedcomgate(**CONVEX, omega=1.0, n=N, steps=1)
+
+
+IDEAL = {"L": 1.0, "L_max": 1.0, "L_tilde": 1.0, "L_hat": 1.0, "mu": 1e-30, "omega": 1.0, "n": 4}
+OTHERS = {
+    "delta": 0.5, "server_delta": 0.5, "server_omega": 1.0, "eta": 0.5, "zeta": 1.0, "p": 0.5,
+    "participants": 2, "steps": 3, "owners": 2,
+}  # fmt: skip
+RANGES = {
+    "delta": (1e-60, 0.5), "server_delta": (1e-60, 0.5), "omega": (1e-60, 1e60),
+    "server_omega": (1e-60, 1e60), "eta": (1e-30, 0.5), "zeta": (1e-60, 1e60), "p": (1e-60, 0.5),
+    "mu": (1e-60, 0.5),
+}  # fmt: skip
+THEOREMS = sorted(set(theory.__all__) - {"Theory", "choco_gossip"})
+
+
+def constants_of(name):
+    """Constants of a theorem, in the middle of their ranges."""
+    wanted = inspect.signature(getattr(theory, name)).parameters
+    found = {key: value for key, value in (IDEAL | OTHERS).items() if key in wanted}
+    return found | ({"omega": 0.5} if name == "fedcomgate" else {})
+
+
+@pytest.mark.parametrize("name", THEOREMS)
+def test_a_small_change_of_a_constant_is_a_small_change_of_the_step(name):
+    """No formula cancels: the elasticity of a step size is at most 5 over the whole range."""
+    found = constants_of(name)
+    for key in RANGES.keys() & found.keys():
+        least, most = RANGES[key]
+        if (name, key) == ("fedcomgate", "omega"):
+            most = 0.2  # the step vanishes at one
+        for value in np.geomspace(least, most / 1.01, 200):
+            told = [{**found, key: float(value) * by} for by in (1.0, 1.001)]
+            one, other = (getattr(theory, name)(**t).step_size for t in told)
+            assert abs(np.log(other / one)) <= 5e-3, f"{key} = {value}"
+
+
+@pytest.mark.parametrize("name", THEOREMS)
+def test_codecs_that_lose_nothing_are_within_the_range(name):
+    exact = {"delta": 1.0, "server_delta": 1.0, "omega": 0.0, "server_omega": 0.0}
+    found = constants_of(name)
+    assert getattr(theory, name)(**found | {k: exact[k] for k in exact if k in found}).step_size > 0
+
+
+def test_the_step_of_ef21_for_a_tiny_delta():
+    """Theta = delta / 2 and gamma = theta / sqrt(2), to first order."""
+    for delta in (1e-9, 1e-15, 1e-17, 1e-100):
+        gamma = theory.ef21(L=1.0, L_tilde=1.0, mu=1e-200, delta=delta).step_size
+        assert gamma == pytest.approx(delta / 2 / np.sqrt(2), rel=1e-7)
+
+
+def test_ef_bv_of_a_codec_that_loses_nothing_is_gradient_descent():
+    told = {"L": 2.0, "L_tilde": 3.0, "mu": 0.1, "n": 5}
+    assert theory.ef_bv(**told, omega=0.0) == (0.5, 0.95, 1.0, 0.0)
+    assert theory.ef_bv(**told, omega=1e-12).step_size == pytest.approx(0.5, rel=1e-5)
+
+
+def test_constants_that_no_problem_has_are_refused():
+    """A mean is as smooth as its terms: L <= L_max, and L <= L_tilde, L_hat by Jensen's inequality."""
+    for name in THEOREMS:
+        found = constants_of(name)
+        for large in {"L_max", "L_tilde", "L_hat"} & found.keys():
+            if "L" in found:
+                with pytest.raises(ValueError, match=f"L must be at most {large}"):
+                    getattr(theory, name)(**found | {large: 0.5})
+    with pytest.raises(ValueError, match="beyond the range of float64"):
+        theory.double_squeeze(L=1.0, L_max=1.0, mu=0.1, delta=1e-200)

@@ -56,6 +56,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("rate", "z", "rounds", "delta", "rdp", "pld"), TABLE)
 def test_poisson_table(rate, z, rounds, delta, rdp, pld):
     assert epsilon(z, ideal(rate), rounds, delta, method="rdp") == pytest.approx(rdp, abs=1e-5)
@@ -120,6 +121,7 @@ def test_renyi_divergences_of_poisson_rounds(order, published):
     assert closed_form == pytest.approx(published, rel=1e-8)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("rate", "z", "rounds"),
     [
@@ -174,6 +176,7 @@ def test_without_noise_or_rounds():
         assert epsilon(0, samplers.poisson(0.1), 0, 1e-5, method=method) == 0
 
 
+@pytest.mark.slow
 def test_little_noise_and_much_noise_are_affordable():
     # On a fixed grid the first of these would need 10^10 points.
     assert epsilon(1e-3, samplers.full(), 1, 1e-5) == pytest.approx(5e5, rel=0.02)

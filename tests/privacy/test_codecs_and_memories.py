@@ -99,6 +99,7 @@ FAST = ("rand_k", "error feedback")
 ROWS = [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CODECS]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_what_a_client_does_or_remembers_moves_one_round_by_the_bound(name):
     algorithm = composed(CODECS[name])

@@ -139,6 +139,7 @@ def noise_of(mechanisms, key):
     return [run(mechanism, jax.random.clone(key), totals) for mechanism in mechanisms]
 
 
+@pytest.mark.slow
 def test_without_correlation_it_is_the_noise_of_the_gaussian_mechanism_bit_for_bit():
     settings = {"clip_norm": 0.7, "noise_multiplier": 1.3}
     correlated = [privacy.correlated(strategy, **settings) for strategy in IDENTITIES.values()]

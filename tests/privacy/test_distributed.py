@@ -318,6 +318,7 @@ def test_aggregators_refuse_what_they_cannot_account():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rand_k", pytest.param("sketch", marks=pytest.mark.slow)])
 def test_compression_cannot_enlarge_what_a_client_adds(kind):
     """Clipping comes last: whatever lands on the kept coordinates, the integers are within the bound."""

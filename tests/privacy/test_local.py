@@ -63,6 +63,7 @@ def stated_error(name):
             return 6 * 2.0**2
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", [*SMALL, LARGE])
 def test_unbiased_with_the_stated_error_through_the_wire(name):
     codec, count = MECHANISMS[name].codec, 10_000
@@ -92,6 +93,7 @@ def test_unbiased_with_the_stated_error_through_the_wire(name):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_randomized_response_of_a_half_and_two_levels_has_epsilon_ln_three():
     """The oracle p = 1/2, k = 2; and every likelihood ratio, counted over all inputs and answers."""
     for k, epsilon in [(2, math.log(3)), (5, 1.0)]:

@@ -98,6 +98,7 @@ def test_noise_does_not_depend_on_what_clients_send(scale):
     check_law(noise - signal)
 
 
+@pytest.mark.slow
 def test_rounds_without_anybody_are_noised_and_counted():
     noise, participants = random_cohorts()
     empty = noise[participants == 0]

@@ -101,6 +101,7 @@ def weights_of(rng, *shape):
     return np.float32(rng.choice([0.0, 1.0, 1.0, 3.0, 250.0, np.inf, np.nan, -1.0], shape))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_random_cohorts_do_not_move_the_sum_by_more_than_the_bound(name):
     rng = np.random.default_rng(5)
@@ -121,6 +122,7 @@ def test_random_cohorts_do_not_move_the_sum_by_more_than_the_bound(name):
     assert length(name, total - replaced).max() <= 2 * radius * (1 + 1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_no_search_moves_the_sum_by_more_than_the_bound(name):
     """Pairs of messages climb apart; the best of them reach the bound and do not pass it."""

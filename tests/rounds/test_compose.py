@@ -176,6 +176,15 @@ def test_metrics_are_averaged_over_the_examples_of_those_who_take_part():
     assert int(metrics["participants"]) == 2
 
 
+def test_a_mean_over_nobody_is_nan_and_counts_are_zero():
+    """Where nobody came, where all dropped out, and where nobody that came has an example."""
+    algorithm = fjx.compose(client=client_of(reporting), server=log)
+    for ids, taking_part in (([N, N], None), ([0, 3], np.zeros(2, bool))):
+        _, _, metrics = run(algorithm, ids, taking_part)
+        assert np.isnan(metrics["size"])
+        assert int(metrics["participants"]) == int(metrics["nonfinite"]) == 0
+
+
 def test_a_metric_is_never_overwritten():
     def clashing(key, broadcast, state, examples, turn):
         return jnp.zeros(2), state, {"participants": jnp.float32(0)}

@@ -108,6 +108,7 @@ def test_marina_compares_two_models_on_one_batch():
     assert np.abs(noise[0] - alike.arrays.mean(0)).max() > 0.01  # of the first batch, indeed
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_all_examples():
     """FedSGD of one example a client: ten of ones count ten times the one of zeros."""
     uneven = data.from_clients([np.ones((10, 1), np.float32), np.zeros((1, 1), np.float32)])

@@ -74,6 +74,7 @@ def test_what_nobody_foresees_is_not_foretold():
     assert silent < result.ledger.uplink < silent + 0.9 * 100 * N * 32 * D
 
 
+@pytest.mark.slow
 def test_where_messages_have_one_length_it_is_what_was_sent():
     algorithm = algorithms.fedsgd(PROBLEM.loss, learning_rate=0.01, batch_size=1)
     ledger = simulated(algorithm, 3).ledger

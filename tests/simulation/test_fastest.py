@@ -48,6 +48,7 @@ def test_a_choice_is_remembered_until_shapes_change():
     assert choose(6) is not choose(7)
 
 
+@pytest.mark.slow
 def test_large_cohorts_are_spread_over_all_devices_and_small_ones_are_not():
     large = jnp.zeros(2**16)  # ten models of a quarter of a megabyte
     algorithm = fjx.algorithms.fedsgd(

@@ -27,6 +27,7 @@ def need(executor, clients=40):
     )
 
 
+@pytest.mark.slow
 def test_a_chunk_needs_a_few_models_a_client_whatever_the_cohort():
     two, four, eight = (need(simulation.chunked(k)).temporaries for k in (2, 4, 8))
     each = (four - two) / 2

@@ -71,7 +71,7 @@ every = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @every
 def test_the_program_is_as_large_for_many_rounds_of_large_cohorts(name):
     small = trace(EVERY[name], 8, 10)

@@ -389,6 +389,10 @@ def test_one_client_that_overflows_does_not_stop_the_others():
 # --------------------------------------------------------------------------------------------------
 
 
+NOBODY = data.from_clients([np.zeros((0,), np.float32)] * 2)
+HOST = r"evaluate is compiled by JAX .* jax\.pure_callback"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -403,6 +407,17 @@ def test_one_client_that_overflows_does_not_stop_the_others():
         ({"stop": lambda scores: True}, ValueError, "stop .* evaluate"),
         ({"evaluate": lambda w: {"w": jnp.zeros(2)}}, ValueError, "must return a dict of scalars"),
         ({"evaluate": lambda w: w}, ValueError, "must return a dict of scalars"),
+        ({"evaluate": lambda w: {"w": np.sin(np.asarray(w))}}, TypeError, HOST),
+        ({"evaluate": lambda w: {"w": float(w)}}, TypeError, HOST),
+        ({"evaluate": lambda w: {"w": VALUES[0][w.astype(int)]}}, TypeError, HOST),
+        ({"evaluate": lambda w: {"w": 1.0 if w > 0 else 0.0}}, TypeError, HOST),
+        (
+            {"evaluate": lambda w: {"w": float(w)}, "dataset": data.on_host(DATASET)},
+            TypeError,
+            HOST,
+        ),
+        ({"dataset": NOBODY}, ValueError, "none of the 2 clients .* has an example"),
+        ({"dataset": data.on_host(NOBODY)}, ValueError, "none of the 2 clients .* has an example"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -450,7 +465,36 @@ def test_per_client_is_the_mean_of_each():
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+def test_an_intended_nan_is_selected_and_others_are_found():
+    """Searching for a NaN with jax_debug_nans stops at those of the score alone."""
+    dataset = data.from_clients([np.ones(3, np.float32), np.zeros((0,), np.float32)])
+    with jax.debug_nans(True):
+        found = simulation.per_client(error, dataset)(ZERO)["error"]
+        np.testing.assert_array_equal(found, [1, np.nan])
+        with pytest.raises(FloatingPointError):
+            simulation.per_client(lambda w, x: {"root": jnp.sqrt(w - x)}, dataset)(ZERO)
+
+
+def test_what_needs_the_host_is_told_how():
+    """The remedy that the error names works."""
+
+    def median(w):
+        return np.float32(np.median(np.asarray(w) * EXAMPLES))
+
+    def evaluate(w):
+        number = jax.ShapeDtypeStruct((), jnp.float32)
+        return {"median": jax.pure_callback(median, number, w)}
+
+    result = simulate(rounds=2, evaluate=evaluate, evaluate_every=1)
+    last = median(result.params)
+    np.testing.assert_allclose(result.history.evaluations["median"][-1], last, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"score is compiled by JAX .* jax\.pure_callback"):
+        simulation.evaluation(lambda w, x: {"x": np.sin(np.asarray(x))}, EXAMPLES)(jnp.zeros(3))
+
+
 def test_evaluations_that_are_none():
+    with pytest.raises(ValueError, match=r"none of the 2 clients .* has an example"):
+        simulation.per_client(error, NOBODY)
     with pytest.raises(ValueError, match="needs examples"):
         simulation.evaluation(scores, np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="as many in every leaf"):

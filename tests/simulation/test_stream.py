@@ -80,6 +80,7 @@ def table_in(place, folder):
     return {"device": simulation.make_table, "host": simulation.host_table, "map": mapped}[place]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("dataset", "table"),
     [("host", "device"), pytest.param("device", "host", marks=pytest.mark.slow), ("map", "map")],
@@ -156,6 +157,7 @@ def test_impossible_ids_of_a_sampler_are_padding_and_counted():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [("host", "map"), pytest.param("map", "device", marks=pytest.mark.slow)],
@@ -187,6 +189,7 @@ def test_ctrl_c_ends_the_run_after_the_block(resident):
     chex.assert_trees_all_equal(result.history.rounds, first)
 
 
+@pytest.mark.slow
 def test_wrong_evaluations_are_refused_before_the_first_round():
     with pytest.raises(ValueError, match="must return a dict of scalars"):
         simulate(evaluate=lambda w: {"w": w})
@@ -211,6 +214,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_a_run_compiles_one_program_for_its_rounds(resident, compiled):
     """Whatever the sizes of cohorts and blocks; one more for draws and one for the scores."""
     simulate()

@@ -107,6 +107,7 @@ integers = st.integers(1, 16).flatmap(
 )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("coder", CODERS)
 @quiet
 @given(integers)

@@ -238,6 +238,7 @@ def test_random_documents_of_the_schema_s_words(document, body):
     read_or_refuse(frame(document, body))
 
 
+@pytest.mark.slow
 @settings(quiet, max_examples=500)
 @given(st.data())
 def test_mutated_frames_with_a_true_check_sum(data):

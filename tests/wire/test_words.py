@@ -14,6 +14,7 @@ WIDTHS = [
 ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_words_are_the_bytes_of_the_wire_and_come_back(width):
     rng = np.random.default_rng(width)

@@ -70,15 +70,16 @@ def dasha(
     _validate.number("momentum", momentum, above=0, at_most=1)
 
     def init(message_like: TreeLike) -> DashaState:
-        nothing = _tree.zeros_like(message_like)
+        nothing = _tree.wide_zeros_like(message_like)
         return DashaState(nothing, nothing, codec.init(message_like))
 
     def encode(key: Key, message: Tree, state: DashaState) -> tuple[Tree, DashaState]:
         error = _tree.scale(jnp.asarray(momentum), _tree.subtract(state.estimate, state.last))
-        change = _tree.subtract(_tree.subtract(message, state.last), error)
-        payload, inner = codec.encode(key, change, state.inner)
+        wide = _tree.widened(message)
+        change = _tree.subtract(_tree.subtract(wide, state.last), error)
+        payload, inner = codec.encode(key, _tree.in_dtypes_of(change, message), state.inner)
         estimate = _tree.add(state.estimate, codec.decode(payload))
-        return payload, DashaState(message, estimate, inner)
+        return payload, DashaState(wide, estimate, inner)
 
     return compose(
         client=clients.gradient(loss_fn, batch_size=batch_size),

@@ -86,12 +86,13 @@ def clag(
     _validate.number("zeta", zeta, at_least=0)
 
     def init(message_like: TreeLike) -> ClagState:
-        nothing = _tree.zeros_like(message_like)
+        nothing = _tree.wide_zeros_like(message_like)
         return ClagState(nothing, nothing, codec.init(message_like), jnp.asarray(False))
 
     def encode(key: Key, message: Tree, state: ClagState) -> tuple[OneOf, ClagState]:
-        change = _tree.subtract(message, state.memory)
-        moved = _square(_tree.subtract(message, state.last))
+        wide = _tree.widened(message)
+        change = _tree.in_dtypes_of(_tree.subtract(wide, state.memory), message)
+        moved = _square(_tree.subtract(wide, state.last))
         sends = _square(change) > jnp.asarray(zeta).astype(moved.dtype) * moved
         sends = sends | ~state.begun
         payload, inner = codec.encode(key, change, state.inner)
@@ -99,7 +100,7 @@ def clag(
         sent = OneOf(sends.astype(jnp.uint8), ((), payload))
         memory = _tree.add(state.memory, decode(sent))
         inner = _tree.where(sends, inner, state.inner)
-        return sent, ClagState(memory, message, inner, jnp.asarray(True))
+        return sent, ClagState(memory, wide, inner, jnp.asarray(True))
 
     def decode(sent: OneOf) -> Tree:
         change = codec.decode(sent.parts[1])

@@ -54,7 +54,7 @@ def encode_integers(values: np.ndarray, coder: str, *, width: int) -> bytes:
           of their packages.
 
     Args:
-        values: non-negative integers below ``2**width``, of any shape.
+        values: non-negative integers below ``2**width``, or bools, of any shape.
         coder: one of the names above.
         width: bits of one integer in the fixed-width code, 1 to 31.
 
@@ -63,7 +63,7 @@ def encode_integers(values: np.ndarray, coder: str, *, width: int) -> bytes:
 
     Raises:
         ImportError: the coder's package is not installed.
-        TypeError: ``values`` are not integers.
+        TypeError: ``values`` are neither integers nor bools.
         ValueError: an integer or ``width`` is out of range, or ``coder`` is unknown.
 
     Examples:
@@ -220,7 +220,7 @@ def _width(width: int) -> int:
 def _numbers(values: np.ndarray, width: int) -> np.ndarray:
     """Integers as a flat array in the narrowest dtype, after a check of their range."""
     raw = np.asarray(values).reshape(-1)
-    if raw.dtype.kind not in "iu" and raw.size:
+    if raw.dtype.kind not in "iub" and raw.size:
         raise TypeError(f"coders take integers, got {raw.dtype}")
     if raw.size and not (raw.min() >= 0 and int(raw.max()) >> width == 0):
         raise ValueError(

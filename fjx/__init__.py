@@ -25,6 +25,7 @@ from fjx._base import Contract as Contract
 from fjx._base import Examples as Examples
 from fjx._base import Executor as Executor
 from fjx._base import Public as Public
+from fjx._base import Runs as Runs
 from fjx._base import ServerUpdate as ServerUpdate
 from fjx._base import Stateful as Stateful
 from fjx._base import Steps as Steps
@@ -56,6 +57,7 @@ __all__ = [
     "Plan",
     "Public",
     "Result",
+    "Runs",
     "ServerUpdate",
     "Stateful",
     "Steps",

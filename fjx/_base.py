@@ -620,7 +620,7 @@ class Algorithm(NamedTuple):
             in each round, of an algorithm that knows with which probability it sends which payload.
         runs: the statement that ``round`` runs ``aggregator``, made with the two; None if nothing is
             known.  A function that wraps a round says what the new one runs:
-            ``_replace(round=new, runs=Runs(algorithm.aggregator, new))``.
+            ``_replace(round=new, runs=fjx.Runs(algorithm.aggregator, new))``.
     """
 
     init: Callable[[Tree], Any]
@@ -633,7 +633,7 @@ class Algorithm(NamedTuple):
 
     @property
     def runs_its_aggregator(self) -> bool:
-        """Whether ``round`` is known to run ``aggregator``: false once one of them was replaced."""
+        """True if ``round`` is known to run ``aggregator``; false once one of them was replaced."""
         return (
             self.runs is not None
             and self.runs.aggregator is self.aggregator

@@ -99,11 +99,17 @@ class Plan(NamedTuple):
         Raises:
             ValueError: a part differs; the message names it, and the remedy.
         """
-        if algorithm.aggregator is not self.aggregator or not algorithm.runs_its_aggregator:
+        if algorithm.aggregator is not self.aggregator:
             raise ValueError(
                 "the algorithm's aggregator is not the plan's, so its noise is not what was planned: "
                 "compose with aggregator=plan.aggregator.  If another goes around it, make the plan "
                 "with plan(..., aggregator=lambda mechanism, denominator: ...)"
+            )
+        if not algorithm.runs_its_aggregator:
+            raise ValueError(
+                "the algorithm's round or aggregator was replaced, so it is not known what the round "
+                "runs: compose with aggregator=plan.aggregator.  If a new round runs it, say so by "
+                "_replace(round=new, runs=fjx.Runs(plan.aggregator, new))"
             )
         _require_once(self.mechanism, self.aggregator)
         drawn, planned = sampler.subsampling, self.sampler.subsampling

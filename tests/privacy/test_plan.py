@@ -167,10 +167,17 @@ def test_descriptions_of_other_kinds_are_other_samplers():
 
 
 def test_an_algorithm_that_was_not_composed_is_refused():
-    unknown = algorithm(PLAN.aggregator)._replace(round=lambda *args, **options: None)
+    composed = algorithm(PLAN.aggregator)
+
+    def other(*args, **options):
+        return composed.round(*args, **options)
+
+    unknown = composed._replace(round=other)
     assert not unknown.runs_its_aggregator
-    with pytest.raises(ValueError, match="aggregator is not the plan's"):
+    with pytest.raises(ValueError, match=r"was replaced.*runs=fjx\.Runs\("):
         PLAN.check(unknown, PLAN.sampler, num_clients=CLIENTS, rounds=1)
+    said = unknown._replace(runs=fjx.Runs(PLAN.aggregator, other))
+    PLAN.check(said, PLAN.sampler, num_clients=CLIENTS, rounds=1)
 
 
 def test_what_is_planned_is_accepted():
@@ -393,5 +400,5 @@ def test_only_noise_in_proportion_can_be_rescaled():
 def test_an_algorithm_cannot_be_relabelled():
     """The round still runs the mean, whatever the field says."""
     relabelled = algorithm(aggregators.mean())._replace(aggregator=PLAN.aggregator)
-    with pytest.raises(ValueError, match="aggregator is not the plan's"):
+    with pytest.raises(ValueError, match="round or aggregator was replaced"):
         PLAN.check(relabelled, PLAN.sampler, num_clients=CLIENTS, rounds=1)

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
     """Of a test marked ``few(n)``, n rows, evenly spread, run by default; the others are slow."""
     tests = collections.defaultdict(list)
     for item in items:
-        if item.get_closest_marker("few"):
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
             tests[item.nodeid.partition("[")[0]].append(item)
     for rows in tests.values():
         (n,) = rows[0].get_closest_marker("few").args

@@ -95,6 +95,7 @@ def test_a_plan_refuses_an_aggregator_that_lost_its_claim(lost):
 # ------------------------------------------------------------------------------------------ around
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fact", ["rank", "size"])
 def test_around_a_claim_nothing_depends_on_who_came(fact):
     """Signs by rank would let one client more turn the messages of all clients behind it."""

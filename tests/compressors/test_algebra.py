@@ -178,6 +178,7 @@ QUANTIZED = {
 """Codecs that leave scales alone as floats: a sparsifier behind them is refused."""
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("later", LATER)
 @pytest.mark.parametrize(
     "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in AFTER]

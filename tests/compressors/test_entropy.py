@@ -117,6 +117,7 @@ def test_a_payload_without_integers_costs_no_flag():
         assert wire.bits(wire.Coded(plain, "golomb")) == wire.bits(plain)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("codec", [c.scaled_sign(), c.one_bit_sgd()])
 def test_signs_are_coded_like_other_narrow_integers(codec):
     """64 negative coordinates of 4096: run lengths cost a quarter of a bit each, plain signs one."""

@@ -220,6 +220,7 @@ def test_narrow_leaves_are_rounded_with_full_uniforms(dtype):
     assert abs(up - 2.0**-9) < SIGMAS * np.sqrt(2.0**-9 / 20_000)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_the_largest_finite_value_survives(dtype):
     top = float(jnp.finfo(dtype).max)

@@ -195,6 +195,7 @@ def test_rand_k_scales_by_d_over_k(d, k):
     )
 
 
+@pytest.mark.few(1)
 @CASES
 def test_each_coordinate_is_included_with_probability_k_over_d(d, k):
     """20,000 draws, within 6 standard errors; pairs too, with k (k - 1) / (d (d - 1))."""

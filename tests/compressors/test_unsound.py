@@ -72,6 +72,7 @@ SAME = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", SAME)
 def test_a_payload_decodes_to_the_same_numbers_in_every_program(name):

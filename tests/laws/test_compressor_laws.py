@@ -22,7 +22,8 @@ RARER = {
     "natural_dithering", "product_quantize", "random_projection", "eden_mixed", "rotated_quantize",
     "quantize_12", "float8_e4m3fn", "stochastic_cast", "terngrad", "k_level", "absmax", "fixed_step",
     "one_bit_sgd", "lloyd_max", "stc", "importance_sampling", "chain_of_nothing", "repeat",
-    "momentum_correction", "bernoulli", "quic_fl", "mixture", "shifted",
+    "momentum_correction", "bernoulli", "quic_fl", "mixture", "shifted", "qsgd", "threshold", "mx",
+    "subtractive_dither",
 }  # fmt: skip
 """Rows on which programs take long to compile, and variants of other rows: slow evidence."""
 
@@ -36,9 +37,8 @@ TRACED = {
     "declares_a_contract_from_shapes",
     "keeps_the_structure_of_its_state",
     "uses_each_key_once",
-    "is_a_pure_function",
 }
-"""Laws that compile nothing."""
+"""Laws that compile nothing, and trace a program or two."""
 
 ALONE = {"vmap_is_a_loop", "traces_once", "equal_keys_give_equal_payloads"}
 """Laws that need a second program of ``encode``."""
@@ -75,6 +75,7 @@ every = tables.rows(tables.COMPRESSORS, tables.COMPRESSORS.keys() - RARER)
 every_kind = tables.rows(tables.COMPRESSORS, KINDS)
 
 
+@pytest.mark.few(2)
 @pytest.mark.optimized
 @every_kind
 def test_one_program_of_both_decodes_to_what_the_server_decodes_from_bytes(name, getkey):
@@ -94,6 +95,7 @@ def test_one_program_of_both_decodes_to_what_the_server_decodes_from_bytes(name,
         chex.assert_trees_all_equal(decoder(received), decoded)
 
 
+@pytest.mark.few(2)
 @every_kind
 def test_bits_are_measured_in_a_compiled_program(name, getkey):
     codec, message = tables.COMPRESSORS[name], normal(testing.message_like(), 0)
@@ -107,6 +109,7 @@ def test_bits_are_measured_in_a_compiled_program(name, getkey):
     assert int(bits) == wire.bits(payload)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", tables.LEVELS)
 def test_has_no_more_values_than_levels(name, getkey):
     """A codec that does nothing would pass every law of unbiasedness, and be billed for less."""
@@ -148,6 +151,7 @@ def primitives(jaxpr):
                 yield from primitives(value)
 
 
+@pytest.mark.few(2)
 @every_kind
 def test_error_feedback_conserves_mass(name, getkey):
     """decode(payload) + residual = message + old residual, over three rounds."""

@@ -21,6 +21,7 @@ def like(dtype):
     return jax.eval_shape(lambda: tables.message(dtype=dtype))
 
 
+@pytest.mark.few(40)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("name", tables.COMPRESSORS)
 def test_memories_of_codecs_are_in_float32_at_least(name, dtype):
@@ -71,6 +72,7 @@ def promised(name):
     return tables.COMPRESSORS[name].contract(jax.ShapeDtypeStruct((SIZE,), jnp.bfloat16))
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     "name", [n for n in tables.COMPRESSORS if promised(n)._replace(linear=False) != Contract()]
 )

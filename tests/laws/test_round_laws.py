@@ -84,6 +84,7 @@ HEARING = {"fedcomgate", "choco_sgd", "choco"}
 """Rows hold what clients hear: a floating sum in the order of the slots."""
 
 
+@pytest.mark.few(3)
 @tables.rows([n for n in tables.ALGORITHMS if n not in HEARING], DEFAULT - HEARING)
 def test_rows_do_not_depend_on_the_slot_by_a_bit(name):
     """A client's arithmetic does not depend on its slot."""
@@ -103,6 +104,7 @@ def test_a_client_that_drops_out_changes_nothing_by_a_bit(name):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", [1, pytest.param(N, marks=pytest.mark.slow), N + 3])
 def test_chunks_may_have_any_size(size):
     this = trial("scaffold")
@@ -123,6 +125,7 @@ def test_another_key_is_another_round(name):
     )
 
 
+@pytest.mark.few(1)
 @every_kind
 def test_scan_over_rounds_is_a_loop(name):
     """By the program of a run, whose rounds draw from ``fold_in(key, t)``."""

@@ -247,6 +247,7 @@ def test_dropout_follows_the_key(name, getkey):
     assert not np.allclose(alike[0], alike[1])  # equal examples lose different units
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["char_lstm", "transformer"])
 def test_causal(name, getkey):
     """A later token changes nothing before it, and something from its own position on."""

@@ -91,6 +91,7 @@ def half_at_random(rounds, seed=0):
     return np.random.default_rng(seed).random((rounds, N)) < 0.5
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("lam", "nu"), [(1.0, 1.0), (0.3, 1.0), (0.5, 0.8)])
 def test_difference_is_the_box_of_ef_bv(lam, nu):
     """Top-k is deterministic: 40 rounds of half of the clients against NumPy, memories and all."""

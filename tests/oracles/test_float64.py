@@ -142,6 +142,7 @@ def ef14_far():
     return ef14(1 / (10 * PROBLEM.L), 400)
 
 
+@pytest.mark.slow
 def test_the_virtual_iterate_of_error_feedback_is_gradient_descent_to_rounding():
     """x~ = x - gamma mean e_i moves by -gamma grad f(x)."""
     gamma = 1 / (10 * PROBLEM.L)

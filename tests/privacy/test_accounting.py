@@ -242,7 +242,7 @@ def test_the_price_is_taken_from_delta():
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "target", "expected", "how"),
     [

@@ -136,7 +136,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * ("make" in BROKEN[n])) for n in BROKEN]
 )

@@ -199,6 +199,7 @@ def program(name):
     return jitted(jax.vmap(lambda x, c: ROUNDED[name](c).clip(x, jnp.float32(5.0))))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ROUNDED)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bounds_hold_after_rounding(name, dtype):

@@ -238,6 +238,7 @@ def test_what_changes_messages_and_results_only_passes_its_releases_on():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "part",
     [
@@ -281,6 +282,7 @@ def test_a_run_that_ends_by_itself_says_so():
     assert "only the planned epsilon = " in result.privacy.caveats[-1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "terms",
     [

@@ -84,6 +84,7 @@ ALGORITHM = fjx.compose(
 )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_everybody_is_told_the_round_and_clients_their_rank(name):
     """Two rounds with padding and an absent client, who counts for the ranks of the others."""

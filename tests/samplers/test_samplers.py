@@ -114,6 +114,7 @@ def test_uniform_of_all_is_everybody():
     assert sorted(ids.tolist()) == list(range(10))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "rate"), [("poisson", 0.3), ("poisson, rare", 0.05)])
 def test_poisson_clients_are_independent(name, rate):
     """Whether each of them tosses a coin or balls fall on them."""

@@ -87,6 +87,7 @@ def test_no_client_takes_part_more_often_or_sooner_than_promised(name):
     assert (taking_part[:, separation:] & taking_part[:, :-separation]).any()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name",
     several("balls in bins", "min separation", "rigid", "loose", "check-in", "a trace"),

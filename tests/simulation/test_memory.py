@@ -52,6 +52,7 @@ def test_the_widest_chunk_fills_the_budget_and_not_more():
         widest(1000 - 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_fit_is_refused_and_not_killed():
     population = 10**5
     dataset = data.from_packed(np.ones((population, 3), np.float32), np.ones(population, np.int32))

@@ -154,6 +154,7 @@ def test_every_law_is_broken_once():
     assert BROKEN.keys() == {law.__name__ for law in _aggregator.LAWS}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_broken_aggregator_is_found(law):
     aggregator, given, found = BROKEN[law]

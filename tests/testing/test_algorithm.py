@@ -172,6 +172,7 @@ def test_every_law_is_broken_once():
     assert BROKEN.keys() == {law.__name__ for law in _algorithm.LAWS}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_broken_algorithm_is_found(law):
     algorithm, given, found = BROKEN[law]

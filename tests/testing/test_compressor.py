@@ -188,6 +188,7 @@ def test_every_law_is_broken_once():
     assert BROKEN.keys() == {law.__name__ for law in _compressor.LAWS}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_broken_codec_is_found(law):
     codec, given, found = BROKEN[law]

@@ -183,6 +183,7 @@ def broken():
     return {**CENTRAL, **DISTRIBUTED, **LOCALLY}
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("law", [*CENTRAL, *DISTRIBUTED, *LOCALLY])
 def test_a_broken_mechanism_is_found(law):
     mechanism, given, found = broken()[law]

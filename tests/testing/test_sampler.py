@@ -129,6 +129,7 @@ def test_every_law_is_broken_once():
     assert BROKEN.keys() == {law.__name__ for law in _sampler.LAWS}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_broken_sampler_is_found(law):
     sampler, given, found = BROKEN[law]
@@ -140,6 +141,7 @@ def test_a_broken_sampler_is_found(law):
     assert found in failure.value.found
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("sampler", "claimed", "found"),
     [

@@ -134,6 +134,7 @@ measured = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("coder", "width"),
     [

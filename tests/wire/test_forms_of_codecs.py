@@ -88,6 +88,7 @@ def is_written(codec, payload):
     return schema_of(form) == schema_of(payload)
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", CODECS)
 def test_the_form_of_a_codec_is_taken_and_the_forms_next_to_it_are_refused(name):
     payload, codec = sound(name), CODECS[name]

@@ -125,7 +125,9 @@ class Contribution(NamedTuple):
 class Mechanism(NamedTuple):
     """Central mechanism: a trusted server sums bounded updates and adds noise once to the sum.
 
-    The object that adds the noise also describes it to the accountant.
+    The object that adds the noise also describes it to the accountant.  The description is not derived
+    from the functions: a mechanism whose ``clip`` or ``release`` was replaced needs its own
+    ``sensitivity`` and ``event``.  :func:`fjx.testing.check_mechanism` compares them.
 
     Attributes:
         init: ``(message_like) -> state``, called before the first round with a template of the message

@@ -54,7 +54,7 @@ def cases(laws, is_default=lambda name, law: True):
 def _is_large(key, message):
     """Whether the squared norm of a message is above 80."""
     parts = [x.astype(jnp.float32) for x in jax.tree.leaves(message) if x.dtype != jnp.int32]
-    return sum((jnp.sum(x**2) for x in parts), jnp.zeros(())) > 80
+    return sum((jnp.sum(x**2) for x in parts), jnp.zeros((), jnp.float32)) > 80
 
 
 COMPRESSORS = {

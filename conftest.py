@@ -39,7 +39,7 @@ gc.set_threshold(50_000)  # tracing makes many objects that live, and few circle
 
 @pytest.hookimpl(tryfirst=True)  # before rows are chosen by -m
 def pytest_collection_modifyitems(items):
-    """Of a test marked ``few(n)``, n rows, evenly spread, run by default; the others are slow."""
+    """Of a test marked ``few(n)``, n rows, evenly spread, stay; the others are slow."""
     tests = collections.defaultdict(list)
     for item in items:
         if item.get_closest_marker("few") and not item.get_closest_marker("slow"):

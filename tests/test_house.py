@@ -32,6 +32,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.ci
 def test_importing_brings_nothing_that_jax_and_optax_do_not():
     light = [package for package in PACKAGES if package != "fjx.models"]
     script = f"""
@@ -98,7 +99,12 @@ def test_ci_runs_the_commands_of_the_readme():
     assert quickstart.endswith("examples/quickstart.py\n")
     assert "bin/pytest" in tests
     # CI has no copy of its own; its function `readme` reads each block, and each is run.
-    assert re.findall("pytest.*", ci) == ["pytest fjx"]  # the examples of docstrings
+    # Its own are the examples of docstrings, and the tests that the README's command leaves to it.
+    own = re.findall("pytest (.*)", ci)
+    assert own[0] == "fjx"
+    assert [x.partition(" | ")[0] for x in own[1:]] == [
+        '-n 2 --dist worksteal -m "ci and not slow"'
+    ]
     assert "run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert (
         f"`{tests.strip().rpartition('.venv/bin/')[2]}`" in (ROOT / "CONTRIBUTING.md").read_text()
@@ -110,6 +116,7 @@ def test_ci_runs_the_commands_of_the_readme():
         assert f'"$(readme {number})' in ci
 
 
+@pytest.mark.ci
 def test_the_example_of_the_readme_runs():
     (example,) = blocks("python")
     done = subprocess.run(

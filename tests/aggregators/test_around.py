@@ -95,6 +95,7 @@ def test_a_plan_refuses_an_aggregator_that_lost_its_claim(lost):
 # ------------------------------------------------------------------------------------------ around
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("fact", ["rank", "size"])
 def test_around_a_claim_nothing_depends_on_who_came(fact):
@@ -253,6 +254,7 @@ def test_a_switch_sends_the_payload_of_the_option():
     assert wire.bits(payload) == 640
 
 
+@pytest.mark.ci
 def test_options_that_stack_can_be_switched():
     a = aggregators.switch(
         lambda public: public.round, aggregators.median(), aggregators.majority_vote()

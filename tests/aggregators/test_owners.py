@@ -98,6 +98,7 @@ def test_what_is_sent_are_the_coordinates_owned(c, s):
         assert not sent[mine.sum() :].any()
 
 
+@pytest.mark.ci
 def test_the_mean_is_over_the_owners_who_came():
     c, s, d = 6, 3, 17
     a, key = aggregators.assigned_mean(clients=c, owners=s), jax.random.key(2)

@@ -65,6 +65,7 @@ def encoded(aggregator, message, rank=0, n=4):
 # ---------------------------------------------------------------------------------------- rotations
 
 
+@pytest.mark.ci
 def test_a_rotation_around_the_mean_is_the_mean():
     stacked = {"w": vectors(4, 21).reshape(4, 3, 7), "b": vectors(4, 2, 1)}
     for block in (None, 8):
@@ -169,6 +170,7 @@ def test_perm_k_counts_those_it_has_no_place_for():
 # ---------------------------------------------------------------------------------------- integers
 
 
+@pytest.mark.ci
 def test_integers_add_up_in_any_order_and_to_the_mean_of_the_decoded():
     x = vectors(7, 30)
     aggregator = aggregators.integer_mean(2.0**-6, bits=12, clients=7)
@@ -302,6 +304,7 @@ def problem():
     return dataset, clients.local_sgd(loss_fn, optax.sgd(0.1), epochs=1, batch_size=3)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("aggregator", "bits"),

@@ -22,6 +22,7 @@ def round_of(aggregator, state, stacked, key, weights=None, t=0):
     ]
 
 
+@pytest.mark.ci
 def test_a_sum_of_sketches_is_the_estimate_of_the_mean():
     """The mean of n sketches says what a sketch of the weighted mean does."""
     x = jax.random.normal(jax.random.key(0), (N, D))

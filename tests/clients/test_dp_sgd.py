@@ -80,6 +80,7 @@ def summed(
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
     """The slots that stay empty change nothing."""
     model, arrays = regression(7)
@@ -96,6 +97,7 @@ def test_all_examples_unclipped_without_noise_are_gradient_descent(getkey):
     assert (float(metrics["steps"]), float(metrics["unnoised_clipped_examples"])) == (4, 0)
 
 
+@pytest.mark.ci
 def test_each_example_is_clipped_alone(getkey):
     """Against a loop in float64 over the examples that the coins of each step chose.
 
@@ -153,6 +155,7 @@ def test_integers_stay_and_low_precision_is_kept(getkey):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_no_example_moves_the_sum_by_more_than_the_bound():
     """A search over clients of up to six examples with hostile ones; one leaves, or is replaced."""
     trials, n, clip = 2000, 6, 0.7
@@ -196,6 +199,7 @@ def test_the_divisor_does_not_depend_on_how_many_there_are(getkey):
     np.testing.assert_allclose(eight, 8 * one, rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_what_cannot_be_used_is_counted(getkey):
     arrays = jnp.zeros((10, 1)).at[:5, 0].set(jnp.array([0.1, np.nan, 0.3, np.inf, 9.0]))
     message, metrics = summed(arrays, 5, getkey())
@@ -277,6 +281,7 @@ def noises(steps, size):
     return np.asarray(noisy(keys, steps, size))
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("size", [4, 0])
 def test_noise_is_gaussian_and_its_own_for_each_leaf_step_and_client(size):
@@ -331,6 +336,7 @@ MECHANISM = privacy.gaussian(clip_norm=0.5, noise_multiplier=1.5)
 SPENT = {"sampling_rate": 0.1, "steps": 4, "capacity": 40, "num_examples": 100, "delta": 1e-5}
 
 
+@pytest.mark.ci
 def test_the_epsilon_of_an_example_is_that_of_so_many_releases():
     claim = privacy.examples_epsilon(MECHANISM, participations=25, **SPENT)
     plain = privacy.epsilon(MECHANISM, samplers.poisson(0.1), rounds=100, delta=1e-5)

@@ -57,6 +57,7 @@ def gradient(params, examples):
 MASK = {"w": np.arange(36).reshape(12, 3) % 5 == 1, "b": np.ones(3, bool), "steps": np.bool_(False)}
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("subspace", [clients.fixed_mask(MASK), clients.random_mask(0.3)])
 def test_a_mask_is_sgd_on_masked_gradients(subspace):
@@ -134,6 +135,7 @@ SUBSPACES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", SUBSPACES)
 def test_the_bytes_are_all_that_the_server_needs(name):

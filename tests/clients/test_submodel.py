@@ -63,6 +63,7 @@ def round_of(algorithm, start, key=1):
     return jax.jit(algorithm.round)(jax.random.key(key), algorithm.init(start), rows, cohort)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("width", [1 / 3, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
     """The same client on the sliced model: equal updates of the slice, none outside of it."""
@@ -93,6 +94,7 @@ def test_a_sub_model_trains_like_a_model_that_has_no_other_units(width):
     assert not np.asarray(update["c"][held:]).any()
 
 
+@pytest.mark.ci
 def test_all_units_held_is_fedavg_bit_for_bit():
     units = clients.ordered_dropout([1.0])
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)
@@ -149,6 +151,7 @@ def test_the_ledger_counts_what_each_client_held():
     assert most == 32 * (3 * 6 + 6 + 12 + 2) + 32 + 8
 
 
+@pytest.mark.ci
 def test_a_payload_and_the_choice_are_all_that_the_server_needs():
     units = clients.federated_dropout(0.5)
     client = clients.submodel(loss_fn, local, axes=AXES, units=units)

@@ -87,6 +87,7 @@ def test_errs_less_than_stochastic_rounding_and_at_most_half_a_step():
     assert np.square(error).sum() < 0.6 * np.square(drawn - x).sum()
 
 
+@pytest.mark.ci
 def test_bits_zeros_and_dtypes():
     payload, decoded = sent(3, jnp.bfloat16)(jnp.array([0.0, 3.0, -1.0]))
     assert decoded.dtype == jnp.bfloat16

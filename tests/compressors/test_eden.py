@@ -113,6 +113,7 @@ def test_drive_s_least_error_under_a_uniform_rotation(size):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("codec", "size"), [(DRIVE, 64), (EDEN_2, 40)])
 def test_what_holds_for_every_seed(codec, size):
@@ -125,6 +126,7 @@ def test_what_holds_for_every_seed(codec, size):
     assert error(y, x).std() > 1e-3  # the seeds differ
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "bits",

@@ -117,6 +117,7 @@ def test_a_payload_without_integers_costs_no_flag():
         assert wire.bits(wire.Coded(plain, "golomb")) == wire.bits(plain)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("codec", [c.scaled_sign(), c.one_bit_sgd()])
 def test_signs_are_coded_like_other_narrow_integers(codec):
@@ -216,6 +217,7 @@ def test_contract_and_state_are_the_codec_s():
         assert c.entropy(part, "golomb").contract(x) == part.contract(x)
 
 
+@pytest.mark.ci
 def test_inside_a_chain():
     """Coding commutes with what follows, and the message comes apart as it was made."""
     x = np.asarray(gaussian(64))

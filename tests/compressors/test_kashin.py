@@ -21,6 +21,7 @@ back = functools.partial(jax.jit, static_argnames="rounds")(unrotate)
 represented = functools.partial(jax.jit, static_argnums=(2, 3))(_kashin.coefficients)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize(

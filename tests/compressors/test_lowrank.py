@@ -74,6 +74,7 @@ def test_a_zero_matrix_is_zero_and_the_next_one_is_not_lost():
     np.testing.assert_allclose(codec.decode(payload), x, atol=1e-4)
 
 
+@pytest.mark.ci
 def test_small_leaves_and_vectors_are_sent_as_they_are_and_bits_are_those_of_the_factors():
     x = {"w": jnp.ones((N, 3, 6)), "b": jnp.ones(N), "small": jnp.ones((3, 3)), "n": jnp.arange(4)}
     codec = compressors.power_sgd(2)

@@ -42,6 +42,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_largest_are_those_that_come_first_in_a_stable_sort(name):

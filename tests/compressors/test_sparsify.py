@@ -244,6 +244,7 @@ def test_clients_and_leaves_choose_apart():
     assert shared.max() < 10 + SIGMAS * np.sqrt(10)
 
 
+@pytest.mark.ci
 def test_another_process_decodes_from_the_bytes_alone():
     """The positions follow from the seed on the wire: no key, no state and no message is shared."""
     codec = compressors.rand_k(0.25)

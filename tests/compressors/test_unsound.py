@@ -72,6 +72,7 @@ SAME = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.few(3)
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", SAME)

@@ -24,6 +24,7 @@ def clients_of(sizes):
     ]
 
 
+@pytest.mark.ci
 @hypothesis.given(st.lists(st.integers(0, 4), min_size=1, max_size=6))
 @hypothesis.settings(max_examples=25, deadline=None)
 def test_a_client_comes_out_as_it_went_in(sizes):

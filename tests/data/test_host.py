@@ -68,6 +68,7 @@ def test_there_and_back_is_the_same():
     assert data.on_device(back) is back
 
 
+@pytest.mark.ci
 def test_a_cohort_on_the_host_is_the_cohort_on_the_device():
     """Each slot's examples, weights and counts; only where the examples begin differs."""
     ids, stays = np.array([4, 5, 0, 1, 3]), np.array([1, 1, 1, 1, 0], bool)

@@ -18,8 +18,16 @@ TRACED = {"keeps_structure_and_dtypes", "is_a_pure_function", "uses_each_key_onc
 
 RARER = {
     *("uniform_mean", "compressed", "as_vector", "sketched", "fetch_sgd", "assigned_mean"),
-    *("correlated_quantization", "rotated", "private", "around"),
+    *("correlated_quantization", "around"),
 }
+LONGER = {"distributed", "perm_k", "shared_rand_k", "private", "rotated"}
+
+
+def tier(name, law):
+    others = tables.AGGREGATORS.keys() - RARER
+    if law in TRACED:
+        return tables.tier(name, others, tables.AGGREGATORS)
+    return tables.tier(name, others - LONGER, LONGER)
 
 
 @functools.cache
@@ -30,7 +38,7 @@ def laws(name):
 
 @tables.cases(
     {name: [law.__name__ for law in _aggregator.LAWS] for name in tables.AGGREGATORS},
-    lambda name, law: law in TRACED or name not in RARER,
+    tier,
 )
 def test_law(name, law):
     laws(name)[law].check()

@@ -28,17 +28,18 @@ RARER = {
 }  # fmt: skip
 """Rows on which programs take long to compile, and variants of other rows: slow evidence."""
 
-KINDS = {
-    "quantize_8", "top_k", "rand_k", "power_sgd", "error_feedback",
-}  # fmt: skip
+COMMON = tables.COMPRESSORS.keys() - RARER
+
+KINDS = {"quantize_8", "top_k", "rand_k", "power_sgd", "error_feedback"}
 """Rows, one of each kind, for laws that compile a program of their own."""
 
-TRACED = {
-    "keeps_structure_and_dtypes",
-    "declares_a_contract_from_shapes",
-    "keeps_the_structure_of_its_state",
-    "uses_each_key_once",
-}
+DEFAULT = {"quantize_8", "top_k", "power_sgd", "error_feedback"}
+"""Rows on which every law runs by default."""
+
+SHAPES = {"declares_a_contract_from_shapes", "keeps_the_structure_of_its_state"}
+"""Laws that read shapes alone."""
+
+TRACED = {"keeps_structure_and_dtypes", "uses_each_key_once"}
 """Laws that compile nothing, and trace a program or two."""
 
 ALONE = {"vmap_is_a_loop", "traces_once", "equal_keys_give_equal_payloads"}
@@ -49,8 +50,12 @@ NAMED = {"on_matrix", "chain_on_flatten"}
 """Rows that are made for messages with a leaf called matrix."""
 
 
-def is_default(name, law):
-    return law in TRACED or name in (KINDS if law in ALONE else tables.COMPRESSORS.keys() - RARER)
+def tier(name, law):
+    if law in SHAPES:
+        return tables.DEFAULT
+    if law in TRACED:
+        return tables.tier(name, COMMON, tables.COMPRESSORS)
+    return tables.tier(name, DEFAULT, KINDS if law in ALONE else COMMON)
 
 
 @functools.cache
@@ -59,7 +64,7 @@ def laws(name):
     return {law.name: law for law in testing.compressor_laws(tables.COMPRESSORS[name], **others)}
 
 
-@tables.cases(dict.fromkeys(tables.COMPRESSORS, NAMES), is_default)
+@tables.cases(dict.fromkeys(tables.COMPRESSORS, NAMES), tier)
 def test_law(name, law):
     if law not in laws(name):
         pytest.skip("its contract does not promise it")
@@ -72,8 +77,8 @@ def test_a_contract_is_not_all_silence():
     assert sum(c != Contract() for c in promised) >= 0.7 * len(promised)
 
 
-every = tables.rows(tables.COMPRESSORS, tables.COMPRESSORS.keys() - RARER)
-every_kind = tables.rows(tables.COMPRESSORS, KINDS)
+every = tables.rows(tables.COMPRESSORS, DEFAULT, COMMON)
+every_kind = tables.rows(tables.COMPRESSORS, DEFAULT, KINDS)
 
 
 @pytest.mark.few(2)

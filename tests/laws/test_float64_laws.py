@@ -39,8 +39,7 @@ BY_KIND = (
 )
 
 
-@pytest.mark.few(6)
-@tables.rows(tables.ALGORITHMS, BY_KIND)
+@tables.rows(tables.ALGORITHMS, {"fedavg", "scaffold", "dp_ftrl", "marina"}, BY_KIND)
 def test_a_round_keeps_the_dtypes_of_its_state(name):
     """By tracing alone, under strict promotion: what was float64 is, and so is the model."""
     algorithm, params = tables.ALGORITHMS[name], tables.params_of(name)
@@ -85,7 +84,7 @@ def test_what_travels_down_is_as_wide_as_the_model(name, dtype):
 FAST = ("top_k", "rand_k", "quantize_8", "error_feedback")
 
 
-@pytest.mark.few(2)
+@pytest.mark.ci
 @tables.rows(tables.COMPRESSORS, FAST)
 def test_a_codec_keeps_dtypes_and_prices(name):
     """What it decodes is like the message; float32 costs as many bits with x64 on as without."""

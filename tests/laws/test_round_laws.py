@@ -20,22 +20,29 @@ N = len(tables.SIZES)
 DROPPED = 3  # the client that drops out where one does
 DATASET = tables.federated()
 
-TRACED = {"keeps_the_structure_of_state_and_rows", "traffic_is_known_from_shapes"}
+SHAPES = {"traffic_is_known_from_shapes"}
+"""Laws that read shapes alone."""
+
+TRACED = {"keeps_the_structure_of_state_and_rows"}
 """Laws that compile nothing."""
 
 OWN_PROGRAM = {"padding_changes_nothing", "chunks_change_nothing", "vmap_over_seeds_is_a_loop"}
 """Laws that compile a program of their own."""
 
-DEFAULT = {
-    *("scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median", "mutable_state"),
-    *("ef21_bc", "choco_sgd", "marina"),
-}
+DEFAULT = {"scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median"}
+COMMON = DEFAULT | {"mutable_state", "ef21_bc", "choco_sgd", "marina"}
 KINDS = {"scaffold", "median"}
 PHASES = {"fedlin", "power_sgd", "two_phases"}
 
 
-def is_default(name, law):
-    return law in TRACED or name in (KINDS if law in OWN_PROGRAM else DEFAULT)
+def tier(name, law):
+    if law in SHAPES:
+        return tables.DEFAULT
+    if law in TRACED:
+        return tables.tier(name, DEFAULT, tables.ALGORITHMS)
+    if law in OWN_PROGRAM:
+        return tables.tier(name, (), KINDS)
+    return tables.tier(name, DEFAULT, COMMON)
 
 
 BY_RANK = {"tamuna", "compressed_scaffnew"}
@@ -55,15 +62,13 @@ def laws(name):
     return {law.name: law for law in testing.algorithm_laws(algorithm, params, by_rank=ranked)}
 
 
-@tables.cases(
-    {name: [law.__name__ for law in _algorithm.LAWS] for name in tables.ALGORITHMS}, is_default
-)
+@tables.cases({name: [law.__name__ for law in _algorithm.LAWS] for name in tables.ALGORITHMS}, tier)
 def test_law(name, law):
     laws(name)[law].check()
 
 
-every_default = tables.rows(tables.ALGORITHMS, DEFAULT)
-every_kind = tables.rows(tables.ALGORITHMS, KINDS)
+every_common = tables.rows(tables.ALGORITHMS, DEFAULT, COMMON)
+every_kind = tables.rows(tables.ALGORITHMS, {"scaffold"}, KINDS)
 
 
 def cohort_of(ids, dropped=None):
@@ -86,7 +91,7 @@ HEARING = {"fedcomgate", "choco_sgd", "choco"}
 
 
 @pytest.mark.few(3)
-@tables.rows([n for n in tables.ALGORITHMS if n not in HEARING], DEFAULT - HEARING)
+@tables.rows([n for n in tables.ALGORITHMS if n not in HEARING], DEFAULT - HEARING, COMMON)
 def test_rows_do_not_depend_on_the_slot_by_a_bit(name):
     """A client's arithmetic does not depend on its slot."""
     _, expected, _ = trial(name).base
@@ -114,7 +119,7 @@ def test_chunks_may_have_any_size(size):
     assert_close(actual, this.base)
 
 
-@every_default
+@every_common
 def test_another_key_is_another_round(name):
     """The loss has a random slope.  A phase that keeps the model moves what the next one reads."""
     one, other = (

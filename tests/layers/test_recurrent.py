@@ -85,6 +85,7 @@ def arguments(seed=0, clients=()):
     return w, draw(BATCH, HIDDEN, scale=0.5), draw(TIME, BATCH, INPUTS, scale=0.5)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_value_and_gradient_are_those_of_lax_scan(body):

@@ -136,6 +136,7 @@ def _padded(key, *, garbage):
     return small, np.ones(3, np.float32), large, mask
 
 
+@pytest.mark.ci
 def test_padding_does_not_enter_batch_statistics(getkey):
     """Loss, metrics, gradient and new state of a padded batch are those without its padding."""
     model = INIT(getkey())
@@ -214,6 +215,7 @@ def test_stateful_dropout_follows_the_key(getkey):
     assert first != other
 
 
+@pytest.mark.ci
 def test_stateful_model_trains_on_a_client(getkey):
     """Through ``clients.whole_batch``: the message moves parameters and statistics alike.
 

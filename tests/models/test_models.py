@@ -247,6 +247,7 @@ def test_dropout_follows_the_key(name, getkey):
     assert not np.allclose(alike[0], alike[1])  # equal examples lose different units
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["char_lstm", "transformer"])
 def test_causal(name, getkey):
@@ -278,6 +279,7 @@ def test_lstm_against_numpy(getkey):
     np.testing.assert_allclose(jax.jit(model.apply)(params, x)[0], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_lstm_of_leaf_is_a_choice_of_labels(getkey):
     """With y negative but in the last column, the loss is that of the last character alone."""
     row = ROWS["char_lstm"]

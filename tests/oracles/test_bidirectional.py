@@ -34,6 +34,7 @@ def artemis(gamma, lam, **more):
 # ------------------------------------------------------------------------------ replicated
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_ef21_bc_is_the_box_of_its_paper(share):
     """Top-k is deterministic: 40 rounds against NumPy, of all clients and of random halves."""
@@ -180,6 +181,7 @@ def test_fedlin_contracts_in_every_step(steps):
     assert q.distance(q.models_of(states)[-1]) < 1e-10 * q.distance(np.zeros(D))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("compressed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_fedlin_is_the_box_of_its_paper(compressed):
     """Five local steps, 12 steps of the method against NumPy, gradients with error feedback or whole."""
@@ -269,6 +271,7 @@ def power_sgd(dataset, rounds, rank, present=None, **more):
     return *run(), algorithm
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("momentum", [pytest.param(None, marks=pytest.mark.slow), 0.5])
 def test_power_sgd_is_the_box_of_its_paper(momentum):
     """Ten steps of rank 2 against NumPy, whose clients owe M_i - P Q^T, with Q the mean."""
@@ -359,6 +362,7 @@ def public_of(t):
     return bool(jax.random.uniform(coin) < 0.1) or t == 0, np.asarray(order) < 3
 
 
+@pytest.mark.ci
 def test_pp_marina_is_the_box_of_its_paper_and_bills_those_who_send():
     """Top-k is deterministic: 40 rounds against NumPy, with the coins and draws of the rounds' keys."""
     states, _, metrics = q.trajectory(pp_marina(q.TOP, 0.01), 40)

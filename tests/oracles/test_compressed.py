@@ -397,6 +397,7 @@ def test_receivers_begin_with_the_first_model_and_bytes_need_their_memory():
 # ------------------------------------------------------------------------------ Scaffnew
 
 
+@pytest.mark.ci
 def test_scaffnew_obeys_its_theorem_and_its_controls_sum_to_zero():
     """(1 - zeta)^-t Psi_t is a supermartingale: at the end of 30 rounds, T steps, its mean over 40
     seeds is at most Psi_0; and clients that differ do not keep it from the optimum.

@@ -200,6 +200,7 @@ def clag_box(gamma, zeta, rounds):
     return np.array(xs), np.array(who)
 
 
+@pytest.mark.ci
 def test_clag_is_the_box_of_its_paper_and_contracts_in_every_round():
     """Psi of EF21 by 1 - gamma mu, surely, with many clients silent; with zeta = 0 it is EF21.
 

@@ -53,6 +53,7 @@ def test_gossip_obeys_its_theorem_and_preserves_the_mean():
     assert 0.02 < e[-1] / e0 < 0.2
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.6])
 def test_choco_sgd_is_the_box_of_its_paper(share):
     """Top-k is deterministic: 40 rounds against NumPy; edges to absent nodes fall to those present."""

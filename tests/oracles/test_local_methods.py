@@ -141,6 +141,7 @@ def fedcomgate(seed, codec, **more):
 # ------------------------------------------------------------------------------------- boxes
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("c", "s"),
     [slow(N, N, id="scaffnew"), slow(N, 3, id="all"), pytest.param(5, 2, id="some")],
@@ -167,6 +168,7 @@ def test_tamuna_is_the_box_of_its_paper(c, s):
     assert np.abs(h).max() > 1
 
 
+@pytest.mark.ci
 def test_fedcomgate_is_the_box_of_its_paper():
     """Top-k is deterministic: 25 rounds of random halves against NumPy, with tau = 4 and gamma = 0.7."""
     plan, eta, tau, gamma = all_of_them(25, 0.5), 0.02, 4, 0.7
@@ -188,6 +190,7 @@ def test_fedcomgate_is_the_box_of_its_paper():
         np.testing.assert_allclose(deltas[0, t + 1], delta, atol=1e-3)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slots", [slow(("uplink",)), slow(("local",)), ("uplink", "local", "downlink")]
 )

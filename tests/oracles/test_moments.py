@@ -24,6 +24,7 @@ def signs(x):
     return np.abs(x).mean(-1, keepdims=True) * np.where(x < 0, -1, 1)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.6])
 def test_onebit_adam_is_the_box_of_its_paper(share):
     """Ten rounds of warm-up and twenty of signs against NumPy; absentees' residuals rest.
@@ -81,6 +82,7 @@ def test_onebit_adam_descends_on_quadratics():
     assert gaps[-20:].mean() < gaps[WARMUP] / 20
 
 
+@pytest.mark.ci
 def test_fetch_sgd_without_collisions_is_top_k_with_momentum_and_feedback():
     """One row and a column for each coordinate: 40 rounds against NumPy, and few coordinates down."""
     algorithm = algorithms.fetch_sgd(

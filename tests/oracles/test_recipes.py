@@ -285,6 +285,7 @@ def test_a_recipe_is_its_algorithm_box(name):
     np.testing.assert_allclose(models, expected, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_dp_ftrl_is_follow_the_regularized_leader_on_noised_running_sums():
     private = {
         "strategy": privacy.honaker_tree(8),

@@ -160,6 +160,7 @@ def test_double_squeeze_obeys_its_theorem_in_every_round_from_anywhere():
     never_above(psi, bound)
 
 
+@pytest.mark.ci
 def test_ef21_sgdm_contracts_in_every_round_from_anywhere():
     eta = 0.3
     bound = theory.ef21_sgdm(**PL, delta=DELTA, eta=eta)

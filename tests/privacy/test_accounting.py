@@ -398,6 +398,7 @@ def test_accounting_is_silent_and_leaves_the_logger_as_it_was(caplog):
     assert not logging.getLogger("absl").disabled
 
 
+@pytest.mark.ci
 def test_importing_privacy_does_not_import_the_accountants():
     script = (
         "import sys, fjx.privacy, fjx.samplers; fjx.privacy.epsilon, fjx.privacy.calibrate;"

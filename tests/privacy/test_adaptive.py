@@ -233,6 +233,7 @@ def test_it_stays_positive_and_finite_under_any_history():
     assert (noise != 0).all()
 
 
+@pytest.mark.ci
 def test_a_run_carries_the_clip_norm_from_round_to_round():
     """All of three clients are clipped, and the count says so: 1/2 - 3/2/3 = 0."""
     mechanism = adaptive(noise_multiplier=0.0, count_noise=0.0, cohort_size=3)

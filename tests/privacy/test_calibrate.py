@@ -20,6 +20,7 @@ def test_the_rounds_that_are_documented():
     assert at <= 2 < beyond
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("mechanism", "sampler", "target", "expected"),

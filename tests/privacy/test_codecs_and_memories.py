@@ -155,6 +155,7 @@ def both_moved(before, after):
     return np.stack([model, control * CLIENTS / (Z_CONTROL * CLIP_NORM)])
 
 
+@pytest.mark.ci
 def test_two_private_fields_are_two_releases():
     algorithm = scaffold(aggregators.private(QUIET, denominator=CLIENTS))
     found = worlds(algorithm, jnp.zeros(DIM), 10, released=both_moved)

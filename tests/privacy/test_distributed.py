@@ -54,6 +54,7 @@ def hostile(dimension, count):
     return np.resize(np.array(kinds, np.float32), (count, dimension))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dimension", [5, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_integers_never_exceed_the_bound(dimension):
     """20,000 attacks; rounding without the condition exceeds it, in a good part of them."""
@@ -194,6 +195,7 @@ def run(aggregator, key, messages, weights=None):
     return message, metrics
 
 
+@pytest.mark.ci
 def test_who_has_nothing_to_say_adds_its_noise_and_has_no_say_in_an_abort():
     """Of seven one has no examples, one is not finite, and one has no place."""
     mechanism = make(clients=6, dropped=2, dimension=8)

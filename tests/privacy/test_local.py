@@ -63,6 +63,7 @@ def stated_error(name):
             return 6 * 2.0**2
 
 
+@pytest.mark.ci
 @pytest.mark.few(2)
 @pytest.mark.parametrize("name", [*SMALL, LARGE])
 def test_unbiased_with_the_stated_error_through_the_wire(name):

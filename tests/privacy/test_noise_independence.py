@@ -75,6 +75,7 @@ def check_law(noise):
     assert low < np.sum(z**2) < high
 
 
+@pytest.mark.ci
 def test_each_leaf_of_each_round_is_gaussian_and_independent_of_all_others():
     noise, participants = steps_of(0, 0.0)
     assert (participants == CLIENTS).all()
@@ -120,6 +121,7 @@ def test_runs_are_reproducible_and_seeds_are_not_related():
     assert np.isin(np.float32(first), np.float32(other)).mean() < 0.02
 
 
+@pytest.mark.ci
 def test_noise_is_independent_of_who_takes_part():
     """A cohort's noise and its size come from different keys: over runs they do not correlate."""
     noise, participants = random_cohorts()

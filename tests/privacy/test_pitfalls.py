@@ -81,6 +81,7 @@ def epsilon(mechanism, sampler, rounds=10, **how):
 SMALL = np.array([[0.3, 0.0], [0.0, 0.2], [0.1, 0.1]])
 
 
+@pytest.mark.ci
 def test_1_the_sum_is_divided_by_a_public_number():
     everybody, _, _ = round_of(SMALL)
     alone, _, _ = round_of(SMALL, weights=[1, 0, 0])
@@ -115,6 +116,7 @@ def test_4_what_error_feedback_remembers_is_clipped_too():
     assert 0.99 * CLIP < np.linalg.norm(moved * DENOMINATOR) <= CLIP
 
 
+@pytest.mark.ci
 def test_5_compression_does_not_enlarge_what_was_clipped():
     message = np.full((1, 64), CLIP / 8)  # of norm C
     alone = compressors.rand_k(1 / 64)
@@ -125,6 +127,7 @@ def test_5_compression_does_not_enlarge_what_was_clipped():
     assert np.linalg.norm(sent) > 7 * CLIP
 
 
+@pytest.mark.ci
 def test_6_no_two_rounds_share_their_noise_and_none_depends_on_data():
     noise = [round_of(0 * SMALL, mechanism=NOISY, key=key)[0] for key in range(3)]
     assert len({tuple(x) for x in noise}) == 3
@@ -187,6 +190,7 @@ def test_11_a_client_that_sends_nan_is_left_out_and_counted():
         assert int(metrics["nonfinite"]) == 1
 
 
+@pytest.mark.ci
 def test_12_replacement_is_twice_a_removal_for_either_accountant():
     half = privacy.gaussian(clip_norm=CLIP, noise_multiplier=0.5)
     for method in ("rdp", "pld"):
@@ -195,6 +199,7 @@ def test_12_replacement_is_twice_a_removal_for_either_accountant():
         assert replaced == pytest.approx(float(removed), abs=2e-4)
 
 
+@pytest.mark.ci
 def test_13_metrics_without_noise_say_so():
     _, _, metrics = round_of(10 * SMALL, mechanism=NOISY)
     assert {"unnoised_clipped", "unnoised_norm"} <= set(metrics)
@@ -257,6 +262,7 @@ def test_18_truncated_cohorts_are_accounted_as_such():
     assert epsilon(NOISY, capped, 1, **how) > 1.1 * epsilon(NOISY, samplers.poisson(0.5), 1, **how)
 
 
+@pytest.mark.ci
 def test_21_noise_is_calibrated_exactly_and_not_by_the_classic_formula():
     epsilon_, delta = 10.0, 1e-5
     classic = math.sqrt(2 * math.log(1.25 / delta)) / epsilon_
@@ -280,6 +286,7 @@ def test_22_every_run_that_was_looked_at_is_accounted():
     assert "Choosing among runs by what they gave costs more" in str(report)
 
 
+@pytest.mark.ci
 def test_what_was_accounted_cannot_be_changed_afterwards():
     """A NumPy array is a caller's, who may write to it between the claim and the run."""
 

@@ -47,6 +47,7 @@ def simulate(plan, aggregator=None, sampler=None, dataset=DATASET, rounds=6, **h
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_a_plan_meets_its_target_with_the_parts_it_names():
     plan = fjx.plan(epsilon=1.5, **GIVEN)
     assert plan.sampler.subsampling.rate == 0.25
@@ -282,6 +283,7 @@ def test_a_run_that_ends_by_itself_says_so():
     assert "only the planned epsilon = " in result.privacy.caveats[-1]
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "terms",

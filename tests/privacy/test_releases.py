@@ -264,6 +264,7 @@ def test_gaussians_of_one_cohort_are_one():
 OTHER = privacy.gaussian(clip_norm=0.1, noise_multiplier=5.0)
 
 
+@pytest.mark.ci
 def test_ledgers_add_up_in_any_order():
     phases = [
         (INDEPENDENT, samplers.poisson(0.1), 20),
@@ -355,6 +356,7 @@ def test_a_ledger_is_a_value():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_the_best_method_is_the_lower_of_those_that_apply():
     how = {"rounds": 10, "delta": 1e-5, "num_clients": 100, "grid": 1e-2}
     for mechanism, sampler, winner in (

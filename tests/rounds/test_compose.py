@@ -95,6 +95,7 @@ PROBE = fjx.compose(
 )
 
 
+@pytest.mark.ci
 def test_what_a_client_draws_depends_on_the_round_key_and_its_id_alone():
     seen = run(PROBE, [0, 1, 2, 3, 4])[0].server.seen["draws"]
     assert (

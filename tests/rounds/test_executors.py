@@ -184,6 +184,7 @@ def test_wrong_arguments():
         simulation.sharded(2)
 
 
+@pytest.mark.ci
 def test_a_whole_run_on_two_devices():
     dataset = data.from_clients([np.full((n, 2), n, np.float32) for n in (3, 1, 2, 4, 2)])
     algorithm = fedavg(lambda w, x, key: jnp.mean((w[None] - x) ** 2), client_lr=0.1, batch_size=2)

@@ -70,6 +70,7 @@ def test_batches_are_uniform_and_those_of_two_clients_independent():
         assert np.abs(seen - p).max() < 5 * np.sqrt(p * (1 - p) / 4000)
 
 
+@pytest.mark.ci
 def test_a_client_draws_by_its_id():
     """Whoever else is in the cohort, and in whatever order."""
     first, second = draws(jnp.arange(3), ONE_HOT), draws(jnp.array([1, 2, 0]), ONE_HOT)
@@ -77,6 +78,7 @@ def test_a_client_draws_by_its_id():
     np.testing.assert_array_equal(first[:, 1], second[:, 0])
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("algorithm", [EF21, MARINA], ids=["ef21", "marina"])
 def test_batches_of_everything_are_the_algorithm_itself(algorithm):
@@ -93,6 +95,7 @@ def test_batches_of_everything_are_the_algorithm_itself(algorithm):
         np.testing.assert_allclose(drawn.history.rounds[name], value, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_marina_compares_two_models_on_one_batch():
     """Then a difference of gradients is the difference of the models, though the batches change."""
     alike = data.from_clients([np.asarray(RAGGED.arrays)] * 3)

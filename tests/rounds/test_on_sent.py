@@ -104,6 +104,7 @@ def run(ids, comes=None, *, algorithm=ALGORITHM, executor=None, dataset=DATASET)
     return jax.tree.map(lambda x: x[: len(ids)], rows), params, metrics
 
 
+@pytest.mark.ci
 def test_a_client_sees_what_the_server_decodes_and_then_what_became_of_it():
     rows, params, _ = run(range(N))
     np.testing.assert_allclose(rows["received"], np.round(3 * rows["own"]) / 3, atol=1e-6)

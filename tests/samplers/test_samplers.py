@@ -223,6 +223,7 @@ def test_full_is_everybody():
     assert samplers.full().sample(jax.random.key(0), 5, 4).ids.tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.ci
 def test_dropout_removes_each_client_with_its_rate():
     sample = draws("dropout")
     assert_frequency(~sample.taking_part[sample.ids < NUM_CLIENTS][:DRAWS, None], 0.3)

@@ -73,6 +73,7 @@ def assert_frequency(hits: np.ndarray, probability: float) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.few(3)
 @pytest.mark.parametrize("name", several(*SAMPLERS))
 def test_no_client_takes_part_more_often_or_sooner_than_promised(name):
@@ -87,6 +88,7 @@ def test_no_client_takes_part_more_often_or_sooner_than_promised(name):
     assert (taking_part[:, separation:] & taking_part[:, :-separation]).any()
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name",

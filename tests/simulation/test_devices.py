@@ -64,11 +64,13 @@ def twice(tmp_path_factory):
     return [json.loads(x.stdout.splitlines()[-1]) for x in done]
 
 
+@pytest.mark.ci
 def test_one_two_four_and_eight_devices_compute_the_same_and_later_is_too_late(twice):
     assert "8 CPU devices, too late for 3" in twice[0]["late"]
     assert "FJX_CPU_DEVICES=3" in twice[0]["late"]
 
 
+@pytest.mark.ci
 def test_a_second_process_compiles_nothing(twice):
     first, second = twice
     assert first["misses"] > 0
@@ -76,6 +78,7 @@ def test_a_second_process_compiles_nothing(twice):
     assert second["hits"] == first["misses"] + first["hits"]
 
 
+@pytest.mark.ci
 def test_the_environment_sets_devices_or_says_what_is_wrong_with_it():
     count = "import fjx, jax; print(jax.device_count())"
     assert run("-c", count, FJX_CPU_DEVICES="3").stdout == "3\n"

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import fjx
 from fjx import clients, compressors, data, samplers, simulation
@@ -66,6 +67,7 @@ def one_of_two(process: int, port: str, folder: Path) -> None:
     np.savez(folder / f"{process}.npz", *map(np.asarray, leaves))
 
 
+@pytest.mark.ci
 def test_two_processes_run_what_one_runs(tmp_path):
     """A run on data on the devices, interrupted, and resumed on data and a table on the hosts."""
     with socket.socket() as free:

@@ -39,6 +39,7 @@ def test_marina_sends_what_it_expects_to_within_standard_errors():
     assert ledger.downlink == rounds * 7 * 2 * 32 * D  # both models, in every round
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("p", [pytest.param(1e-9, marks=pytest.mark.slow), 1.0])
 def test_at_the_ends_expectation_is_what_was_sent(p):
     ledger = simulated(marina(p), 5).ledger

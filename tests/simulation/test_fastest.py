@@ -26,6 +26,7 @@ def simulate(params=ZEROS, dataset=DATASET, algorithm=ALGORITHM, **options):
     return fjx.simulate(KEY, algorithm, params, dataset, **options)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("place", [data.on_device, data.on_host])
 def test_auto_computes_what_vectorized_computes(place):

@@ -86,6 +86,7 @@ def test_no_round_asks_the_host_for_anything(name):
     assert not [p for p in counts if "callback" in p or "infeed" in p or "outfeed" in p]
 
 
+@pytest.mark.ci
 def test_a_block_transfers_nothing_by_the_way(monkeypatch):
     from fjx.simulation import _resident
 

@@ -170,6 +170,7 @@ def whole():
     return simulate(7, **RANDOM, rounds=6)
 
 
+@pytest.mark.ci
 def test_resuming_is_bitwise_the_run_without_interruption(whole, tmp_path):
     """The first part ends between blocks; the second goes on to the same multiples of three."""
     first = simulate(7, **RANDOM, rounds=4, checkpoint=tmp_path)
@@ -271,6 +272,7 @@ def test_parameters_are_numbers_that_can_be_averaged(leaf):
         )
 
 
+@pytest.mark.ci
 def test_program_is_simulate_and_goes_on_where_it_was(whole):
     """Blocks of other lengths change nothing; a cut may be anywhere."""
     p = simulation.program(RANDOM["algorithm"], DATASET, **{**WATCHED, "evaluate_every": 4})
@@ -282,6 +284,7 @@ def test_program_is_simulate_and_goes_on_where_it_was(whole):
     chex.assert_trees_all_close(rounds, whole.history.rounds, rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_runs_over_seeds_are_one_program(whole):
     """And scans of scans give what blocks between looks of the host give."""
     p = simulation.program(RANDOM["algorithm"], DATASET, **WATCHED)

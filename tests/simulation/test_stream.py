@@ -80,6 +80,7 @@ def table_in(place, folder):
     return {"device": simulation.make_table, "host": simulation.host_table, "map": mapped}[place]
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("dataset", "table"),
@@ -221,6 +222,7 @@ def test_a_run_compiles_one_program_for_its_rounds(resident, compiled):
     assert compiled == ["jit(drawer)", "jit(step)", "jit(_score)"]
 
 
+@pytest.mark.ci
 def test_a_block_neither_waits_nor_reads_back(monkeypatch):
     """All that goes to the device is sent in so many words; nothing comes back before the end."""
     run = stream.Stream.__call__

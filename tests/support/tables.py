@@ -26,25 +26,33 @@ from fjx import (
 c = compressors
 
 
-def rows(table, chosen):
-    """A law over a table, by name: the chosen rows, and the others with the slow evidence."""
+DEFAULT, CI, SLOW = (), pytest.mark.ci, pytest.mark.slow
+"""When a row of a law runs; see CONTRIBUTING.md."""
+
+
+def tier(name, default, ci=()):
+    """Tier of a row: by default, in CI, or with the slow evidence."""
+    return DEFAULT if name in default else CI if name in ci else SLOW
+
+
+def rows(table, default, ci=()):
+    """A law over a table, by name."""
     return pytest.mark.parametrize(
-        "name", [n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in table]
+        "name", [pytest.param(name, marks=tier(name, default, ci)) for name in table]
     )
 
 
-def cases(laws, is_default=lambda name, law: True):
-    """A test for each row and law; those that are no default belong to the slow evidence.
+def cases(laws, tier=lambda name, law: DEFAULT):
+    """A test for each row and law.
 
     Args:
         laws: for each row by name, its laws by name.
-        is_default: ``(row, law) -> bool``.
+        tier: ``(row, law) -> DEFAULT, CI or SLOW``.
     """
-    slow = pytest.mark.slow
     return pytest.mark.parametrize(
         ("name", "law"),
         [
-            pytest.param(name, law, id=f"{name}-{law}", marks=[] if is_default(name, law) else slow)
+            pytest.param(name, law, id=f"{name}-{law}", marks=tier(name, law))
             for name, its in laws.items()
             for law in its
         ],

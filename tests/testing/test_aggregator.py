@@ -179,6 +179,7 @@ def test_noise_that_is_claimed_is_there_without_anybody():
         laws["nobody_gives_zeros"].check()
 
 
+@pytest.mark.ci
 def test_a_noised_sum_over_the_size_of_the_cohort_is_found():
     def finish(key, total, public):
         message, state, metrics = NOISY.finish(key, total, public)
@@ -189,6 +190,7 @@ def test_a_noised_sum_over_the_size_of_the_cohort_is_found():
         testing.check_aggregator(realised)
 
 
+@pytest.mark.ci
 def test_weights_under_a_claim_are_checked_behind_an_encode_as_well():
     """An encode of its own does not make clients add noise."""
     rotated = aggregators.rotated(NOISY)

@@ -112,6 +112,7 @@ def test_every_law_is_broken_once():
     assert BROKEN.keys() == {law.__name__ for law in _client.LAWS}
 
 
+@pytest.mark.ci
 @pytest.mark.few(3)
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_broken_client_is_found(law):

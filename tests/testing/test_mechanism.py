@@ -195,6 +195,7 @@ def test_a_broken_mechanism_is_found(law):
     assert found in failure.value.found
 
 
+@pytest.mark.ci
 def test_a_pure_claim_is_attacked_at_delta_zero():
     """Laplace noise of scale C, which hides a message from C less, and not from its opposite."""
     sound = privacy.local_laplace(epsilon=1.0, clip_norm=1.0)

@@ -137,6 +137,7 @@ def test_of_nested_choices_the_dearest_is_the_most():
     assert len(wire.to_bytes(outer)) - wire.header_bits(wire.to_bytes(outer)) // 8 == 5
 
 
+@pytest.mark.ci
 def test_a_count_that_numpy_took_out_of_its_array_is_as_known_as_one_in_an_array():
     """Where nobody knew the count, the price would be the most that such shapes may cost."""
     codec = c.threshold(0.5)

@@ -52,6 +52,7 @@ def test_header_bits_is_96_and_the_schema():
         assert 8 * len(data) == wire.header_bits(data) + wire.bits(payload)
 
 
+@pytest.mark.ci
 def test_another_process_writes_the_same_bytes():
     script = """
 from tests.support.frames import encoded, wire
@@ -117,6 +118,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.ci
 @quiet
 @given(trees)
 def test_round_trip_is_bit_for_bit(payload):

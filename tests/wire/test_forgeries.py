@@ -232,6 +232,7 @@ documents = st.recursive(
 )
 
 
+@pytest.mark.ci
 @quiet
 @given(documents, st.binary(max_size=16))
 def test_random_documents_of_the_schema_s_words(document, body):

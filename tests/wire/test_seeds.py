@@ -52,6 +52,7 @@ def test_every_codec_with_a_seed_names_the_order(name):
         assert readings() == {"threefry2x32-original"}
 
 
+@pytest.mark.ci
 def test_a_receiver_that_reads_seeds_otherwise_refuses_them():
     codec = c.rotated(c.identity())
     payload = codec.encode(jax.random.key(0), X, codec.init(X))[0]

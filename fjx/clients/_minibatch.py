@@ -14,12 +14,25 @@ from fjx.clients._sgd import batch_at
 
 def client_sgd(
     loss_fn: LossFn,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     epochs: int,
     batch_size: int,
     *before: optax.GradientTransformation,
 ) -> ClientUpdate:
-    """Local epochs of plain SGD; the transformations ``before`` are applied to the gradient first."""
+    """Local epochs of plain SGD; the transformations ``before`` are applied to the gradient first.
+
+    If ``client_lr`` is a function, it is one of the round.
+    """
+    if callable(client_lr):
+        # A rate that is a function is cast to the dtype of the gradient by optax.
+        return clients.by_round(
+            lambda round: clients.local_sgd(
+                loss_fn,
+                optax.chain(*before, optax.sgd(lambda _: client_lr(round))),
+                epochs=epochs,
+                batch_size=batch_size,
+            )
+        )
     _validate.number("client_lr", client_lr, above=0)
     local = optax.chain(*before, optax.sgd(client_lr)) if before else optax.sgd(client_lr)
     return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)

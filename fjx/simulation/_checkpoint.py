@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Key
-from fjx.simulation._program import History, SimulationState
+from fjx.simulation._history import History
+from fjx.simulation._program import SimulationState
 
 
 class Checkpoints:

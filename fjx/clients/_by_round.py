@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fjx._base import Array, ClientUpdate, Public, Steps, Tree
@@ -17,7 +18,7 @@ def by_round(make: Callable[[Array], ClientUpdate]) -> ClientUpdate:
     it: learning rates, the strength of a proximal term, ``epochs`` and ``steps``.
 
     Guarantees:
-        - Round t is, bit for bit, that of ``make(t)`` alone.
+        - Round t is the round of ``make(t)``.
 
     Args:
         make: function ``(round) -> client update`` of the round, ``i32[]``.  States and messages of
@@ -44,7 +45,12 @@ def by_round(make: Callable[[Array], ClientUpdate]) -> ClientUpdate:
         raise TypeError(
             f"make must be a function (round) -> client update, got {type(make).__name__}"
         )
-    first = make(jnp.int32(0))
+
+    def at(round: Array) -> ClientUpdate:
+        with jax.numpy_dtype_promotion("standard"):  # schedules of optax mix integers and floats
+            return make(round)
+
+    first = at(jnp.int32(0))
     if not isinstance(first, ClientUpdate):
         raise TypeError(
             f"make must return a fjx.ClientUpdate, such as clients.local_sgd(...), got {first!r}"
@@ -52,15 +58,15 @@ def by_round(make: Callable[[Array], ClientUpdate]) -> ClientUpdate:
 
     def work(inputs: tuple[Any, ...]) -> Steps:
         _, _, _, _, turn, *_ = inputs
-        return Steps.of(make(turn.round).update)
+        return Steps.of(at(turn.round).update)
 
     def on_sent(received: Tree, state: Tree, public: Public) -> Tree:
-        follow = make(public.round).on_sent
+        follow = at(public.round).on_sent
         assert follow is not None  # as in the first round
         return follow(received, state, public)
 
     def on_aggregate(aggregate: Tree, state: Tree, public: Public) -> Tree:
-        follow = make(public.round).on_aggregate
+        follow = at(public.round).on_aggregate
         assert follow is not None  # as in the first round
         return follow(aggregate, state, public)
 

@@ -24,15 +24,14 @@ def client_sgd(
     If ``client_lr`` is a function, it is one of the round.
     """
     if callable(client_lr):
-        # A rate that is a function is cast to the dtype of the gradient by optax.
-        return clients.by_round(
-            lambda round: clients.local_sgd(
-                loss_fn,
-                optax.chain(*before, optax.sgd(lambda _: client_lr(round))),
-                epochs=epochs,
-                batch_size=batch_size,
-            )
-        )
+
+        def make(round: Array) -> ClientUpdate:
+            rate = client_lr(round)
+            # Optax casts a rate that is a function to the dtype of the gradient.
+            local = optax.chain(*before, optax.sgd(lambda _: rate))
+            return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
+
+        return clients.by_round(make)
     _validate.number("client_lr", client_lr, above=0)
     local = optax.chain(*before, optax.sgd(client_lr)) if before else optax.sgd(client_lr)
     return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)

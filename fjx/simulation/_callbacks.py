@@ -62,7 +62,7 @@ def csv_writer(path: str | os.PathLike[str]) -> Callback:
         A :data:`Callback`.
 
     Raises:
-        ValueError: a resumed run finds a file with other columns (from the callback).
+        ValueError: a resumed run finds another file in its place (from the callback).
 
     Examples:
         >>> import jax, jax.numpy as jnp, pathlib, tempfile, fjx
@@ -112,6 +112,9 @@ def jsonl_writer(path: str | os.PathLike[str]) -> Callback:
 
     Returns:
         A :data:`Callback`.
+
+    Raises:
+        ValueError: a resumed run finds another file in its place (from the callback).
 
     Examples:
         >>> import jax.numpy as jnp, numpy as np, pathlib, tempfile
@@ -230,10 +233,20 @@ def _cut(path: str, header: str, first: int, round_of: Callable[[str], int]) -> 
                         f"the run is resumed, but {path} was written by a run with other columns: "
                         f"{text.strip()!r}; give another file"
                     )
-            elif round_of(text) >= first:
+            elif _round_in(text, round_of, path) >= first:
                 break
             kept += len(line)
         file.truncate(kept)
+
+
+def _round_in(line: str, round_of: Callable[[str], int], path: str) -> int:
+    try:
+        return round_of(line)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"the run is resumed, but {path} has a line that is no report of a round: "
+            f"{line.strip()!r}; give another file"
+        ) from error
 
 
 def _follows(first: int, last: int | None) -> bool:

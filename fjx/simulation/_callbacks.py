@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +147,8 @@ def tensorboard_writer(folder: str | os.PathLike[str]) -> Callback:
     neither TensorFlow nor PyTorch.
 
     Guarantees:
-        - The events of a block are in the folder before the next block begins.
+        - All events are in the folder once nobody holds the callback, or the process ends in order.
+          tensorboardX writes them in a thread, so a process that is killed may lose the last ones.
         - If a run is resumed from a checkpoint, TensorBoard shows rounds that run again once.
 
     Args:
@@ -168,24 +171,36 @@ def tensorboard_writer(folder: str | os.PathLike[str]) -> Callback:
         raise ImportError(
             "tensorboard_writer needs tensorboardX: pip install 'fjx[tensorboard]'"
         ) from error
-    place, last, events = os.path.expanduser(folder), None, None
+    return _Events(os.path.expanduser(folder), SummaryWriter)
 
-    def write(round: int, state: SimulationState, history: History) -> None:
-        nonlocal last, events
+
+class _Events:
+    """Callback that writes events; its file is closed when nobody holds it, or the process ends."""
+
+    def __init__(self, folder: str, summary_writer: Callable[..., Any]) -> None:
+        self._folder, self._summary_writer = folder, summary_writer
+        self._events: Any = None
+        self._last: int | None = None
+
+    def __call__(self, round: int, state: SimulationState, history: History) -> None:
         if jax.process_index() != 0:
             return
         first = _first_row(history)
-        if not _follows(first, last):
-            # TensorBoard hides older events of this step and of later ones.
-            events = SummaryWriter(place, purge_step=first if first > 1 else 0)
+        if not _follows(first, self._last):
+            # TensorBoard hides older events of the purged step and of later ones.  The suffix, because
+            # two files of one second would have one name.
+            self._events = self._summary_writer(
+                self._folder,
+                purge_step=first if first > 1 else 0,
+                filename_suffix=f".{time.time_ns()}",
+            )
+            weakref.finalize(self, self._events.close)
         for row in history.rows():
             for name, value in row.items():
                 if name != "round" and not isinstance(value, np.ndarray):
-                    events.add_scalar(name, float(value), row["round"])
-        events.flush()
-        last = round
-
-    return write
+                    self._events.add_scalar(name, float(value), row["round"])
+        self._events.flush()
+        self._last = round
 
 
 def _line_writer(

@@ -213,8 +213,8 @@ class Recorder:
 
     made: typing.ClassVar[list] = []
 
-    def __init__(self, folder, purge_step):
-        self.folder, self.purge_step, self.events, self.flushed = folder, purge_step, [], 0
+    def __init__(self, folder, purge_step, filename_suffix):
+        self.purge_step, self.events, self.flushed, self.closed = purge_step, [], 0, False
         Recorder.made.append(self)
 
     def add_scalar(self, name, value, step):
@@ -225,7 +225,7 @@ class Recorder:
         self.flushed = len(self.events)
 
     def close(self):
-        self.flush()
+        self.closed = True
 
 
 def test_tensorboard_is_given_each_scalar_at_its_round(monkeypatch, tmp_path):
@@ -248,6 +248,8 @@ def test_tensorboard_is_given_each_scalar_at_its_round(monkeypatch, tmp_path):
     ]
     simulation.tensorboard_writer(tmp_path)(6, None, part(5, 6))  # as of a run that is resumed
     assert Recorder.made[1].purge_step == 5
+    assert Recorder.made[1].closed  # because nobody holds the callback any more
+    assert not recorder.closed
 
 
 def test_tensorboard_is_asked_for_before_anything_runs(monkeypatch):
@@ -260,7 +262,7 @@ def test_events_can_be_read_by_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
-    simulation.tensorboard_writer(tmp_path)(2, None, part(1, 2))
+    simulation.tensorboard_writer(tmp_path)(2, None, part(1, 2))  # and lets go of the callback
     (path,) = tmp_path.iterdir()
     found, rest = set(), path.read_bytes()
     while rest:  # a record: its length, a checksum, the event, a checksum

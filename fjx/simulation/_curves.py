@@ -72,16 +72,19 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
     # All runs are evaluated after the same rounds.  A resumed run counts rounds from its beginning.
     before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
     at = rounds.reshape(-1, values.shape[-1])[0] - before
-    bits, steps = Ledger.of(traffic, history.rounds).cumulative_uplink, history.rounds.get("steps")
-    if steps is not None:
-        steps = np.nancumsum(steps, axis=-1, dtype=np.float64)
+    steps = history.rounds.get("steps")
 
-    def spent(cost: np.ndarray) -> np.ndarray:
-        """Cost of the first rounds; that of no round is nothing."""
-        none = np.zeros((*cost.shape[:-1], 1), cost.dtype)
-        return np.concatenate([none, cost], axis=-1)[..., at]
+    def spent(total: np.ndarray) -> np.ndarray:
+        """Cost at the evaluations, of the total after each round; no round costs nothing."""
+        nothing = np.zeros((*total.shape[:-1], 1), total.dtype)
+        return np.concatenate([nothing, total], axis=-1)[..., at]
 
-    return Curve(values, rounds, spent(bits), None if steps is None else spent(steps))
+    return Curve(
+        score=values,
+        rounds=rounds,
+        bits=spent(Ledger.of(traffic, history.rounds).cumulative_uplink),
+        steps=None if steps is None else spent(np.nancumsum(steps, axis=-1, dtype=np.float64)),
+    )
 
 
 def plot(

@@ -21,9 +21,7 @@ def before_first_round(
 
     arguments = (as_operand(run.evaluate), state.params)
     program, _ = compile(jax.jit(score, keep_unused=True), *arguments)
-    scores = jax.device_get(program(*place(arguments, program.input_shardings[0])))
-    return History(
-        rounds=jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), coming.rounds),
-        evaluations=jax.tree.map(lambda x: np.asarray(x)[None], scores),
-        evaluated_at=np.zeros(1, np.int32),
-    )
+    scores = program(*place(arguments, program.input_shardings[0]))
+    scores, at = jax.device_get((scores, state.round))
+    rounds = jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), coming.rounds)
+    return History(rounds, *jax.tree.map(lambda x: np.asarray(x)[None], (scores, at)))

@@ -16,6 +16,7 @@ class History(NamedTuple):
             the sampler drew but had no slot for) and ``finite`` (True if the model is finite after
             the round).  If ``participant_ids`` were asked for, they are ``i32[rounds, slots]``: the
             ids of the clients that sent a message; a slot without one holds the number of clients.
+            If the aggregate is noised, they are called ``unnoised_participant_ids``.
         evaluations: arrays ``[evaluations, ...]`` by name: the results of ``evaluate``.
         evaluated_at: ``i32[evaluations]``, the number of rounds done at each evaluation.
     """
@@ -66,14 +67,18 @@ class History(NamedTuple):
             [1, 0, 2]
         """
         num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
-        if "participant_ids" not in self.rounds:
+        names = [name for name in self.rounds if name.removeprefix(UNNOISED) == "participant_ids"]
+        if not names:
             raise ValueError(
                 "the history does not say who took part: give simulate(participant_ids=True)"
             )
         _require_one_run(self)
-        ids = np.asarray(self.rounds["participant_ids"]).ravel()
+        ids = np.asarray(self.rounds[names[0]]).ravel()
         return np.bincount(ids, minlength=num_clients + 1)[:num_clients]
 
+
+UNNOISED = "unnoised_"
+"""The beginning of the names of metrics that no noise covers, although the aggregate is noised."""
 
 EVALUATED = "eval/"
 """The beginning of the names of scores in a row, where metrics of a round may be called the same."""

@@ -13,7 +13,7 @@ from fjx.data import FederatedData
 from fjx.data._dataset import require_examples
 from fjx.samplers import Sampler
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._history import History
+from fjx.simulation._history import UNNOISED, History
 from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
 
 Evaluate = Callable[[Tree], Metrics]
@@ -197,6 +197,8 @@ def round_of(
 
     Its form is ``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``.
     """
+    noised = algorithm.aggregator is not None and algorithm.aggregator.mechanisms
+    name_of_ids = f"{UNNOISED if noised else ''}participant_ids"
 
     def play(
         key: Key, state: SimulationState, rows: Tree, cohort: Cohort, truncated: Array
@@ -208,7 +210,7 @@ def round_of(
         finite = _tree.all_finite(state.params)
         own = {"truncated": truncated, "finite": finite}
         if participant_ids:
-            own["participant_ids"] = jnp.where(cohort.weights > 0, cohort.ids, cohort.population)
+            own[name_of_ids] = jnp.where(cohort.weights > 0, cohort.ids, cohort.population)
         return state, rows, _validate.disjoint(metrics, own)
 
     return play

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fjx.simulation._history import UNNOISED
+
 if TYPE_CHECKING:
     from fjx.simulation._simulate import Result
 
 _COUNTS = ("finite", "invited", "nonfinite", "participants", "rejected", "truncated")
+"""Metrics that every algorithm reports, and that the summary tells in words."""
 
 
 def summary(result: "Result") -> str:
@@ -19,16 +22,17 @@ def summary(result: "Result") -> str:
     end += f" after {done} round{'' if done == 1 else 's'}"
     if result.diverged_at is not None:
         end += f", not finite after round {result.diverged_at}"
-    metrics = {name: x[-1] for name, x in history.rounds.items() if np.ndim(x) == 1}
-    shown = {name: x for name, x in metrics.items() if name not in _COUNTS}
-    clients = f"{metrics['participants']} of {metrics['invited']} clients took part"
-    if metrics["nonfinite"]:
-        clients += f", {metrics['nonfinite']} were not finite"
+    metrics = {
+        name: x[-1]
+        for name, x in history.rounds.items()
+        if np.ndim(x) == 1 and name.removeprefix(UNNOISED) not in _COUNTS
+    }
+    clients = f"{ledger.delivered[-1]} of {ledger.invited[-1]} clients took part"
     lines = {
         "run": f"{end}; {result.seconds.running:.1f} s of running and "
         f"{result.seconds.compiling:.1f} s of compiling in this call",
         "scores": _numbers({name: x[-1] for name, x in history.evaluations.items()}),
-        "last round": "; ".join(filter(None, (_numbers(shown), clients))),
+        "last round": "; ".join(filter(None, (_numbers(metrics), clients))),
         "traffic": f"{-(-ledger.uplink // 8):,} bytes up, {-(-ledger.downlink // 8):,} bytes down",
         "privacy": "" if result.privacy is None else str(result.privacy),
     }

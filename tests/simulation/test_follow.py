@@ -88,6 +88,21 @@ def test_the_history_says_who_took_part(followed):
         history._replace(evaluated_at=np.zeros((2, 3), np.int32)).participation(N)
 
 
+def test_ids_beside_a_noised_aggregate_are_called_unnoised():
+    """Sampling amplifies privacy only if nobody knows who took part."""
+    algorithm = algorithms.dp_fedavg(
+        lambda w, batch, key: jnp.mean((w - batch) ** 2), client_lr=0.1, batch_size=2,
+        clip_norm=1.0, noise_multiplier=1.0, cohort_size=2,
+    )  # fmt: skip
+    p = simulation.program(algorithm, DATASET, sampler=SAMPLER, participant_ids=True)
+    history = jax.eval_shape(lambda key: p.run(key, p.init(START), 2)[1], jax.random.key(0))
+    ids = history.rounds["unnoised_participant_ids"]
+    assert (ids.shape, ids.dtype) == ((2, 3), jnp.int32)
+    assert "participant_ids" not in history.rounds
+    named = simulation.History({"unnoised_participant_ids": np.array(TOOK_PART)}, {}, np.array([4]))
+    assert named.participation(N).tolist() == [2, 1, 0, 1, 1]
+
+
 def test_callbacks_are_given_the_round_the_state_and_the_block(followed):
     result, calls, _ = followed
     assert [call[:2] for call in calls.called] == [(0, 0), (2, 2), (4, 4)]

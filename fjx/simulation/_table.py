@@ -140,7 +140,7 @@ def rows_of(table: Tree, ids: int | ArrayLike) -> Tree:
                 f"ids must be from 0 to {len(x) - 1}, because there are {len(x)} clients; got "
                 f"{strange.ravel()[0]}"
             )
-        return np.array(x[ids]) if isinstance(x, np.ndarray) else x[ids]
+        return np.take(np.asarray(x), ids, axis=0) if isinstance(x, np.ndarray) else x[ids]
 
     return jax.tree.map(take, table)
 

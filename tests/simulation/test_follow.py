@@ -163,6 +163,9 @@ def part(first, last, seed=0):
     return simulation.History(rounds, {"score": values[[last]] + 1}, np.array([last]))
 
 
+BEGUN = part(1, 0)._replace(evaluated_at=np.array([0]), evaluations={"score": np.ones(1)})
+"""The evaluation of an initial model."""
+
 WRITERS = {"csv": simulation.csv_writer, "jsonl": simulation.jsonl_writer}
 
 
@@ -177,17 +180,18 @@ def written(path, *parts, writer=None, kind="csv"):
 def test_a_file_of_a_resumed_run_is_that_of_one_run(tmp_path, kind):
     """Wherever the process ended: after a block, before its checkpoint, or in the midst of a line."""
     path = tmp_path / "run"
-    begun = part(1, 0)._replace(evaluated_at=np.array([0]), evaluations={"score": np.ones(1)})
-    parts = [begun, part(1, 3), part(4, 6), part(7, 9)]
+    parts = [BEGUN, part(1, 4), part(5, 9), part(10, 12)]
     whole = written(path, *parts, kind=kind)
-    assert len(whole.splitlines()) == 10 + (kind == "csv")
+    lines = whole.splitlines(keepends=True)
+    header = kind == "csv"
+    assert len(lines) == 13 + header
     for done in (2, 3):  # blocks of which there is a checkpoint
         for more in range(4 - done + 1):  # blocks of which there is none
             written(path, *parts[: done + more], kind=kind)
             assert written(path, *parts[done:], kind=kind) == whole
-        for torn in range(1, 40, 6):
-            written(path, *parts[: done + 1], kind=kind)
-            path.write_bytes(path.read_bytes()[:-torn])
+        first = header + {2: 5, 3: 10}[done]
+        for torn in range(len(lines[first])):
+            path.write_bytes(b"".join(lines[:first]) + lines[first][:torn])
             assert written(path, *parts[done:], kind=kind) == whole
 
 
@@ -197,10 +201,11 @@ def test_a_run_from_the_beginning_overwrites_its_file(tmp_path, kind):
     path = tmp_path / "run"
     new = written(tmp_path / "new", part(1, 3, seed=1), kind=kind)
     writer = WRITERS[kind](path)
-    written(path, part(1, 3), part(4, 6), writer=writer)
+    written(path, BEGUN, part(1, 3), part(4, 6), writer=writer)
     assert written(path, part(1, 3, seed=1), writer=writer) == new
-    path.write_text("something else")
-    assert written(path, part(1, 3, seed=1), kind=kind) == new
+    for content in (b"something\nelse\n", written(path, BEGUN, part(1, 3), kind=kind)):
+        path.write_bytes(content)
+        assert written(path, part(1, 3, seed=1), kind=kind) == new
 
 
 def test_files_of_others_are_not_cut(tmp_path):
@@ -359,3 +364,28 @@ def test_stop_is_given_numbers_and_arrays(followed):
     np.testing.assert_array_equal(
         [gaps for _, gaps in calls.asked], result.history.evaluations["gap"][1:]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_go_on_with_the_checkpoint(tmp_path, kind):
+    """A run in two parts, and one that begins anew in the same file."""
+
+    def run(name, **options):
+        return follow(
+            evaluate_first=True,
+            participant_ids=True,
+            callbacks=[WRITERS[kind](tmp_path / name)],
+            **options,
+        )
+
+    run("whole")
+    run("parts", rounds=2, checkpoint=tmp_path / "checkpoint")
+    result = run("parts", rounds=4, checkpoint=tmp_path / "checkpoint")
+    assert result.history.evaluated_at.tolist() == [0, 2, 4]
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    run("parts", checkpoint=tmp_path / "another")
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    run("short", rounds=2, checkpoint=tmp_path / "third")
+    with pytest.raises(ValueError, match="other evaluations or metrics"):  # without the ids
+        follow(checkpoint=tmp_path / "third")

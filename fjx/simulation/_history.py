@@ -26,7 +26,7 @@ class History(NamedTuple):
     evaluated_at: Array
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a round, such as a writer of files or a table of pandas wants.
+        """One row a round as a dict, for a file, a logger or ``pandas.DataFrame(history.rows())``.
 
         A row holds ``round`` (from 1), the metrics of the round under their names, and after an
         evaluation its scores under ``eval/`` and their names.  An evaluation before the first

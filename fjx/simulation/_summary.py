@@ -15,7 +15,7 @@ _COUNTS = ("finite", "invited", "nonfinite", "participants", "rejected", "trunca
 
 
 def summary(result: "Result") -> str:
-    """How a run ended, its last scores and metrics, its traffic and its claim of privacy."""
+    """The end of a run, its last scores and metrics, its traffic and its claim of privacy."""
     history, ledger = result.history, result.ledger
     done = int(history.evaluated_at[-1])
     end = "stopped early" if result.stopped == "early" else result.stopped

@@ -18,12 +18,12 @@ from fjx.simulation._evaluate import evaluation as evaluation
 from fjx.simulation._evaluate import per_client as per_client
 from fjx.simulation._fastest import ExecutorChoice as ExecutorChoice
 from fjx.simulation._fastest import fastest as fastest
-from fjx.simulation._history import History as History
 from fjx.simulation._ledger import Ledger as Ledger
 from fjx.simulation._memory import Memory as Memory
 from fjx.simulation._memory import memory as memory
 from fjx.simulation._memory import widest_chunk as widest_chunk
 from fjx.simulation._program import Evaluate as Evaluate
+from fjx.simulation._program import History as History
 from fjx.simulation._program import Program as Program
 from fjx.simulation._program import SimulationState as SimulationState
 from fjx.simulation._program import program as program

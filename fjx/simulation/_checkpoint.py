@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Key
-from fjx.simulation._history import History
-from fjx.simulation._program import SimulationState
+from fjx.simulation._program import History, SimulationState
 
 
 class Checkpoints:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fjx._base import Traffic
-from fjx.simulation._history import History
 from fjx.simulation._ledger import Ledger
+from fjx.simulation._program import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,8 @@ from fjx.data import FederatedData
 from fjx.data._dataset import require_examples
 from fjx.samplers import Sampler
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._history import UNNOISED, History
+from fjx.simulation._history import UNNOISED
+from fjx.simulation._history import History as History
 from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
 
 Evaluate = Callable[[Tree], Metrics]

@@ -5,8 +5,7 @@ from typing import Any
 import jax
 
 from fjx.simulation._compile import Compiler, place
-from fjx.simulation._history import History
-from fjx.simulation._program import Run, SimulationState, as_operand, round_of, rounds_of
+from fjx.simulation._program import History, Run, SimulationState, as_operand, round_of, rounds_of
 
 
 class Resident:

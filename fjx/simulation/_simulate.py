@@ -25,10 +25,10 @@ from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._first import before_first_round
-from fjx.simulation._history import History
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import (
     Evaluate,
+    History,
     Run,
     SimulationState,
     initial_state,

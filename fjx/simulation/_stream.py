@@ -24,9 +24,9 @@ from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, like_on, place
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._history import History
 from fjx.simulation._program import (
     Evaluate,
+    History,
     Play,
     Run,
     SimulationState,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from fjx._base import Array, ClientUpdate, Public, Steps, Tree
 
@@ -79,3 +80,10 @@ def by_round(make: Callable[[Array], ClientUpdate]) -> ClientUpdate:
         on_sent=first.on_sent and on_sent,
         on_aggregate=first.on_aggregate and on_aggregate,
     )
+
+
+def following(
+    rate: float | Array | optax.Schedule, make: Callable[[Any], ClientUpdate]
+) -> ClientUpdate:
+    """``make(rate)``, or by round ``make(rate(round))`` if the rate is a schedule."""
+    return by_round(lambda round: make(rate(round))) if callable(rate) else make(rate)

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 import fjx
-from fjx import algorithms, clients, data, samplers, simulation
+from fjx import algorithms, clients, compressors, data, samplers, simulation
 
 DATASET = data.from_clients([np.float32([1.0, 1.0, 1.0]), np.float32([3.0, 3.0])])
+EXACT = compressors.identity()
 SCHEDULE = optax.cosine_decay_schedule(0.5, decay_steps=6, alpha=0.1)
 RATES = [0.5 * (0.9 * (1 + np.cos(np.pi * t / 6)) / 2 + 0.1) for t in range(6)]
 """The cosine schedule by its formula."""
@@ -77,6 +78,42 @@ def test_a_schedule_moves_models_of_any_dtype(dtype):
     )  # fmt: skip
     assert result.params.dtype == dtype
     np.testing.assert_allclose(float(result.params), by_hand(RATES[:2]), rtol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda rate: algorithms.scaffold(loss_fn, num_clients=2, client_lr=rate, batch_size=3),
+        lambda rate: algorithms.fedcom(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
+        lambda rate: algorithms.fedpaq(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
+        lambda rate: algorithms.fedcomgate(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
+        lambda rate: algorithms.fedprox(loss_fn, mu=0.5, client_lr=rate, batch_size=3),
+        lambda rate: algorithms.fedadam(loss_fn, client_lr=rate, server_lr=0.1, batch_size=3),
+    ],
+    ids=["scaffold", "fedcom", "fedpaq", "fedcomgate", "fedprox", "fedadam"],
+)
+def test_every_recipe_follows_a_schedule(recipe):
+    """A rate of 0.4, then of 0.2, is a run of one and then of the other from its state."""
+    scheduled = simulate(recipe(lambda round: jnp.where(round < 1, 0.4, 0.2)), rounds=2)
+    state = None
+    for rate in (0.4, 0.2):
+        p = simulation.program(recipe(rate), DATASET, sampler=samplers.full())
+        state = p.run(jax.random.key(0), state or p.init(jnp.float32(0)), 1)[0]
+    for actual, expected in zip(
+        jax.tree.leaves((scheduled.state.params, scheduled.state.clients)),
+        jax.tree.leaves((state.params, state.clients)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_rate_that_begins_at_zero_is_a_warm_up():
+    algorithms.fedavg(loss_fn, client_lr=optax.linear_schedule(0.0, 0.1, 3), batch_size=3)
+    with pytest.raises(ValueError, match="learning_rate must be greater than 0"):
+        algorithms.scaffold(
+            loss_fn, num_clients=2, client_lr=optax.linear_schedule(0.0, 0.1, 3), batch_size=3
+        )
 
 
 def test_memories_follow_the_round_too():

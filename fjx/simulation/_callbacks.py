@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fjx.simulation._history import EVALUATED, History, first_round
@@ -131,7 +132,10 @@ def jsonl_writer(path: str | os.PathLike[str]) -> Callback:
     """
 
     def lines(history: History) -> tuple[str, list[str]]:
-        return "", [json.dumps(_json(row), allow_nan=False) + "\n" for row in history.rows()]
+        return "", [
+            json.dumps({name: _json(x) for name, x in row.items()}, allow_nan=False) + "\n"
+            for row in history.rows()
+        ]
 
     def round_of(line: str) -> int:
         return int(json.loads(line)["round"])
@@ -286,10 +290,9 @@ def _csv_line(fields: list[Any]) -> str:
 
 def _json(value: Any) -> Any:
     """The value in words of JSON."""
-    if isinstance(value, dict):
-        return {name: _json(x) for name, x in value.items()}
     if isinstance(value, np.ndarray):
-        return _json(value.tolist())
-    if isinstance(value, list):
-        return [_json(x) for x in value]
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            return value.tolist()
+        numbers = value.astype(np.float64)
+        return np.where(np.isfinite(numbers), numbers, None).tolist()
     return None if isinstance(value, float) and not math.isfinite(value) else value

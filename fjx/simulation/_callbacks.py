@@ -294,5 +294,7 @@ def _json(value: Any) -> Any:
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value.tolist()
         numbers = value.astype(np.float64)
-        return np.where(np.isfinite(numbers), numbers, None).tolist()
+        words = numbers.astype(object)
+        words[~np.isfinite(numbers)] = None
+        return words.tolist()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged
+from fjx.clients._by_round import by_round as by_round
 from fjx.clients._dp_sgd import dp_sgd as dp_sgd
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
@@ -29,6 +30,7 @@ __all__ = [
     "Subspace",
     "Units",
     "averaged",
+    "by_round",
     "dp_sgd",
     "federated_dropout",
     "fixed_mask",

@@ -8,21 +8,32 @@ from fjx import _tree, _validate, clients
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Tree, Turn
 from fjx._kernels.permutation import shuffle
 from fjx.clients import LossFn
+from fjx.clients._by_round import following
 from fjx.clients._loss import as_loss, value_and_grad
 from fjx.clients._sgd import batch_at
 
 
 def client_sgd(
     loss_fn: LossFn,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     epochs: int,
     batch_size: int,
     *before: optax.GradientTransformation,
 ) -> ClientUpdate:
-    """Local epochs of plain SGD; the transformations ``before`` are applied to the gradient first."""
-    _validate.number("client_lr", client_lr, above=0)
-    local = optax.chain(*before, optax.sgd(client_lr)) if before else optax.sgd(client_lr)
-    return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
+    """Local epochs of plain SGD; the transformations ``before`` are applied to the gradient first.
+
+    If ``client_lr`` is a function, it is one of the round, and may be zero in some.
+    """
+    if not callable(client_lr):
+        _validate.number("client_lr", client_lr, above=0)
+
+    def client(rate: float | Array) -> ClientUpdate:
+        # Optax casts a rate that is a function to the dtype of the gradient.
+        descent = optax.sgd((lambda _: rate) if callable(client_lr) else rate)
+        local = optax.chain(*before, descent) if before else descent
+        return clients.local_sgd(loss_fn, local, epochs=epochs, batch_size=batch_size)
+
+    return following(client_lr, client)
 
 
 def batch_gradient(loss_fn: LossFn, batch_size: int) -> ClientUpdate:

@@ -15,12 +15,14 @@ from fjx.rounds._replicated import Replicas as Replicas
 from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
 from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
 from fjx.rounds._replicated import replicated as replicated
+from fjx.rounds._state import ClientRow as ClientRow
 from fjx.rounds._two_phases import Phase as Phase
 from fjx.rounds._two_phases import two_phases as two_phases
 
 __all__ = [
     "ChocoRow",
     "ChocoState",
+    "ClientRow",
     "DifferenceState",
     "Link",
     "Phase",

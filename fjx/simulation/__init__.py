@@ -4,6 +4,10 @@ from fjx.rounds._executors import chunked as chunked
 from fjx.rounds._executors import lanes as lanes
 from fjx.rounds._executors import sharded as sharded
 from fjx.rounds._executors import vectorized as vectorized
+from fjx.simulation._callbacks import Callback as Callback
+from fjx.simulation._callbacks import csv_writer as csv_writer
+from fjx.simulation._callbacks import jsonl_writer as jsonl_writer
+from fjx.simulation._callbacks import tensorboard_writer as tensorboard_writer
 from fjx.simulation._compile import cache_compilations as cache_compilations
 from fjx.simulation._curves import Curve as Curve
 from fjx.simulation._curves import curve as curve
@@ -33,6 +37,7 @@ from fjx.simulation._table import mapped_table as mapped_table
 from fjx.simulation._table import scatter as scatter
 
 __all__ = [
+    "Callback",
     "Curve",
     "Evaluate",
     "ExecutorChoice",
@@ -46,11 +51,13 @@ __all__ = [
     "Timing",
     "cache_compilations",
     "chunked",
+    "csv_writer",
     "curve",
     "evaluation",
     "fastest",
     "gather",
     "host_table",
+    "jsonl_writer",
     "lanes",
     "make_table",
     "mapped_table",
@@ -61,6 +68,7 @@ __all__ = [
     "scatter",
     "sharded",
     "simulate",
+    "tensorboard_writer",
     "use_cpu_devices",
     "vectorized",
     "widest_chunk",

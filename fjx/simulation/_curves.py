@@ -48,6 +48,7 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
 
     Raises:
         KeyError: there is no such score.
+        ValueError: the score is one number a client, which is no curve.
 
     Examples:
         >>> import jax, jax.numpy as jnp, fjx
@@ -63,15 +64,26 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
     """
     values = np.asarray(history.evaluations[score])
     rounds = np.asarray(history.evaluated_at)
+    if values.ndim > rounds.ndim:
+        raise ValueError(
+            f"a curve needs one number an evaluation, but {score!r} has shape {list(values.shape)}: "
+            "reduce it first, as in history._replace(evaluations={'worst': np.nanmin(x, axis=-1)})"
+        )
     # All runs are evaluated after the same rounds.  A resumed run counts rounds from its beginning.
     before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
-    at = rounds.reshape(-1, values.shape[-1])[0] - before - 1
+    at = rounds.reshape(-1, values.shape[-1])[0] - before
     steps = history.rounds.get("steps")
+
+    def spent(total: np.ndarray) -> np.ndarray:
+        """Cost at the evaluations, of the total after each round; no round costs nothing."""
+        nothing = np.zeros((*total.shape[:-1], 1), total.dtype)
+        return np.concatenate([nothing, total], axis=-1)[..., at]
+
     return Curve(
         score=values,
         rounds=rounds,
-        bits=Ledger.of(traffic, history.rounds).cumulative_uplink[..., at],
-        steps=None if steps is None else np.nancumsum(steps, axis=-1, dtype=np.float64)[..., at],
+        bits=spent(Ledger.of(traffic, history.rounds).cumulative_uplink),
+        steps=None if steps is None else spent(np.nancumsum(steps, axis=-1, dtype=np.float64)),
     )
 
 

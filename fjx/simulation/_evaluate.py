@@ -61,6 +61,10 @@ def per_client(
 ) -> jax.tree_util.Partial:
     """Mean scores of every client, for fairness, personal accuracy and worst cases.
 
+    In ``simulate(evaluate=...)`` its scores are kept after each block, as ``[evaluations, num_clients]``
+    in the history.  They cost 4 bytes a score, client and evaluation, on the host and in each
+    checkpoint, and each evaluation costs a pass over all examples of ``dataset``.
+
     Args:
         score: function ``(params, batch) -> {name: f32[b]}``.
         dataset: clients to evaluate, one after another.  The whole dataset is put on the device;

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Cohort, Executor, Key, Metrics, Tree
@@ -12,10 +13,15 @@ from fjx.data import FederatedData
 from fjx.data._dataset import require_examples
 from fjx.samplers import Sampler
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._table import TableOf, gather, make_table, scatter
+from fjx.simulation._history import UNNOISED
+from fjx.simulation._history import History as History
+from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
 
 Evaluate = Callable[[Tree], Metrics]
-"""A traced function ``(params) -> {name: scalar}``; see :func:`fjx.simulation.evaluation`."""
+"""A traced function ``(params) -> {name: scores}``; scores are scalars, or one number for each client.
+
+See :func:`fjx.simulation.evaluation` and :func:`fjx.simulation.per_client`.
+"""
 
 
 class SimulationState(NamedTuple):
@@ -37,21 +43,24 @@ class SimulationState(NamedTuple):
         """The current model."""
         return self.algorithm.params
 
+    def client(self, ids: int | ArrayLike) -> Tree:
+        """The own state of one client, or of several, by id; the table may be anywhere.
 
-class History(NamedTuple):
-    """Reports of a run, stacked.
+        An algorithm of :func:`fjx.compose` has a :class:`fjx.rounds.ClientRow`: ``client`` is the
+        state of the client update, such as the control variate of SCAFFOLD, and ``uplink`` is that
+        of the codec, such as the residual of error feedback.
 
-    Attributes:
-        rounds: arrays ``[rounds]`` by name: the algorithm's metrics, ``truncated`` (clients that
-            the sampler drew but had no slot for) and ``finite`` (True if the model is finite after
-            the round).
-        evaluations: arrays ``[evaluations]`` by name: the results of ``evaluate``.
-        evaluated_at: ``i32[evaluations]``, the number of rounds done at each evaluation.
-    """
+        Args:
+            ids: id of a client, or an array of ids.
 
-    rounds: Metrics
-    evaluations: Metrics
-    evaluated_at: Array
+        Returns:
+            A copy of the client's row; with an array of ids, the rows stacked in their order.
+
+        Raises:
+            TypeError: an id is no integer.
+            ValueError: there is no client of that id.
+        """
+        return rows_of(self.clients, ids)
 
 
 class Run(NamedTuple):
@@ -63,6 +72,7 @@ class Run(NamedTuple):
     sampler: Sampler
     executor: Executor | None
     evaluate: Evaluate | None
+    participant_ids: bool = False
 
 
 class Program(NamedTuple):
@@ -85,6 +95,7 @@ def program(
     executor: Executor | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 10,
+    participant_ids: bool = False,
 ) -> Program:
     """Compiled core of :func:`fjx.simulate`: rounds under scan, with the evaluation inside.
 
@@ -100,8 +111,9 @@ def program(
         dataset: clients' examples.
         sampler: sampler of the participants.
         executor: executor of a cohort; :func:`fjx.simulation.vectorized` by default.
-        evaluate: evaluation ``(params) -> {name: scalar}``.
+        evaluate: evaluation ``(params) -> {name: scores}``.
         evaluate_every: rounds between evaluations; the last round is always evaluated.
+        participant_ids: True to report who took part in each round, as in :class:`History`.
 
     Returns:
         A :class:`Program`.
@@ -131,7 +143,8 @@ def program(
             "a program is traced as a whole and cannot read a dataset on the host; "
             "use fjx.simulate, or data.on_device(dataset)"
         )
-    core = rounds_of(algorithm, sampler, executor, evaluate_every)
+    play = round_of(algorithm, executor, participant_ids)
+    core = rounds_of(play, sampler, evaluate_every)
     jitted = jax.jit(core, static_argnums=4)
 
     def init(params: Tree) -> SimulationState:
@@ -174,13 +187,19 @@ def round_key(key: Key, round: Array) -> Key:
     return jax.random.fold_in(key, round)
 
 
+Play = Callable[..., tuple[SimulationState, Tree, Metrics]]
+"""A round made by :func:`round_of`."""
+
+
 def round_of(
-    algorithm: Algorithm, executor: Executor | None
-) -> Callable[..., tuple[SimulationState, Tree, Metrics]]:
+    algorithm: Algorithm, executor: Executor | None, participant_ids: bool = False
+) -> Play:
     """One round without the table.
 
     Its form is ``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``.
     """
+    noised = algorithm.aggregator is not None and algorithm.aggregator.mechanisms
+    name_of_ids = f"{UNNOISED if noised else ''}participant_ids"
 
     def play(
         key: Key, state: SimulationState, rows: Tree, cohort: Cohort, truncated: Array
@@ -191,18 +210,18 @@ def round_of(
         state = state._replace(round=state.round + 1, algorithm=server)
         finite = _tree.all_finite(state.params)
         own = {"truncated": truncated, "finite": finite}
+        if participant_ids:
+            own[name_of_ids] = jnp.where(cohort.weights > 0, cohort.ids, cohort.population)
         return state, rows, _validate.disjoint(metrics, own)
 
     return play
 
 
 def rounds_of(
-    algorithm: Algorithm, sampler: Sampler, executor: Executor | None, evaluate_every: int
+    play: Play, sampler: Sampler, evaluate_every: int
 ) -> Callable[..., tuple[SimulationState, History]]:
     """Rounds ``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
-
-    play = round_of(algorithm, executor)
 
     def one_round(
         dataset: FederatedData, key: Key, state: SimulationState

@@ -5,14 +5,15 @@ from typing import Any
 import jax
 
 from fjx.simulation._compile import Compiler, place
-from fjx.simulation._program import History, Run, SimulationState, as_operand, rounds_of
+from fjx.simulation._program import History, Run, SimulationState, as_operand, round_of, rounds_of
 
 
 class Resident:
     """Blocks of rounds ``(state, length) -> (state, history)``; each call consumes the old state."""
 
     def __init__(self, run: Run, evaluate_every: int, compile: Compiler) -> None:
-        core = rounds_of(run.algorithm, run.sampler, run.executor, evaluate_every)
+        play = round_of(run.algorithm, run.executor, run.participant_ids)
+        core = rounds_of(play, run.sampler, evaluate_every)
         self._core = jax.jit(core, static_argnums=4, donate_argnums=3, keep_unused=True)
         self._inputs = (run.dataset, as_operand(run.evaluate), run.key)
         self._compile = compile

@@ -7,22 +7,24 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from fjx import _tree, _validate
-from fjx._base import Algorithm, Executor, Key, Tree
+from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
 from fjx.privacy._accounting.claim import rounded_up
 from fjx.samplers import Sampler
+from fjx.simulation._callbacks import Callback, together
 from fjx.simulation._checkpoint import Checkpoints
 from fjx.simulation._compile import Compiler
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
+from fjx.simulation._first import before_first_round
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import (
     Evaluate,
@@ -34,6 +36,7 @@ from fjx.simulation._program import (
 )
 from fjx.simulation._resident import Resident
 from fjx.simulation._stream import Stream
+from fjx.simulation._summary import summary
 from fjx.simulation._table import TableOf, is_hosted, make_table
 
 
@@ -50,11 +53,11 @@ class Timing(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Result of :func:`simulate`.
+    """Result of :func:`simulate`; ``print`` shows a summary.
 
     Attributes:
         params: model after the last round that counts.
-        state: state from which the run can continue.
+        state: state from which the run can continue; ``state.client(id)`` is a client's own state.
         history: NumPy arrays, one entry for each round or evaluation.
         ledger: exact bits in both directions.
         seconds: compiling and running time of this call.
@@ -76,6 +79,9 @@ class Result(NamedTuple):
     choice: ExecutorChoice | None
     privacy: Epsilon | None = None
 
+    def __str__(self) -> str:
+        return summary(self)
+
 
 def simulate(
     key: Key,
@@ -88,8 +94,11 @@ def simulate(
     executor: Executor | Literal["auto"] | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 10,
+    evaluate_first: bool = False,
+    participant_ids: bool = False,
+    callbacks: Sequence[Callback] = (),
     table: TableOf = make_table,
-    stop: Callable[[Mapping[str, float]], bool] | None = None,
+    stop: Callable[[Mapping[str, Any]], bool] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
     plan: Plan | None = None,
@@ -97,8 +106,9 @@ def simulate(
 ) -> Result:
     """Run an algorithm for some rounds, in compiled blocks of ``evaluate_every`` rounds.
 
-    Between blocks the host reads the evaluation, moves the progress bar, writes a checkpoint and
-    stops early if asked.  For a run that is one pure function, see :func:`fjx.simulation.program`.
+    Between blocks the host reads the evaluation, moves the progress bar, calls the callbacks, writes
+    a checkpoint and stops early if asked.  For a run that is one pure function, see
+    :func:`fjx.simulation.program`.
 
     Data may be larger than the device.  If the dataset is on the host (:func:`fjx.data.on_host`,
     :func:`fjx.data.open`), only the examples of a cohort are copied to the device, while the
@@ -120,13 +130,19 @@ def simulate(
         executor: executor of a cohort.  By default one that usually suits the shapes, on all
             devices; ``"auto"`` times executors and takes the fastest, see
             :func:`fjx.simulation.fastest`.
-        evaluate: traced evaluation ``(params) -> {name: scalar}``; see
-            :func:`fjx.simulation.evaluation`.  It runs code on the host, such as a score of
+        evaluate: traced evaluation ``(params) -> {name: scores}``, with scalars or arrays; see
+            :func:`fjx.simulation.evaluation` and, for a score of each client,
+            :func:`fjx.simulation.per_client`.  It runs code on the host, such as a score of
             scikit-learn, through ``jax.pure_callback``.
         evaluate_every: rounds in a block.
+        evaluate_first: True to evaluate the initial model as well, as round 0; ``stop`` is not asked.
+        participant_ids: True to keep the ids of each round's participants in the history, 4 bytes a
+            slot and round; see :meth:`History.participation`.
+        callbacks: functions ``(round, state, history)`` called after each block, in this order; see
+            :data:`Callback`.
         table: place of the clients' states: :func:`fjx.simulation.make_table` on the device,
             :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
-        stop: function of the scores of an evaluation that returns True to stop.
+        stop: function of the scores of an evaluation that returns True to stop; scalars are floats.
         checkpoint: folder of this run alone; the newest checkpoint in it is resumed.
         on_nonfinite: ``"stop"`` to end after the block in which the run diverges, or
             ``"continue"``.
@@ -140,7 +156,8 @@ def simulate(
     Raises:
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
         ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
-            return scalars; there is a ``stop`` without an ``evaluate``; the checkpoint belongs to a run
+            return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an
+            ``evaluate``; the checkpoint belongs to a run
             with another key or to a state with other parts, shapes or dtypes (the caller must give the
             same data and hyper-parameters); the aggregator, sampler or population is not the planned
             one, or there are more rounds than planned.
@@ -167,6 +184,9 @@ def simulate(
         raise ValueError(f'on_nonfinite must be "stop" or "continue", got {on_nonfinite!r}')
     if stop is not None and evaluate is None:
         raise ValueError("stop reads the scores of evaluate, but evaluate is None; give both")
+    if evaluate_first and evaluate is None:
+        raise ValueError("evaluate_first=True calls evaluate, but evaluate is None; give both")
+    call = together(callbacks)
     require_parts(algorithm, dataset, sampler)
     if plan is not None:
         plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
@@ -181,7 +201,7 @@ def simulate(
         choice = fastest(key, algorithm, params, dataset, sampler=sampler)
         executor = choice.executor
     began, compiler = time.perf_counter(), Compiler()
-    run = Run(key, algorithm, dataset, sampler, executor, evaluate)
+    run = Run(key, algorithm, dataset, sampler, executor, evaluate, participant_ids)
 
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
@@ -201,12 +221,17 @@ def simulate(
         while done < rounds:
             # Blocks end at multiples of evaluate_every, even if the run was resumed between two.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
-            _require_history(play.coming(state, length), blocks)
+            coming = play.coming(state, length)
+            _require_history(coming, blocks)
+            if evaluate_first and done == 0:
+                blocks.append(before_first_round(run, state, coming, compiler))
+                call(0, state, blocks[-1])
             state, block = play(state, length)
             blocks.append(block)
             done += length
-            scores = {name: float(x[-1]) for name, x in blocks[-1].evaluations.items()}
+            scores = _last(block.evaluations)
             bar(length, scores)
+            call(done, state, block)
             if store is not None:
                 store.save(done, key, state, _join(blocks))
             if on_nonfinite == "stop" and _diverged(blocks[-1]).any():
@@ -248,15 +273,19 @@ def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
 def _require_history(coming: History, blocks: list[History]) -> None:
     """Raise unless the host can read the coming history and join it to the previous blocks."""
     scores = coming.evaluations
-    if not isinstance(scores, Mapping) or any(
-        len(getattr(x, "shape", ())) != 1 for x in scores.values()
-    ):
-        raise ValueError(f"evaluate must return a dict of scalars; stacked, it returned {scores}")
-    if blocks and jax.tree.structure(coming) != jax.tree.structure(blocks[0]):
+    if not isinstance(scores, Mapping) or not all(hasattr(x, "shape") for x in scores.values()):
+        raise ValueError(f"evaluate must return a dict of arrays; stacked, it returned {scores}")
+    forms = [jax.tree.map(lambda x: x.shape[1:], history) for history in (coming, *blocks[:1])]
+    if forms[0] != forms[-1]:
         raise ValueError(
             "the checkpoint belongs to a run with other evaluations or metrics; "
             "give the same ones or another folder"
         )
+
+
+def _last(evaluations: Metrics) -> dict[str, Any]:
+    """Scores of the last evaluation: scalars are floats, other scores are arrays."""
+    return {name: x[-1] if x.ndim > 1 else float(x[-1]) for name, x in evaluations.items()}
 
 
 def _join(blocks: list[History]) -> History:
@@ -309,7 +338,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def _bar(
     progress: bool | None, rounds: int, done: int, choice: ExecutorChoice | None
-) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
     with warnings.catch_warnings():  # a notebook without widgets shows a text bar
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
@@ -321,8 +350,9 @@ def _bar(
         if choice is not None and not bar.disable:
             bar.write(str(choice), file=sys.stderr)
 
-        def advance(length: int, scores: Mapping[str, float]) -> None:
-            bar.set_postfix({name: f"{value:.4g}" for name, value in scores.items()}, refresh=False)
+        def advance(length: int, scores: Mapping[str, Any]) -> None:
+            numbers = {name: f"{x:.4g}" for name, x in scores.items() if isinstance(x, float)}
+            bar.set_postfix(numbers, refresh=False)
             bar.update(length)
 
         yield advance

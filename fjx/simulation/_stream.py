@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Tree
+from fjx._base import Array, Cohort, Examples, Key, Metrics, Tree
 from fjx.data._collect import buffers, collect
 from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
@@ -27,6 +27,7 @@ from fjx.simulation._evaluate import evaluated
 from fjx.simulation._program import (
     Evaluate,
     History,
+    Play,
     Run,
     SimulationState,
     as_operand,
@@ -110,7 +111,8 @@ class Stream:
 
         self._ids, inputs = self._inputs(next(self._drawn))
         previous = jax.tree.map(np.zeros_like, inputs.rows)
-        step = jax.jit(_step(run.algorithm, run.executor), donate_argnums=1, keep_unused=True)
+        play = round_of(run.algorithm, run.executor, run.participant_ids)
+        step = jax.jit(_step(play), donate_argnums=1, keep_unused=True)
         self._step, (_, _, self._metrics) = compile(
             step, run.key, self._without_table(state), inputs, previous
         )
@@ -202,9 +204,8 @@ class Stream:
         return state if self._table is None else state._replace(clients=None)
 
 
-def _step(algorithm: Algorithm, executor: Executor | None) -> Callable[..., Any]:
+def _step(play: Play) -> Callable[..., Any]:
     """One round ``(key, state, inputs, previous rows) -> (state, rows, metrics)``."""
-    play = round_of(algorithm, executor)
 
     def step(
         key: Key, state: SimulationState, inputs: _Inputs, previous: Tree

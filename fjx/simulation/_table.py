@@ -3,10 +3,12 @@
 import itertools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from fjx._base import Array, Tree
 
@@ -123,6 +125,24 @@ def scatter(table: Tree, ids: Array, rows: Tree) -> Tree:
         [10, 20, 7]
     """
     return jax.tree.map(lambda x, row: x.at[ids].set(row, mode="drop"), table, rows)
+
+
+def rows_of(table: Tree, ids: int | ArrayLike) -> Tree:
+    """Copies of the rows of ``ids``, of a table anywhere; every id must be that of a client."""
+    ids = np.asarray(ids)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"ids must be integers, got {ids.dtype}")
+
+    def take(x: Any) -> Any:
+        strange = ids[(ids < 0) | (ids >= len(x))]
+        if strange.size:
+            raise ValueError(
+                f"ids must be from 0 to {len(x) - 1}, because there are {len(x)} clients; got "
+                f"{strange.ravel()[0]}"
+            )
+        return np.take(np.asarray(x), ids, axis=0) if isinstance(x, np.ndarray) else x[ids]
+
+    return jax.tree.map(take, table)
 
 
 def is_hosted(table: Tree) -> bool:

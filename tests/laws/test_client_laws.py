@@ -8,7 +8,7 @@ from tests.support import tables
 
 RARER = {
     *("proximal", "whole_batch", "structured_low_rank", "structured_fixed_mask"),
-    *("submodel_federated_dropout", "averaged"),
+    *("submodel_federated_dropout", "averaged", "by_round"),
 }
 LONGER = {"structured_random_mask", "dp_sgd", "submodel_ordered_dropout"}
 

@@ -42,6 +42,8 @@ def simulate(dataset=HOST, seed=0, **options):
         "rounds": 7,
         "evaluate": lambda w: {"w": w[0]},
         "evaluate_every": 3,
+        "evaluate_first": True,
+        "participant_ids": True,
         "progress": False,
         **options,
     }
@@ -63,7 +65,7 @@ def assert_same(actual, expected):
 def test_the_run_has_what_could_go_wrong(resident):
     """Rounds with and without the giant, clients in two rounds in a row, drop-outs, padding."""
     rounds = resident.history.rounds
-    assert resident.history.evaluated_at.tolist() == [3, 6, 7]
+    assert resident.history.evaluated_at.tolist() == [0, 3, 6, 7]
     assert len(set(rounds["invited"].tolist())) > 1
     assert (rounds["participants"] < rounds["invited"]).any()
     steps = rounds["steps"]
@@ -92,6 +94,8 @@ def test_a_run_is_the_same_wherever_its_data_live(resident, tmp_path, dataset, t
     datasets = {"device": DEVICE, "host": HOST, "map": data.open(tmp_path / "data")}
     actual = simulate(datasets[dataset], table=table_in(table, tmp_path))
     assert_same(actual, resident)
+    for ids in (0, np.array([7, 2])):
+        chex.assert_trees_all_equal(actual.state.client(ids), resident.state.client(ids))
     assert all(isinstance(x, TABLES[table]) for x in jax.tree.leaves(actual.state.clients))
 
 

@@ -404,6 +404,14 @@ CLIENTS = {
     "local_sgd": (_local_sgd, {}),
     "gradient": (clients.gradient(squared_error, batch_size=2), {}),
     "averaged": (clients.averaged(clients.gradient(squared_error, batch_size=2), eta=0.5), {}),
+    "by_round": (
+        clients.by_round(
+            lambda round: clients.scaffold(
+                squared_error, learning_rate=0.05 * 0.9**round, epochs=2, batch_size=2
+            )
+        ),
+        {"broadcast": {"params": weights(), "control": weights()}},
+    ),
     "proximal": (
         clients.local_sgd(
             clients.per_example(squared_error),

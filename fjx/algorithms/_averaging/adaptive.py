@@ -2,6 +2,8 @@
 
 from typing import Unpack
 
+import optax
+
 from fjx._base import Algorithm, Array
 from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
@@ -12,7 +14,7 @@ from fjx.servers import adagrad, adam, adaptive, yogi
 def fedadagrad(
     loss_fn: LossFn,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     server_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
@@ -28,7 +30,7 @@ def fedadagrad(
 
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: step size eta_l of the clients' SGD.
+        client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
         server_lr: step size eta of the server.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
@@ -55,7 +57,7 @@ def fedadagrad(
 def fedadam(
     loss_fn: LossFn,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     server_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
@@ -72,7 +74,7 @@ def fedadam(
 
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: step size eta_l of the clients' SGD.
+        client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
         server_lr: step size eta of the server.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
@@ -99,7 +101,7 @@ def fedadam(
 def fedyogi(
     loss_fn: LossFn,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     server_lr: float | Array,
     batch_size: int,
     epochs: int = 1,
@@ -116,7 +118,7 @@ def fedyogi(
 
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: step size eta_l of the clients' SGD.
+        client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
         server_lr: step size eta of the server.
         batch_size: number of examples in a batch.
         epochs: number of local passes.

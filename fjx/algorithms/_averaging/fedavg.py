@@ -2,6 +2,8 @@
 
 from typing import Unpack
 
+import optax
+
 from fjx import clients
 from fjx._base import Algorithm, Array
 from fjx.clients import LossFn
@@ -49,7 +51,7 @@ def fedsgd(
 def fedavg(
     loss_fn: LossFn,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
@@ -59,7 +61,7 @@ def fedavg(
 
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: step size eta of the clients' SGD.
+        client_lr: step size eta of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number B of examples in a batch.
         epochs: number E of local passes.
         server_lr: step size of the server along the mean update; the paper's is 1.
@@ -86,7 +88,7 @@ def fedavg(
 def fedavgm(
     loss_fn: LossFn,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
@@ -99,7 +101,7 @@ def fedavgm(
 
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
-        client_lr: step size of the clients' SGD.
+        client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size eta of the server.
@@ -129,7 +131,7 @@ def fedprox(
     loss_fn: LossFn,
     *,
     mu: float | Array,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     **parts: Unpack[OpenParts],
@@ -141,7 +143,7 @@ def fedprox(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         mu: strength of the proximal term; 0 is FedAvg.
-        client_lr: step size of the clients' SGD.
+        client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.

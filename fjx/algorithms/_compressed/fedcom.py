@@ -3,9 +3,10 @@
 import optax
 
 from fjx import _validate, clients
-from fjx._base import Algorithm, Array, Compressor
+from fjx._base import Algorithm, Array, ClientUpdate, Compressor
 from fjx.aggregators import mean, uniform
 from fjx.clients import LossFn
+from fjx.clients._by_round import following
 from fjx.clients._corrected import corrected
 from fjx.clients._minibatch import batch_gradient
 from fjx.rounds._compose import compose
@@ -16,7 +17,7 @@ def fedcom(
     loss_fn: LossFn,
     codec: Compressor,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     steps: int,
     batch_size: int,
     server_lr: float | Array = 1.0,
@@ -39,7 +40,8 @@ def fedcom(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: codec Q of the messages, unbiased.
-        client_lr: step size eta of the local steps; :func:`fjx.theory.fedcom` gives one that is proved.
+        client_lr: step size eta of the local steps, or a schedule ``(round) -> step size``;
+            :func:`fjx.theory.fedcom` gives a constant one that is proved.
         steps: number tau of local steps.
         batch_size: number of examples in a batch.
         server_lr: step size gamma of the server; the paper's is the square root of the number of
@@ -59,9 +61,13 @@ def fedcom(
         Haddadpour, Kamani, Mokhtari, Mahdavi, *Federated Learning with Compression: Unified Analysis and
         Sharp Guarantees*, AISTATS 2021 (arXiv:2007.01154), algorithm 1.
     """
-    _validate.number("client_lr", client_lr, above=0)
+
+    def client(rate: float | Array) -> ClientUpdate:
+        _validate.number("client_lr", rate, above=0)
+        return clients.local_sgd(loss_fn, optax.sgd(rate), steps=steps, batch_size=batch_size)
+
     return compose(
-        client=clients.local_sgd(loss_fn, optax.sgd(client_lr), steps=steps, batch_size=batch_size),
+        client=following(client_lr, client),
         uplink=codec,
         aggregator=uniform(mean()),
         server=server_sgd(server_lr),
@@ -73,7 +79,7 @@ def fedpaq(
     loss_fn: LossFn,
     codec: Compressor,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     steps: int,
     batch_size: int,
     downlink: Compressor | None = None,
@@ -85,7 +91,8 @@ def fedpaq(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: codec Q of the messages, unbiased.
-        client_lr: step size eta of the local steps; :func:`fjx.theory.fedpaq` gives one that is proved.
+        client_lr: step size eta of the local steps, or a schedule ``(round) -> step size``;
+            :func:`fjx.theory.fedpaq` gives a constant one that is proved.
         steps: number tau of local steps.
         batch_size: number of examples in a batch.
         downlink: codec of the broadcast; identity by default.
@@ -113,7 +120,7 @@ def fedcomgate(
     loss_fn: LossFn,
     codec: Compressor,
     *,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     steps: int,
     batch_size: int,
     server_lr: float | Array = 1.0,
@@ -140,8 +147,8 @@ def fedcomgate(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         codec: codec Q of the messages, unbiased.
-        client_lr: step size eta of the local steps; :func:`fjx.theory.fedcomgate` gives one that is
-            proved.
+        client_lr: step size eta of the local steps, or a schedule ``(round) -> step size``;
+            :func:`fjx.theory.fedcomgate` gives a constant one that is proved.
         steps: number tau of local steps.
         batch_size: number of examples in the batch of a step; gradients are full if it is all of a
             client's.
@@ -164,15 +171,19 @@ def fedcomgate(
     References:
         Haddadpour, Kamani, Mokhtari, Mahdavi, AISTATS 2021 (arXiv:2007.01154), algorithm 3.
     """
-    _validate.number("client_lr", client_lr, above=0)
     _validate.integer("steps", steps, at_least=1)
-    return compose(
-        client=corrected(
+
+    def client(rate: float | Array) -> ClientUpdate:
+        _validate.number("client_lr", rate, above=0)
+        return corrected(
             batch_gradient(loss_fn, batch_size),
-            learning_rate=client_lr,
+            learning_rate=rate,
             gain=1 / steps,
             steps=lambda turn: steps,
-        ),
+        )
+
+    return compose(
+        client=following(client_lr, client),
         uplink=codec,
         aggregator=uniform(mean()),
         server=server_sgd(server_lr),

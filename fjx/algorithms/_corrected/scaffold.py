@@ -2,10 +2,13 @@
 
 from typing import Unpack
 
+import optax
+
 from fjx import clients, servers
-from fjx._base import Algorithm, Array
+from fjx._base import Algorithm, Array, ClientUpdate
 from fjx.aggregators import mean, per_field, scaled_sum, uniform
 from fjx.clients import LossFn
+from fjx.clients._by_round import following
 from fjx.rounds._compose import Codecs, compose
 from fjx.servers._sgd import server_sgd
 
@@ -14,7 +17,7 @@ def scaffold(
     loss_fn: LossFn,
     *,
     num_clients: int,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
@@ -27,7 +30,7 @@ def scaffold(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         num_clients: population size N, by which c <- c + (1/N) sum (c_i^+ - c_i).
-        client_lr: step size eta_l of the clients' SGD.
+        client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size eta_g of the server.
@@ -44,10 +47,12 @@ def scaffold(
     References:
         Karimireddy et al., ICML 2020 (arXiv:1910.06378), algorithm 1.
     """
+
+    def client(rate: float | Array) -> ClientUpdate:
+        return clients.scaffold(loss_fn, learning_rate=rate, epochs=epochs, batch_size=batch_size)
+
     return compose(
-        client=clients.scaffold(
-            loss_fn, learning_rate=client_lr, epochs=epochs, batch_size=batch_size
-        ),
+        client=following(client_lr, client),
         aggregator=per_field(params=uniform(mean()), control=scaled_sum(num_clients)),
         server=servers.scaffold(server_sgd(server_lr)),
         **codecs,

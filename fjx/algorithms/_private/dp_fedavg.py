@@ -2,6 +2,8 @@
 
 from typing import Unpack
 
+import optax
+
 from fjx import privacy
 from fjx._base import Algorithm, Array
 from fjx.aggregators import private
@@ -17,7 +19,7 @@ def dp_fedavg(
     clip_norm: float | Array,
     noise_multiplier: float | Array,
     cohort_size: float | Array,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
@@ -39,7 +41,7 @@ def dp_fedavg(
         clip_norm: bound S on the norm of each client's whole message.
         noise_multiplier: noise multiplier z.
         cohort_size: expected cohort q W, a public number and not the number of clients that came.
-        client_lr: step size of the clients' SGD.
+        client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size eta of the server.

@@ -2,6 +2,8 @@
 
 from typing import Unpack
 
+import optax
+
 from fjx import privacy
 from fjx._base import Algorithm, Array
 from fjx.aggregators import private
@@ -18,7 +20,7 @@ def dp_ftrl(
     clip_norm: float | Array,
     noise_multiplier: float | Array,
     cohort_size: float | Array,
-    client_lr: float | Array,
+    client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
@@ -46,7 +48,7 @@ def dp_ftrl(
         clip_norm: bound C_clip on the norm of each client's whole message.
         noise_multiplier: noise multiplier z.
         cohort_size: number m of clients of a round, a public number and not the number that came.
-        client_lr: step size of the clients' SGD.
+        client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size eta of the server.

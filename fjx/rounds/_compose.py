@@ -201,7 +201,7 @@ def play(
     moved = server.update(state.server, message)
     state = RoundState(moved, aggregator_state, downlink_state, state.round + 1)
     down = sent, () if client.on_aggregate is None else on_wire(message)
-    return state, rows, report(cohort, tally, down, own)
+    return state, rows, report(cohort, tally, down, own, bool(aggregator.mechanisms))
 
 
 KINDS = {

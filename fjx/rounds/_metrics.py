@@ -10,6 +10,20 @@ from fjx.rounds._state import invited
 from fjx.wire._bits import is_ragged
 
 
+UNNOISED = "unnoised_"
+"""Prefix of a metric that is computed from clients' data in a round whose result is noised."""
+
+
+def unnoised(metrics: Metrics) -> Metrics:
+    """The same metrics under names that say that they are without noise."""
+    return {f"{UNNOISED}{name.removeprefix(UNNOISED)}": value for name, value in metrics.items()}
+
+
+def metric_of(metrics: Metrics, name: str) -> Any:
+    """A metric by its name, with or without the prefix; None if it is not reported."""
+    return metrics.get(name, metrics.get(f"{UNNOISED}{name}"))
+
+
 def tally_of(counts: Array, failed: Array, size: Array, metrics: Metrics) -> dict[str, Any]:
     """One client's part of the sums over a cohort from which a round's metrics are made."""
     examples = jnp.where(counts, size, 0).astype(jnp.float32)
@@ -22,19 +36,25 @@ def tally_of(counts: Array, failed: Array, size: Array, metrics: Metrics) -> dic
     }
 
 
-def report(cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics) -> Metrics:
+def report(
+    cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics, noised: bool = False
+) -> Metrics:
     """The metrics of a round.
+
+    If the result of the round is noised, the names of all that clients told are marked.
 
     Args:
         cohort: cohort of the round.
         tally: sum of :func:`tally_of` over the cohort.
         down: payloads that each invited client is sent.
         own: metrics of the aggregator.
+        noised: True if the aggregate message is a private release.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}
     if is_ragged(down):
         counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
-    return _validate.disjoint(_validate.disjoint(counted, _averages(tally)), own)
+    told = _averages(tally)
+    return _validate.disjoint(_validate.disjoint(counted, unnoised(told) if noised else told), own)
 
 
 def _averages(tally: dict[str, Any]) -> Metrics:

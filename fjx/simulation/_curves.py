@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fjx._base import Traffic
+from fjx.rounds._metrics import metric_of
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._program import History
 
@@ -72,7 +73,7 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
     # All runs are evaluated after the same rounds.  A resumed run counts rounds from its beginning.
     before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
     at = rounds.reshape(-1, values.shape[-1])[0] - before
-    steps = history.rounds.get("steps")
+    steps = metric_of(history.rounds, "steps")
 
     def spent(total: np.ndarray) -> np.ndarray:
         """Cost at the evaluations, of the total after each round; no round costs nothing."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fjx._base import Metrics, Traffic
+from fjx.rounds._metrics import metric_of
 
 
 class Ledger(NamedTuple):
@@ -36,7 +37,7 @@ class Ledger(NamedTuple):
         """Ledger from the metrics of rounds; leading axes, for example over seeds, stay in front."""
 
         def bits(metric: str) -> np.ndarray | None:
-            sent = rounds.get(metric)
+            sent = metric_of(rounds, metric)
             if sent is None:
                 return None
             if np.any(np.asarray(sent) == 2**32 - 1):
@@ -49,7 +50,9 @@ class Ledger(NamedTuple):
         return cls(
             traffic,
             invited=np.asarray(rounds["invited"], np.int64),
-            delivered=np.asarray(rounds["participants"] + rounds["nonfinite"], np.int64),
+            delivered=np.asarray(
+                metric_of(rounds, "participants") + metric_of(rounds, "nonfinite"), np.int64
+            ),
             measured=bits("uplink_bytes"),
             heard=bits("downlink_bytes"),
             expected=expected,

@@ -18,11 +18,11 @@ from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
-from fjx.privacy._accounting.claim import rounded_up
 from fjx.samplers import Sampler
 from fjx.simulation._callbacks import Callback, together
-from fjx.simulation._checkpoint import Checkpoints
+from fjx.simulation._checkpoint import Checkpoints, noise_of
 from fjx.simulation._compile import Compiler
+from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_scores
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._first import before_first_round
 from fjx.simulation._ledger import Ledger
@@ -98,7 +98,7 @@ def simulate(
     participant_ids: bool = False,
     callbacks: Sequence[Callback] = (),
     table: TableOf = make_table,
-    stop: Callable[[Mapping[str, Any]], bool] | None = None,
+    stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
     plan: Plan | None = None,
@@ -189,6 +189,8 @@ def simulate(
     call = together(callbacks)
     require_parts(algorithm, dataset, sampler)
     if plan is not None:
+        if stop is not None:
+            require_public_scores(evaluate, dataset.arrays)
         plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
@@ -205,7 +207,8 @@ def simulate(
 
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
-        state, blocks = (start, []) if store is None else store.resume(key, start)
+        noise = noise_of(algorithm, sampler, plan, dataset.num_clients) if store else {}
+        state, blocks, ended = store.resume(key, start, noise) if store else (start, [], "")
         done = int(state.round)
         if done > rounds:
             raise ValueError(
@@ -214,11 +217,12 @@ def simulate(
             )
         interrupted = stack.enter_context(_ctrl_c())
         bar = stack.enter_context(_bar(progress, rounds, done, choice))
-        stopped = "finished"
+        over = {"early": stop is not None, "diverged": on_nonfinite == "stop"}
+        stopped = ended if over.get(ended) else "finished"
         play: Resident | Stream = Resident(run, evaluate_every, compiler)
         if done < rounds and (dataset.hosted or is_hosted(state.clients)):
             play = Stream(run, state, rounds, compiler)
-        while done < rounds:
+        while done < rounds and stopped == "finished":
             # Blocks end at multiples of evaluate_every, even if the run was resumed between two.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             coming = play.coming(state, length)
@@ -232,19 +236,16 @@ def simulate(
             scores = _last(block.evaluations)
             bar(length, scores)
             call(done, state, block)
-            if store is not None:
-                store.save(done, key, state, _join(blocks))
-            if on_nonfinite == "stop" and _diverged(blocks[-1]).any():
+            if on_nonfinite == "stop" and ends(block):
                 stopped = "diverged"
             elif stop is not None and scores and stop(scores):
                 stopped = "early"
             elif _anywhere(interrupted(), state):
                 stopped = "interrupted"
-            if stopped != "finished":
-                break
+            if store is not None:
+                store.save(done, key, state, _join(blocks), noise, stopped)
 
     history = _join(blocks)
-    bad = np.flatnonzero(_diverged(history))
     expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)
     return Result(
         params=state.params,
@@ -253,20 +254,9 @@ def simulate(
         ledger=Ledger.of(traffic, history.rounds, expected),
         seconds=Timing(compiler.seconds, time.perf_counter() - began - compiler.seconds),
         stopped=stopped,
-        diverged_at=int(bad[0]) + 1 if bad.size else None,
+        diverged_at=diverged_at(history),
         choice=choice,
-        privacy=None if plan is None else _claim(plan, done, stopped),
-    )
-
-
-def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
-    """Claim of a plan for the rounds that ran."""
-    claim = plan.epsilon(rounds)
-    if stopped == "finished":
-        return claim
-    return claim.but(
-        "The run ended before its last round, and the time of its end may depend on the data: only "
-        f"the planned epsilon = {rounded_up(plan.claim)} of {plan.rounds} rounds holds in any case"
+        privacy=None if plan is None else claim(plan, rounds, done, stopped, stop),
     )
 
 
@@ -290,14 +280,6 @@ def _last(evaluations: Metrics) -> dict[str, Any]:
 
 def _join(blocks: list[History]) -> History:
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
-
-
-def _diverged(history: History) -> np.ndarray:
-    """By round: True if the model is not finite, or if messages arrived and none was finite."""
-    finite, broken, sound = (
-        np.asarray(history.rounds[name]) for name in ("finite", "nonfinite", "participants")
-    )
-    return ~finite | ((broken > 0) & (sound == 0))
 
 
 def _anywhere(flag: bool, state: SimulationState) -> bool:

@@ -1,0 +1,103 @@
+"""Ends of a run: what is not finite, what that may stop, and what a claim says of the end."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fjx._base import Tree
+from fjx._plan import Plan
+from fjx.privacy import Epsilon
+from fjx.rounds._metrics import UNNOISED, metric_of
+from fjx.simulation._program import Evaluate, History, as_operand
+
+Stop = Callable[[Mapping[str, Any]], bool]
+"""A function of the scores of an evaluation that returns True to end the run."""
+
+
+def ends(block: History) -> bool:
+    """True if a run whose newest reports these are has diverged, judged by what it may look at.
+
+    A run with noise looks at its models alone: losses, counts and scores have none, so an end that
+    depends on them would tell of clients what no epsilon covers.
+    """
+    noised = any(name.startswith(UNNOISED) for name in block.rounds)
+    return diverged_at(block, models=noised) is not None
+
+
+def diverged_at(history: History, *, models: bool = False) -> int | None:
+    """Number of the first round after which something is not finite; None if all is finite.
+
+    Broken are a model that is not finite; a round in which clients failed and none counted; a loss that
+    is not finite although some counted; and a score without any finite value.
+
+    Args:
+        history: reports of some rounds; the numbers are those within the history.
+        models: True to look at the models alone.
+    """
+    finite = np.asarray(history.rounds["finite"])
+    broken = ~finite
+    at = []
+    if not models:
+        failed, came, loss = (
+            np.asarray(metric_of(history.rounds, name))
+            for name in ("nonfinite", "participants", "loss")
+        )
+        broken = broken | ((failed > 0) & (came == 0))
+        if loss.dtype != object:  # some clients report none
+            broken = broken | (~np.isfinite(loss) & (came > 0))
+        # The history of one block begins later than round 1, but its last evaluation ends it.
+        after = np.asarray(history.evaluated_at)
+        after = after - (after[-1] - len(finite))
+        at = [after[_without_value(scores)] for scores in history.evaluations.values()]
+    at = np.concatenate([np.flatnonzero(broken) + 1, *at])
+    return int(at.min()) if at.size else None
+
+
+def _without_value(scores: Any) -> np.ndarray:
+    """By evaluation: True if a score has no finite value; a gap for a client alone is none."""
+    scores = np.asarray(scores)
+    values = scores.reshape(len(scores), -1).astype(np.float64)
+    return (values.shape[1] > 0) & ~np.isfinite(values).any(axis=1)
+
+
+def require_public_scores(evaluate: Evaluate | None, arrays: Tree) -> None:
+    """Raise unless ``stop`` may read the scores, as far as can be seen.
+
+    Raises:
+        ValueError: the evaluation holds the clients' own examples.
+    """
+    own = {id(x) for x in jax.tree.leaves(arrays)}
+    if any(id(x) in own for x in jax.tree.leaves(as_operand(evaluate))):
+        raise ValueError(
+            "stop reads scores of the clients' own examples, which have no noise, so the end of the run "
+            "would tell of them what no epsilon covers: evaluate public examples, or leave stop out"
+        )
+
+
+def claim(plan: Plan, asked: int, done: int, stopped: str, stop: Stop | None) -> Epsilon:
+    """Claim of a plan for a run of ``asked`` rounds that ended after ``done``.
+
+    An end that was chosen while the run went on is a function of what it released.  The claim is then
+    that of all rounds that the run might have had.
+    """
+    covered = plan.epsilon(done if stopped == "finished" else asked)
+    if stopped != "finished":
+        why = {
+            "early": "stop ended the run",
+            "diverged": "The run ended",
+            "interrupted": "Somebody ended the run",
+        }[stopped]
+        covered = covered.but(
+            f"{why} after {done} rounds, a number that may depend on the models: this is the epsilon of "
+            f"the {asked} rounds that it could have had"
+        )
+    if stop is not None:
+        covered = covered.but(
+            "It holds only if the scores that stop reads are of the models and public examples: no "
+            "epsilon covers a stop that reads scores of clients' data without noise"
+        )
+    if stopped == "interrupted":
+        covered = covered.but("It holds only if nobody saw losses and counts of clients before that")
+    return covered

@@ -7,7 +7,7 @@ from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.aggregators import private
 from fjx.privacy._accounting.calibrate import noise_multiplier_for
-from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit
+from fjx.privacy._accounting.claim import Epsilon, Method, Unit, told_beside
 from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
@@ -236,7 +236,7 @@ def plan(
 
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
-    return terms.epsilon(mechanism, sampler, rounds=rounds).but(COVERS)
+    return terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:

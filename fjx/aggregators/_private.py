@@ -20,8 +20,9 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     realised one, which depends on who came.  Its choice does not change epsilon.
 
     The metrics that begin with ``unnoised_`` are computed from the clients' updates *without noise*.
-    They are for people who may see the updates: epsilon does not cover publishing them.  It does not
-    cover the number of participants either.
+    They are for people who may see the updates: epsilon does not cover publishing them.  In a round of
+    :func:`fjx.compose` that is so of everything that clients tell, the number of participants
+    included, and all of it is named so.
 
     Codecs and memories of clients do not enlarge the sensitivity.  A *server* must remember noised sums
     only: the memories of :func:`fjx.rounds.difference` and SCAFFOLD's server control are not.  Private

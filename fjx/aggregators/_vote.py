@@ -9,14 +9,18 @@ from fjx.wire import Words, pack_words, unpack_words
 
 
 def majority_vote() -> Aggregator:
-    """The sign that most clients' messages have, coordinate by coordinate: -1 or 1.
+    """The sign that most clients' messages have, coordinate by coordinate: -1, 0 or 1.
 
     Signs travel and are counted in words of 32.  A sum of bits is kept in ceil(log2(n + 1)) words, the
     binary digits of 32 counts side by side, to which a word is added with a carry.
 
+    One bit cannot abstain.  Of zeros, every other client of the cohort votes for and the others
+    against, and they change sides in the next round.  So a coordinate in which all messages are zero
+    stays where it is, but for a last step if their number is odd.
+
     Guarantees:
-        - The result is sgn(sum_i sgn(x_i)) of those who take part, each counted once.  The sign of
-          zero, and of a tie, is 1.
+        - The result is sgn(sum_i sgn(x_i)) of those who take part, each counted once, where sgn(0) of
+          a client is 1 if its rank plus the round is even and -1 if it is odd.  A tie is 0.
         - All zeros if nobody takes part.
         - The padding of the last word does not vote.
         - Neither unbiased nor contractive: it is a step of one size everywhere, and the server's
@@ -45,7 +49,8 @@ def majority_vote() -> Aggregator:
     """
 
     def encode(key: Key, vector: Array, public: Public) -> Words:
-        return Words(pack_words(vector < 0, 1), vector.size)
+        against = (public.rank + public.round) % 2 == 1
+        return Words(pack_words((vector < 0) | ((vector == 0) & against), 1), vector.size)
 
     def contribute(ballot: Words, weight: Array, public: Public) -> Tree:
         return ballot, weight > 0
@@ -54,8 +59,13 @@ def majority_vote() -> Aggregator:
         ballots, present = total
         words = jnp.where(present[:, None], ballots.words, 0)
         count = jnp.sum(present, dtype=jnp.uint32)
-        negative = unpack_words(_exceed(_count(words), count >> 1), 1, ballots.size)
-        sign = jnp.where(negative > 0, -1.0, 1.0)
+        digits = _count(words)
+        # Half of the clients are no majority, neither for nor against.
+        against, not_for = (
+            unpack_words(_exceed(digits, most), 1, ballots.size)
+            for most in (count >> 1, (count - 1) >> 1)
+        )
+        sign = jnp.where(against > 0, -1.0, jnp.where(not_for > 0, 0.0, 1.0))
         return jnp.where(count > 0, sign, 0.0), public.state, {}
 
     return as_vector(Aggregator(lambda like: (), contribute, finish, STACK, encode))

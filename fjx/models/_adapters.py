@@ -175,6 +175,7 @@ def stateful_from_linen(
     Guarantees:
         - Loss, gradient and new state of a padded batch are those of the batch without its padding.
         - A batch without a real example has loss zero and does not change the state.
+        - A running variance that compression left below zero counts as zero.
 
     Args:
         module: linen module; its BatchNorm layers must see the batch axis first.
@@ -279,7 +280,21 @@ def _run(
         floats = [leaf.dtype for leaf in jax.tree.leaves(model.params) if is_float(leaf)]
         x = x.astype(floats[0] if floats else jnp.float32)
     with _flax_promotion():
-        return module.apply({"params": model.params, **model.state}, x, **kwargs)
+        return module.apply({"params": model.params, **_in_domain(model.state)}, x, **kwargs)
+
+
+def _in_domain(state: Tree) -> Tree:
+    """The running statistics, with variances that are not negative.
+
+    Sums of compressed messages may leave a variance below zero, of which the root is NaN.
+    """
+
+    def projected(path: tuple[Any, ...], x: Array) -> Array:
+        names = [getattr(key, "key", None) for key in path]
+        variance = names[:1] == ["batch_stats"] and names[-1] == "var"
+        return jnp.maximum(x, jnp.zeros((), x.dtype)) if variance else x
+
+    return jax.tree_util.tree_map_with_path(projected, state)
 
 
 def _flax_promotion() -> AbstractContextManager:

@@ -19,6 +19,7 @@ from fjx._base import (
     Metrics,
     Runs,
     ServerUpdate,
+    Stateful,
     Template,
     Tree,
 )
@@ -99,8 +100,12 @@ def compose(
         - ``downlink_bytes`` if the length of the broadcast does, the bytes that the cohort was sent;
           the cohort must be of less than 2^16 clients.
 
+        If the aggregator adds noise, the names of all that clients tell begin with ``unnoised_``
+        (``unnoised_loss``, ``unnoised_participants``): no epsilon covers them.
+
     Raises:
-        TypeError: a slot holds something of another kind.
+        TypeError: a slot holds something of another kind.  From ``init``: a leaf cannot be averaged, or
+            the model has mutable state and the aggregator adds noise.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -140,6 +145,7 @@ def compose(
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
         _require_numbers(params)
+        _require_noise_fits(parts.aggregator, params)
         state = parts.server.init(params)
         return RoundState(
             server=state,
@@ -212,6 +218,17 @@ KINDS = {
     "server": ServerUpdate,
 }
 """The type of each part."""
+
+
+def _require_noise_fits(aggregator: Aggregator, params: Tree) -> None:
+    """Raises TypeError if noise would be added to mutable state, such as a running variance."""
+    noised = isinstance(params, Stateful) and jax.tree.leaves(params.state)
+    if noised and aggregator.mechanisms:
+        raise TypeError(
+            "a private aggregator adds noise to all of the message, and mutable state such as "
+            "BatchNorm's running variance becomes negative by it, so that inference is NaN: use a "
+            "model without mutable state, for example GroupNorm in place of BatchNorm"
+        )
 
 
 def _require_numbers(params: Tree) -> None:

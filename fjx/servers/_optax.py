@@ -82,10 +82,6 @@ def _movable_like(model: Tree, tree: Tree) -> tuple[Tree, Tree]:
     """Leaves of ``tree`` at the floating parameters of ``model``, and its other leaves.
 
     ``tree`` has the structure of ``model``.
-
-    <<< raise TypeError(f"from_optax needs an optax transformation, got {transformation!r}") ===
-            raise TypeError( f"from_optax needs an optax transformation such as optax.sgd(1.0), got
-            {transformation!r}" ) >>>
     """
     inside = jax.tree.map(_tree.is_float, model)
     if isinstance(model, Stateful):

@@ -99,5 +99,7 @@ def claim(plan: Plan, asked: int, done: int, stopped: str, stop: Stop | None) ->
             "epsilon covers a stop that reads scores of clients' data without noise"
         )
     if stopped == "interrupted":
-        covered = covered.but("It holds only if nobody saw losses and counts of clients before that")
+        covered = covered.but(
+            "It holds only if nobody saw losses and counts of clients before that"
+        )
     return covered

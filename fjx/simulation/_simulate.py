@@ -62,11 +62,13 @@ class Result(NamedTuple):
         ledger: exact bits in both directions.
         seconds: compiling and running time of this call.
         stopped: reason of the end: ``"finished"``, ``"early"`` (``stop`` returned True),
-            ``"interrupted"`` (Ctrl-C) or ``"diverged"``.
-        diverged_at: first round (from 1) after which the model is not finite or in which no
-            client's message is finite; None if there is none.
+            ``"interrupted"`` (Ctrl-C) or ``"diverged"`` (something was not finite).
+        diverged_at: first round (from 1) after which something is not finite: the model or its state,
+            the loss, a score, or every message that was sent; None if there is none.
         choice: choice of ``executor="auto"``; None for any other executor.
-        privacy: claim for the rounds that ran, if there is a plan.
+        privacy: claim of the plan, if there is one, for all rounds of the run, those of its checkpoint
+            included.  If the run ended before its last round, it is that of all rounds that it could
+            have had, because the end may depend on the data.
     """
 
     params: Tree
@@ -116,7 +118,9 @@ def simulate(
 
     Guarantees:
         - The result depends only on the key, the state and the data.
-        - A run that is resumed from a checkpoint is bitwise the run without the interruption.
+        - A run that is resumed from a checkpoint is bitwise the run without the interruption.  One that
+          ended by itself, early or diverged, is returned as it is.
+        - With noise, nothing without noise ends the run by itself: it diverges only if its model does.
         - Ctrl-C ends the run after the current block and returns the result so far; a second Ctrl-C
           raises KeyboardInterrupt.
 
@@ -142,10 +146,13 @@ def simulate(
             :data:`Callback`.
         table: place of the clients' states: :func:`fjx.simulation.make_table` on the device,
             :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
-        stop: function of the scores of an evaluation that returns True to stop; scalars are floats.
-        checkpoint: folder of this run alone; the newest checkpoint in it is resumed.
-        on_nonfinite: ``"stop"`` to end after the block in which the run diverges, or
-            ``"continue"``.
+        stop: function of the scores of an evaluation that returns True to stop; scalars are
+            floats.  With a plan the scores must be of public examples: the claim says so, and those of the dataset are refused.
+        checkpoint: folder of this run alone; the newest checkpoint in it is resumed.  Its rounds must
+            have had the mechanism and the sampler of this run, so that one claim covers both.
+        on_nonfinite: ``"stop"`` to end after the block in which the run diverges, see
+            ``Result.diverged_at``, or ``"continue"``.  If models are noised, only a model that is not
+            finite stops the run, because counts, losses and scores may have no noise.
         plan: plan from :func:`fjx.plan`; a run that differs from it is refused, and the result
             carries its claim.
         progress: True for a progress bar on stderr; None shows it if stderr is a terminal.
@@ -156,11 +163,11 @@ def simulate(
     Raises:
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
         ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
-            return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an
-            ``evaluate``; the checkpoint belongs to a run
-            with another key or to a state with other parts, shapes or dtypes (the caller must give the
-            same data and hyper-parameters); the aggregator, sampler or population is not the planned
-            one, or there are more rounds than planned.
+            return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an ``evaluate``,
+            or with a plan ``stop`` would read scores of the dataset; the checkpoint belongs to a run with another key or to a state with
+            other parts, shapes or dtypes (the caller must give the same data and hyper-parameters), or
+            its rounds had other noise, sampling or population; the aggregator, sampler or population
+            is not the planned one, or there are more rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:

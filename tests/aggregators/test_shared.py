@@ -278,8 +278,28 @@ def test_the_vote_on_words_is_the_sign_of_the_sum_of_signs(n):
     if n > 2:
         weights[1] = 0
     got, _ = run(aggregators.majority_vote(), jnp.asarray(x), weights=weights)
-    votes = np.where(x < 0, -1, 1) * (weights > 0)[:, None]
-    np.testing.assert_array_equal(got, np.where(votes.sum(0) < 0, -1.0, 1.0))
+    zeros = np.where(np.arange(n) % 2 == 0, 1, -1)[:, None]  # in round 0
+    votes = np.where(x == 0, zeros, np.sign(x)) * (weights > 0)[:, None]
+    np.testing.assert_array_equal(got, np.sign(votes.sum(0)))
+
+
+def test_zeros_do_not_drift():
+    """A coordinate that is zero for everybody goes one step to and fro at most, whoever comes."""
+    vote, x = aggregators.majority_vote(), jnp.zeros((5, 3)).at[:, 0].set(1.0)
+
+    def step(round):
+        def one(rank, x):
+            public = fjx.Public((), jax.random.key(0), rank, 5, round, fjx.Public.first(
+                vote, x, jax.random.key(0)).template)  # fmt: skip
+            return vote.contribute(vote.encode(jax.random.key(1), x, public), 1.0, public)
+
+        ballots = jax.vmap(one)(jnp.arange(5), x)
+        public = fjx.Public.first(vote, x[0], jax.random.key(0), size=5)
+        return vote.finish(jax.random.key(2), ballots, public)[0]
+
+    walk = np.cumsum(jax.vmap(step)(jnp.arange(6)), axis=0)
+    np.testing.assert_array_equal(walk[:, 0], [1, 2, 3, 4, 5, 6])
+    assert np.abs(walk[:, 1:]).max() <= 1
 
 
 def test_a_ballot_is_a_bit_a_coordinate():

@@ -389,7 +389,7 @@ def test_both_levels_in_one_run():
     assert {"unnoised_loss", "unnoised_clipped_examples", "unnoised_clipped", "noise_std"} <= set(
         metrics
     )
-    assert float(metrics["steps"]) == 2
+    assert float(metrics["unnoised_steps"]) == 2
     sampler = samplers.poisson(0.6)
     example = privacy.examples_epsilon(
         MECHANISM,

@@ -40,7 +40,7 @@ def run(key, scales, sampler, like=LIKE):
     def one(state, _):
         state, history = play(key, state, 1)
         flat = jnp.stack([x.ravel() for x in jax.tree.leaves(state.params)])
-        return state, (flat, history.rounds["participants"][0])
+        return state, (flat, history.rounds["unnoised_participants"][0])
 
     return jax.lax.scan(one, state, None, ROUNDS)[1]
 

@@ -29,7 +29,7 @@ def client() -> fjx.ClientUpdate:
         update=lambda key, params, state, examples, turn: (
             jax.tree.map(lambda x: x[0], examples.take(jnp.zeros(1, jnp.int32))),
             (),
-            {"norm": jnp.linalg.norm(examples.take(jnp.zeros(1, jnp.int32))[0])},
+            {"length": jnp.linalg.norm(examples.take(jnp.zeros(1, jnp.int32))[0])},
         ),
         message=lambda params: params,
     )
@@ -175,7 +175,7 @@ def test_7_floating_noise_is_told(name):
 
 def test_10_an_empty_round_is_noised_and_counted():
     moved, _, metrics = round_of(SMALL, weights=[0, 0, 0], mechanism=NOISY)
-    assert int(metrics["participants"]) == 0
+    assert int(metrics["unnoised_participants"]) == 0
     assert (moved != 0).all()
     few = samplers.poisson(1e-2)  # of ten clients nearly all rounds are empty
     assert epsilon(NOISY, few, 20, method="rdp") > epsilon(NOISY, few, 10, method="rdp") > 0
@@ -187,7 +187,7 @@ def test_11_a_client_that_sends_nan_is_left_out_and_counted():
         messages[1, 0] = poison
         moved, _, metrics = round_of(messages)
         np.testing.assert_array_equal(moved, round_of(SMALL, weights=[1, 0, 1])[0])
-        assert int(metrics["nonfinite"]) == 1
+        assert int(metrics["unnoised_nonfinite"]) == 1
 
 
 @pytest.mark.ci
@@ -202,10 +202,16 @@ def test_12_replacement_is_twice_a_removal_for_either_accountant():
 @pytest.mark.ci
 def test_13_metrics_without_noise_say_so():
     _, _, metrics = round_of(10 * SMALL, mechanism=NOISY)
-    assert {"unnoised_clipped", "unnoised_norm"} <= set(metrics)
+    of_clients = {"clipped", "norm", "participants", "nonfinite", "length"}
     public = {"noise_std", "invited", "rejected"}
-    of_clients = {"participants", "nonfinite", "norm"}  # told of in every claim of a plan
-    assert set(metrics) == {"unnoised_clipped", "unnoised_norm"} | public | of_clients
+    assert set(metrics) == {f"unnoised_{name}" for name in of_clients} | public
+    # A broken client, or none at all, moves no metric whose name does not say so.
+    broken = SMALL.copy()
+    broken[1, 0] = math.nan
+    for messages, weights in ((broken, [1, 1, 1]), (SMALL, [0, 0, 0])):
+        other = round_of(messages, weights, mechanism=NOISY)[2]
+        told = {name for name in other if not np.array_equal(metrics[name], other[name])}
+        assert told and not told - {f"unnoised_{name}" for name in of_clients} - {"invited"}
     plan = fjx.plan(
         num_clients=9, cohort_size=3, rounds=1, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0
     )
@@ -223,7 +229,9 @@ def test_14_what_a_client_sends_does_not_depend_on_the_others():
 
 def test_15_the_unit_is_a_client_and_not_its_owner():
     report = privacy.report(NOISY, samplers.full(), rounds=1, delta=1e-5, method="rdp", points=1)
-    assert "Whoever owns several clients is protected that many times less" in str(report)
+    assert "Whoever owns k clients is protected by k epsilon only, and at a larger delta" in str(
+        report
+    )
     # An example that comes or goes replaces its client's message.
     with pytest.raises(ValueError, match="replaces what its client sends"):
         fjx.plan(

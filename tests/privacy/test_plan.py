@@ -332,7 +332,7 @@ def test_a_report_has_a_row_for_each_claim_and_all_that_must_be_told():
     text = str(report)
     for told in ("client", "add-or-remove-one", "Poisson rate 0.25", "2 times the sensitivity 0.5"):
         assert told in text
-    for told in ("0.0001", "RDP", "without noise", "several clients", "ledger", "last bits"):
+    for told in ("0.0001", "RDP", "without noise", "k clients", "ledger", "last bits"):
         assert told in text
     for claim in report.claims:
         assert f"{claim.rounds}  " in text

@@ -4,7 +4,7 @@ import decimal
 import math
 from typing import Any, Literal
 
-from fjx.privacy._types import Relation
+from fjx.privacy._types import Accountable, Relation, RenyiCurve
 
 Method = Literal["pld", "rdp", "best"]
 """Numerical privacy loss distributions (tight), Renyi differential privacy, or the lower of the two."""
@@ -14,8 +14,22 @@ Unit = Literal["client", "example"]
 
 COVERS = (
     "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction that "
-    "was clipped, the number of clients of a round, evaluations on clients' data"
+    "was clipped, the number of clients of a round, evaluations on clients' data, and what is chosen "
+    "or stopped by them"
 )
+
+APART = (
+    "Other runs on the same clients cost more: add them to a ledger.  Each needs a key of its own, "
+    "because two runs from one key share their noise, and the difference of their models has none"
+)
+
+FLOATS = "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
+
+
+def told_beside(mechanism: Accountable) -> tuple[str, ...]:
+    """Sentences that belong to every claim for a run of a mechanism."""
+    integers = isinstance(mechanism.event(1.0), RenyiCurve)
+    return (COVERS, APART) if integers else (COVERS, APART, FLOATS)
 
 
 class Epsilon(float):

@@ -10,7 +10,11 @@ import dataclasses
 import math
 from typing import get_args
 
+import jax
+import numpy as np
+
 from fjx import _validate
+from fjx._base import Key
 from fjx.privacy._accounting.claim import Epsilon, Method, Unit
 from fjx.privacy._accounting.losses import pld_epsilon
 from fjx.privacy._accounting.releases import Run, require_sampler, run_of
@@ -28,29 +32,37 @@ class Ledger:
     Put everything that was trained on the same clients into one ledger: phases with other cohorts or
     other mechanisms, and runs that were thrown away.  Nothing is computed before :meth:`epsilon`.
 
+    The sum assumes that noise is independent.  Runs that begin from one key share their noise, so the
+    difference of their models has none: give each run a key of its own.
+
     Guarantees:
         - The order of runs does not matter.
         - Runs with equal releases become one entry.
         - A ledger of one run gives the same epsilon as :func:`fjx.privacy.epsilon`.
         - A run that is not the sum of its phases cannot be added phase by phase.
+        - Two runs of one key are refused if the ledger is told the keys; if it is not, its claim says
+          that they must differ.
 
     Attributes:
         runs: the entries, each a release and the number of times it happened.
+        keys: the key of each run that was added, in words; None where it was not told.
 
     Examples:
+        >>> import jax
         >>> from fjx import privacy, samplers
         >>> warm = privacy.gaussian(clip_norm=1.0, noise_multiplier=4.0)
         >>> main = privacy.gaussian(clip_norm=1.0, noise_multiplier=2.0)
         >>> ledger = (
         ...     privacy.Ledger()
-        ...     .add(warm, samplers.poisson(0.5), rounds=5)
-        ...     .add(main, samplers.poisson(0.1), rounds=50))
+        ...     .add(warm, samplers.poisson(0.5), rounds=5, key=jax.random.key(0))
+        ...     .add(main, samplers.poisson(0.1), rounds=50, key=jax.random.key(1)))
         >>> print(ledger.epsilon(delta=1e-5))
         epsilon = 2.034 at delta = 1e-05
         (client-level, add-or-remove-one, Poisson rate 0.5, then Poisson rate 0.1, 55 rounds, PLD)
     """
 
     runs: tuple[Run, ...] = ()
+    keys: tuple[str | None, ...] = ()
 
     def add(
         self,
@@ -60,6 +72,7 @@ class Ledger:
         rounds: int,
         num_clients: int | None = None,
         restarted: bool = False,
+        key: Key | None = None,
     ) -> "Ledger":
         """Return the ledger with one more run.
 
@@ -73,6 +86,7 @@ class Ledger:
             restarted: True declares that this run began anew, at round 0, from a fresh state and with
                 another key.  It is needed if the run has correlated noise, balls in bins or a schedule,
                 and the ledger has such a run already.
+            key: root key of the run.  Leave it out of a phase that continues a run of the ledger.
 
         Returns:
             The new ledger.
@@ -80,7 +94,7 @@ class Ledger:
         Raises:
             TypeError: as in :func:`fjx.privacy.epsilon`.
             ValueError: as in :func:`fjx.privacy.epsilon`; or the run may be a phase of one in the
-                ledger.
+                ledger, or has the key of one.
         """
         require_sampler(sampler)
         rounds = _validate.static_integer("rounds", rounds, at_least=0)
@@ -89,6 +103,7 @@ class Ledger:
         new = run_of(mechanism, sampler, rounds, num_clients)
         if not restarted:
             _require_apart(self.runs, new)
+        keys = (*self.keys, _require_fresh(self.keys, key))
         runs = list(self.runs)
         for i, run in enumerate(runs):
             if (run.release, run.words) == (new.release, new.words):
@@ -99,8 +114,8 @@ class Ledger:
                     whole=run.whole | new.whole,
                     distance=run.distance + new.distance,
                 )
-                return Ledger(tuple(runs))
-        return Ledger((*runs, new))
+                return Ledger(tuple(runs), keys)
+        return Ledger((*runs, new), keys)
 
     def epsilon(
         self,
@@ -133,7 +148,7 @@ class Ledger:
             sampling=", then ".join(run.words for run in self.runs) or "nothing was released",
             rounds=sum(run.rounds for run in self.runs),
             method=method,
-            caveats=tuple(_caveats(self.runs, value, delta, relation)),
+            caveats=(*_caveats(self.runs, value, delta, relation), *_apart(self.keys)),
         )
 
 
@@ -201,8 +216,10 @@ def epsilon(
         sampler: the sampler that drew the cohorts.
         rounds: number of rounds, at least 0; empty cohorts count.
         delta: delta in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if PLD
-            and RDP both apply.  ``"best"`` takes the lowest that applies.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is usually the
+            lower one.  It resolves delta to about 1e-15 only; where it finds no finite epsilon below
+            that, and RDP does, the claim is that of RDP and says so.  ``"best"`` takes the lowest that
+            applies.
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for the one that suits the sampler.
         num_clients: population size N, required if the sampling depends on it.  Otherwise it only serves
             to check ``delta``.
@@ -250,14 +267,20 @@ def epsilon(
 def _lowest(
     runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
 ) -> tuple[float, Method]:
-    """Epsilon of a method, or of the better of the two, with the method that gave it."""
+    """Epsilon of a method, or of the better of the two, with the method that gave it.
+
+    The tails that PLD cuts off count as if they told everything, so a tiny delta cannot pay for them.
+    RDP then stands in for it.
+    """
     refused = []
     found: list[tuple[float, Method]] = []
-    for each in ("pld", "rdp") if method == "best" else (method,):
+    for each in ("rdp",) if method == "rdp" else ("pld", "rdp"):
+        if each != method != "best" and math.isfinite(found[0][0]):
+            break
         try:
             found.append((_by(each, runs, delta, relation, grid), each))
         except ValueError as error:
-            if method != "best":
+            if method == each:
                 raise
             refused.append(str(error))
     if not found:
@@ -336,6 +359,36 @@ def _require_apart(runs: tuple[Run, ...], new: Run) -> None:
             "add all of its rounds at once; if this one began anew, at round 0, from a fresh state and "
             "with another key, pass restarted=True"
         )
+
+
+def _require_fresh(keys: tuple[str | None, ...], key: Key | None) -> str | None:
+    """A key in words, None if there is none.
+
+    Raises:
+        TypeError: it is no typed key.
+        ValueError: another run has it.
+    """
+    if key is None:
+        return None
+    _validate.key("key", key)
+    words = f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}"
+    if words in keys:
+        raise ValueError(
+            f"a run in the ledger has this key ({words}): two runs from one key share their noise, and "
+            "the difference of their models has none, whatever epsilon says; run again with another "
+            "key.  Leave the key out of a phase that continues that run"
+        )
+    return words
+
+
+def _apart(keys: tuple[str | None, ...]) -> tuple[str, ...]:
+    """The assumption on the keys of several runs, unless it was checked."""
+    if len(keys) < 2 or None not in keys:
+        return ()
+    return (
+        f"Assumes that each of the {len(keys)} runs had a key of its own: two runs from one key share "
+        "their noise, and the difference of their models has none",
+    )
 
 
 def _require_word(name: str, word: object, words: tuple[str, ...]) -> None:

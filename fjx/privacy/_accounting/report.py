@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
+from fjx.privacy._accounting.claim import Epsilon, Method, Unit, rounded_up, told_beside
 from fjx.privacy._accounting.terms import Accounting
-from fjx.privacy._types import Accountable, Relation, RenyiCurve
+from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import Sampler
 
 
@@ -140,14 +140,11 @@ def report(
 
 def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
     caveats = [
-        COVERS,
-        "Whoever owns several clients is protected that many times less",
-        "Choosing among runs by what they gave costs more; add the others to a ledger",
+        *told_beside(mechanism),
+        "Whoever owns k clients is protected by k epsilon only, and at a larger delta",
+        "Choosing among runs by what they gave costs more: what all of them cost, if nothing without "
+        "noise decides",
     ]
     if num_clients is None:
         caveats.append("delta should be well below 1 / num_clients, which was not given")
-    if not isinstance(mechanism.event(1.0), RenyiCurve):
-        caveats.append(
-            "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
-        )
     return caveats

@@ -9,7 +9,6 @@ from fjx._base import Array, Cohort, Metrics, Tree
 from fjx.rounds._state import invited
 from fjx.wire._bits import is_ragged
 
-
 UNNOISED = "unnoised_"
 """Prefix of a metric that is computed from clients' data in a round whose result is noised."""
 

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import dp_accounting
+import jax
 import numpy as np
 import pytest
 from dp_accounting.rdp import RdpAccountant
@@ -294,14 +295,36 @@ def test_ledgers_add_up_in_any_order():
 
 def test_equal_runs_are_one_entry():
     sampler = samplers.poisson(0.1)
-    halves = (
-        privacy.Ledger().add(INDEPENDENT, sampler, rounds=3).add(INDEPENDENT, sampler, rounds=4)
-    )
+    halves = privacy.Ledger()
+    for i, rounds in enumerate((3, 4)):
+        halves = halves.add(INDEPENDENT, sampler, rounds=rounds, key=jax.random.key(i))
     (run,) = halves.runs
     assert (run.times, run.rounds, run.slack) == (7, 7, 7 * 2.0**-40)
     whole = privacy.epsilon(INDEPENDENT, sampler, rounds=7, delta=1e-5, method="rdp")
     claim = halves.epsilon(delta=1e-5, method="rdp")
     assert (claim, vars(claim)) == (whole, vars(whole))
+
+
+def test_runs_that_add_up_have_keys_of_their_own():
+    def ledger(*keys):
+        made = privacy.Ledger()
+        for key in keys:
+            made = made.add(INDEPENDENT, samplers.full(), rounds=1, key=key)
+        return made
+
+    def told(*keys):
+        return "two runs from one key share" in str(ledger(*keys).epsilon(delta=1e-5, method="rdp"))
+
+    zero, one = jax.random.key(0), jax.random.key(1)
+    assert not told(zero, one)
+    assert not told(None)
+    assert told(None, None)
+    assert told(zero, None)
+    with pytest.raises(ValueError, match=r"a run in the ledger has this key.*another key"):
+        ledger(zero, one, jax.random.key(0))
+    ledger(zero, jax.random.key(0, impl="rbg"))  # another generator
+    with pytest.raises(TypeError, match="key"):
+        ledger(0)
 
 
 @pytest.mark.parametrize(

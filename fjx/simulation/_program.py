@@ -100,7 +100,8 @@ def program(
     """Compiled core of :func:`fjx.simulate`: rounds under scan, with the evaluation inside.
 
     ``run`` is pure, so whole runs can be vmapped over seeds.  ``program`` itself may be called
-    inside ``vmap``, with traced hyper-parameters.
+    inside ``vmap``, with traced hyper-parameters.  Runs of one key share all randomness.  With private
+    noise give each a key of its own: else the difference of two models has no noise.
 
     Guarantees:
         - Round t draws from ``fold_in(key, t)``.  A run that is cut anywhere and resumed from its

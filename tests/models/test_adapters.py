@@ -232,3 +232,21 @@ def test_stateful_model_trains_on_a_client(getkey):
         messages.append(jax.jit(client.update)(getkey(), model, (), examples, Turn())[0])
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(messages[0].state))
     chex.assert_trees_all_close(*messages, rtol=1e-4, atol=1e-5)
+
+
+def test_a_variance_below_zero_counts_as_zero():
+    """As compressed messages may leave it; its root would be NaN in every output."""
+    start = STATEFUL.init(jax.random.key(0))
+
+    def shifted(path, x):
+        return x - 2.0 if path[-1].key == "var" else x
+
+    below = start._replace(state=jax.tree_util.tree_map_with_path(shifted, start.state))
+    zero = start._replace(
+        state=jax.tree_util.tree_map_with_path(
+            lambda path, x: 0 * x if path[-1].key == "var" else x, start.state
+        )
+    )
+    x = jnp.ones((2, 5, 2))
+    chex.assert_trees_all_equal(STATEFUL.apply(below, x), STATEFUL.apply(zero, x))
+    assert np.isfinite(STATEFUL.apply(below, x)).all()

@@ -81,6 +81,8 @@ class Checkpoints:
             f"{where} belongs to a run with another model, algorithm or number of clients; "
             "give the same ones or another folder"
         )
+        if "about" not in found:
+            raise ValueError(f"{where} is of an earlier version of fjx; give another folder")
         about = json.loads(bytes(found["about"]))
         if _leaves(found["state"]) == _leaves(start) and about["noise"] != noise:
             raise ValueError(

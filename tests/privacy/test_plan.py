@@ -278,9 +278,10 @@ def test_a_run_that_ends_by_itself_says_so():
         stop=lambda scores: True,
         progress=False,
     )
-    assert (result.stopped, result.privacy.rounds) == ("early", 2)
-    assert float(result.privacy) == float(PLAN.epsilon(2))
-    assert "only the planned epsilon = " in result.privacy.caveats[-1]
+    assert (result.stopped, int(result.state.round), result.privacy.rounds) == ("early", 2, 6)
+    assert float(result.privacy) == float(PLAN.claim)
+    assert "after 2 rounds" in str(result.privacy)
+    assert "It holds only if the scores that stop reads" in result.privacy.caveats[-1]
 
 
 @pytest.mark.ci

@@ -52,8 +52,8 @@ def diverged_at(history: History, *, models: bool = False) -> int | None:
         after = np.asarray(history.evaluated_at)
         after = after - (after[-1] - len(finite))
         at = [after[_without_value(scores)] for scores in history.evaluations.values()]
-    at = np.concatenate([np.flatnonzero(broken) + 1, *at])
-    return int(at.min()) if at.size else None
+    found = np.concatenate([np.flatnonzero(broken) + 1, *at])
+    return int(found.min()) if found.size else None
 
 
 def _without_value(scores: Any) -> np.ndarray:

@@ -274,7 +274,8 @@ def _lowest(
     """
     refused = []
     found: list[tuple[float, Method]] = []
-    for each in ("rdp",) if method == "rdp" else ("pld", "rdp"):
+    methods: tuple[Method, ...] = ("rdp",) if method == "rdp" else ("pld", "rdp")
+    for each in methods:
         if each != method != "best" and math.isfinite(found[0][0]):
             break
         try:

@@ -146,8 +146,9 @@ def simulate(
             :data:`Callback`.
         table: place of the clients' states: :func:`fjx.simulation.make_table` on the device,
             :func:`fjx.simulation.host_table`, or a :func:`fjx.simulation.mapped_table`.
-        stop: function of the scores of an evaluation that returns True to stop; scalars are
-            floats.  With a plan the scores must be of public examples: the claim says so, and those of the dataset are refused.
+        stop: function of the scores of an evaluation that returns True to stop; scalars are floats.
+            With a plan the scores must be of public examples: the claim says so, and those of the
+            dataset are refused.
         checkpoint: folder of this run alone; the newest checkpoint in it is resumed.  Its rounds must
             have had the mechanism and the sampler of this run, so that one claim covers both.
         on_nonfinite: ``"stop"`` to end after the block in which the run diverges, see
@@ -164,10 +165,11 @@ def simulate(
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
         ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
             return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an ``evaluate``,
-            or with a plan ``stop`` would read scores of the dataset; the checkpoint belongs to a run with another key or to a state with
-            other parts, shapes or dtypes (the caller must give the same data and hyper-parameters), or
-            its rounds had other noise, sampling or population; the aggregator, sampler or population
-            is not the planned one, or there are more rounds than planned.
+            or with a plan ``stop`` would read scores of the dataset; the checkpoint belongs to a run
+            with another key or to a state with other parts, shapes or dtypes (the caller must give the
+            same data and hyper-parameters), or its rounds had other noise, sampling or population; the
+            aggregator, sampler or population is not the planned one, or there are more rounds than
+            planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:

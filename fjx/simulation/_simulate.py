@@ -165,11 +165,11 @@ def simulate(
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
         ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
             return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an
-            ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the checkpoint belongs to a run
-            with another key or to a state with other parts, shapes or dtypes (the caller must give the
-            same data and hyper-parameters), or its rounds had other noise, sampling or population; the
-            aggregator, sampler or population is not the planned one, or there are more rounds than
-            planned.
+            ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the checkpoint belongs
+            to a run with another key or to a state with other parts, shapes or dtypes (the caller must
+            give the same data and hyper-parameters), or its rounds had other noise, sampling or
+            population; the aggregator, sampler or population is not the planned one, or there are more
+            rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:

@@ -11,7 +11,8 @@ from fjx._base import Tree
 from fjx._plan import Plan
 from fjx.privacy import Epsilon
 from fjx.rounds._metrics import UNNOISED, metric_of
-from fjx.simulation._program import Evaluate, History, as_operand
+from fjx.simulation._history import History, first_round
+from fjx.simulation._program import Evaluate, as_operand
 
 Stop = Callable[[Mapping[str, Any]], bool]
 """A function of the scores of an evaluation that returns True to end the run."""
@@ -48,9 +49,7 @@ def diverged_at(history: History, *, models: bool = False) -> int | None:
         broken = broken | ((failed > 0) & (came == 0))
         if loss.dtype != object:  # some clients report none
             broken = broken | (~np.isfinite(loss) & (came > 0))
-        # The history of one block begins later than round 1, but its last evaluation ends it.
-        after = np.asarray(history.evaluated_at)
-        after = after - (after[-1] - len(finite))
+        after = np.asarray(history.evaluated_at) - (first_round(history) - 1)
         at = [after[_without_value(scores)] for scores in history.evaluations.values()]
     found = np.concatenate([np.flatnonzero(broken) + 1, *at])
     return int(found.min()) if found.size else None

@@ -6,6 +6,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Metrics
+from fjx.rounds._metrics import metric_of
 
 
 class History(NamedTuple):
@@ -67,18 +68,14 @@ class History(NamedTuple):
             [1, 0, 2]
         """
         num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
-        names = [name for name in self.rounds if name.removeprefix(UNNOISED) == "participant_ids"]
-        if not names:
+        ids = metric_of(self.rounds, "participant_ids")
+        if ids is None:
             raise ValueError(
                 "the history does not say who took part: give simulate(participant_ids=True)"
             )
         _require_one_run(self)
-        ids = np.asarray(self.rounds[names[0]]).ravel()
-        return np.bincount(ids, minlength=num_clients + 1)[:num_clients]
+        return np.bincount(np.asarray(ids).ravel(), minlength=num_clients + 1)[:num_clients]
 
-
-UNNOISED = "unnoised_"
-"""The beginning of the names of metrics that no noise covers, although the aggregate is noised."""
 
 EVALUATED = "eval/"
 """The beginning of the names of scores in a row, where metrics of a round may be called the same."""

@@ -11,9 +11,9 @@ from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Cohort, Executor, Key, Metrics, Tree
 from fjx.data import FederatedData
 from fjx.data._dataset import require_examples
+from fjx.rounds._metrics import UNNOISED
 from fjx.samplers import Sampler
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._history import UNNOISED
 from fjx.simulation._history import History as History
 from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fjx.simulation._history import UNNOISED
+from fjx.rounds._metrics import UNNOISED
 
 if TYPE_CHECKING:
     from fjx.simulation._simulate import Result

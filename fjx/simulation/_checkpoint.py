@@ -117,9 +117,10 @@ def noise_of(
     these only the number of clients is told.
     """
     mechanisms = algorithm.aggregator.mechanisms if algorithm.aggregator is not None else ()
-    if plan is not None and not mechanisms:
-        mechanisms = (plan.mechanism,)
-    facts = {"mechanisms": [_mechanism(m) for m in mechanisms], "num_clients": num_clients}
+    facts: dict[str, Any] = {"num_clients": num_clients}
+    if plan is not None and not mechanisms:  # the noise is the clients'
+        mechanisms, facts["terms"] = (plan.mechanism,), _words(plan.accounting)
+    facts["mechanisms"] = [_mechanism(mechanism) for mechanism in mechanisms]
     if mechanisms:
         facts["sampler"] = _sampler(sampler)
     return facts

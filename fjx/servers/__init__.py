@@ -7,6 +7,7 @@ from fjx.servers._adaptive import adaptive as adaptive
 from fjx.servers._adaptive import yogi as yogi
 from fjx.servers._optax import OptaxState as OptaxState
 from fjx.servers._optax import from_optax as from_optax
+from fjx.servers._projected import projected as projected
 from fjx.servers._scaffold import ScaffoldServerState as ScaffoldServerState
 from fjx.servers._scaffold import scaffold as scaffold
 
@@ -18,6 +19,7 @@ __all__ = [
     "adam",
     "adaptive",
     "from_optax",
+    "projected",
     "scaffold",
     "yogi",
 ]

@@ -149,3 +149,30 @@ def test_messages_that_are_not_the_model_s_are_refused():
     scaffold = servers.scaffold(optax.sgd(1.0))
     with pytest.raises(ValueError, match=r"which clients\.scaffold sends"):
         scaffold.update(scaffold.init(jnp.zeros(2)), jnp.zeros(2))
+
+
+def test_a_projected_model_stays_in_its_set():
+    """A random half of a difference, twice as large, makes a variance negative; the set does not."""
+
+    def positive(model):
+        return model._replace(state=jax.tree.map(lambda x: jnp.maximum(x, 0.0), model.state))
+
+    model = Stateful(jnp.zeros(2), {"var": jnp.ones(3)})
+    message = Stateful(jnp.array([-5.0, 1.0]), {"var": jnp.array([-2.0, 0.0, 0.5])})
+    server = servers.projected(optax.sgd(0.5), positive)
+    state = jax.jit(server.update)(server.init(model), message)
+    np.testing.assert_array_equal(state.params.params, [-2.5, 0.5])
+    np.testing.assert_array_equal(state.params.state["var"], [0.0, 1.0, 1.5])
+    free = servers.from_optax(optax.sgd(0.5))
+    assert free.update(free.init(model), message).params.state["var"][0] == -1
+
+
+@pytest.mark.parametrize(
+    "project", [lambda m: m["w"], lambda m: {"w": m["w"].astype(jnp.bfloat16)}]
+)
+def test_a_projection_keeps_the_form_of_the_model(project):
+    server = servers.projected(optax.sgd(0.5), project)
+    with pytest.raises(ValueError, match="the projected model must"):
+        server.update(server.init({"w": jnp.zeros(2)}), {"w": jnp.ones(2)})
+    with pytest.raises(TypeError, match="project must be a function"):
+        servers.projected(optax.sgd(0.5), 1.0)

@@ -188,6 +188,9 @@ SERVERS = {
     "adam": (servers.from_optax(servers.adaptive(servers.adam(0.99), learning_rate=0.1)),),
     "adagrad": (servers.from_optax(servers.adaptive(servers.adagrad, learning_rate=0.1)),),
     "yogi": (servers.from_optax(servers.adaptive(servers.yogi(0.99), learning_rate=0.1)),),
+    "projected": (
+        servers.projected(optax.sgd(0.5), lambda m: jax.tree.map(lambda x: jnp.clip(x, -99, 99), m)),
+    ),
     "scaffold": (
         servers.scaffold(optax.sgd(1.0)), _model, {"params": _model, "control": _model},
     ),

@@ -216,10 +216,8 @@ def epsilon(
         sampler: the sampler that drew the cohorts.
         rounds: number of rounds, at least 0; empty cohorts count.
         delta: delta in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is usually the
-            lower one.  It resolves delta to about 1e-15 only; where it finds no finite epsilon below
-            that, and RDP does, the claim is that of RDP and says so.  ``"best"`` takes the lowest that
-            applies.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if PLD
+            and RDP both apply.  ``"best"`` takes the lowest that applies.
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for the one that suits the sampler.
         num_clients: population size N, required if the sampling depends on it.  Otherwise it only serves
             to check ``delta``.
@@ -267,21 +265,14 @@ def epsilon(
 def _lowest(
     runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
 ) -> tuple[float, Method]:
-    """Epsilon of a method, or of the better of the two, with the method that gave it.
-
-    The tails that PLD cuts off count as if they told everything, so a tiny delta cannot pay for them.
-    RDP then stands in for it.
-    """
+    """Epsilon of a method, or of the better of the two, with the method that gave it."""
     refused = []
     found: list[tuple[float, Method]] = []
-    methods: tuple[Method, ...] = ("rdp",) if method == "rdp" else ("pld", "rdp")
-    for each in methods:
-        if each != method != "best" and math.isfinite(found[0][0]):
-            break
+    for each in ("pld", "rdp") if method == "best" else (method,):
         try:
             found.append((_by(each, runs, delta, relation, grid), each))
         except ValueError as error:
-            if method == each:
+            if method != "best":
                 raise
             refused.append(str(error))
     if not found:

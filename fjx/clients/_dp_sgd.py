@@ -8,7 +8,7 @@ import optax
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
-from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
+from fjx.clients._loss import Loss, LossFn, as_loss, value_and_grad
 from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
 
@@ -118,7 +118,7 @@ def dp_sgd(
     _validate.integer("steps", steps, at_least=1)
     _validate.number("batch_size", batch_size, above=0)
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
-    loss = per_example(loss_fn)
+    loss = as_loss(loss_fn)
 
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
         """Contribution of one example to the sum of a step, and to the metrics."""

@@ -16,6 +16,7 @@ import numpy as np
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
+from fjx.clients._premises import traced_premises
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
 from fjx.privacy._accounting.claim import rounded_up
@@ -26,6 +27,7 @@ from fjx.simulation._compile import Compiler
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._first import before_first_round
 from fjx.simulation._ledger import Ledger
+from fjx.simulation._premises import require_premises
 from fjx.simulation._program import (
     Evaluate,
     History,
@@ -155,9 +157,10 @@ def simulate(
 
     Raises:
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
-        ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
-            return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an
-            ``evaluate``; the checkpoint belongs to a run
+        ValueError: a number or word is out of range; no client has an example; a plain loss function
+            or one of its metrics is not a mean over examples (see :func:`fjx.clients.per_example`);
+            ``evaluate`` does not return a dict of arrays; there is a ``stop`` or an ``evaluate_first``
+            without an ``evaluate``; the checkpoint belongs to a run
             with another key or to a state with other parts, shapes or dtypes (the caller must give the
             same data and hyper-parameters); the aggregator, sampler or population is not the planned
             one, or there are more rounds than planned.
@@ -215,6 +218,7 @@ def simulate(
         interrupted = stack.enter_context(_ctrl_c())
         bar = stack.enter_context(_bar(progress, rounds, done, choice))
         stopped = "finished"
+        premises = stack.enter_context(traced_premises())
         play: Resident | Stream = Resident(run, evaluate_every, compiler)
         if done < rounds and (dataset.hosted or is_hosted(state.clients)):
             play = Stream(run, state, rounds, compiler)
@@ -223,6 +227,7 @@ def simulate(
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             coming = play.coming(state, length)
             _require_history(coming, blocks)
+            require_premises(premises, params, dataset)
             if evaluate_first and done == 0:
                 blocks.append(before_first_round(run, state, coming, compiler))
                 call(0, state, blocks[-1])

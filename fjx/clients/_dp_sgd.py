@@ -8,8 +8,8 @@ import optax
 
 from fjx import _tree, _validate
 from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
+from fjx.clients import _optimizer
 from fjx.clients._loss import Loss, LossFn, as_loss, value_and_grad
-from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
 
 _COINS = 256  # coins tossed in one iteration
@@ -65,7 +65,9 @@ def dp_sgd(
     Args:
         loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, evaluated on batches
             of one.
-        optimizer: optax transformation of the local steps; its state begins anew in each round.
+        optimizer: optax transformation of the local steps, as for :func:`local_sgd`.  It is given the
+            noised gradient and nothing else: the loss of the batch is not noised, so that
+            transformations that need ``value`` are refused.
         clip_norm: bound C on the gradient of one example; may be traced.  Or a
             :class:`fjx.privacy.Bound`.
         noise_multiplier: noise multiplier z, as in :func:`fjx.privacy.gaussian`; may be traced.
@@ -111,8 +113,7 @@ def dp_sgd(
             "(params, batch, key) -> loss that is a mean over examples, not a Loss, which may mix "
             f"them; got {loss_fn!r}"
         )
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
+    optimizer = _optimizer.as_local(optimizer)
     mechanism = gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)
     rate = _validate.static_number("sampling_rate", sampling_rate, at_least=1 / _WORD, at_most=1)
     _validate.integer("steps", steps, at_least=1)
@@ -165,7 +166,7 @@ def dp_sgd(
             )
         keys = _Keys(*jax.random.split(key, 3))
         sums = jax.eval_shape(observe, model, examples, 0, keys)[1]
-        optimizer_state = optimizer.init(_tree.split_floats(model)[0])
+        optimizer_state = _optimizer.begin(optimizer, model)
         trips = jnp.asarray(steps, jnp.int32)
         return trips, _Training(model, optimizer_state, _tree.zeros_like(sums), keys)
 
@@ -177,7 +178,7 @@ def dp_sgd(
         floats, _ = _tree.split_floats(now.model)
         factor = 1 / jnp.asarray(batch_size, jnp.float32)
         gradient = jax.tree.map(lambda g, p: (factor * g).astype(p.dtype), noised, floats)
-        model, optimizer_state = descend(optimizer, gradient, now.optimizer, now.model)
+        model, optimizer_state = _optimizer.descend(optimizer, gradient, now.optimizer, now.model)
         return _Training(model, optimizer_state, _tree.add(now.sums, seen), now.keys)
 
     def end(
@@ -188,7 +189,8 @@ def dp_sgd(
         counts = {name: sums.pop(name) for name in _COUNTS}
         means = {name: x / drawn for name, x in sums.items()}
         metrics = {**means, **counts, "steps": jnp.asarray(steps).astype(jnp.float32)}
-        return _tree.subtract(done.model, model), state, metrics
+        trained = _optimizer.finish(optimizer, done.optimizer, done.model)
+        return _tree.subtract(trained, model), state, metrics
 
     return ClientUpdate(lambda params: (), Steps(begin, step, end), _tree.like)
 

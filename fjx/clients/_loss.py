@@ -144,9 +144,21 @@ def value_and_grad(
     floating.
     """
     stateful = isinstance(model, Stateful)
-    floats, others = _tree.split_floats(model.params if stateful else model)
+    floats, _ = _tree.split_floats(model.params if stateful else model)
+    (value, (metrics, state)), gradient = jax.value_and_grad(
+        objective(loss, model, batch, mask, key), has_aux=True
+    )(floats)
+    return value, metrics, model._replace(state=state) if stateful else model, gradient
 
-    def objective(floats: Tree) -> tuple[Array, tuple[Metrics, Tree]]:
+
+def objective(
+    loss: Loss, model: Tree, batch: Tree, mask: Array, key: Key
+) -> Callable[[Tree], tuple[Array, tuple[Metrics, Tree]]]:
+    """The function ``(floating parameters) -> (loss, (metrics, state))`` of one batch."""
+    stateful = isinstance(model, Stateful)
+    _, others = _tree.split_floats(model.params if stateful else model)
+
+    def of(floats: Tree) -> tuple[Array, tuple[Metrics, Tree]]:
         params = _tree.merge(floats, others)
         value, metrics, state = loss.evaluate(
             model._replace(params=params) if stateful else params, batch, mask, key
@@ -158,10 +170,7 @@ def value_and_grad(
             )
         return value, (metrics, state)
 
-    if jax.default_backend() == "cpu":
-        objective = loop_safe(objective)
-    (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(floats)
-    return value, metrics, model._replace(state=state) if stateful else model, gradient
+    return loop_safe(of) if jax.default_backend() == "cpu" else of
 
 
 def _values(

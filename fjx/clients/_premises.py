@@ -81,7 +81,7 @@ def note(loss_fn: Any, values: Values, model: Tree, batch: Tree) -> None:
         premises.new.append(premise)
 
 
-def require_premise(premise: Premise, params: Tree, pairs: Tree) -> None:
+def require_premise(premise: Premise, params: Tree, pairs: Tree) -> bool:
     """Raise unless a loss function and its metrics are means over examples.
 
     Two forward passes are compiled, one for two examples together and one for single examples.  They
@@ -94,12 +94,15 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree) -> None:
         params: model; parameters of zeros are taken if its shapes are not those of the premise.
         pairs: NumPy examples, ``[pairs, 2, ...]``.
 
+    Returns:
+        True if both sides were compared.
+
     Raises:
         ValueError: the loss or a metric is not the mean of its values on single examples.
     """
     model = _model(premise.model, params)
     if Template.of(jax.tree.map(lambda x: x[0, 0], pairs)) != premise.example:
-        return  # the client made other batches of the examples, which nobody else can make
+        return False  # the client made other batches of the examples, which nobody else can make
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision("highest"):
         key = jax.random.key(0, impl=_alike())
         compare = jax.jit(functools.partial(_sides, premise.values))
@@ -107,12 +110,15 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree) -> None:
             traced = compare.trace(model, pairs, key, np.float32(0))
             program = traced.lower().compile(_QUICK if jax.default_backend() == "cpu" else None)
         except Exception:  # whatever the function raises for two examples, it has one mean only
-            return
+            return False
         tolerance = _tolerance(str(traced.jaxpr))
         for step in (0.0, 0.5):
             together, apart = jax.device_get(program(model, pairs, key, np.float32(step)))
             for name, values in together.items():
                 _require_mean(name, values, apart[name], tolerance)
+            if step == 0.0:
+                _require_numbers(apart)
+    return True
 
 
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -144,6 +150,12 @@ def _moved(x: Array, step: Array) -> Array:
     return x + (step * inputs**-0.5 * wave).astype(x.dtype)
 
 
+_PARTS = (
+    "Return the parts of a ratio (recall, F1, a mean over tokens) as metrics of their own, each a mean "
+    "over the batch, and divide their averages"
+)
+
+
 def _require_mean(name: str, together: Any, apart: Any, tolerance: float) -> None:
     """Raise unless the value of each pair is the mean of the values of its examples."""
     together, apart = np.float64(together), np.float64(apart)
@@ -169,10 +181,19 @@ def _require_mean(name: str, together: Any, apart: Any, tolerance: float) -> Non
         )
     raise ValueError(
         f"loss_fn's metric {name!r} is not a mean over the examples of a batch: {found}.  Rounds "
-        "average metrics over examples.  Return the parts of a ratio (recall, F1, a mean over tokens) "
-        "as metrics of their own, each a mean over the batch, and divide their averages.  If the "
-        "average over single examples is meant, say so: fjx.clients.per_example(loss_fn)"
+        f"average metrics over examples.  {_PARTS}.  If the average over single examples is meant, say "
+        "so: fjx.clients.per_example(loss_fn)"
     )
+
+
+def _require_numbers(apart: dict[str, Any]) -> None:
+    """Raise if a metric is NaN on an example whose loss is finite: every average would be NaN."""
+    for name, values in apart.items():
+        if np.any(np.isnan(values) & np.isfinite(apart["loss"])):
+            raise ValueError(
+                f"loss_fn's metric {name!r} is NaN on a batch of one example whose loss is finite, and "
+                f"so would be every average of it.  {_PARTS}"
+            )
 
 
 def _tolerance(jaxpr: str) -> float:
@@ -204,7 +225,9 @@ def _alike() -> Any:
     """
 
     def child(key: Array) -> Array:
-        return jax.random.key_data(jax.random.split(jax.random.wrap_key_data(key, impl=_BASE), 1)[0])
+        return jax.random.key_data(
+            jax.random.split(jax.random.wrap_key_data(key, impl=_BASE), 1)[0]
+        )
 
     def seed(seed: Array) -> Array:
         return jax.random.key_data(jax.random.key(seed, impl=_BASE))

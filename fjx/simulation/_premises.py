@@ -7,7 +7,7 @@ from fjx._base import Array, Tree
 from fjx.clients._premises import Premises, require_premise
 from fjx.data import FederatedData
 
-_PAIRS = 8
+_ROWS = 16
 
 
 def require_premises(premises: Premises, params: Tree, dataset: FederatedData) -> None:
@@ -22,9 +22,11 @@ def require_premises(premises: Premises, params: Tree, dataset: FederatedData) -
     rows = len(jax.tree.leaves(dataset.arrays)[0])
     if rows < 2 or not all(getattr(x, "is_fully_addressable", True) for x in leaves):
         return
-    # Two examples of a pair are far apart, so that they are rarely of one client or one class.
-    half = min(_PAIRS, rows // 2)
-    at = np.linspace(0, rows - 1, 2 * half).astype(np.int64).reshape(2, half).T
+    # From everywhere in the data, in an order that no period of the data meets.  Along a circle some
+    # pair differs, unless all examples are alike.
+    at = np.linspace(0, rows - 1, min(_ROWS, rows)).astype(np.int64)
+    at = np.random.default_rng(0).permutation(at)
+    at = np.stack([at, np.roll(at, -1)], axis=1)
     pairs = jax.tree.map(lambda x: _rows(x, at), dataset.arrays)
     while premises.new:
         require_premise(premises.new.pop(), params, pairs)

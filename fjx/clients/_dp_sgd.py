@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
+from fjx._base import (
+    Array,
+    ClientUpdate,
+    ExampleReleases,
+    Examples,
+    Key,
+    Metrics,
+    Stateful,
+    Steps,
+    Tree,
+    Turn,
+)
 from fjx.clients import _optimizer
 from fjx.clients._loss import Loss, LossFn, as_loss, value_and_grad
 from fjx.privacy import Bound, Contribution, gaussian
@@ -36,7 +47,8 @@ def dp_sgd(
     .. math:: g = (\sum_i \mathrm{clip}(\nabla l(w, x_i)) + N(0, (z C)^2 I)) / L
 
     with L = ``batch_size``.  The message is therefore private towards each *example*, whoever reads
-    it; :func:`fjx.privacy.examples_epsilon` computes how private.  L must be a public number, such
+    it.  :func:`fjx.plan_examples` computes how private from the client that runs, and
+    :func:`fjx.privacy.examples_epsilon` from numbers.  L must be a public number, such
     as the expected batch of a typical client.  The size of the sample or of the client would reveal
     something about the examples.
 
@@ -192,7 +204,9 @@ def dp_sgd(
         trained = _optimizer.finish(optimizer, done.optimizer, done.model)
         return _tree.subtract(trained, model), state, metrics
 
-    return ClientUpdate(lambda params: (), Steps(begin, step, end), _tree.like)
+    update = Steps(begin, step, end)
+    releases = ExampleReleases(mechanism, rate, steps, capacity, update)
+    return ClientUpdate(lambda params: (), update, _tree.like, releases=releases)
 
 
 class _Keys(NamedTuple):

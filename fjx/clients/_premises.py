@@ -168,7 +168,7 @@ def _require_mean(name: str, together: Any, apart: Any, tolerance: float) -> Non
         return
     at = int(np.argmin(agree))
     found = (
-        f"on two examples of the dataset it is {together[at]:.4g}, and on each of them "
+        f"on two examples it is {together[at]:.4g}, and on each of them "
         f"{apart[at, 0]:.4g} and {apart[at, 1]:.4g}"
     )
     if name == "loss":

@@ -159,7 +159,7 @@ def compose(
         round=round,
         traffic=functools.partial(traffic_of, parts),
         aggregator=parts.aggregator,
-        runs=Runs(parts.aggregator, round),
+        runs=Runs(parts.aggregator, round, client),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
+from fjx._plan_examples import ExamplesPlan
 from fjx.clients._premises import traced_premises
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
@@ -103,7 +104,7 @@ def simulate(
     stop: Callable[[Mapping[str, Any]], bool] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
-    plan: Plan | None = None,
+    plan: Plan | ExamplesPlan | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Run an algorithm for some rounds, in compiled blocks of ``evaluate_every`` rounds.
@@ -148,8 +149,8 @@ def simulate(
         checkpoint: folder of this run alone; the newest checkpoint in it is resumed.
         on_nonfinite: ``"stop"`` to end after the block in which the run diverges, or
             ``"continue"``.
-        plan: plan from :func:`fjx.plan`; a run that differs from it is refused, and the result
-            carries its claim.
+        plan: plan from :func:`fjx.plan` or :func:`fjx.plan_examples`; a run that differs from it is
+            refused, and the result carries its claim.
         progress: True for a progress bar on stderr; None shows it if stderr is a terminal.
 
     Returns:
@@ -192,7 +193,8 @@ def simulate(
     call = together(callbacks)
     require_parts(algorithm, dataset, sampler)
     if plan is not None:
-        plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
+        sizes = np.diff(np.asarray(dataset.offsets))
+        plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds, sizes=sizes)
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
     slots = sampler.capacity(dataset.num_clients)  # raises if there are too few clients
@@ -227,6 +229,7 @@ def simulate(
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             coming = play.coming(state, length)
             _require_history(coming, blocks)
+            require_premises(premises, params, dataset, private=plan is not None)
             require_premises(premises, params, dataset)
             if evaluate_first and done == 0:
                 blocks.append(before_first_round(run, state, coming, compiler))
@@ -264,7 +267,7 @@ def simulate(
     )
 
 
-def _claim(plan: Plan, rounds: int, stopped: str) -> Epsilon:
+def _claim(plan: Plan | ExamplesPlan, rounds: int, stopped: str) -> Epsilon:
     """Claim of a plan for the rounds that ran."""
     claim = plan.epsilon(rounds)
     if stopped == "finished":

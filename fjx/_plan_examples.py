@@ -156,7 +156,7 @@ def plan_examples(
         >>> p = plan_examples(client, num_clients=100, cohort_size=10, num_examples=200, rounds=20,
         ...                   delta=1e-5, noise_multiplier=1.0, method="rdp")
         >>> print(p.claim)
-        epsilon = 5.246 at delta = 1e-05
+        epsilon = 5.368 at delta = 1e-05
         (example-level, add-or-remove-one, Poisson rate 0.05 in each of 10 steps, 20 rounds, RDP). ...
     """
     num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)

@@ -47,7 +47,7 @@ class Timing(NamedTuple):
     """Seconds of a run by phase.
 
     Attributes:
-        compiling: seconds of tracing, lowering and compiling.
+        compiling: seconds of tracing, lowering and compiling, and of checking the loss function.
         running: seconds of everything else.
     """
 
@@ -229,6 +229,8 @@ def simulate(
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             coming = play.coming(state, length)
             _require_history(coming, blocks)
+            with compiler.clock():
+                require_premises(premises, params, dataset, private=plan is not None)
             require_premises(premises, params, dataset, private=plan is not None)
             require_premises(premises, params, dataset)
             if evaluate_first and done == 0:

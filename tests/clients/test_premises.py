@@ -171,6 +171,19 @@ def test_who_says_how_a_loss_is_averaged_is_not_asked():
         check(loss)
 
 
+def test_with_a_claim_of_privacy_no_example_is_looked_at():
+    """A loss that is a mean over made-up examples, and a sum over those of the dataset."""
+
+    def telling(p, b, key):
+        large = jnp.abs(b["x"][:, 0]) > 1
+        return jnp.where(large.all(), each(p, b).sum(), each(p, b).mean())
+
+    large = fjx.data.from_packed({**DATA, "x": DATA["x"] + 9}, [4, 4, 4])
+    require_premises(noted(telling), ZEROS, large, private=True)
+    with pytest.raises(ValueError, match="loss_fn is not a mean"):
+        require_premises(noted(telling), ZEROS, large)
+
+
 def test_a_run_refuses_before_its_first_round_and_says_what_it_saw():
     algorithm = fjx.algorithms.fedsgd(OTHERS["a mean over tokens"], learning_rate=0.5, batch_size=2)
     seen = []

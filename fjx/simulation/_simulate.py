@@ -231,8 +231,6 @@ def simulate(
             _require_history(coming, blocks)
             with compiler.clock():
                 require_premises(premises, params, dataset, private=plan is not None)
-            require_premises(premises, params, dataset, private=plan is not None)
-            require_premises(premises, params, dataset)
             if evaluate_first and done == 0:
                 blocks.append(before_first_round(run, state, coming, compiler))
                 call(0, state, blocks[-1])

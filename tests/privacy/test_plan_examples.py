@@ -70,6 +70,7 @@ def test_another_client_is_another_claim(changed):
     assert plan.claim == by_hand(2.0, delta=1e-2, **changed)
 
 
+@pytest.mark.ci
 def test_noise_is_calibrated_to_the_target():
     plan = fjx.plan_examples(client, epsilon=2.0, **GIVEN)
     z = float(plan.mechanism.noise_multiplier)
@@ -82,6 +83,7 @@ def test_a_report_is_of_the_same_claims():
     assert "2 times the sensitivity 0.5" in str(report)
 
 
+@pytest.mark.ci
 def test_a_planned_run_returns_its_claim():
     result = simulate()
     assert result.privacy == PLAN.claim

@@ -15,7 +15,7 @@ NUM = 50
     ("sampler", "method", "says"),
     [
         (samplers.uniform(5), "rdp", True),
-        (samplers.poisson(0.1, cap=30), "pld", True),
+        pytest.param(samplers.poisson(0.1, cap=30), "pld", True, marks=pytest.mark.ci),
         (samplers.poisson(0.1), "rdp", False),
         (samplers.cyclic_poisson(4, rate=0.5), "rdp", False),
         (samplers.balls_in_bins(4), "rdp", False),
@@ -45,6 +45,7 @@ def densities(rate, first, second, grid):
     return total
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
 def test_a_message_that_remembers_a_coin_stays_within_the_claim_of_poisson_cohorts(relation):
     """All second messages of +C and -C by the first coin, on both neighbours, by integration."""

@@ -187,9 +187,7 @@ def test_with_a_claim_of_privacy_no_example_is_looked_at():
 def test_a_run_refuses_before_its_first_round_and_says_what_it_saw():
     algorithm = fjx.algorithms.fedsgd(OTHERS["a mean over tokens"], learning_rate=0.5, batch_size=2)
     seen = []
-    with pytest.raises(
-        ValueError, match=r"on two examples it is 0\.\d+, and on each of them 0\.\d+ and"
-    ):
+    with pytest.raises(ValueError, match=r"two examples it is 0\.\d+, and on each of them 0\.\d+"):
         fjx.simulate(
             jax.random.key(0), algorithm, ZEROS, DATASET, sampler=fjx.samplers.full(), rounds=1,
             stop=seen.append, evaluate=lambda p: {"b": p["b"][0]},

@@ -34,6 +34,8 @@ from fjx._base import Traffic as Traffic
 from fjx._base import Turn as Turn
 from fjx._plan import Plan as Plan
 from fjx._plan import plan as plan
+from fjx._plan_examples import ExamplesPlan as ExamplesPlan
+from fjx._plan_examples import plan_examples as plan_examples
 from fjx.rounds._compose import compose as compose
 from fjx.simulation import Result as Result
 from fjx.simulation import simulate as simulate
@@ -53,6 +55,7 @@ __all__ = [
     "Compressor",
     "Contract",
     "Examples",
+    "ExamplesPlan",
     "Executor",
     "Plan",
     "Public",
@@ -72,6 +75,7 @@ __all__ = [
     "data",
     "layers",
     "plan",
+    "plan_examples",
     "privacy",
     "rounds",
     "samplers",

@@ -375,6 +375,27 @@ class OnAggregate(Protocol):
         """The state after the round."""
 
 
+class ExampleReleases(NamedTuple):
+    """The claim that a client's message is made of noised sums of single examples.
+
+    It holds for the function with which it was made.  :attr:`ClientUpdate.example_releases` compares
+    them.
+
+    Attributes:
+        mechanism: private mechanism that bounds each example's part of a sum and noises the sum.
+        sampling_rate: probability with which a sum draws an example.
+        steps: noised sums in a round.
+        capacity: largest number of examples in a sum.
+        update: the function of the client.
+    """
+
+    mechanism: Any
+    sampling_rate: float
+    steps: Any
+    capacity: int
+    update: Any
+
+
 class ClientUpdate(NamedTuple):
     """One client's local work.
 
@@ -397,6 +418,8 @@ class ClientUpdate(NamedTuple):
             keeps at the end of the round.  ``aggregate`` is the aggregate message, ``state`` comes from
             ``on_sent``, or else from ``update``.  Sending the aggregate to the participants is traffic
             of its own, which is billed: a client need not be there when the next round begins.
+        releases: the claim that the message is private towards single examples, made by
+            :func:`fjx.clients.dp_sgd`; None if nothing is claimed.
     """
 
     init: ClientInit
@@ -404,6 +427,14 @@ class ClientUpdate(NamedTuple):
     message: MessageLike
     on_sent: OnSent | None = None
     on_aggregate: OnAggregate | None = None
+    releases: ExampleReleases | None = None
+
+    @property
+    def example_releases(self) -> ExampleReleases | None:
+        """The claim about single examples; None once ``update`` was replaced."""
+        if self.releases is None or self.releases.update is not self.update:
+            return None
+        return self.releases
 
 
 # --------------------------------------------------------------------------------------------------
@@ -594,10 +625,13 @@ class Runs(NamedTuple):
     Attributes:
         aggregator: the aggregator that ``round`` runs.
         round: round function of the algorithm.
+        client: the client update that ``round`` runs on each client's own examples; None if nothing is
+            said of it.
     """
 
     aggregator: Aggregator
     round: Round
+    client: ClientUpdate | None = None
 
 
 class Algorithm(NamedTuple):

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.aggregators import private
@@ -87,14 +89,21 @@ class Plan(NamedTuple):
         )
 
     def check(
-        self, algorithm: Algorithm, sampler: Sampler, *, num_clients: int, rounds: int
+        self,
+        algorithm: Algorithm,
+        sampler: Sampler,
+        *,
+        num_clients: int,
+        rounds: int,
+        sizes: np.ndarray | None = None,
     ) -> None:
         """Refuse a run that differs from the plan.
 
         The aggregator is compared by identity, because nothing is known of one that goes around it.  An
         algorithm whose ``round`` or ``aggregator`` was replaced is refused, unless its author says what
         the new round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of
-        the plan's sampler is accepted.
+        the plan's sampler is accepted.  If examples are protected, delta must be below one over their
+        number, the sum of ``sizes``.
 
         Raises:
             ValueError: a part differs; the message names it, and the remedy.
@@ -112,29 +121,21 @@ class Plan(NamedTuple):
                 "_replace(round=new, runs=fjx.Runs(plan.aggregator, new))"
             )
         _require_once(self.mechanism, self.aggregator)
-        drawn, planned = sampler.subsampling, self.sampler.subsampling
-        # As tuples, Cyclic(3) and FixedSize(3) are equal.
-        if type(drawn) is not type(planned) or drawn != planned:
-            raise ValueError(
-                f"the sampler is {drawn}, and {planned} was planned: "
-                "pass sampler=plan.sampler, or plan with this one"
-            )
         planned_clients = self.accounting.num_clients
         if num_clients != planned_clients:
             raise ValueError(
                 f"the dataset has {num_clients} clients, and {planned_clients} were planned: "
                 f"plan with num_clients={num_clients}"
             )
-        if rounds > self.rounds:
-            raise ValueError(
-                f"{rounds} rounds are asked for, those of a checkpoint included, and {self.rounds} "
-                f"were planned: ask for at most as many, or plan with rounds={rounds}"
-            )
+        require_planned(sampler, self.sampler, rounds, self.rounds)
+        if self.accounting.unit == "example" and sizes is not None:
+            require_delta(self.accounting.delta, "the number of examples", int(np.sum(sizes)))
 
 
 def plan(
     *,
     num_clients: int,
+    num_examples: int | None = None,
     rounds: int,
     delta: float,
     clip_norm: Any = None,
@@ -159,8 +160,11 @@ def plan(
 
     Args:
         num_clients: population size N, which counts as public.
+        num_examples: number of examples of all clients, for ``unit="example"``.  If it is None,
+            :func:`fjx.simulate` reads it from the dataset.
         rounds: largest number of rounds that may be run.
-        delta: delta of the claim, below ``1 / num_clients``.
+        delta: delta of the claim, below ``1 / num_clients``, and for ``unit="example"`` below one over
+            the number of examples.
         clip_norm: clip norm C, or a :class:`~fjx.privacy.Bound`, of :func:`fjx.privacy.gaussian`; not
             with ``mechanism``.
         epsilon: target epsilon, to which the noise is calibrated; not with ``noise_multiplier``.
@@ -177,7 +181,8 @@ def plan(
         relation: relation between neighbouring populations; None for the one that suits the sampler and
             the unit.
         unit: unit of protection, ``"client"`` or ``"example"``.  If an example comes or goes, it
-            *replaces* the message of its client, so examples are claimed under replace-one.
+            *replaces* the message of its client, so examples are claimed under replace-one.  For
+            clients that bound and noise examples one by one, see :func:`fjx.plan_examples`.
         method: method of accounting; see :func:`fjx.privacy.epsilon`.
 
     Returns:
@@ -200,17 +205,18 @@ def plan(
     num_clients = _validate.static_integer("num_clients", num_clients, at_least=1)
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     delta = _validate.static_number("delta", delta, above=0, below=1)
-    if delta >= 1 / num_clients:
-        raise ValueError(
-            f"delta must be below 1 / num_clients = {1 / num_clients:.2g}, got {delta!r}: else the "
-            "claim would allow one client's data to be published"
-        )
-    _one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
-    _one_of("clip_norm", clip_norm, "mechanism", mechanism)
-    sampler, denominator = _drawn(sampler, cohort_size, num_clients)
+    require_delta(delta, "num_clients", num_clients)
+    if num_examples is not None:
+        num_examples = _validate.static_integer("num_examples", num_examples, at_least=1)
+        require_delta(delta, "num_examples", num_examples)
+    one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
+    one_of("clip_norm", clip_norm, "mechanism", mechanism)
+    sampler, denominator = sampler_of(sampler, cohort_size, num_clients)
     make: Callable[[float], Any] = mechanism or (
         lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
     )
+    if num_examples is not None and unit != "example":
+        raise ValueError(f'num_examples is for unit="example", got unit={unit!r}')
     terms = Accounting(delta, method, relation_of(relation, unit), unit, num_clients)
     if noise_multiplier is None:
         assert epsilon is not None
@@ -236,7 +242,37 @@ def plan(
 
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
-    return terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
+    claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
+    if terms.unit == "client":
+        return claim
+    return claim.but("delta should be well below one over the number of all examples")
+
+
+def require_delta(delta: float, words: str, number: int) -> None:
+    """Raise unless delta is below one over the number of protected units."""
+    if delta >= 1 / number:
+        raise ValueError(
+            f"delta must be below 1 / {words} = {1 / number:.2g}, got {delta!r}: else the claim would "
+            "allow the data of one of them to be published"
+        )
+
+
+def require_planned(drawn: Sampler, planned: Sampler, rounds: int, most: int) -> None:
+    """Raise unless cohorts are drawn as planned, in no more rounds than planned."""
+    # As tuples, Cyclic(3) and FixedSize(3) are equal.
+    if (type(drawn.subsampling), drawn.subsampling) != (
+        type(planned.subsampling),
+        planned.subsampling,
+    ):
+        raise ValueError(
+            f"the sampler is {drawn.subsampling}, and {planned.subsampling} was planned: "
+            "pass sampler=plan.sampler, or plan with this one"
+        )
+    if rounds > most:
+        raise ValueError(
+            f"{rounds} rounds are asked for, those of a checkpoint included, and {most} "
+            f"were planned: ask for at most as many, or plan with rounds={rounds}"
+        )
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:
@@ -264,7 +300,7 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
     )
 
 
-def _drawn(
+def sampler_of(
     sampler: Sampler | None, cohort_size: float | None, num_clients: int
 ) -> tuple[Sampler, float]:
     """Sampler, and the number of clients that a round is expected to have."""
@@ -301,7 +337,7 @@ def _drawn(
     return sampler, float(cohort_size)
 
 
-def _one_of(name: str, value: object, other: str, alternative: object) -> None:
+def one_of(name: str, value: object, other: str, alternative: object) -> None:
     if (value is None) == (alternative is None):
         got = "neither" if value is None else "both"
         raise ValueError(f"give either {name} or {other}, got {got}")

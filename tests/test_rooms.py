@@ -14,6 +14,7 @@ FLOORS = [
     {"compressors", "privacy"},
     {"clients", "aggregators"},
     {"rounds", "_plan"},
+    {"_plan_examples"},
     {"algorithms", "simulation"},
     {"testing"},
     {"__init__"},

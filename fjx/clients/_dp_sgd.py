@@ -7,9 +7,20 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
-from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
-from fjx.clients._sgd import descend
+from fjx._base import (
+    Array,
+    ClientUpdate,
+    ExampleReleases,
+    Examples,
+    Key,
+    Metrics,
+    Stateful,
+    Steps,
+    Tree,
+    Turn,
+)
+from fjx.clients import _optimizer
+from fjx.clients._loss import Loss, LossFn, as_loss, value_and_grad
 from fjx.privacy import Bound, Contribution, gaussian
 
 _COINS = 256  # coins tossed in one iteration
@@ -36,7 +47,8 @@ def dp_sgd(
     .. math:: g = (\sum_i \mathrm{clip}(\nabla l(w, x_i)) + N(0, (z C)^2 I)) / L
 
     with L = ``batch_size``.  The message is therefore private towards each *example*, whoever reads
-    it; :func:`fjx.privacy.examples_epsilon` computes how private.  L must be a public number, such
+    it.  :func:`fjx.plan_examples` computes how private from the client that runs, and
+    :func:`fjx.privacy.examples_epsilon` from numbers.  L must be a public number, such
     as the expected batch of a typical client.  The size of the sample or of the client would reveal
     something about the examples.
 
@@ -65,7 +77,9 @@ def dp_sgd(
     Args:
         loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, evaluated on batches
             of one.
-        optimizer: optax transformation of the local steps; its state begins anew in each round.
+        optimizer: optax transformation of the local steps, as for :func:`local_sgd`.  It is given the
+            noised gradient and nothing else: the loss of the batch is not noised, so that
+            transformations that need ``value`` are refused.
         clip_norm: bound C on the gradient of one example; may be traced.  Or a
             :class:`fjx.privacy.Bound`.
         noise_multiplier: noise multiplier z, as in :func:`fjx.privacy.gaussian`; may be traced.
@@ -111,14 +125,13 @@ def dp_sgd(
             "(params, batch, key) -> loss that is a mean over examples, not a Loss, which may mix "
             f"them; got {loss_fn!r}"
         )
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
+    optimizer = _optimizer.as_local(optimizer)
     mechanism = gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)
     rate = _validate.static_number("sampling_rate", sampling_rate, at_least=1 / _WORD, at_most=1)
     _validate.integer("steps", steps, at_least=1)
     _validate.number("batch_size", batch_size, above=0)
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
-    loss = per_example(loss_fn)
+    loss = as_loss(loss_fn)
 
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
         """Contribution of one example to the sum of a step, and to the metrics."""
@@ -165,7 +178,7 @@ def dp_sgd(
             )
         keys = _Keys(*jax.random.split(key, 3))
         sums = jax.eval_shape(observe, model, examples, 0, keys)[1]
-        optimizer_state = optimizer.init(_tree.split_floats(model)[0])
+        optimizer_state = _optimizer.begin(optimizer, model)
         trips = jnp.asarray(steps, jnp.int32)
         return trips, _Training(model, optimizer_state, _tree.zeros_like(sums), keys)
 
@@ -177,7 +190,7 @@ def dp_sgd(
         floats, _ = _tree.split_floats(now.model)
         factor = 1 / jnp.asarray(batch_size, jnp.float32)
         gradient = jax.tree.map(lambda g, p: (factor * g).astype(p.dtype), noised, floats)
-        model, optimizer_state = descend(optimizer, gradient, now.optimizer, now.model)
+        model, optimizer_state = _optimizer.descend(optimizer, gradient, now.optimizer, now.model)
         return _Training(model, optimizer_state, _tree.add(now.sums, seen), now.keys)
 
     def end(
@@ -188,9 +201,12 @@ def dp_sgd(
         counts = {name: sums.pop(name) for name in _COUNTS}
         means = {name: x / drawn for name, x in sums.items()}
         metrics = {**means, **counts, "steps": jnp.asarray(steps).astype(jnp.float32)}
-        return _tree.subtract(done.model, model), state, metrics
+        trained = _optimizer.finish(optimizer, done.optimizer, done.model)
+        return _tree.subtract(trained, model), state, metrics
 
-    return ClientUpdate(lambda params: (), Steps(begin, step, end), _tree.like)
+    update = Steps(begin, step, end)
+    releases = ExampleReleases(mechanism, rate, steps, capacity, update)
+    return ClientUpdate(lambda params: (), update, _tree.like, releases=releases)
 
 
 class _Keys(NamedTuple):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import Array, Key, Metrics, Stateful, Tree
+from fjx.clients._premises import note
 from fjx.layers import loop_safe
 
 
@@ -41,7 +42,10 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
     taken over the real examples.  A short batch thus gives the value that ``loss_fn`` gives on its
     real rows.  Terms that do not depend on the batch, such as weight decay, are not changed.
 
-    Clients wrap plain functions in ``per_example`` themselves.
+    Clients wrap plain functions in ``per_example`` themselves.  Before its first block of rounds,
+    :func:`fjx.simulate` checks that a plain function and its metrics are means over examples: on a few
+    pairs of examples, with randomness that is the same for each example.  Whoever wraps the function
+    means the average over single examples, and nothing is checked.
 
     Args:
         loss_fn: loss that returns ``loss`` or ``(loss, metrics)``, all scalars; each example has
@@ -64,14 +68,7 @@ def per_example(loss_fn: Callable[..., Any]) -> Loss:
 
     def evaluate(model: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
         def one(example: Tree, key: Key) -> tuple[Array, Metrics]:
-            value = loss_fn(model, jax.tree.map(lambda x: x[None], example), key)
-            loss, metrics, *state = value if isinstance(value, tuple) else (value, {})
-            if state:
-                raise TypeError(
-                    "loss_fn returned (loss, metrics, state), but a loss with mutable state mixes "
-                    "the examples of a batch; wrap it in fjx.clients.whole_batch"
-                )
-            return _loss(loss), _scalars(metrics)
+            return _values(loss_fn, model, jax.tree.map(lambda x: x[None], example), key)
 
         losses, metrics = jax.vmap(one)(batch, jax.random.split(key, mask.shape[0]))
         count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
@@ -117,10 +114,25 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
 
 
 def as_loss(loss_fn: LossFn) -> Loss:
-    """A :class:`Loss`; a plain function is wrapped in :func:`per_example`."""
-    if not (isinstance(loss_fn, Loss) or callable(loss_fn)):
+    """A :class:`Loss`; a plain function is wrapped in :func:`per_example`.
+
+    That a plain function is a mean over examples is a premise, which is noted when it is traced.
+    """
+    if isinstance(loss_fn, Loss):
+        return loss_fn
+    if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function (params, batch, key) -> loss, got {loss_fn!r}")
-    return loss_fn if isinstance(loss_fn, Loss) else per_example(loss_fn)
+    loss = per_example(loss_fn)
+
+    def named(model: Tree, batch: Tree, key: Key) -> dict[str, Array]:
+        value, metrics = _values(loss_fn, model, batch, key)
+        return {"loss": value, **metrics}
+
+    def evaluate(model: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
+        note(loss_fn, named, model, batch)
+        return loss.evaluate(model, batch, mask, key)
+
+    return Loss(evaluate)
 
 
 def value_and_grad(
@@ -132,9 +144,21 @@ def value_and_grad(
     floating.
     """
     stateful = isinstance(model, Stateful)
-    floats, others = _tree.split_floats(model.params if stateful else model)
+    floats, _ = _tree.split_floats(model.params if stateful else model)
+    (value, (metrics, state)), gradient = jax.value_and_grad(
+        objective(loss, model, batch, mask, key), has_aux=True
+    )(floats)
+    return value, metrics, model._replace(state=state) if stateful else model, gradient
 
-    def objective(floats: Tree) -> tuple[Array, tuple[Metrics, Tree]]:
+
+def objective(
+    loss: Loss, model: Tree, batch: Tree, mask: Array, key: Key
+) -> Callable[[Tree], tuple[Array, tuple[Metrics, Tree]]]:
+    """The function ``(floating parameters) -> (loss, (metrics, state))`` of one batch."""
+    stateful = isinstance(model, Stateful)
+    _, others = _tree.split_floats(model.params if stateful else model)
+
+    def of(floats: Tree) -> tuple[Array, tuple[Metrics, Tree]]:
         params = _tree.merge(floats, others)
         value, metrics, state = loss.evaluate(
             model._replace(params=params) if stateful else params, batch, mask, key
@@ -146,10 +170,21 @@ def value_and_grad(
             )
         return value, (metrics, state)
 
-    if jax.default_backend() == "cpu":
-        objective = loop_safe(objective)
-    (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(floats)
-    return value, metrics, model._replace(state=state) if stateful else model, gradient
+    return loop_safe(of) if jax.default_backend() == "cpu" else of
+
+
+def _values(
+    loss_fn: Callable[..., Any], model: Tree, batch: Tree, key: Key
+) -> tuple[Array, Metrics]:
+    """Loss and metrics of a plain loss function."""
+    value = loss_fn(model, batch, key)
+    loss, metrics, *state = value if isinstance(value, tuple) else (value, {})
+    if state:
+        raise TypeError(
+            "loss_fn returned (loss, metrics, state), but a loss with mutable state mixes "
+            "the examples of a batch; wrap it in fjx.clients.whole_batch"
+        )
+    return _loss(loss), _scalars(metrics)
 
 
 RESERVED = frozenset({"loss", "examples", "steps"})

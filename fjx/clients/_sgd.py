@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree, Turn
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
-from fjx.clients._loss import LossFn, as_loss, value_and_grad
+from fjx.clients import _optimizer
+from fjx.clients._loss import LossFn, as_loss, objective, value_and_grad
 
 
 def local_sgd(
@@ -23,7 +24,8 @@ def local_sgd(
     """Train the broadcast model on the client's examples and send ``after - before``.
 
     Guarantees:
-        - An epoch uses every example exactly once, in a fresh random order.
+        - An epoch uses every example exactly once, in a fresh random order.  Gradients that
+          ``optax.MultiSteps`` has accumulated when the client ends make a last step.
         - A short last batch counts with its real examples only.
         - With ``epochs``, a client with few examples makes few steps.
         - A client without examples makes no step and sends zeros.
@@ -31,7 +33,11 @@ def local_sgd(
     Args:
         loss_fn: loss ``(params, batch, key) -> loss`` or ``(loss, metrics)``, a mean over the
             batch; or a :class:`fjx.clients.Loss`.
-        optimizer: optax transformation of the local steps; its state begins anew in each round.
+        optimizer: optax transformation of the local steps.  Its state begins anew in each round: a
+            schedule counts the steps of one round (for a rate by round see ``client_lr`` of the
+            recipes), momentum starts at zero, and a transformation with a random key of its own is
+            refused.  One that takes ``value``, ``grad`` and ``value_fn`` (``optax.lbfgs``,
+            ``optax.contrib.reduce_on_plateau``) is given the loss of the batch.
         epochs: passes over the client's examples; may be traced.
         steps: number of batches, over as many passes as that takes; give it or ``epochs``; may be
             traced.
@@ -43,7 +49,9 @@ def local_sgd(
 
     Raises:
         ValueError: ``epochs`` and ``steps`` are both given or both missing; a number is below one.
-        TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation.
+        TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation, or (when
+            traced) cannot make local steps, like ``optax.lookahead``, which keeps two models.
+        ValueError: (when traced) ``optimizer`` has a random key in its state.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -97,8 +105,7 @@ def trainer(
     adds nothing.
     """
     loss = as_loss(loss_fn)
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
+    optimizer = _optimizer.as_local(optimizer)
     if (epochs is None) == (steps is None):
         raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
     _validate.integer(*(("steps", steps) if epochs is None else ("epochs", epochs)), at_least=1)
@@ -106,13 +113,19 @@ def trainer(
 
     def observe(
         model: Tree, examples: Examples, t: Array, order: Array, key_loss: Key
-    ) -> tuple[Metrics, Tree, Tree]:
+    ) -> tuple[Metrics, Tree, Tree, Array]:
         batch, mask = batch_at(order, examples, t, batch_size)
         value, metrics, model, gradient = value_and_grad(
             loss, model, batch, mask, jax.random.fold_in(key_loss, t)
         )
         ones = {"loss": value, "examples": jnp.float32(1)}
-        return _tree.scale(jnp.sum(mask), {**metrics, **ones}), model, gradient
+        return _tree.scale(jnp.sum(mask), {**metrics, **ones}), model, gradient, value
+
+    def value_at(floats: Tree, examples: Examples, t: Array, now: _Training) -> Array:
+        """The loss of batch ``t`` at other floating parameters, for a line search."""
+        batch, mask = batch_at(jax.random.clone(now.order), examples, t, batch_size)
+        key = jax.random.fold_in(jax.random.clone(now.key_loss), t)
+        return objective(loss, now.model, batch, mask, key)(floats)[0]
 
     def begin(
         key: Key, model: Tree, examples: Examples, drift: Tree | None
@@ -126,17 +139,24 @@ def trainer(
             trips = per_epoch * epochs
         order = shuffle(key_shuffle)
         seen = jax.eval_shape(observe, model, examples, 0, order, key_loss)[0]
-        optimizer_state = optimizer.init(_tree.split_floats(_params(model))[0])
+        optimizer_state = _optimizer.begin(optimizer, model)
         sums = _tree.zeros_like(seen)
         return trips, _Training(model, optimizer_state, sums, order, key_loss, drift, trips)
 
     def step(
         key: Key, model: Tree, examples: Examples, drift: Tree | None, t: Array, now: _Training
     ) -> _Training:
-        seen, model, gradient = observe(now.model, examples, t, now.order, now.key_loss)
+        seen, model, gradient, value = observe(now.model, examples, t, now.order, now.key_loss)
         if now.drift is not None:
             gradient = _tree.add(gradient, now.drift)
-        model, optimizer_state = descend(optimizer, gradient, now.optimizer, model)
+        model, optimizer_state = _optimizer.descend(
+            optimizer,
+            gradient,
+            now.optimizer,
+            model,
+            value=value,
+            value_fn=lambda floats: value_at(floats, examples, t, now),
+        )
         sums = jax.tree.map(jnp.add, now.sums, seen)
         return now._replace(model=model, optimizer=optimizer_state, sums=sums)
 
@@ -149,7 +169,8 @@ def trainer(
             for name, total in done.sums.items()
             if name != "examples"
         }
-        return done.model, {**means, "steps": jnp.asarray(done.trips).astype(float)}
+        model = _optimizer.finish(optimizer, done.optimizer, done.model, value=means["loss"])
+        return model, {**means, "steps": jnp.asarray(done.trips).astype(float)}
 
     return Steps(begin, step, end)
 
@@ -187,17 +208,3 @@ def batch_at(order: Array, examples: Examples, step: Array, size: int) -> tuple[
     mask = positions < examples.size
     shuffled = permute_by(reshuffle(order, step // per_epoch), positions, examples.size)
     return examples.take(jnp.where(mask, shuffled, 0)), mask
-
-
-def _params(model: Tree) -> Tree:
-    return model.params if isinstance(model, Stateful) else model
-
-
-def descend(
-    optimizer: optax.GradientTransformation, gradient: Tree, state: Any, model: Tree
-) -> tuple[Tree, Any]:
-    """One optimiser step on the floating parameters."""
-    floats, others = _tree.split_floats(_params(model))
-    updates, state = optimizer.update(gradient, state, floats)
-    params = _tree.merge(optax.apply_updates(floats, updates), others)
-    return model._replace(params=params) if isinstance(model, Stateful) else params, state

@@ -165,7 +165,7 @@ def compose(
         round=round,
         traffic=functools.partial(traffic_of, parts),
         aggregator=parts.aggregator,
-        runs=Runs(parts.aggregator, round),
+        runs=Runs(parts.aggregator, round, client),
     )
 
 

@@ -38,7 +38,8 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
         A :class:`fjx.ServerUpdate` that broadcasts the model.
 
     Raises:
-        TypeError: ``transformation`` is not an optax transformation.
+        TypeError: ``transformation`` is not an optax transformation; or (when traced) it needs the loss,
+            which a server does not have.
         ValueError: (when traced) the aggregate message and the model differ in structure or shapes.
 
     Examples:
@@ -66,7 +67,13 @@ def from_optax(transformation: optax.GradientTransformation) -> ServerUpdate:
         floats, others = _movable(state.params)
         message_floats, message_others = _movable_like(state.params, message)
         gradients = jax.tree.map(lambda p, m: -_tree.to_dtype(m, p.dtype), floats, message_floats)
-        updates, optimizer = transformation.update(gradients, state.optimizer, floats)
+        try:
+            updates, optimizer = transformation.update(gradients, state.optimizer, floats)
+        except (AttributeError, TypeError) as error:
+            raise TypeError(
+                f"the server's optax transformation failed: {error}.  A server gives it the negative "
+                "aggregate message, its state and the parameters; it has no loss to give as value"
+            ) from error
         moved = optax.apply_updates(floats, updates)
         return OptaxState(_tree.merge(moved, _tree.add(others, message_others)), optimizer)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fjx._base import Tree
 from fjx._plan import Plan
+from fjx._plan_examples import ExamplesPlan
 from fjx.privacy import Epsilon
 from fjx.rounds._metrics import UNNOISED, metric_of
 from fjx.simulation._history import History, first_round
@@ -81,7 +82,9 @@ def _is_same(x: Any, y: Any) -> bool:
     return x is y or (alike and np.array_equal(x, y))
 
 
-def claim(plan: Plan, asked: int, done: int, stopped: str, stop: Stop | None) -> Epsilon:
+def claim(
+    plan: Plan | ExamplesPlan, asked: int, done: int, stopped: str, stop: Stop | None
+) -> Epsilon:
     """Claim of a plan for a run of ``asked`` rounds that ended after ``done``.
 
     An end that was chosen while the run went on is a function of what it released.  The claim is then

@@ -16,6 +16,8 @@ import numpy as np
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
+from fjx._plan_examples import ExamplesPlan
+from fjx.clients._premises import traced_premises
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
 from fjx.samplers import Sampler
@@ -26,6 +28,7 @@ from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._first import before_first_round
 from fjx.simulation._ledger import Ledger
+from fjx.simulation._premises import require_premises
 from fjx.simulation._program import (
     Evaluate,
     History,
@@ -44,7 +47,7 @@ class Timing(NamedTuple):
     """Seconds of a run by phase.
 
     Attributes:
-        compiling: seconds of tracing, lowering and compiling.
+        compiling: seconds of tracing, lowering and compiling, and of checking the loss function.
         running: seconds of everything else.
     """
 
@@ -103,7 +106,7 @@ def simulate(
     stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_nonfinite: str = "stop",
-    plan: Plan | None = None,
+    plan: Plan | ExamplesPlan | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Run an algorithm for some rounds, in compiled blocks of ``evaluate_every`` rounds.
@@ -154,8 +157,8 @@ def simulate(
         on_nonfinite: ``"stop"`` to end after the block in which the run diverges, see
             ``Result.diverged_at``, or ``"continue"``.  If models are noised, only a model that is not
             finite stops the run, because counts, losses and scores may have no noise.
-        plan: plan from :func:`fjx.plan`; a run that differs from it is refused, and the result
-            carries its claim.
+        plan: plan from :func:`fjx.plan` or :func:`fjx.plan_examples`; a run that differs from it is
+            refused, and the result carries its claim.
         progress: True for a progress bar on stderr; None shows it if stderr is a terminal.
 
     Returns:
@@ -163,13 +166,14 @@ def simulate(
 
     Raises:
         TypeError: a legacy key; an argument of a wrong type; ``evaluate`` reads values on the host.
-        ValueError: a number or word is out of range; no client has an example; ``evaluate`` does not
-            return a dict of arrays; there is a ``stop`` or an ``evaluate_first`` without an
-            ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the checkpoint belongs
-            to a run with another key or to a state with other parts, shapes or dtypes (the caller must
-            give the same data and hyper-parameters), or its rounds had other noise, sampling or
-            population; the aggregator, sampler or population is not the planned one, or there are more
-            rounds than planned.
+        ValueError: a number or word is out of range; no client has an example; a plain loss function
+            or one of its metrics is not a mean over examples (see :func:`fjx.clients.per_example`);
+            ``evaluate`` does not return a dict of arrays; there is a ``stop`` or an ``evaluate_first``
+            without an ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the
+            checkpoint belongs to a run with another key or to a state with other parts, shapes or
+            dtypes (the caller must give the same data and hyper-parameters), or its rounds had other
+            noise, sampling or population; the aggregator, sampler or population is not the planned
+            one, or there are more rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:
@@ -200,7 +204,8 @@ def simulate(
     if plan is not None:
         if stop is not None:
             require_public_scores(evaluate, dataset.arrays)
-        plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds)
+        sizes = np.diff(np.asarray(dataset.offsets))
+        plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds, sizes=sizes)
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
     start = initial_state(algorithm, params, dataset.num_clients, table)
     slots = sampler.capacity(dataset.num_clients)  # raises if there are too few clients
@@ -228,6 +233,7 @@ def simulate(
         bar = stack.enter_context(_bar(progress, rounds, done, choice))
         over = {"early": stop is not None, "diverged": on_nonfinite == "stop"}
         stopped = ended if over.get(ended) else "finished"
+        premises = stack.enter_context(traced_premises())
         play: Resident | Stream = Resident(run, evaluate_every, compiler)
         if done < rounds and (dataset.hosted or is_hosted(state.clients)):
             play = Stream(run, state, rounds, compiler)
@@ -236,6 +242,8 @@ def simulate(
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             coming = play.coming(state, length)
             _require_history(coming, blocks)
+            with compiler.clock():
+                require_premises(premises, params, dataset, private=plan is not None)
             if evaluate_first and done == 0:
                 blocks.append(before_first_round(run, state, coming, compiler))
                 call(0, state, blocks[-1])

@@ -20,7 +20,7 @@ ZERO = jnp.zeros(())
 
 
 def loss_fn(w, batch, key):
-    return jnp.mean((w - batch) ** 2) / 2
+    return jnp.mean((jnp.ravel(w)[None] - batch[:, None]) ** 2) / 2
 
 
 def error(w, batch):

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import Method
+from fjx.privacy._accounting.claim import Epsilon, Method
 from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
@@ -71,10 +72,18 @@ def calibrate(
     return noise_multiplier_for(target, sampler, terms, rounds=rounds, mechanism=mechanism)
 
 
+class Terms(Protocol):
+    """Terms on which an epsilon is claimed."""
+
+    @property
+    def delta(self) -> float: ...
+    def epsilon(self, mechanism: Accountable, sampler: Sampler, *, rounds: int) -> Epsilon: ...
+
+
 def noise_multiplier_for(
     target: float,
     sampler: Sampler,
-    terms: Accounting,
+    terms: Terms,
     *,
     rounds: int,
     mechanism: Callable[[float], Accountable],

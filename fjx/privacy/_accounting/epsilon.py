@@ -20,7 +20,7 @@ from fjx.privacy._accounting.losses import pld_epsilon
 from fjx.privacy._accounting.releases import Run, require_sampler, run_of
 from fjx.privacy._accounting.renyi import renyi_epsilon
 from fjx.privacy._types import Accountable, Relation, require_relation
-from fjx.samplers._types import FixedSize, Sampler
+from fjx.samplers._types import FixedSize, Poisson, Sampler
 
 _STEPS = 100  # of the iteration towards a fixed point
 
@@ -320,7 +320,20 @@ def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relati
         )
     if relation == "add_or_remove_one" and any(run.zero_out for run in runs):
         caveats.append("An absent client counts as one whose update is zero")
+    if any(_crowds_out(run.release.amplified_by) for run in runs):
+        caveats.append(
+            "Proved for clients that remember nothing between rounds.  For clients with a state (error "
+            "feedback, SCAFFOLD) it is not proved that these cohorts amplify, because one client takes "
+            "the place of another: draw Poisson cohorts, or account samplers.full()"
+        )
     return caveats
+
+
+def _crowds_out(sampling: object) -> bool:
+    """True if drawing one client leaves no place for another."""
+    return isinstance(sampling, FixedSize) or (
+        isinstance(sampling, Poisson) and sampling.cap is not None
+    )
 
 
 def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:

@@ -125,17 +125,22 @@ def report(
     """
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     points = _validate.static_integer("points", points, at_least=1)
-    steps = sorted({int(x) for x in np.linspace(0, rounds, points + 1).round()[1:]} - {0})
     terms = Accounting(delta, method, relation, unit, num_clients)
-    claims = [terms.epsilon(mechanism, sampler, rounds=step) for step in steps]
-    noise = "as its mechanism says"
-    if mechanism.noise_multiplier is not None:
-        z, moves = (
-            float(mechanism.noise_multiplier),
-            float(mechanism.sensitivity("add_or_remove_one")),
-        )
-        noise = f"{z:.4g} times the sensitivity {moves:.4g}"
-    return Report(tuple(claims), noise, (*claims[-1].caveats, *_caveats(mechanism, num_clients)))
+    claims = [terms.epsilon(mechanism, sampler, rounds=step) for step in evenly(rounds, points)]
+    caveats = (*claims[-1].caveats, *_caveats(mechanism, num_clients))
+    return Report(tuple(claims), noise_in_words(mechanism), caveats)
+
+
+def evenly(rounds: int, points: int) -> list[int]:
+    """Evenly spaced numbers of rounds, the last of which is ``rounds``."""
+    return sorted({int(x) for x in np.linspace(0, rounds, points + 1).round()[1:]} - {0})
+
+
+def noise_in_words(mechanism: Accountable) -> str:
+    if mechanism.noise_multiplier is None:
+        return "as its mechanism says"
+    z, moves = mechanism.noise_multiplier, mechanism.sensitivity("add_or_remove_one")
+    return f"{float(z):.4g} times the sensitivity {float(moves):.4g}"
 
 
 def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:

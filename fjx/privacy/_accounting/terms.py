@@ -1,9 +1,11 @@
 """The terms of a claim, as one value."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fjx.privacy._accounting.claim import Epsilon, Method, Unit
 from fjx.privacy._accounting.epsilon import epsilon
+from fjx.privacy._accounting.examples import examples_epsilon
+from fjx.privacy._accounting.releases import participation
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import Sampler
 
@@ -45,3 +47,28 @@ class Accounting(NamedTuple):
             num_clients=self.num_clients,
             unit=self.unit,
         )
+
+
+class ExampleAccounting(NamedTuple):
+    """The terms on which an epsilon of one example is claimed, for clients of DP-SGD.
+
+    Attributes:
+        delta: the probability that the claim does not hold.
+        sampling_rate, steps, capacity: as given to :func:`fjx.clients.dp_sgd`.
+        num_examples: largest number of examples of one client.
+        method: the accountant.
+        relation: the neighbouring sets of a client's examples.
+    """
+
+    delta: float
+    sampling_rate: float
+    steps: int
+    capacity: int
+    num_examples: int
+    method: Method = "pld"
+    relation: Relation | None = None
+
+    def epsilon(self, mechanism: Any, sampler: Sampler, *, rounds: int) -> Epsilon:
+        """The epsilon of ``rounds`` rounds, of which a client takes part in as many as it can."""
+        most = participation(sampler, rounds=rounds).most
+        return examples_epsilon(mechanism, participations=most, **self._asdict())

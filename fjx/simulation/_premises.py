@@ -1,0 +1,55 @@
+"""The premises of a run's loss functions, checked once on examples of its dataset."""
+
+import jax
+import numpy as np
+
+from fjx._base import Array, Tree
+from fjx.clients._premises import Premises, require_premise
+from fjx.data import FederatedData
+
+_ROWS = 16
+
+
+def require_premises(
+    premises: Premises, params: Tree, dataset: FederatedData, *, private: bool = False
+) -> None:
+    """Check the loss functions that were traced since the last call.
+
+    A refusal tells something about the examples.  With a claim of privacy they are therefore made up,
+    from their shapes.
+
+    Raises:
+        ValueError: a plain loss function, or one of its metrics, is not a mean over examples.
+    """
+    if not premises.new:
+        return
+    leaves = jax.tree.leaves((params, dataset.arrays))
+    rows = len(jax.tree.leaves(dataset.arrays)[0])
+    if rows < 2 or not all(getattr(x, "is_fully_addressable", True) for x in leaves):
+        return
+    # From everywhere in the data, in an order that no period of the data meets.  Along a circle some
+    # pair differs, unless all examples are alike.
+    at = np.linspace(0, rows - 1, min(_ROWS, rows)).astype(np.int64)
+    at = np.random.default_rng(0).permutation(at)
+    at = np.stack([at, np.roll(at, -1)], axis=1)
+    pairs = jax.tree.map(lambda x: _made_up(x, at) if private else _rows(x, at), dataset.arrays)
+    while premises.new:
+        require_premise(premises.new.pop(), params, pairs)
+
+
+def _rows(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Some rows on the host; on a CPU nothing else is copied."""
+    if isinstance(x, np.ndarray) or jax.default_backend() == "cpu":
+        return np.asarray(x)[at]
+    return np.asarray(x[at])
+
+
+def _made_up(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Examples of a form: waves for floats, zeros and ones for integers and booleans."""
+    size = int(np.prod(x.shape[1:]))
+    waves = np.sin(1.0 + at[..., None] * 1.7 + np.arange(size) ** 1.5).reshape(
+        *at.shape, *x.shape[1:]
+    )
+    return (waves if jax.numpy.issubdtype(x.dtype, jax.numpy.floating) else waves > 0).astype(
+        x.dtype
+    )

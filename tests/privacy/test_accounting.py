@@ -276,7 +276,9 @@ def test_calibration_of_nothing_and_of_the_impossible():
         privacy.calibrate(samplers.poisson(0.1), epsilon=1.0, delta=1e-12, rounds=1000)
     with pytest.raises(ValueError, match="epsilon must be greater than 0, got 0"):
         privacy.calibrate(samplers.full(), epsilon=0.0, delta=1e-5, rounds=1)
-    with pytest.raises(ValueError, match="fixed size can be accounted with method='rdp'"):
+    with pytest.raises(
+        ValueError, match="num_clients is needed to account for cohorts of fixed size"
+    ):
         privacy.calibrate(samplers.uniform(3), epsilon=1.0, delta=1e-5, rounds=1)
 
 
@@ -335,12 +337,14 @@ class Availability(tuple):
 @pytest.mark.parametrize(
     ("sampler", "how", "error", "message"),
     [
-        (samplers.uniform(5), {"num_clients": 50}, ValueError, "method='rdp' and relation='rep"),
-        (
-            samplers.uniform(5),
-            {"method": "rdp", "relation": "add_or_remove_one", "num_clients": 50},
-            ValueError,
-            "only, got 'rdp' and 'add_or_remove_one'.*samplers.poisson",
+        *(
+            (
+                samplers.uniform(5),
+                {"method": method, "relation": "add_or_remove_one", "num_clients": 50},
+                ValueError,
+                "relation='replace_one' only, got 'add_or_remove_one'.*samplers.poisson",
+            )
+            for method in ("pld", "rdp")
         ),
         (samplers.uniform(5), {"method": "rdp"}, ValueError, "num_clients is needed"),
         (

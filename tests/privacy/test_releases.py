@@ -361,7 +361,8 @@ def test_the_best_method_is_the_lower_of_those_that_apply():
     how = {"rounds": 10, "delta": 1e-5, "num_clients": 100, "grid": 1e-2}
     for mechanism, sampler, winner in (
         (INDEPENDENT, samplers.poisson(0.1), "pld"),
-        (INDEPENDENT, samplers.uniform(5), "rdp"),
+        (INDEPENDENT, samplers.uniform(5), "pld"),
+        (DISGUISED, samplers.uniform(5), "rdp"),
         (DISGUISED, samplers.poisson(0.1), "rdp"),
         (INDEPENDENT, samplers.poisson(0.1, cap=60), "pld"),
     ):

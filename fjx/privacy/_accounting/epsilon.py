@@ -162,8 +162,8 @@ def epsilon(
     ``poisson(q, cap)``        the truncated one; PLD only, ``num_clients`` required (the
                                client in question included).
     ``cyclic_poisson(p, q)``   ceil(rounds / p) rounds of ``poisson(q)``
-    ``uniform(m)``             sampling without replacement; replace-one and RDP only,
-                               ``num_clients`` required.
+    ``uniform(m)``             sampling without replacement; replace-one only, ``num_clients``
+                               required.  PLD for Gaussian and Laplace noise.
     ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each;
                                Gaussian noise, add-or-remove-one and RDP only.
     ``full()``                 ``rounds`` releases, not amplified
@@ -184,6 +184,8 @@ def epsilon(
     *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.
     Poisson cohorts use the bound of Zhu and Wang for general mechanisms, at integer orders.  Cohorts of
     fixed size use theorem 9 of Wang et al.
+
+    *Cohorts of fixed size* are accounted by PLD from the dominating pair of Zhu, Dong and Wang.
 
     *Charges to delta.*  Delta pays for two deviations from ideal sampling and noise (proofs in
     :doc:`/privacy_proofs`).  Poisson cohorts without a cap may exceed the capacity, with probability at
@@ -236,6 +238,8 @@ def epsilon(
         Mironov, Talwar, Zhang, *Renyi Differential Privacy of the Sampled Gaussian Mechanism*, 2019
         (arXiv:1908.10530).
         Zhu, Wang, *Poisson Subsampled Renyi Differential Privacy*, ICML 2019.
+        Zhu, Dong, Wang, *Optimal Accounting of Differential Privacy via Characteristic Function*,
+        AISTATS 2022 (arXiv:2106.08567), for cohorts of fixed size.
         Wang, Balle, Kasiviswanathan, *Subsampled Renyi Differential Privacy and Analytical Moments
         Accountant*, AISTATS 2019 (arXiv:1808.00087).
         Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202), for

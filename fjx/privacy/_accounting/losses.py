@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fjx.privacy._accounting.fixed_size import fixed_size_distribution, has_profile
 from fjx.privacy._accounting.releases import Release, Run
 from fjx.privacy._accounting.renyi import (
+    fraction_of,
     known,
     neighbours,
     refusal_of_bins,
-    refusal_of_fixed_size,
     unsampled,
+    words_of_event,
 )
 from fjx.privacy._types import Relation, RenyiCurve
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
@@ -20,6 +22,18 @@ from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 _GRID = 1e-4  # step of the privacy loss, absolute for epsilon below 10 ..
 _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
 _HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is reported as inf
+
+
+class FixedSizeSampled(NamedTuple):
+    """Noise on cohorts of fixed size, for which dp-accounting has no privacy loss distribution.
+
+    Attributes:
+        event: event of the noise on a sum that moves if a client is replaced.
+        rate: number of clients in a cohort over the number of all clients.
+    """
+
+    event: Any
+    rate: float
 
 
 def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: float | None) -> float:
@@ -32,6 +46,8 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
     events = [(event_of(run.release, relation), run.times) for run in runs]
     for event, count in events:
+        if isinstance(event, FixedSizeSampled):
+            continue
         if not PLDAccountant(neighbours(relation), 1.0).supports(event):
             raise ValueError(
                 f"no privacy loss distribution is known for {event} under relation={relation!r}; "
@@ -52,7 +68,12 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
     def on(grid: float) -> float:
         accountant = PLDAccountant(neighbours(relation), grid)
         for event, count in events:
-            accountant.compose(event, count)
+            if isinstance(event, FixedSizeSampled):
+                one = fixed_size_distribution(event.event, event.rate, grid)
+                # The accountant has no public way to take a distribution.
+                accountant._pld = accountant._pld.compose(one.self_compose(count))
+            else:
+                accountant.compose(event, count)
         return float(accountant.get_epsilon(delta))
 
     if grid is not None:
@@ -89,8 +110,15 @@ def event_of(release: Release, relation: Relation) -> Any:
     match release.amplified_by:
         case None:
             return event
-        case FixedSize():
-            raise ValueError(refusal_of_fixed_size("pld", relation))
+        case FixedSize(size):
+            moved = _one_gaussian(release.twice)
+            rate = fraction_of(size, release.num_clients, relation)
+            if not has_profile(moved):
+                raise ValueError(
+                    "cohorts of fixed size can be accounted by method='pld' for Gaussian and for "
+                    f"Laplace noise only, got {words_of_event(moved)}; sample with samplers.poisson"
+                )
+            return FixedSizeSampled(moved, rate)
         case BallsInBins():
             raise ValueError(refusal_of_bins("pld", relation, event))
         case Poisson(rate, cap=None):

@@ -71,6 +71,8 @@ def unsampled(event: Any, relation: Relation) -> Curve:
     """
     if isinstance(event, RenyiCurve):
         return event.rdp
+    if getattr(event, "noise_multiplier", None) == 0:
+        return lambda orders: np.full(orders.shape, np.inf)
     if not _supports(event, relation):
         raise ValueError(
             f"no Renyi bound is known for {event} under relation={relation!r}; "
@@ -99,15 +101,11 @@ def _without_replacement(
 ) -> Curve:
     import dp_accounting
 
-    if relation != "replace_one":
-        raise ValueError(refusal_of_fixed_size("rdp", relation))
-    n = known(num_clients, "cohorts of fixed size")
-    if size > n:
-        raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
+    rate = fraction_of(size, num_clients, relation)
     if isinstance(event, RenyiCurve):
-        bound = fixed_size_bound(plain, size / n)
+        bound = fixed_size_bound(plain, rate)
         return lambda orders: np.fmin(bound(orders), plain(orders))
-    sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, event)
+    sampled = dp_accounting.SampledWithoutReplacementDpEvent(num_clients, size, event)
     if not _supports(sampled, relation):
         raise ValueError(
             "cohorts of fixed size can be accounted for Gaussian noise only, got "
@@ -138,12 +136,21 @@ def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
     )
 
 
-def refusal_of_fixed_size(method: str, relation: Relation) -> str:
-    """Message for cohorts of fixed size with another method or relation."""
-    return (
-        "cohorts of fixed size can be accounted with method='rdp' and relation='replace_one' only, "
-        f"got {method!r} and {relation!r}; pass these, or sample with samplers.poisson"
-    )
+def fraction_of(size: int, num_clients: int | None, relation: Relation) -> float:
+    """Fraction of the population in a cohort of fixed size.
+
+    Raises:
+        ValueError: the population is not known or too small, or the relation is not replace-one.
+    """
+    if relation != "replace_one":
+        raise ValueError(
+            "cohorts of fixed size can be accounted with relation='replace_one' only, got "
+            f"{relation!r}; pass that, or sample with samplers.poisson"
+        )
+    n = known(num_clients, "cohorts of fixed size")
+    if size > n:
+        raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
+    return size / n
 
 
 def known(num_clients: int | None, sampling: str) -> int:

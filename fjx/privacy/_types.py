@@ -280,12 +280,15 @@ class RenyiCurve(NamedTuple):
             that has this curve.  It is charged to delta.
         caveat: an assumption that a claim by this curve needs besides its proof; empty if there is
             none.
+        symmetric: True if the release adds independent noise whose law is symmetric around zero to a
+            vector that does not depend on the noise.  Poisson sampling then amplifies more.
     """
 
     rdp: Callable[[np.ndarray], np.ndarray]
     words: str
     distance: float = 0.0
     caveat: str = ""
+    symmetric: bool = False
 
 
 @runtime_checkable

@@ -182,8 +182,9 @@ def epsilon(
     client moves as far as its participation allows.  No sampling amplifies it.
 
     *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.
-    Poisson cohorts use the bound of Zhu and Wang for general mechanisms, at integer orders.  Cohorts of
-    fixed size use theorem 9 of Wang et al.
+    Poisson cohorts use the bound of Zhu and Wang at integer orders: with its factor 3 for general
+    mechanisms, and without it for noise that is added and symmetric, such as the discrete Gaussian.
+    Cohorts of fixed size use theorem 9 of Wang et al.
 
     *Cohorts of fixed size* are accounted by PLD from the dominating pair of Zhu, Dong and Wang.
 

@@ -91,7 +91,8 @@ def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve
             return lambda orders: _accountant(orders, relation).compose(sampled).rdp
     if rate == 1:
         return plain
-    bound = poisson_bound(plain, rate)
+    added = isinstance(event, dp_accounting.LaplaceDpEvent | dp_accounting.GaussianDpEvent)
+    bound = poisson_bound(plain, rate, symmetric=added or getattr(event, "symmetric", False))
     # A mixture is no farther away than the farther of its parts, so sampling never costs.
     return lambda orders: np.fmin(bound(orders), plain(orders))
 

@@ -7,8 +7,9 @@ nothing is composed round by round.
 """
 
 import dataclasses
+import itertools
 import math
-from typing import get_args
+from typing import Any, get_args
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import Epsilon, Method, Unit
@@ -91,14 +92,8 @@ class Ledger:
             _require_apart(self.runs, new)
         runs = list(self.runs)
         for i, run in enumerate(runs):
-            if (run.release, run.words) == (new.release, new.words):
-                runs[i] = run._replace(
-                    times=run.times + new.times,
-                    rounds=run.rounds + new.rounds,
-                    slack=run.slack + new.slack,
-                    whole=run.whole | new.whole,
-                    distance=run.distance + new.distance,
-                )
+            if _kind(run) == _kind(new):
+                runs[i] = _merged(run, new)
                 return Ledger(tuple(runs))
         return Ledger((*runs, new))
 
@@ -119,21 +114,21 @@ class Ledger:
             _validate.number("grid", grid, above=0)
         relation = relation_of(relation, unit)
         if relation is None:
-            fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in self.runs)
+            certain = (run.otherwise or run for run in self.runs)
+            fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in certain)
             relation = "replace_one" if fixed else "add_or_remove_one"
         require_relation(relation)
 
-        spendable = delta - sum(run.slack for run in self.runs)
-        value, method = _lowest(self.runs, spendable, method, relation, grid)
+        value, method, runs = _lowest(self.runs, delta, method, relation, grid)
         return Epsilon(
             value,
             delta=float(delta),
             unit=unit,
             relation=relation,
-            sampling=", then ".join(run.words for run in self.runs) or "nothing was released",
-            rounds=sum(run.rounds for run in self.runs),
+            sampling=", then ".join(run.words for run in runs) or "nothing was released",
+            rounds=sum(run.rounds for run in runs),
             method=method,
-            caveats=tuple(_caveats(self.runs, value, delta, relation)),
+            caveats=tuple(_caveats(runs, value, delta, relation)),
         )
 
 
@@ -179,7 +174,9 @@ def epsilon(
     is zero, and its id keeps its place.
 
     *Correlated noise* (``mechanism.correlation``).  The whole run is one release of a sequence, which a
-    client moves as far as its participation allows.  No sampling amplifies it.
+    client moves as far as its participation allows.  On Poisson, cyclic Poisson and fixed-size cohorts
+    the run is also a release for each round of a client, with less noise (``mechanism.turn``).  Sampling
+    amplifies that account; the claim is the lower of the two.
 
     *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.
     Poisson cohorts use the bound of Zhu and Wang at integer orders: with its factor 3 for general
@@ -246,7 +243,8 @@ def epsilon(
         Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202), for
         balls in bins.
         Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
-        Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks.
+        Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks, and
+        theorem 4 for correlated noise on them.
     """
     ledger = Ledger().add(mechanism, sampler, rounds=rounds, num_clients=num_clients)
     return ledger.epsilon(delta=delta, method=method, relation=relation, unit=unit, grid=grid)
@@ -254,20 +252,43 @@ def epsilon(
 
 def _lowest(
     runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
-) -> tuple[float, Method]:
-    """Epsilon of a method, or of the better of the two, with the method that gave it."""
-    refused = []
-    found: list[tuple[float, Method]] = []
-    for each in ("pld", "rdp") if method == "best" else (method,):
+) -> tuple[float, Method, tuple[Run, ...]]:
+    """Lowest epsilon by a method, or by either, with the method and the account that gave it."""
+    accounts = [runs]
+    if any(run.otherwise for run in runs):
+        accounts.append(tuple(run.otherwise or run for run in runs))
+    methods: tuple[Method, ...] = ("pld", "rdp") if method == "best" else (method,)
+    refused: list[ValueError] = []
+    found: list[tuple[float, Method, tuple[Run, ...]]] = []
+    for account, each in itertools.product(accounts, methods):
+        spendable = delta - sum(run.slack for run in account)
         try:
-            found.append((_by(each, runs, delta, relation, grid), each))
+            found.append((_by(each, account, spendable, relation, grid), each, account))
         except ValueError as error:
-            if method != "best":
-                raise
-            refused.append(str(error))
-    if not found:
-        raise ValueError("neither method applies: " + "; ".join(refused))
-    return min(found)
+            refused.append(error)
+    if found:
+        return min(found, key=lambda one: one[0])
+    if method != "best":
+        raise refused[-1]
+    raise ValueError("neither method applies: " + "; ".join(map(str, refused)))
+
+
+def _kind(run: Run) -> tuple[Any, ...]:
+    """Runs of one kind are one run with more releases."""
+    return run.release, run.words, run.otherwise and run.otherwise.release
+
+
+def _merged(run: Run, new: Run) -> Run:
+    return run._replace(
+        times=run.times + new.times,
+        rounds=run.rounds + new.rounds,
+        slack=run.slack + new.slack,
+        whole=run.whole | new.whole,
+        distance=run.distance + new.distance,
+        otherwise=_merged(run.otherwise, new.otherwise)
+        if run.otherwise and new.otherwise
+        else None,
+    )
 
 
 def _by(

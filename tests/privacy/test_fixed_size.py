@@ -10,7 +10,7 @@ from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from scipy import special
 
 from fjx import privacy, samplers
-from fjx.privacy._accounting.fixed_size import fixed_size_distribution
+from fjx.privacy._accounting.profiles import fixed_size_distribution
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 

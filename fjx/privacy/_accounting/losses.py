@@ -1,12 +1,17 @@
 """Privacy loss distributions on a grid."""
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fjx.privacy._accounting.fixed_size import fixed_size_distribution, has_profile
+from fjx.privacy._accounting.profiles import (
+    capped_poisson_distribution,
+    fixed_size_distribution,
+    has_profile,
+)
 from fjx.privacy._accounting.releases import Release, Run
 from fjx.privacy._accounting.renyi import (
     fraction_of,
@@ -24,18 +29,6 @@ _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affo
 _HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is reported as inf
 
 
-class FixedSizeSampled(NamedTuple):
-    """Noise on cohorts of fixed size, for which dp-accounting has no privacy loss distribution.
-
-    Attributes:
-        event: event of the noise on a sum that moves if a client is replaced.
-        rate: number of clients in a cohort over the number of all clients.
-    """
-
-    event: Any
-    rate: float
-
-
 def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: float | None) -> float:
     """Epsilon of the runs' privacy loss distributions, convolved; 0 without runs.
 
@@ -46,7 +39,7 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
     events = [(event_of(run.release, relation), run.times) for run in runs]
     for event, count in events:
-        if isinstance(event, FixedSizeSampled):
+        if callable(event):
             continue
         if not PLDAccountant(neighbours(relation), 1.0).supports(event):
             raise ValueError(
@@ -68,10 +61,9 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
     def on(grid: float) -> float:
         accountant = PLDAccountant(neighbours(relation), grid)
         for event, count in events:
-            if isinstance(event, FixedSizeSampled):
-                one = fixed_size_distribution(event.event, event.rate, grid)
+            if callable(event):
                 # The accountant has no public way to take a distribution.
-                accountant._pld = accountant._pld.compose(one.self_compose(count))
+                accountant._pld = accountant._pld.compose(event(grid=grid).self_compose(count))
             else:
                 accountant.compose(event, count)
         return float(accountant.get_epsilon(delta))
@@ -90,7 +82,9 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
 
 def event_of(release: Release, relation: Relation) -> Any:
-    """Event of one release, in the convention of dp-accounting's PLD.
+    """Event of one release, in the convention of dp-accounting's PLD, or a function of the grid.
+
+    The function makes the distribution of one release, where dp-accounting has none or is slow.
 
     Raises:
         ValueError: there is none; the message says what is possible instead.
@@ -118,7 +112,7 @@ def event_of(release: Release, relation: Relation) -> Any:
                     "cohorts of fixed size can be accounted by method='pld' for Gaussian and for "
                     f"Laplace noise only, got {words_of_event(moved)}; sample with samplers.poisson"
                 )
-            return FixedSizeSampled(moved, rate)
+            return functools.partial(fixed_size_distribution, moved, rate)
         case BallsInBins():
             raise ValueError(refusal_of_bins("pld", relation, event))
         case Poisson(rate, cap=None):
@@ -129,11 +123,13 @@ def event_of(release: Release, relation: Relation) -> Any:
                     "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
                     f"only, got {event}; sample without a cap"
                 )
-            return dp_accounting.TruncatedSubsampledGaussianDpEvent(
-                known(release.num_clients, "capped Poisson cohorts"),
-                rate,
-                cap,
+            return functools.partial(
+                capped_poisson_distribution,
                 event.noise_multiplier,
+                rate=rate,
+                cap=cap,
+                num_clients=known(release.num_clients, "capped Poisson cohorts"),
+                relation=relation,
             )
 
 

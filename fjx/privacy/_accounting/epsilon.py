@@ -160,7 +160,7 @@ def epsilon(
     ``uniform(m)``             sampling without replacement; replace-one only, ``num_clients``
                                required.  PLD for Gaussian and Laplace noise.
     ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each;
-                               Gaussian noise, add-or-remove-one and RDP only.
+                               Gaussian noise and add-or-remove-one only.
     ``full()``                 ``rounds`` releases, not amplified
     ``cyclic(p)``              ceil(rounds / p) releases, not amplified
     any other                  as many releases as one client may take part in

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fjx.privacy._accounting.bins import bins_distribution
 from fjx.privacy._accounting.profiles import (
     capped_poisson_distribution,
     fixed_size_distribution,
@@ -26,6 +27,7 @@ from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 _GRID = 1e-4  # step of the privacy loss, absolute for epsilon below 10 ..
 _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
+_LEAST_NOISE = 0.05  # with less, bins are accounted as if they were known
 _HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is reported as inf
 
 
@@ -113,8 +115,12 @@ def event_of(release: Release, relation: Relation) -> Any:
                     f"Laplace noise only, got {words_of_event(moved)}; sample with samplers.poisson"
                 )
             return functools.partial(fixed_size_distribution, moved, rate)
-        case BallsInBins():
-            raise ValueError(refusal_of_bins("pld", relation, event))
+        case BallsInBins(bins):
+            if replace or not isinstance(event, dp_accounting.GaussianDpEvent):
+                raise ValueError(refusal_of_bins(relation, event))
+            if event.noise_multiplier < _LEAST_NOISE or bins == 1:
+                return event  # a mixture is no farther away than the farther of its parts
+            return functools.partial(bins_distribution, bins, 1 / event.noise_multiplier)
         case Poisson(rate, cap=None):
             return dp_accounting.PoissonSampledDpEvent(rate, event)
         case Poisson(rate, cap):

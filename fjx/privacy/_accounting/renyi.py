@@ -120,7 +120,7 @@ def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
     import dp_accounting
 
     if relation != "add_or_remove_one" or not isinstance(event, dp_accounting.GaussianDpEvent):
-        raise ValueError(refusal_of_bins("rdp", relation, event))
+        raise ValueError(refusal_of_bins(relation, event))
     if not event.noise_multiplier:
         return plain
     bound = bins_curve(bins, 1 / event.noise_multiplier)
@@ -128,12 +128,11 @@ def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
     return lambda orders: np.fmin(bound(orders), plain(orders))
 
 
-def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
-    """Message for balls in bins with another method, relation or noise."""
+def refusal_of_bins(relation: Relation, event: Any) -> str:
+    """Message for balls in bins with another relation or noise."""
     return (
-        "balls in bins can be accounted for Gaussian noise, with method='rdp' and "
-        f"relation='add_or_remove_one' only, got {words_of_event(event)}, {method!r} and {relation!r}; "
-        "pass these, or sample with samplers.cyclic"
+        "balls in bins can be accounted for Gaussian noise with relation='add_or_remove_one' only, got "
+        f"{words_of_event(event)} and {relation!r}; pass these, or sample with samplers.cyclic"
     )
 
 

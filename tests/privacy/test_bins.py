@@ -197,10 +197,10 @@ def test_losses_of_one_bin_are_those_of_a_gaussian():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3, 100, 1000, 5000])
-@pytest.mark.parametrize("z", [0.3, 1.0, 10.0])
+@pytest.mark.parametrize("count", [3, 100, 5000])
+@pytest.mark.parametrize("z", [0.3, 2.0])
 def test_losses_are_below_the_curve_and_below_those_of_a_known_bin(count, z):
-    for delta in (1e-3, 1e-6, 1e-9):
+    for delta in (1e-3, 1e-6):  # a smaller one does not pay for the capacity of 10,000 rounds
         rdp, pld, known = (
             privacy.epsilon(
                 privacy.gaussian(clip_norm=1.0, noise_multiplier=z),

@@ -181,19 +181,13 @@ def _sum(a: _Atoms, b: _Atoms) -> _Atoms:
     """Sum of two independent variables, moved to few points with the same mean."""
     values = np.add.outer(a.values, b.values).ravel()
     masses = np.multiply.outer(a.masses, b.masses).ravel()
-    mean = values @ masses
+    mean, high = values @ masses, values[masses > 1e-30].max()
     spread = 9 * math.sqrt((values - mean) ** 2 @ masses)
-    likely = values[masses > 1e-25]
-    low, high = likely.min(), likely.max()
-    points = np.unique(
-        np.concatenate(
-            [
-                [values.min(), values.max()],
-                np.linspace(max(low, mean - spread), min(high, mean + spread), _POINTS // 2),
-                np.geomspace(max(low, 1e-12 * high), high, _POINTS // 2),
-            ]
-        )
-    )
+    low = max(values[masses > 1e-30].min(), 1e-20 * mean)
+    ends = [values.min(), values.max()]
+    near = np.linspace(max(low, mean - spread), min(high, mean + spread), _POINTS // 3)
+    # Every scale matters if the variables are heavy-tailed: large sums are single large variables.
+    points = np.unique(np.concatenate([ends, near, np.geomspace(low, high, 2 * _POINTS // 3)]))
     left = np.clip(np.searchsorted(points, values, side="right") - 1, 0, points.size - 2)
     right_part = masses * (values - points[left]) / (points[left + 1] - points[left])
     moved = np.bincount(left, masses - right_part, points.size)

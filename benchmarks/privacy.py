@@ -333,7 +333,7 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
     yield "| --- |" + " ---: |" * len(heads)
     for what, *claims in rows:
         known = [
-            f"{float(claim()):.3f}" if claim and versions[library] else ""
+            f"{float(claim()):.3f}" if claim and (library == "fjx" or versions[library]) else ""
             for library, claim in zip(LIBRARIES, claims, strict=True)
         ]
         yield "| " + " | ".join([what, *known]) + " |"

@@ -96,6 +96,19 @@ def test_one_gaussian_is_exact(z, exact):
     assert replaced == pytest.approx(exact, abs=1e-4)
 
 
+@pytest.mark.parametrize("delta", [1e-5, 1e-16, 1e-60])
+def test_gaussians_without_sampling_are_exact_at_any_delta(delta):
+    how = {"relation": "replace_one"}
+    for z, rounds in ((0.1, 3), (1.0, 10), (300.0, 2)):
+        exact = dp_accounting.get_epsilon_gaussian(z / math.sqrt(rounds) / 2, delta)
+        pld, rdp = (
+            epsilon(z, samplers.full(), rounds, delta, method=method, **how)
+            for method in ("pld", "rdp")
+        )
+        assert exact < pld <= exact * (1 + 1e-8) + 1e-8
+        assert pld <= rdp
+
+
 def test_noise_multipliers_mean_the_same_to_both_accountants():
     for relation in ("add_or_remove_one", "replace_one"):
         pld, rdp = (

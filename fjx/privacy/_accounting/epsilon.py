@@ -201,8 +201,9 @@ def epsilon(
         sampler: the sampler that drew the cohorts.
         rounds: number of rounds, at least 0; empty cohorts count.
         delta: delta in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if PLD
-            and RDP both apply.  ``"best"`` takes the lowest that applies.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if both
+            apply, but for sampled cohorts at a delta near 1e-15, which its float64 numbers do not
+            resolve.  ``"best"`` takes the lowest that applies.
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for the one that suits the sampler.
         num_clients: population size N, required if the sampling depends on it.  Otherwise it only serves
             to check ``delta``.

@@ -128,9 +128,9 @@ def optimal_buffers(buffers: int, participation: Participation) -> tuple[np.ndar
         scale = np.sqrt(gap) / np.sqrt(gap).sum() / 2
         found = [np.concatenate([np.log(scale), np.log(1 / gap - 1)])]
         if count > 1:
-            half = log_omega[-1] - np.log(2)
-            halves = [log_omega[:-1], [half, half], logit_theta, logit_theta[-1:]]
-            found.append(np.concatenate(halves))
+            half = log_omega[-1:] - np.log(2)
+            halves = np.concatenate([log_omega[:-1], half, half])
+            found.append(np.concatenate([halves, logit_theta, logit_theta[-1:]]))
         added = zip(*np.broadcast_arrays(_ADDED_SCALE, special.logit(_ADDED_DECAYS)), strict=True)
         found += [np.concatenate([log_omega, [a], logit_theta, [b]]) for a, b in added]
         return found

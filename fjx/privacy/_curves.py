@@ -134,25 +134,29 @@ def poisson_binomial(
     return np.vectorize(divergence, otypes=[float])
 
 
-def poisson_bound(curve: Curve, rate: float) -> Curve:
-    """Curve of any mechanism on Poisson cohorts, from its curve without sampling.
+def poisson_bound(curve: Curve, rate: float, *, symmetric: bool) -> Curve:
+    """Curve of a mechanism on Poisson cohorts, from its curve without sampling.
 
     The curve is finite at integer orders and inf elsewhere.  Let q be the sampling rate and e the curve
     of the mechanism.  At integers a >= 2, under add-or-remove-one,
 
     (a - 1) e'(a) <= log((1 - q)^(a-1) (a q - q + 1) + C(a, 2) q^2 (1 - q)^(a-2) exp(e(2))
-    + 3 sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))).
+    + w sum_{l=3}^a C(a, l) q^l (1 - q)^(a-l) exp((l - 1) e(l))).
 
-    This is the bound for general mechanisms.  Dropping the factor 3 needs a proof for each mechanism.
+    For general mechanisms w = 3.  For symmetric noise w = 1: the divergence of the mixture from the
+    mechanism without the client is then the larger of the two, and the sum is its binomial expansion.
+    The proof is in :doc:`/privacy_proofs`.
 
     References:
-        Zhu, Wang, ICML 2019.
+        Zhu, Wang, ICML 2019, for the bound with w = 3.
+        Mironov, Talwar, Zhang, 2019 (arXiv:1908.10530), theorem 5, for densities with w = 1.
     """
     log_q, log_1q = math.log(rate), math.log1p(-rate)
 
     def terms(a: int, order: np.ndarray, log_choose: np.ndarray, each: np.ndarray) -> np.ndarray:
         rest = log_choose + order * log_q + (a - order) * log_1q + (order - 1) * each
-        rest[1:] += math.log(3)
+        if not symmetric:
+            rest[1:] += math.log(3)
         return np.append(rest, (a - 1) * log_1q + math.log1p((a - 1) * rate))
 
     return _at_integers(curve, terms)

@@ -154,6 +154,10 @@ class Mechanism(NamedTuple):
         correlation: None if the noise is independent between rounds; each round is then one release.
             Otherwise ``(Participation) -> float``, and the whole run is *one* release: one client moves
             the sequence of sums by at most this factor times its largest contribution to one round.
+        turn: None, or ``(Participation) -> float``, for correlated noise: the run is post-processing
+            of one release for each round in which a client may take part, with independent noise, of
+            a sum that moves by at most this factor times the client's largest contribution.  Sampling
+            amplifies these releases, and not the one release of the whole run.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -163,6 +167,7 @@ class Mechanism(NamedTuple):
     sensitivity: Callable[[Relation], Array | float]
     event: Callable[[float], Any]
     correlation: "Callable[[Participation], float] | None" = None
+    turn: "Callable[[Participation], float] | None" = None
 
 
 class Encoded(NamedTuple):
@@ -280,12 +285,15 @@ class RenyiCurve(NamedTuple):
             that has this curve.  It is charged to delta.
         caveat: an assumption that a claim by this curve needs besides its proof; empty if there is
             none.
+        symmetric: True if the release adds independent noise whose law is symmetric around zero to a
+            vector that does not depend on the noise.  Poisson sampling then amplifies more.
     """
 
     rdp: Callable[[np.ndarray], np.ndarray]
     words: str
     distance: float = 0.0
     caveat: str = ""
+    symmetric: bool = False
 
 
 @runtime_checkable

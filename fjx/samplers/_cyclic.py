@@ -77,7 +77,8 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
 
     Returns:
         A :class:`~fjx.samplers.Sampler` described as ``CyclicPoisson(period, rate, overflow)``.  If the
-        noise is independent between rounds, ``rounds`` rounds cost as much privacy as
+        noise is independent between rounds, or has no more than ``num_blocks`` bands
+        (:func:`fjx.privacy.toeplitz`), ``rounds`` rounds cost as much privacy as
         ``ceil(rounds / num_blocks)`` rounds of ``poisson(rate)``.
 
     Raises:
@@ -93,7 +94,7 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
     References:
         Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
         Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), for the
-        amplification, here with independent noise.
+        amplification.
     """
     num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
     inner = poisson(rate)

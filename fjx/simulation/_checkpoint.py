@@ -13,6 +13,7 @@ import numpy as np
 
 from fjx._base import Algorithm, Key
 from fjx._plan import Plan
+from fjx._plan_examples import ExamplesPlan
 from fjx.privacy._types import Participation, RenyiCurve
 from fjx.samplers import Sampler
 from fjx.samplers._types import Scheduled
@@ -109,7 +110,7 @@ class Checkpoints:
 
 
 def noise_of(
-    algorithm: Algorithm, sampler: Sampler, plan: Plan | None, num_clients: int
+    algorithm: Algorithm, sampler: Sampler, plan: Plan | ExamplesPlan | None, num_clients: int
 ) -> dict[str, Any]:
     """The facts on which the epsilon of a run rests, as words and numbers that can be compared.
 

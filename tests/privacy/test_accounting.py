@@ -96,6 +96,19 @@ def test_one_gaussian_is_exact(z, exact):
     assert replaced == pytest.approx(exact, abs=1e-4)
 
 
+@pytest.mark.parametrize("delta", [1e-5, 1e-16, 1e-60])
+def test_gaussians_without_sampling_are_exact_at_any_delta(delta):
+    how = {"relation": "replace_one"}
+    for z, rounds in ((0.1, 3), (1.0, 10), (300.0, 2)):
+        exact = dp_accounting.get_epsilon_gaussian(z / math.sqrt(rounds) / 2, delta)
+        pld, rdp = (
+            epsilon(z, samplers.full(), rounds, delta, method=method, **how)
+            for method in ("pld", "rdp")
+        )
+        assert exact < pld <= exact * (1 + 1e-8) + 1e-8
+        assert pld <= rdp
+
+
 def test_noise_multipliers_mean_the_same_to_both_accountants():
     for relation in ("add_or_remove_one", "replace_one"):
         pld, rdp = (
@@ -276,7 +289,9 @@ def test_calibration_of_nothing_and_of_the_impossible():
         privacy.calibrate(samplers.poisson(0.1), epsilon=1.0, delta=1e-12, rounds=1000)
     with pytest.raises(ValueError, match="epsilon must be greater than 0, got 0"):
         privacy.calibrate(samplers.full(), epsilon=0.0, delta=1e-5, rounds=1)
-    with pytest.raises(ValueError, match="fixed size can be accounted with method='rdp'"):
+    with pytest.raises(
+        ValueError, match="num_clients is needed to account for cohorts of fixed size"
+    ):
         privacy.calibrate(samplers.uniform(3), epsilon=1.0, delta=1e-5, rounds=1)
 
 
@@ -335,12 +350,14 @@ class Availability(tuple):
 @pytest.mark.parametrize(
     ("sampler", "how", "error", "message"),
     [
-        (samplers.uniform(5), {"num_clients": 50}, ValueError, "method='rdp' and relation='rep"),
-        (
-            samplers.uniform(5),
-            {"method": "rdp", "relation": "add_or_remove_one", "num_clients": 50},
-            ValueError,
-            "only, got 'rdp' and 'add_or_remove_one'.*samplers.poisson",
+        *(
+            (
+                samplers.uniform(5),
+                {"method": method, "relation": "add_or_remove_one", "num_clients": 50},
+                ValueError,
+                "relation='replace_one' only, got 'add_or_remove_one'.*samplers.poisson",
+            )
+            for method in ("pld", "rdp")
         ),
         (samplers.uniform(5), {"method": "rdp"}, ValueError, "num_clients is needed"),
         (

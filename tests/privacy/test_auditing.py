@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dp_accounting import get_epsilon_gaussian
-from scipy import stats
+from scipy import optimize, stats
 
 from fjx.privacy import auditing
+from fjx.privacy.auditing import _one_run
+
+ONE_RUN = auditing.one_run, auditing.one_run_gaussian_dp
 
 
 def sure(right, guesses, *, delta=0.0, canaries=None):
@@ -86,6 +89,73 @@ def test_equal_scores_are_no_evidence():
     assert auditing.one_run(np.zeros(1000), included, delta=0.0) == 0
     assert auditing.one_run(np.zeros(1000), included[::-1], delta=0.0, guesses=1000) == 0
     assert auditing.clopper_pearson(np.zeros(1000), np.zeros(1000), delta=0.0) == 0
+
+
+# --------------------------------------------------------------------------------------------------
+# One run against the curve of a Gaussian mechanism
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("m", [1, 3, 10, 60])
+def test_independent_gaussians_refute_no_mu_of_their_own(m, mu):
+    """Canaries apart from each other: j of m guesses are right with a binomial probability."""
+    right = stats.binom(m, stats.norm.cdf(mu / 2))
+    for v in range(1, m + 1):
+        level = float(right.sf(v - 1))
+        assert not _one_run._refuted(mu, m, m, v, level * (1 - 1e-9))
+
+
+@pytest.mark.parametrize(("m", "r", "v"), [(6, 6, 5), (20, 8, 7), (9, 9, 9)])
+def test_the_recursion_is_the_best_that_the_inequalities_give(m, r, v):
+    """Most probability on v or more right guesses under all of them, found by another solver."""
+    mu = 0.7
+
+    def total(p, k, weight):
+        return sum(weight(j) * p[j] for j in range(k, r + 1)) / m
+
+    def slack(p):
+        sides = []
+        for k in range(1, r + 1):
+            hits, misses = total(p, k, lambda j: j), total(p, k - 1, lambda j: r - j)
+            sides.append(stats.norm.cdf(stats.norm.ppf(np.clip(misses, 1e-300, 1)) + mu) - hits)
+        return np.array(sides)
+
+    start = stats.binom(r, 0.5).pmf(np.arange(r + 1))
+    found = optimize.minimize(
+        lambda p: -p[v:].sum(),
+        start,
+        method="SLSQP",
+        bounds=[(0, 1)] * (r + 1),
+        constraints=[
+            {"type": "ineq", "fun": slack},
+            {"type": "eq", "fun": lambda p: p.sum() - 1},
+        ],
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    most = -found.fun
+    assert not _one_run._refuted(mu, m, r, v, most * (1 - 1e-3))
+    assert _one_run._refuted(mu, m, r, v, most * (1 + 1e-3))
+
+
+def test_one_run_of_gaussians_is_tighter_and_seldom_wrong():
+    """40 runs of 400 canaries, mu = 1: the bounds exceed the truth no more often than is likely."""
+    rng, truth = np.random.default_rng(0), get_epsilon_gaussian(1.0, 1e-5)
+    bounds = []
+    for _ in range(40):
+        included = rng.random(400) < 0.5
+        scores = included + rng.standard_normal(400)
+        how = {"delta": 1e-5, "guesses": 100}
+        bounds.append([f(scores, included, **how) for f in ONE_RUN])
+    plain, gaussian = np.array(bounds).T
+    assert (gaussian > plain).mean() > 0.95
+    assert not exceeded(gaussian, truth, 0.05)
+    assert str(auditing.one_run_gaussian_dp(scores, included, **how)).endswith(
+        "guesses of 400 canaries)"
+    )
+    # Ties are no evidence, and nothing is found in noise.
+    assert auditing.one_run_gaussian_dp(np.zeros(400), included, delta=1e-5) == 0
+    assert auditing.one_run_gaussian_dp(rng.standard_normal(400), included, **how) < 0.5
 
 
 @pytest.mark.parametrize(("right", "epsilon"), [(1000, 5.6006), (900, 1.98969)])

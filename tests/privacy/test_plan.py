@@ -113,7 +113,11 @@ def test_examples_are_protected_under_replacement():
             ValueError,
             "cohort_size is needed",
         ),
-        ({"sampler": samplers.uniform(5), "method": "pld"}, ValueError, "method='rdp'"),
+        (
+            {"sampler": samplers.uniform(5), "relation": "add_or_remove_one"},
+            ValueError,
+            "relation='replace_one' only",
+        ),
         ({"sampler": 0.1}, TypeError, "sampler must be a fjx Sampler"),
         (
             {"unit": "example", "relation": "add_or_remove_one"},

@@ -123,7 +123,11 @@ def test_the_general_bound_against_the_exact_gaussian(rate, z):
     """Zhu and Wang 2019: exact at order 2, and at most log(3) / (a - 1) above the truth."""
     sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(z))
     exact = RdpAccountant(ORDERS).compose(sampled).rdp
-    bound = _curves.poisson_bound(lambda a: a / (2 * z**2), rate)(ORDERS)
+    bound, tight = (
+        _curves.poisson_bound(lambda a: a / (2 * z**2), rate, symmetric=symmetric)(ORDERS)
+        for symmetric in (False, True)
+    )
+    np.testing.assert_allclose(tight, exact, rtol=1e-9)
     assert bound[0] == pytest.approx(math.log1p(rate**2 * math.expm1(z**-2)), rel=1e-9)
     assert (bound >= exact * (1 - 1e-9)).all()
     assert (bound <= (exact + math.log(3) / (ORDERS - 1)) * (1 + 1e-9)).all()
@@ -139,9 +143,68 @@ def test_the_general_bound_against_its_sum():
             math.comb(a, k) * q**k * (1 - q) ** (a - k) * math.exp((k - 1) * e(k))
             for k in range(3, a + 1)
         )
-        got = _curves.poisson_bound(e, q)(np.array([float(a), a + 0.5]))
+        got = _curves.poisson_bound(e, q, symmetric=False)(np.array([float(a), a + 0.5]))
         assert got[0] == pytest.approx(math.log(total) / (a - 1), rel=1e-12)
         assert got[1] == math.inf
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.05, 0.5, 1 - 1e-6])
+@pytest.mark.parametrize("order", [1.001, 2.0, 7.0, 40.0])
+def test_the_mixture_is_the_farther_one_for_symmetric_noise(rate, order):
+    """F(r) + r F(1/r) >= 0 with F(r) = u^a - u^(1-a) at u = 1 + q (r - 1), for likelihood ratios r."""
+    log_r = np.linspace(-30, 30, 601)
+    log_u = [np.logaddexp(math.log1p(-rate), math.log(rate) + x) for x in (log_r, -log_r)]
+    logs = [
+        power * u + x
+        for power in (order, 1 - order)
+        for u, x in zip(log_u, (0, log_r), strict=True)
+    ]
+    forth, forth_mirrored, back, back_mirrored = (np.exp(x - np.max(logs, 0)) for x in logs)
+    assert (forth + forth_mirrored >= back + back_mirrored - 1e-14).all()
+
+
+@pytest.mark.parametrize(
+    ("law", "sd"), [("discrete Gaussian", 0.4), ("discrete Gaussian", 3.0), ("Laplace", 1.0)]
+)
+def test_poisson_sampling_of_integer_noise_summed_exactly(law, sd):
+    """Both divergences of integer noise, moved by integer vectors, against the bound without the 3."""
+    x = np.arange(-80, 81)
+    logs = -(x**2) / (2 * sd**2) if law == "discrete Gaussian" else -np.abs(x) / sd
+    logs = logs - np.logaddexp.reduce(logs)
+    plane = logs[:, None] + logs  # two coordinates
+    for move in ((1, 0), (2, 0), (1, 1), (3, -2)):
+        moved = np.roll(plane, move, (0, 1))[20:-20, 20:-20]
+        still = plane[20:-20, 20:-20]
+
+        def plain(orders, p=moved, q=still):
+            sums = [np.logaddexp.reduce(np.ravel(a * p + (1 - a) * q)) for a in orders]
+            return np.array(sums) / (orders - 1)
+
+        for rate in (0.001, 0.2, 0.7):
+            mixed = np.logaddexp(math.log1p(-rate) + still, math.log(rate) + moved)
+            orders = np.array([2.0, 3.0, 6.0, 20.0])
+            bound = _curves.poisson_bound(plain, rate, symmetric=True)(orders)
+            for p, q in ((mixed, still), (still, mixed)):
+                assert (plain(orders, p, q) <= bound * (1 + 1e-9) + 1e-12).all()
+            np.testing.assert_allclose(plain(orders, mixed, still), bound, rtol=1e-6)
+
+
+def test_asymmetric_mechanisms_keep_the_factor():
+    """A pair whose mixture is the nearer one: without the factor 3 the bound would be false."""
+    p, q, rate, order = np.array([0.0, 1.0]), np.array([0.3, 0.7]), 0.9, 3.0
+    mixed = (1 - rate) * q + rate * p
+    there, back = ((a**order * b ** (1 - order)).sum() for a, b in ((mixed, q), (q, mixed)))
+    assert back > there
+
+
+def test_the_discrete_gaussian_on_poisson_cohorts_is_the_gaussian_at_integer_orders():
+    grid = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=4.0, granularity=2.0**-6, dimension=16
+    )
+    real = privacy.gaussian(clip_norm=1.0, noise_multiplier=4.0)
+    how = {"rounds": 200, "delta": 1e-5, "method": "rdp"}
+    ours, theirs = (privacy.epsilon(m, samplers.poisson(0.1), **how) for m in (grid, real))
+    assert ours == pytest.approx(theirs, rel=1e-2)
 
 
 def test_the_general_bound_for_laplace_noise_is_above_its_privacy_losses():
@@ -383,7 +446,8 @@ def test_the_best_method_is_the_lower_of_those_that_apply():
     how = {"rounds": 10, "delta": 1e-5, "num_clients": 100, "grid": 1e-2}
     for mechanism, sampler, winner in (
         (INDEPENDENT, samplers.poisson(0.1), "pld"),
-        (INDEPENDENT, samplers.uniform(5), "rdp"),
+        (INDEPENDENT, samplers.uniform(5), "pld"),
+        (DISGUISED, samplers.uniform(5), "rdp"),
         (DISGUISED, samplers.poisson(0.1), "rdp"),
         (INDEPENDENT, samplers.poisson(0.1, cap=60), "pld"),
     ):

@@ -7,8 +7,9 @@ nothing is composed round by round.
 """
 
 import dataclasses
+import itertools
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -106,14 +107,8 @@ class Ledger:
         keys = (*self.keys, _require_fresh(self.keys, key))
         runs = list(self.runs)
         for i, run in enumerate(runs):
-            if (run.release, run.words) == (new.release, new.words):
-                runs[i] = run._replace(
-                    times=run.times + new.times,
-                    rounds=run.rounds + new.rounds,
-                    slack=run.slack + new.slack,
-                    whole=run.whole | new.whole,
-                    distance=run.distance + new.distance,
-                )
+            if _kind(run) == _kind(new):
+                runs[i] = _merged(run, new)
                 return Ledger(tuple(runs), keys)
         return Ledger((*runs, new), keys)
 
@@ -134,21 +129,21 @@ class Ledger:
             _validate.number("grid", grid, above=0)
         relation = relation_of(relation, unit)
         if relation is None:
-            fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in self.runs)
+            certain = (run.otherwise or run for run in self.runs)
+            fixed = any(isinstance(run.release.amplified_by, FixedSize) for run in certain)
             relation = "replace_one" if fixed else "add_or_remove_one"
         require_relation(relation)
 
-        spendable = delta - sum(run.slack for run in self.runs)
-        value, method = _lowest(self.runs, spendable, method, relation, grid)
+        value, method, runs = _lowest(self.runs, delta, method, relation, grid)
         return Epsilon(
             value,
             delta=float(delta),
             unit=unit,
             relation=relation,
-            sampling=", then ".join(run.words for run in self.runs) or "nothing was released",
-            rounds=sum(run.rounds for run in self.runs),
+            sampling=", then ".join(run.words for run in runs) or "nothing was released",
+            rounds=sum(run.rounds for run in runs),
             method=method,
-            caveats=(*_caveats(self.runs, value, delta, relation), *_apart(self.keys)),
+            caveats=(*_caveats(runs, value, delta, relation), *_apart(self.keys)),
         )
 
 
@@ -177,10 +172,10 @@ def epsilon(
     ``poisson(q, cap)``        the truncated one; PLD only, ``num_clients`` required (the
                                client in question included).
     ``cyclic_poisson(p, q)``   ceil(rounds / p) rounds of ``poisson(q)``
-    ``uniform(m)``             sampling without replacement; replace-one and RDP only,
-                               ``num_clients`` required.
+    ``uniform(m)``             sampling without replacement; replace-one only, ``num_clients``
+                               required.  PLD for Gaussian and Laplace noise.
     ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each;
-                               Gaussian noise, add-or-remove-one and RDP only.
+                               Gaussian noise and add-or-remove-one only.
     ``full()``                 ``rounds`` releases, not amplified
     ``cyclic(p)``              ceil(rounds / p) releases, not amplified
     any other                  as many releases as one client may take part in
@@ -194,11 +189,16 @@ def epsilon(
     is zero, and its id keeps its place.
 
     *Correlated noise* (``mechanism.correlation``).  The whole run is one release of a sequence, which a
-    client moves as far as its participation allows.  No sampling amplifies it.
+    client moves as far as its participation allows.  On Poisson, cyclic Poisson and fixed-size cohorts
+    the run is also a release for each round of a client, with less noise (``mechanism.turn``).  Sampling
+    amplifies that account; the claim is the lower of the two.
 
     *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.
-    Poisson cohorts use the bound of Zhu and Wang for general mechanisms, at integer orders.  Cohorts of
-    fixed size use theorem 9 of Wang et al.
+    Poisson cohorts use the bound of Zhu and Wang at integer orders: with its factor 3 for general
+    mechanisms, and without it for noise that is added and symmetric, such as the discrete Gaussian.
+    Cohorts of fixed size use theorem 9 of Wang et al.
+
+    *Cohorts of fixed size* are accounted by PLD from the dominating pair of Zhu, Dong and Wang.
 
     *Charges to delta.*  Delta pays for two deviations from ideal sampling and noise (proofs in
     :doc:`/privacy_proofs`).  Poisson cohorts without a cap may exceed the capacity, with probability at
@@ -216,8 +216,9 @@ def epsilon(
         sampler: the sampler that drew the cohorts.
         rounds: number of rounds, at least 0; empty cohorts count.
         delta: delta in (0, 1); should be well below 1 / num_clients.
-        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if PLD
-            and RDP both apply.  ``"best"`` takes the lowest that applies.
+        method: ``"pld"``, ``"rdp"`` or ``"best"``.  All are upper bounds.  PLD is the lower one if both
+            apply, but for sampled cohorts at a delta near 1e-15, which its float64 numbers do not
+            resolve.  ``"best"`` takes the lowest that applies.
         relation: ``"add_or_remove_one"`` or ``"replace_one"``; None for the one that suits the sampler.
         num_clients: population size N, required if the sampling depends on it.  Otherwise it only serves
             to check ``delta``.
@@ -251,12 +252,15 @@ def epsilon(
         Mironov, Talwar, Zhang, *Renyi Differential Privacy of the Sampled Gaussian Mechanism*, 2019
         (arXiv:1908.10530).
         Zhu, Wang, *Poisson Subsampled Renyi Differential Privacy*, ICML 2019.
+        Zhu, Dong, Wang, *Optimal Accounting of Differential Privacy via Characteristic Function*,
+        AISTATS 2022 (arXiv:2106.08567), for cohorts of fixed size.
         Wang, Balle, Kasiviswanathan, *Subsampled Renyi Differential Privacy and Analytical Moments
         Accountant*, AISTATS 2019 (arXiv:1808.00087).
         Feldman, Shenfeld, *Privacy Amplification by Random Allocation*, 2025 (arXiv:2502.08202), for
         balls in bins.
         Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
-        Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks.
+        Factorization*, NeurIPS 2023 (arXiv:2306.08153), for cohorts that are Poisson in blocks, and
+        theorem 4 for correlated noise on them.
     """
     ledger = Ledger().add(mechanism, sampler, rounds=rounds, num_clients=num_clients)
     return ledger.epsilon(delta=delta, method=method, relation=relation, unit=unit, grid=grid)
@@ -264,20 +268,43 @@ def epsilon(
 
 def _lowest(
     runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
-) -> tuple[float, Method]:
-    """Epsilon of a method, or of the better of the two, with the method that gave it."""
-    refused = []
-    found: list[tuple[float, Method]] = []
-    for each in ("pld", "rdp") if method == "best" else (method,):
+) -> tuple[float, Method, tuple[Run, ...]]:
+    """Lowest epsilon by a method, or by either, with the method and the account that gave it."""
+    accounts = [runs]
+    if any(run.otherwise for run in runs):
+        accounts.append(tuple(run.otherwise or run for run in runs))
+    methods: tuple[Method, ...] = ("pld", "rdp") if method == "best" else (method,)
+    refused: list[ValueError] = []
+    found: list[tuple[float, Method, tuple[Run, ...]]] = []
+    for account, each in itertools.product(accounts, methods):
+        spendable = delta - sum(run.slack for run in account)
         try:
-            found.append((_by(each, runs, delta, relation, grid), each))
+            found.append((_by(each, account, spendable, relation, grid), each, account))
         except ValueError as error:
-            if method != "best":
-                raise
-            refused.append(str(error))
-    if not found:
-        raise ValueError("neither method applies: " + "; ".join(refused))
-    return min(found)
+            refused.append(error)
+    if found:
+        return min(found, key=lambda one: one[0])
+    if method != "best":
+        raise refused[-1]
+    raise ValueError("neither method applies: " + "; ".join(map(str, refused)))
+
+
+def _kind(run: Run) -> tuple[Any, ...]:
+    """Runs of one kind are one run with more releases."""
+    return run.release, run.words, run.otherwise and run.otherwise.release
+
+
+def _merged(run: Run, new: Run) -> Run:
+    return run._replace(
+        times=run.times + new.times,
+        rounds=run.rounds + new.rounds,
+        slack=run.slack + new.slack,
+        whole=run.whole | new.whole,
+        distance=run.distance + new.distance,
+        otherwise=_merged(run.otherwise, new.otherwise)
+        if run.otherwise and new.otherwise
+        else None,
+    )
 
 
 def _by(

@@ -1,24 +1,34 @@
 """Privacy loss distributions on a grid."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from fjx.privacy._accounting.bins import bins_distribution
+from fjx.privacy._accounting.profiles import (
+    capped_poisson_distribution,
+    fixed_size_distribution,
+    has_profile,
+)
 from fjx.privacy._accounting.releases import Release, Run
 from fjx.privacy._accounting.renyi import (
+    fraction_of,
     known,
     neighbours,
     refusal_of_bins,
-    refusal_of_fixed_size,
     unsampled,
+    words_of_event,
 )
 from fjx.privacy._types import Relation, RenyiCurve
 from fjx.samplers._types import BallsInBins, FixedSize, Poisson
 
 _GRID = 1e-4  # step of the privacy loss, absolute for epsilon below 10 ..
 _RELATIVE_GRID = 1e-5  # .. and relative above, so that large epsilons stay affordable
+_ABOVE = 1 + 1e-9  # rounding errors of a closed form are less
+_LEAST_NOISE = 0.05  # with less, bins are accounted as if they were known
 _HOPELESS = 1e8  # above this Renyi divergence of order 2, epsilon is reported as inf
 
 
@@ -28,10 +38,13 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
     Raises:
         ValueError: a run has no such distribution; the message says what is possible instead.
     """
+    import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
     events = [(event_of(run.release, relation), run.times) for run in runs]
     for event, count in events:
+        if callable(event):
+            continue
         if not PLDAccountant(neighbours(relation), 1.0).supports(event):
             raise ValueError(
                 f"no privacy loss distribution is known for {event} under relation={relation!r}; "
@@ -49,10 +62,20 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
     if not size <= _HOPELESS:
         return math.inf
 
+    if all(isinstance(event, dp_accounting.GaussianDpEvent) for event, _ in events):
+        # Together they are one Gaussian, whose epsilon has a closed form at any delta.
+        moves = 2 if relation == "replace_one" else 1
+        z = sum(count / event.noise_multiplier**2 for event, count in events) ** -0.5 / moves
+        return _ABOVE * float(dp_accounting.get_epsilon_gaussian(z, delta)) + _ABOVE - 1
+
     def on(grid: float) -> float:
         accountant = PLDAccountant(neighbours(relation), grid)
         for event, count in events:
-            accountant.compose(event, count)
+            if callable(event):
+                # The accountant has no public way to take a distribution.
+                accountant._pld = accountant._pld.compose(event(grid=grid).self_compose(count))
+            else:
+                accountant.compose(event, count)
         return float(accountant.get_epsilon(delta))
 
     if grid is not None:
@@ -69,7 +92,9 @@ def pld_epsilon(runs: Sequence[Run], delta: float, relation: Relation, grid: flo
 
 
 def event_of(release: Release, relation: Relation) -> Any:
-    """Event of one release, in the convention of dp-accounting's PLD.
+    """Event of one release, in the convention of dp-accounting's PLD, or a function of the grid.
+
+    The function makes the distribution of one release, where dp-accounting has none or is slow.
 
     Raises:
         ValueError: there is none; the message says what is possible instead.
@@ -89,23 +114,36 @@ def event_of(release: Release, relation: Relation) -> Any:
     match release.amplified_by:
         case None:
             return event
-        case FixedSize():
-            raise ValueError(refusal_of_fixed_size("pld", relation))
-        case BallsInBins():
-            raise ValueError(refusal_of_bins("pld", relation, event))
+        case FixedSize(size):
+            moved = _one_gaussian(release.twice)
+            rate = fraction_of(size, release.num_clients, relation)
+            if not has_profile(moved):
+                raise ValueError(
+                    "cohorts of fixed size can be accounted by method='pld' for Gaussian and for "
+                    f"Laplace noise only, got {words_of_event(moved)}; sample with samplers.poisson"
+                )
+            return functools.partial(fixed_size_distribution, moved, rate)
+        case BallsInBins(bins):
+            if replace or not isinstance(event, dp_accounting.GaussianDpEvent):
+                raise ValueError(refusal_of_bins(relation, event))
+            if event.noise_multiplier < _LEAST_NOISE or bins == 1:
+                return event  # a mixture is no farther away than the farther of its parts
+            return functools.partial(bins_distribution, bins, 1 / event.noise_multiplier)
         case Poisson(rate, cap=None):
             return dp_accounting.PoissonSampledDpEvent(rate, event)
-        case Poisson(rate, cap):
+        case Poisson(rate, int() as cap):
             if not isinstance(event, dp_accounting.GaussianDpEvent):
                 raise ValueError(
                     "capped Poisson cohorts can be accounted for Gaussian noise and by method='pld' "
                     f"only, got {event}; sample without a cap"
                 )
-            return dp_accounting.TruncatedSubsampledGaussianDpEvent(
-                known(release.num_clients, "capped Poisson cohorts"),
-                rate,
-                cap,
+            return functools.partial(
+                capped_poisson_distribution,
                 event.noise_multiplier,
+                rate=rate,
+                cap=cap,
+                num_clients=known(release.num_clients, "capped Poisson cohorts"),
+                relation=relation,
             )
 
 

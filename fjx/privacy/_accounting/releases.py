@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from fjx import _validate
-from fjx.privacy._types import Accountable, DistributedMechanism, Participation
+from fjx.privacy._types import Accountable, DistributedMechanism, Mechanism, Participation
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -49,6 +49,7 @@ class Run(NamedTuple):
         zero_out: true if an absent client is accounted as one whose update is zero.
         whole: the reasons why the run cannot be cut in two; its phases are then not separate releases.
         distance: total variation between all draws of the run and those of its releases.
+        otherwise: another account of the same rounds that holds as well, or None.
     """
 
     release: Release
@@ -59,6 +60,7 @@ class Run(NamedTuple):
     zero_out: bool
     whole: frozenset[str] = frozenset()
     distance: float = 0.0
+    otherwise: "Run | None" = None
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
@@ -153,8 +155,20 @@ def run_of(
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)
-        words = f"{words}, not amplified" if chance else words
-        return released(1, float(mechanism.correlation(often)), None, words)
+        not_amplified = f"{words}, not amplified" if chance else words
+        once = released(1, float(mechanism.correlation(often)), None, not_amplified)
+        in_turns = (
+            mechanism.turn(often) if isinstance(mechanism, Mechanism) and mechanism.turn else 0.0
+        )
+        match subsampling:
+            case Poisson() | FixedSize() if in_turns:
+                run = released(often.most, in_turns, subsampling, words)
+            case CyclicPoisson(_, rate, overflow) if in_turns:
+                run = released(often.most, in_turns, Poisson(rate, None, overflow), words)
+                run = run._replace(zero_out=True)
+            case _:
+                return once
+        return run._replace(otherwise=once)
     match subsampling:
         case Poisson() | FixedSize():
             return released(often.most, 1.0, subsampling, words)

@@ -71,6 +71,8 @@ def unsampled(event: Any, relation: Relation) -> Curve:
     """
     if isinstance(event, RenyiCurve):
         return event.rdp
+    if getattr(event, "noise_multiplier", None) == 0:
+        return lambda orders: np.full(orders.shape, np.inf)
     if not _supports(event, relation):
         raise ValueError(
             f"no Renyi bound is known for {event} under relation={relation!r}; "
@@ -89,7 +91,8 @@ def _poisson(event: Any, rate: float, relation: Relation, plain: Curve) -> Curve
             return lambda orders: _accountant(orders, relation).compose(sampled).rdp
     if rate == 1:
         return plain
-    bound = poisson_bound(plain, rate)
+    added = isinstance(event, dp_accounting.LaplaceDpEvent | dp_accounting.GaussianDpEvent)
+    bound = poisson_bound(plain, rate, symmetric=added or getattr(event, "symmetric", False))
     # A mixture is no farther away than the farther of its parts, so sampling never costs.
     return lambda orders: np.fmin(bound(orders), plain(orders))
 
@@ -99,15 +102,11 @@ def _without_replacement(
 ) -> Curve:
     import dp_accounting
 
-    if relation != "replace_one":
-        raise ValueError(refusal_of_fixed_size("rdp", relation))
-    n = known(num_clients, "cohorts of fixed size")
-    if size > n:
-        raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
+    rate = fraction_of(size, num_clients, relation)
     if isinstance(event, RenyiCurve):
-        bound = fixed_size_bound(plain, size / n)
+        bound = fixed_size_bound(plain, rate)
         return lambda orders: np.fmin(bound(orders), plain(orders))
-    sampled = dp_accounting.SampledWithoutReplacementDpEvent(n, size, event)
+    sampled = dp_accounting.SampledWithoutReplacementDpEvent(num_clients, size, event)
     if not _supports(sampled, relation):
         raise ValueError(
             "cohorts of fixed size can be accounted for Gaussian noise only, got "
@@ -121,7 +120,7 @@ def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
     import dp_accounting
 
     if relation != "add_or_remove_one" or not isinstance(event, dp_accounting.GaussianDpEvent):
-        raise ValueError(refusal_of_bins("rdp", relation, event))
+        raise ValueError(refusal_of_bins(relation, event))
     if not event.noise_multiplier:
         return plain
     bound = bins_curve(bins, 1 / event.noise_multiplier)
@@ -129,21 +128,29 @@ def _in_bins(event: Any, bins: int, relation: Relation, plain: Curve) -> Curve:
     return lambda orders: np.fmin(bound(orders), plain(orders))
 
 
-def refusal_of_bins(method: str, relation: Relation, event: Any) -> str:
-    """Message for balls in bins with another method, relation or noise."""
+def refusal_of_bins(relation: Relation, event: Any) -> str:
+    """Message for balls in bins with another relation or noise."""
     return (
-        "balls in bins can be accounted for Gaussian noise, with method='rdp' and "
-        f"relation='add_or_remove_one' only, got {words_of_event(event)}, {method!r} and {relation!r}; "
-        "pass these, or sample with samplers.cyclic"
+        "balls in bins can be accounted for Gaussian noise with relation='add_or_remove_one' only, got "
+        f"{words_of_event(event)} and {relation!r}; pass these, or sample with samplers.cyclic"
     )
 
 
-def refusal_of_fixed_size(method: str, relation: Relation) -> str:
-    """Message for cohorts of fixed size with another method or relation."""
-    return (
-        "cohorts of fixed size can be accounted with method='rdp' and relation='replace_one' only, "
-        f"got {method!r} and {relation!r}; pass these, or sample with samplers.poisson"
-    )
+def fraction_of(size: int, num_clients: int | None, relation: Relation) -> float:
+    """Fraction of the population in a cohort of fixed size.
+
+    Raises:
+        ValueError: the population is not known or too small, or the relation is not replace-one.
+    """
+    if relation != "replace_one":
+        raise ValueError(
+            "cohorts of fixed size can be accounted with relation='replace_one' only, got "
+            f"{relation!r}; pass that, or sample with samplers.poisson"
+        )
+    n = known(num_clients, "cohorts of fixed size")
+    if size > n:
+        raise ValueError(f"num_clients must be at least the cohort's size {size}, got {n}")
+    return size / n
 
 
 def known(num_clients: int | None, sampling: str) -> int:

@@ -28,12 +28,16 @@ class Strategy(NamedTuple):
             returned, if ``fresh`` was standard normal; that is the norm of that row of C^-1.
         sensitivity: ``(Participation) -> float``, an upper bound on ||C G - C G'||_F over runs G, G' in
             which the rows of one client, of norm at most 1, are present or are zero.
+        turn: None if no sampling amplifies the strategy.  Otherwise ``(Participation) -> float``, the
+            largest norm s that the rounds of one client have if each gets a share of the noise for
+            itself; see :func:`correlated`.
     """
 
     init: Callable[[TreeLike], Tree]
     step: Callable[[Tree, Tree], tuple[Tree, Tree]]
     deviation: Callable[[Tree], Array]
     sensitivity: Callable[[Participation], float]
+    turn: Callable[[Participation], float] | None = None
 
 
 def correlated(
@@ -50,12 +54,20 @@ def correlated(
     it is :func:`gaussian`.
 
     *Privacy.*  All rounds together are one Gaussian release of C G + z C_clip Z, to which C^-1 is
-    applied.  Nothing is composed round by round, and sampling amplifies nothing.  Assume that a client
+    applied.  Nothing is composed round by round.  Assume that a client
     takes part in at most k rounds, which are at least b apart.  It then moves C G by at most
     ``strategy.sensitivity`` times C_clip in the Frobenius norm, even if its updates depend on earlier
     releases.  Absence is meant in the zero-out sense (``REPLACE_SPECIAL``): the client's updates are
     zero, and the rounds of the other clients stay as they are.  If its data are replaced, everything
     moves twice as far.
+
+    *Amplification by Poisson and fixed-size sampling.*  The noise of each row of C G + z C_clip Z can be
+    divided among the rounds of one client that are in the row, in proportion to their entries of \|C\|.
+    The run is then post-processing of one Gaussian release for each round in which the client may take
+    part, of noise multiplier z / s with s = ``strategy.turn``.  These releases are amplified like those
+    of :func:`gaussian`.  With b bands, and the rounds of a client b apart as in
+    :func:`fjx.samplers.cyclic_poisson`, s is the norm of a column, and nothing is lost.  If the memory
+    is longer, s is larger; :func:`fjx.privacy.epsilon` takes the lower of the two claims.
 
     *The state is secret.*  It holds past noise.  From it, the noise of the next round can be predicted
     in part, and that of the last rounds can be removed.  It belongs to the server, which is trusted.
@@ -99,6 +111,9 @@ def correlated(
         Private Linear Operators on Adaptive Streams*, NeurIPS 2022 (arXiv:2202.08312), theorem 2.1.
         Choquette-Choo, McMahan, Rush, Thakurta, *Multi-Epoch Matrix Factorization Mechanisms for
         Private Machine Learning*, ICML 2023 (arXiv:2211.06530).
+        Choquette-Choo, Ganesh, McKenna, McMahan, Rush, Thakurta, Xu, *(Amplified) Banded Matrix
+        Factorization: A Unified Approach to Private Training*, NeurIPS 2023 (arXiv:2306.08153), theorem
+        4, for the amplification of banded matrices.
     """
     if not isinstance(strategy, Strategy):
         raise TypeError(
@@ -121,6 +136,7 @@ def correlated(
         sensitivity=bound.sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
         correlation=strategy.sensitivity,
+        turn=strategy.turn,
     )
 
 

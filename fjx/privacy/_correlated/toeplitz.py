@@ -184,6 +184,7 @@ def _strategy(
         step=advance,
         deviation=lambda state: jnp.sqrt(state.variance),
         sensitivity=lambda participation: sensitivity(column(participation.rounds), participation),
+        turn=lambda participation: turn(column(participation.rounds), participation),
     )
 
 
@@ -200,6 +201,22 @@ def sensitivity(column: np.ndarray, participation: Participation) -> float:
     if participation.most > 1 and participation.separation < column.size:
         column = np.maximum.accumulate(np.abs(column)[::-1])[::-1]
     return float(np.linalg.norm(overlay(column, participation)))
+
+
+def turn(column: np.ndarray, participation: Participation) -> float:
+    """Largest norm of one round of a client, if the rounds share the noise of each row.
+
+    The round of column j gets the part |C_tj| / sum_i |C_ti| of the variance of row t, where i runs over
+    the rounds of the client.  In units of that noise its column has the squared norm sum_t |C_tj| sum_i
+    |C_ti|.  This is largest for a client that begins with the first round.
+    """
+    size = np.abs(column)
+    total = overlay(size, participation._replace(most=participation.rounds))
+    squares = [
+        size[: total.size - start] @ total[start : start + size.size]
+        for start in range(0, total.size, participation.separation)
+    ]
+    return float(np.sqrt(max(squares, default=0.0)))
 
 
 def overlay(column: np.ndarray, participation: Participation) -> np.ndarray:

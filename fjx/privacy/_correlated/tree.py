@@ -155,19 +155,26 @@ def _binary(restart: int, own: np.ndarray, *, every: bool) -> Strategy:
         nodes = jax.tree.map(lambda e, x: e.at[h].set(x), state.nodes, new)
         return noise, TreeState(nodes, state.round + 1)
 
-    def sensitivity(participation: Participation) -> float:
+    def squares(participation: Participation) -> np.ndarray:
+        """For each round, the number of rounds of one client in its nodes, at most."""
         rounds, separation, most = participation
         most = min(most, -(-rounds // separation))
         room = np.minimum(most, -(-(2 ** np.arange(heights)) // separation))
-        return math.sqrt(
-            heaviest(_membership(restart, rounds, heights, every) @ room, participation)
-        )
+        return _membership(restart, rounds, heights, every) @ room
+
+    def sensitivity(participation: Participation) -> float:
+        return math.sqrt(heaviest(squares(participation), participation))
+
+    def turn(participation: Participation) -> float:
+        # The rounds of a client in a node share its noise equally.
+        return math.sqrt(max(squares(participation), default=0.0))
 
     return Strategy(
         init=init,
         step=step,
         deviation=lambda state: jnp.asarray(step_std, jnp.float32)[height(state.round)],
         sensitivity=sensitivity,
+        turn=turn,
     )
 
 

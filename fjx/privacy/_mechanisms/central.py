@@ -216,6 +216,7 @@ def discrete_gaussian(
             lambda orders: np.asarray(orders) * moves**2 / (2 * z**2),
             words,
             distance=dimension * noise.distance,
+            symmetric=True,
         )
 
     return Mechanism(

@@ -15,6 +15,7 @@ from fjx.privacy.auditing._bound import LowerBound as LowerBound
 from fjx.privacy.auditing._canaries import canaries as canaries
 from fjx.privacy.auditing._canaries import scores as scores
 from fjx.privacy.auditing._one_run import one_run as one_run
+from fjx.privacy.auditing._one_run import one_run_gaussian_dp as one_run_gaussian_dp
 from fjx.privacy.auditing._runs import clopper_pearson as clopper_pearson
 from fjx.privacy.auditing._runs import gaussian_dp as gaussian_dp
 from fjx.privacy.auditing._separation import auroc as auroc
@@ -27,6 +28,7 @@ __all__ = [
     "clopper_pearson",
     "gaussian_dp",
     "one_run",
+    "one_run_gaussian_dp",
     "scores",
     "tpr_at_fpr",
 ]

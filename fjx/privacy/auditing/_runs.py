@@ -129,7 +129,7 @@ def gaussian_dp(
         from scipy import special
 
         mu = special.ndtri(rates.true_positive) - special.ndtri(rates.false_positive)
-        return _epsilon_of_mu(float(mu), delta)
+        return epsilon_of_mu(float(mu), delta)
 
     inside, outside = as_scores("inside", inside), as_scores("outside", outside)
     require_levels(delta, significance, above=0)
@@ -209,7 +209,7 @@ def _log_ratio(a: float, b: float) -> float:
     return math.log(a / b) if a > b > 0 else 0.0
 
 
-def _epsilon_of_mu(mu: float, delta: float) -> float:
+def epsilon_of_mu(mu: float, delta: float) -> float:
     import dp_accounting
 
     return float(dp_accounting.get_epsilon_gaussian(1 / mu, delta)) if mu > 0 else 0.0

@@ -11,6 +11,7 @@ from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Ste
 from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
 from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
+from fjx.privacy._mechanisms.grid import in_steps
 
 _COINS = 256  # coins tossed in one iteration
 _WORD = 2**32
@@ -128,7 +129,7 @@ def dp_sgd(
         bounded = mechanism.clip(wide, jnp.ones(()), ())
         finite = bounded.finite
         share = Contribution(
-            bounded.update,
+            in_steps(bounded.update, mechanism.step(())),
             finite.astype(jnp.int32),
             bounded.clipped.astype(jnp.int32),
             bounded.norm,

@@ -108,7 +108,8 @@ class Contribution(NamedTuple):
     All fields of an absent client are zero.
 
     Attributes:
-        update: the bounded message: float32, or int32 for mechanisms on a grid (multiples of its step).
+        update: the bounded message: whole steps if the mechanism has a ``step``; else what ``clip``
+            returns.
         clients: ``i32[]``, 1; summed, the number of clients that took part.
         clipped: ``i32[]``, 1 if the message was scaled down.
         norm: ``f32[]``, the norm of the message before clipping.
@@ -154,6 +155,12 @@ class Mechanism(NamedTuple):
         correlation: None if the noise is independent between rounds; each round is then one release.
             Otherwise ``(Participation) -> float``, and the whole run is *one* release: one client moves
             the sequence of sums by at most this factor times its largest contribution to one round.
+        step: ``(state) -> f32[]``, the step of the grid on which ``release`` adds its noise.  Clients'
+            updates are then rounded to whole steps before they are added, and ``total.update`` holds
+            whole numbers of steps.  None if updates are added as ``clip`` returns them; a sum of floats
+            then rounds, which no claim covers.
+        distance: an upper bound on the total variation between the draws of one round and the law that
+            ``event`` describes; it is charged to delta.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -163,6 +170,8 @@ class Mechanism(NamedTuple):
     sensitivity: Callable[[Relation], Array | float]
     event: Callable[[float], Any]
     correlation: "Callable[[Participation], float] | None" = None
+    step: Callable[[Tree], Array] | None = None
+    distance: float = 0.0
 
 
 class Encoded(NamedTuple):

@@ -16,7 +16,7 @@ from fjx.privacy._mechanisms.integer_noise import discrete_gaussian, skellam
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WEIGHTS = {
-    "gaussian": lambda sd: _discrete._gaussian_law(sd).weights,
+    "gaussian": lambda sd: _discrete.gaussian_law(sd).weights,
     "skellam": lambda sd: _discrete._skellam_law(sd**2).weights,
 }
 FAMILIES = {"gaussian": discrete_gaussian, "skellam": skellam}

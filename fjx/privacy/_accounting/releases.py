@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from fjx import _validate
-from fjx.privacy._types import Accountable, DistributedMechanism, Participation
+from fjx.privacy._types import Accountable, DistributedMechanism, Participation, RenyiCurve
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -49,6 +49,7 @@ class Run(NamedTuple):
         zero_out: true if an absent client is accounted as one whose update is zero.
         whole: the reasons why the run cannot be cut in two; its phases are then not separate releases.
         distance: total variation between all draws of the run and those of its releases.
+        assumes: what the claim assumes of floats, in words; empty if it assumes nothing.
     """
 
     release: Release
@@ -59,6 +60,7 @@ class Run(NamedTuple):
     zero_out: bool
     whole: frozenset[str] = frozenset()
     distance: float = 0.0
+    assumes: str = ""
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
@@ -148,8 +150,12 @@ def run_of(
         slack = count * getattr(amplified_by, "overflow", 0.0)
         # In rounds without the client, its neighbour's draws are the same, ideal or not.
         distance = often.most * max(getattr(event, "distance", 0.0) for event in (once, twice))
+        # A later round's correlated noise depends on the draws of all rounds.
+        draws = often.most if mechanism.correlation is None else often.rounds
+        distance += draws * getattr(mechanism, "distance", 0.0)
         zero_out = amplified_by is None
-        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
+        assumes = _assumes(mechanism, once)
+        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance, assumes)
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)
@@ -167,6 +173,20 @@ def run_of(
             run = released(1, often.most**0.5, subsampling, words)
             return run._replace(slack=often.rounds * subsampling.overflow)
     return released(often.most, 1.0, None, words)
+
+
+def _assumes(mechanism: Accountable, event: Any) -> str:
+    """What a claim assumes of floats: nothing if sums and noise are integers."""
+    if isinstance(event, RenyiCurve):
+        return ""
+    if getattr(mechanism, "step", None) is None:
+        return (
+            "The claim is that of real-valued sums and noise: floats round, and their last bits may "
+            "leak more"
+        )
+    if mechanism.correlation is not None:
+        return "The recursion of correlated noise is accounted as exact, and is computed in float32"
+    return ""
 
 
 def words_of(subsampling: Any, num_clients: int | None) -> str:

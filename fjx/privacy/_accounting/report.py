@@ -7,7 +7,7 @@ import numpy as np
 from fjx import _validate
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
 from fjx.privacy._accounting.terms import Accounting
-from fjx.privacy._types import Accountable, Relation, RenyiCurve
+from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import Sampler
 
 
@@ -146,8 +146,4 @@ def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
     ]
     if num_clients is None:
         caveats.append("delta should be well below 1 / num_clients, which was not given")
-    if not isinstance(mechanism.event(1.0), RenyiCurve):
-        caveats.append(
-            "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
-        )
     return caveats

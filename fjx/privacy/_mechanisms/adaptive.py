@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx._kernels import random as _random
 from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._mechanisms.gaussian import add_noise, as_bound, deviation, gaussian_event
+from fjx.privacy._mechanisms import grid
+from fjx.privacy._mechanisms.gaussian import as_bound, deviation, gaussian_event
 from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, Relation
 
 LEAST, MOST = 2.0**-64, 2.0**64  # limits of C: noise scaled by C neither vanishes nor overflows
@@ -130,21 +130,31 @@ def adaptive_gaussian(
     def release(
         key: Key, total: Contribution, state: AdaptiveState
     ) -> tuple[Tree, AdaptiveState, Metrics]:
-        key_sum, key_count = jax.random.split(key)
-        std = deviation(on_sum, bound_at(state.clip_norm).radius)
-        noised = add_noise(key_sum, total.update, std)
+        radius = bound_at(state.clip_norm).radius
+        leaves, dtypes, treedef = grid.parts(total.update, step(state))
+        # A client counts +1/2 or -1/2 on a grid of its own.
+        on_count = grid.step_of(grid.GAUSSIAN, 2 * sigma_b, 0.5)
+        half = grid.in_steps(jnp.float32(0.5), on_count)
+        balance = total.clients - 2 * total.clipped
+        counted = grid.Steps(balance * half.high, balance * half.low)
 
-        count = total.clients.astype(jnp.float32) / 2 - total.clipped.astype(jnp.float32)
-        count = count + jnp.asarray(sigma_b, jnp.float32) * _random.normal(key_count, ())
+        shapes = grid.shapes_of([*leaves, counted])
+        *noise, own = grid.draw(grid.GAUSSIAN, key, shapes)
+        noise = [grid.shrunk(x, on_sum) for x in noise]
+        noised = grid.assemble(leaves, noise, step(state), total.clients, dtypes, treedef)
+        count = grid.value(counted, grid.shrunk(own, 2 * sigma_b), on_count)
         unclipped = count / jnp.asarray(cohort_size, jnp.float32) + 0.5
         step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
         clip_norm = jnp.clip(state.clip_norm * jnp.exp(-step), LEAST, MOST)
         metrics = {
             "clip_norm": state.clip_norm,
             "noised_unclipped": unclipped,
-            "noise_std": std,
+            "noise_std": deviation(on_sum, radius),
         }
         return noised, AdaptiveState(clip_norm), metrics
+
+    def step(state: AdaptiveState) -> Array:
+        return grid.step_of(grid.GAUSSIAN, on_sum, bound_at(state.clip_norm).radius)
 
     def sensitivity(relation: Relation) -> Array | float:
         return bound_at(initial_clip).sensitivity(relation)
@@ -156,6 +166,8 @@ def adaptive_gaussian(
         noise_multiplier=noise_multiplier,
         sensitivity=sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
+        step=step,
+        distance=grid.DISTANCE,
     )
 
 

@@ -306,7 +306,7 @@ def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relati
     distance = sum(run.distance for run in runs)
     if distance and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
         caveats.append(
-            f"Draws of noise are up to {distance:.2g} from their law in total variation, and "
+            f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
             "(1 + e^epsilon) times that is taken from delta: fewer rounds or more noise make it less"
         )
     slack = sum(run.slack for run in runs)

@@ -131,7 +131,7 @@ def adaptive_gaussian(
         key: Key, total: Contribution, state: AdaptiveState
     ) -> tuple[Tree, AdaptiveState, Metrics]:
         radius = bound_at(state.clip_norm).radius
-        leaves, dtypes, treedef = grid.parts(total.update, step(state))
+        leaves, dtypes, treedef = grid.parts(total.update, step_of(state))
         # A client counts +1/2 or -1/2 on a grid of its own.
         on_count = grid.step_of(grid.GAUSSIAN, 2 * sigma_b, 0.5)
         half = grid.in_steps(jnp.float32(0.5), on_count)
@@ -141,7 +141,7 @@ def adaptive_gaussian(
         shapes = grid.shapes_of([*leaves, counted])
         *noise, own = grid.draw(grid.GAUSSIAN, key, shapes)
         noise = [grid.shrunk(x, on_sum) for x in noise]
-        noised = grid.assemble(leaves, noise, step(state), total.clients, dtypes, treedef)
+        noised = grid.assemble(leaves, noise, step_of(state), total.clients, dtypes, treedef)
         count = grid.value(counted, grid.shrunk(own, 2 * sigma_b), on_count)
         unclipped = count / jnp.asarray(cohort_size, jnp.float32) + 0.5
         step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
@@ -153,7 +153,7 @@ def adaptive_gaussian(
         }
         return noised, AdaptiveState(clip_norm), metrics
 
-    def step(state: AdaptiveState) -> Array:
+    def step_of(state: AdaptiveState) -> Array:
         return grid.step_of(grid.GAUSSIAN, on_sum, bound_at(state.clip_norm).radius)
 
     def sensitivity(relation: Relation) -> Array | float:
@@ -166,7 +166,7 @@ def adaptive_gaussian(
         noise_multiplier=noise_multiplier,
         sensitivity=sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
-        step=step,
+        step=step_of,
         distance=grid.DISTANCE,
     )
 

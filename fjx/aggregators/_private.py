@@ -8,7 +8,6 @@ from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLi
 from fjx._tree import require_floating
 from fjx.aggregators._around import releasing
 from fjx.privacy import Contribution, Mechanism
-from fjx.privacy._mechanisms.grid import in_steps
 
 
 def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
@@ -32,7 +31,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     Guarantees:
         - One client more or less moves the sum before noise by at most the mechanism's clip norm, for
           any message, cohort and executor: the mechanisms of fjx add whole steps of a grid, as integers.
-          A mechanism of your own without a ``step`` adds floats, whose sum rounds.
+          A mechanism of your own without ``to_steps`` adds floats, whose sum rounds.
         - Noise is added once to the sum, also if nobody came.
         - A client of weight zero contributes exactly zero, and so does one whose message is not finite.
 
@@ -70,7 +69,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             f"private needs a fjx.privacy.Mechanism such as privacy.gaussian(...), got {mechanism!r}"
         )
     denominator = _validate.scalar("denominator", denominator, above=0)
-    step = mechanism.step
+    exact = mechanism.to_steps
 
     def init(message_like: TreeLike) -> Tree:
         require_floating("message", message_like)
@@ -81,7 +80,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         result = mechanism.clip(wide, weight, public.state)
         taking_part = (weight > 0) & result.finite
         share = Contribution(
-            update=in_steps(result.update, step(public.state)) if step else result.update,
+            update=exact(result.update, public.state) if exact else result.update,
             clients=jnp.ones((), jnp.int32),
             clipped=result.clipped.astype(jnp.int32),
             norm=result.norm,

@@ -11,7 +11,6 @@ from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Ste
 from fjx.clients._loss import Loss, LossFn, per_example, value_and_grad
 from fjx.clients._sgd import descend
 from fjx.privacy import Bound, Contribution, gaussian
-from fjx.privacy._mechanisms.grid import in_steps
 
 _COINS = 256  # coins tossed in one iteration
 _WORD = 2**32
@@ -121,6 +120,11 @@ def dp_sgd(
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
     loss = per_example(loss_fn)
 
+    def exact(gradient: Tree) -> Tree:
+        """Whole steps, whose sum is exact; without noise nothing is claimed, and floats are added."""
+        silent = _validate.concrete(noise_multiplier) and float(noise_multiplier) == 0
+        return gradient if silent else mechanism.to_steps(gradient, ())
+
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
         """Contribution of one example to the sum of a step, and to the metrics."""
         batch = jax.tree.map(lambda x: x[None], example)
@@ -129,7 +133,7 @@ def dp_sgd(
         bounded = mechanism.clip(wide, jnp.ones(()), ())
         finite = bounded.finite
         share = Contribution(
-            in_steps(bounded.update, mechanism.step(())),
+            exact(bounded.update),
             finite.astype(jnp.int32),
             bounded.clipped.astype(jnp.int32),
             bounded.norm,

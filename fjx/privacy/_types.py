@@ -108,7 +108,7 @@ class Contribution(NamedTuple):
     All fields of an absent client are zero.
 
     Attributes:
-        update: the bounded message: whole steps if the mechanism has a ``step``; else what ``clip``
+        update: the bounded message: whole steps if the mechanism has ``to_steps``; else what ``clip``
             returns.
         clients: ``i32[]``, 1; summed, the number of clients that took part.
         clipped: ``i32[]``, 1 if the message was scaled down.
@@ -155,10 +155,10 @@ class Mechanism(NamedTuple):
         correlation: None if the noise is independent between rounds; each round is then one release.
             Otherwise ``(Participation) -> float``, and the whole run is *one* release: one client moves
             the sequence of sums by at most this factor times its largest contribution to one round.
-        step: ``(state) -> f32[]``, the step of the grid on which ``release`` adds its noise.  Clients'
-            updates are then rounded to whole steps before they are added, and ``total.update`` holds
-            whole numbers of steps.  None if updates are added as ``clip`` returns them; a sum of floats
-            then rounds, which no claim covers.
+        to_steps: ``(update, state) -> steps``: the update of ``clip``, rounded towards zero to whole
+            steps of the grid on which ``release`` adds its noise.  Steps are integers, whose sum is
+            exact.  None if updates are added as ``clip`` returns them; a sum of floats then rounds,
+            which no claim covers.
         distance: an upper bound on the total variation between the draws of one round and the law that
             ``event`` describes; it is charged to delta.
     """
@@ -170,7 +170,7 @@ class Mechanism(NamedTuple):
     sensitivity: Callable[[Relation], Array | float]
     event: Callable[[float], Any]
     correlation: "Callable[[Participation], float] | None" = None
-    step: Callable[[Tree], Array] | None = None
+    to_steps: Callable[[Tree, Tree], Tree] | None = None
     distance: float = 0.0
 
 

@@ -175,7 +175,7 @@ def test_7_what_is_assumed_of_floats_is_told(name):
 
 
 def test_7_a_mechanism_that_adds_floats_says_so():
-    floats = NOISY._replace(step=None)
+    floats = NOISY._replace(to_steps=None)
     claim = privacy.epsilon(floats, samplers.full(), rounds=1, delta=1e-5)
     assert "real-valued sums and noise" in str(claim)
     assert "real-valued" not in str(privacy.epsilon(NOISY, samplers.full(), rounds=1, delta=1e-5))

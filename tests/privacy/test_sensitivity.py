@@ -66,7 +66,7 @@ def probe(name):
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0)._replace(
         clip=lambda update, weight, state: bound.clip(update, weight),
         sensitivity=bound.sensitivity,
-        step=None,  # the gradient of whole steps is zero
+        to_steps=None,  # the gradient of whole steps is zero
     )
     contribute = private(mechanism, denominator=1).contribute
 

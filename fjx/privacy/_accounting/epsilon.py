@@ -196,7 +196,7 @@ def epsilon(
 
     *Floats.*  Sums and noise of the mechanisms of fjx are integers, so nothing is assumed of floats.
     Two exceptions are caveats of the claim: the recursion of correlated noise, and a mechanism of your
-    own without a ``step``.
+    own without ``to_steps``.
 
     *Idealisations.*  Pseudo-random draws are accounted as ideal ones.  PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon if that is
     coarser.  The result is an upper bound; at ten thousand rounds it is about 0.0002 above the limit of
@@ -304,12 +304,12 @@ def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relati
         | {run.assumes for run in runs if run.assumes}
     )
     distance = sum(run.distance for run in runs)
-    if distance and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
+    slack = sum(run.slack for run in runs)
+    if distance and slack < delta and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
         caveats.append(
             f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
             "(1 + e^epsilon) times that is taken from delta: fewer rounds or more noise make it less"
         )
-    slack = sum(run.slack for run in runs)
     if slack > delta / 100:
         caveats.append(
             f"{slack:.2g} of delta is paid for cohorts that do not fit: sample with a smaller overflow, "

@@ -179,7 +179,7 @@ def _assumes(mechanism: Accountable, event: Any) -> str:
     """What a claim assumes of floats: nothing if sums and noise are integers."""
     if isinstance(event, RenyiCurve):
         return ""
-    if getattr(mechanism, "step", None) is None:
+    if getattr(mechanism, "to_steps", None) is None:
         return (
             "The claim is that of real-valued sums and noise: floats round, and their last bits may "
             "leak more"

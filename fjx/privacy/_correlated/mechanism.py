@@ -110,12 +110,10 @@ def correlated(
 
     grid.require_range(noise_multiplier, bound.radius)
 
-    def step_of(state: Tree) -> Array:
-        return grid.step_of(grid.GAUSSIAN, noise_multiplier, bound.radius)
-
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
-        step = step_of(state)
-        leaves, dtypes, treedef = grid.parts(total.update, step)
+        scale = noise_multiplier, bound.radius
+        step = grid.step_of(grid.GAUSSIAN, *scale)
+        leaves, dtypes, treedef = grid.parts(grid.GAUSSIAN, total.update, *scale)
         drawn = grid.draw(grid.GAUSSIAN, key, grid.shapes_of(leaves))
         fresh = treedef.unflatten([
                 step * grid.shrunk(x, noise_multiplier).astype(jnp.float32) for x in drawn
@@ -134,7 +132,9 @@ def correlated(
         sensitivity=bound.sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
         correlation=strategy.sensitivity,
-        step=step_of,
+        to_steps=lambda update, state: grid.in_steps(
+            grid.GAUSSIAN, update, noise_multiplier, bound.radius
+        ),
         distance=grid.DISTANCE,
     )
 

@@ -131,21 +131,22 @@ def adaptive_gaussian(
         key: Key, total: Contribution, state: AdaptiveState
     ) -> tuple[Tree, AdaptiveState, Metrics]:
         radius = bound_at(state.clip_norm).radius
-        leaves, dtypes, treedef = grid.parts(total.update, step_of(state))
+        leaves, dtypes, treedef = grid.parts(grid.GAUSSIAN, total.update, on_sum, radius)
         # A client counts +1/2 or -1/2 on a grid of its own.
         on_count = grid.step_of(grid.GAUSSIAN, 2 * sigma_b, 0.5)
-        half = grid.in_steps(jnp.float32(0.5), on_count)
+        half = grid.in_steps(grid.GAUSSIAN, jnp.float32(0.5), 2 * sigma_b, 0.5)
         balance = total.clients - 2 * total.clipped
-        counted = grid.Steps(balance * half.high, balance * half.low)
+        counted = grid.Steps(tuple(balance * digit for digit in half.digits))
 
         shapes = grid.shapes_of([*leaves, counted])
         *noise, own = grid.draw(grid.GAUSSIAN, key, shapes)
         noise = [grid.shrunk(x, on_sum) for x in noise]
-        noised = grid.assemble(leaves, noise, step_of(state), total.clients, dtypes, treedef)
+        step = grid.step_of(grid.GAUSSIAN, on_sum, radius)
+        noised = grid.assemble(leaves, noise, step, total.clients, dtypes, treedef)
         count = grid.value(counted, grid.shrunk(own, 2 * sigma_b), on_count)
         unclipped = count / jnp.asarray(cohort_size, jnp.float32) + 0.5
-        step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
-        clip_norm = jnp.clip(state.clip_norm * jnp.exp(-step), LEAST, MOST)
+        change = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
+        clip_norm = jnp.clip(state.clip_norm * jnp.exp(-change), LEAST, MOST)
         metrics = {
             "clip_norm": state.clip_norm,
             "noised_unclipped": unclipped,
@@ -153,8 +154,9 @@ def adaptive_gaussian(
         }
         return noised, AdaptiveState(clip_norm), metrics
 
-    def step_of(state: AdaptiveState) -> Array:
-        return grid.step_of(grid.GAUSSIAN, on_sum, bound_at(state.clip_norm).radius)
+    def to_steps(update: Tree, state: AdaptiveState) -> Tree:
+        radius = bound_at(state.clip_norm).radius
+        return grid.in_steps(grid.GAUSSIAN, update, on_sum, radius)
 
     def sensitivity(relation: Relation) -> Array | float:
         return bound_at(initial_clip).sensitivity(relation)
@@ -166,7 +168,7 @@ def adaptive_gaussian(
         noise_multiplier=noise_multiplier,
         sensitivity=sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
-        step=step_of,
+        to_steps=to_steps,
         distance=grid.DISTANCE,
     )
 

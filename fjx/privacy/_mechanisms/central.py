@@ -86,7 +86,9 @@ def laplace(*, clip_norm: Array | float | Bound, noise_multiplier: Array | float
         noise_multiplier=noise_multiplier,
         sensitivity=bound.sensitivity,
         event=event,
-        step=lambda state: grid.step_of(grid.LAPLACE, noise_multiplier, bound.radius),
+        to_steps=lambda update, state: grid.in_steps(
+            grid.LAPLACE, update, noise_multiplier, bound.radius
+        ),
         distance=grid.DISTANCE,
     )
 

@@ -42,7 +42,7 @@ def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | floa
 
     Raises:
         TypeError: an argument is not a real number.
-        ValueError: ``clip_norm`` is not between 2^-100 and 2^100, ``noise_multiplier`` is negative or
+        ValueError: ``clip_norm`` is not between 2^-64 and 2^100, ``noise_multiplier`` is negative or
             not finite, or their product is above 2^120; the bound is in another norm than L2.
 
     Examples:
@@ -79,7 +79,9 @@ def gaussian(*, clip_norm: Array | float | Bound, noise_multiplier: Array | floa
         noise_multiplier=noise_multiplier,
         sensitivity=bound.sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
-        step=lambda state: grid.step_of(grid.GAUSSIAN, noise_multiplier, bound.radius),
+        to_steps=lambda update, state: grid.in_steps(
+            grid.GAUSSIAN, update, noise_multiplier, bound.radius
+        ),
         distance=grid.DISTANCE,
     )
 

@@ -21,29 +21,28 @@ from fjx._base import Array, Key, Tree
 from fjx._tree import require_floating
 from fjx.privacy._mechanisms import fine
 
-LARGEST, SMALLEST = 2.0**100, 2.0**-100
+LARGEST, SMALLEST = 2.0**100, 2.0**-64
 """Limits of the clip norm: no sum, noise or step overflows or vanishes between them."""
-LEAST = 2.0**-5
-"""Multiplier below which the grid stays as it is and the noise shrinks on it; no epsilon is finite there."""
 MOST = 500_000
 """Largest number of clients whose steps are added without an overflow."""
 COORDINATES = 2**32
 """Largest number of coordinates of a message."""
 DISTANCE = COORDINATES * fine.DISTANCE
 """Total variation between the draws of one release and their law, for any message."""
-_LOW = 12
+_BITS = 12  # of a digit
+_LEAST = 2.0**-17  # the multiplier below which the grid stays, and the noise shrinks on it
+_FEW = 2.0**-5  # the multiplier from which on two digits are enough
 
 
 class Steps(NamedTuple):
-    """Whole numbers of steps, as ``2^12 high + low``; sums of up to :data:`MOST` clients fit.
+    """Whole numbers of steps in base 2^12; sums of up to :data:`MOST` clients fit.
 
     Attributes:
-        high: ``i32``, the high part.
-        low: ``i32``, the low part: in [0, 2^12) for one client, larger for a sum.
+        digits: arrays ``i32`` of the shape of the numbers, the highest digit first.  The lower digits
+            are in [0, 2^12) for one client, and larger for a sum.
     """
 
-    high: Array
-    low: Array
+    digits: tuple[Array, ...]
 
 
 class Family(NamedTuple):
@@ -64,27 +63,44 @@ LAPLACE = Family(fine.laplace, fine.LAPLACE)
 
 def step_of(family: Family, noise_multiplier: Array | float, radius: Array | float) -> Array:
     """``f32[]``, the step of the grid: the noise z C divided by its width in steps."""
-    z = jnp.maximum(jnp.asarray(noise_multiplier, jnp.float32), LEAST)
+    z = jnp.maximum(jnp.asarray(noise_multiplier, jnp.float32), _LEAST)
     return z * jnp.float32(1 / family.width) * jnp.asarray(radius, jnp.float32)
 
 
-def in_steps(update: Tree, step: Array) -> Tree:
-    """Round the leaves of an update towards zero to :class:`Steps`, exactly beyond 2^24 steps."""
+def in_steps(
+    family: Family, update: Tree, noise_multiplier: Array | float, radius: Array | float
+) -> Tree:
+    """Round the leaves of an update towards zero to :class:`Steps`."""
+    step = step_of(family, noise_multiplier, radius)
+    return jax.tree.map(lambda x: _split(x, step, _digits(noise_multiplier)), update)
 
-    def split(x: Array) -> Steps:
-        whole = jnp.trunc(x.astype(jnp.float32) / step)
-        high = jnp.floor(whole * 2.0**-_LOW)
-        return Steps(high.astype(jnp.int32), (whole - high * 2.0**_LOW).astype(jnp.int32))
 
-    return jax.tree.map(split, update)
+def _digits(noise_multiplier: Array | float) -> int:
+    enough = _validate.concrete(noise_multiplier) and float(noise_multiplier) >= _FEW
+    return 2 if enough else 3
+
+
+def _split(x: Array, step: Array, digits: int) -> Steps:
+    rest = jnp.trunc(x.astype(jnp.float32) / step)
+    found = []
+    for _ in range(digits - 1):  # exact: the quotients are powers of two
+        high = jnp.floor(rest * 2.0**-_BITS)
+        found.append(rest - high * 2.0**_BITS)
+        rest = high
+    return Steps(tuple(digit.astype(jnp.int32) for digit in (rest, *found[::-1])))
 
 
 def value(steps: Steps, noise: Array, step: Array) -> Array:
     """``f32``, the value of steps plus noise; it depends on their sum alone."""
-    low = steps.low + noise
-    high = steps.high + (low >> _LOW)
-    low = low & (2**_LOW - 1)
-    return (high.astype(jnp.float32) * 2.0**_LOW + low.astype(jnp.float32)) * step
+    carry, found = noise, []
+    for digit in steps.digits[:0:-1]:
+        carry = carry + digit
+        found.append(carry & (2**_BITS - 1))
+        carry = carry >> _BITS
+    total = (steps.digits[0] + carry).astype(jnp.float32)
+    for digit in found[::-1]:
+        total = total * 2.0**_BITS + digit.astype(jnp.float32)
+    return total * step
 
 
 def draw(family: Family, key: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
@@ -109,18 +125,23 @@ def draw(family: Family, key: Key, shapes: Sequence[tuple[int, ...]]) -> list[Ar
 
 
 def shrunk(noise: Array, noise_multiplier: Array | float) -> Array:
-    """Noise for a multiplier below :data:`LEAST`, at which the grid stays as it is; none for zero."""
-    if _validate.concrete(noise_multiplier) and float(noise_multiplier) >= LEAST:
+    """Noise for a multiplier so small that the grid stays as it is; none for zero.
+
+    No epsilon is finite at such multipliers.
+    """
+    if _validate.concrete(noise_multiplier) and float(noise_multiplier) >= _LEAST:
         return noise
-    share = jnp.asarray(noise_multiplier, jnp.float32) / LEAST
+    share = jnp.asarray(noise_multiplier, jnp.float32) / _LEAST
     scaled = jnp.round(share * noise.astype(jnp.float32)).astype(jnp.int32)
     return jnp.where(share < 1, scaled, noise)
 
 
-def parts(total: Tree, step: Array) -> tuple[list[Steps], list[Any], Any]:
+def parts(
+    family: Family, total: Tree, noise_multiplier: Array | float, radius: Array | float
+) -> tuple[list[Steps], list[Any], Any]:
     """Leaves of a sum as steps, the dtypes of the result, and the structure.
 
-    A sum of floats is rounded to steps here.  It was not exact then, as the caller knows.
+    A sum of floats is rounded to steps here.
 
     Raises:
         TypeError: a leaf is neither :class:`Steps` nor floating.
@@ -130,12 +151,13 @@ def parts(total: Tree, step: Array) -> tuple[list[Steps], list[Any], Any]:
     if floats:
         require_floating("total", total)
         dtypes = [leaf.dtype for leaf in leaves]
-        return [in_steps(leaf, step) for leaf in leaves], dtypes, treedef
+        return in_steps(family, leaves, noise_multiplier, radius), dtypes, treedef
     return leaves, [jnp.dtype(jnp.float32)] * len(leaves), treedef
 
 
 def shapes_of(leaves: Sequence[Steps]) -> list[tuple[int, ...]]:
-    return [leaf.low.shape for leaf in leaves]
+    """Shapes of the numbers."""
+    return [leaf.digits[0].shape for leaf in leaves]
 
 
 def assemble(
@@ -166,7 +188,7 @@ def noised(
 ) -> Tree:
     """Sum plus independent noise of z C a coordinate."""
     step = step_of(family, noise_multiplier, radius)
-    leaves, dtypes, treedef = parts(total, step)
+    leaves, dtypes, treedef = parts(family, total, noise_multiplier, radius)
     shapes = shapes_of(leaves)
     if _validate.concrete(noise_multiplier) and float(noise_multiplier) == 0:
         _validate.key("key", key)
@@ -187,7 +209,7 @@ def require_range(noise_multiplier: Array | float, radius: Array | float) -> Non
     c = float(radius)
     if not SMALLEST <= c <= LARGEST:
         raise ValueError(
-            f"clip_norm must be between 2^-100 and 2^100, so that sums and noise fit float32; got {c!r}"
+            f"clip_norm must be between 2^-64 and 2^100, so that sums and noise fit float32; got {c!r}"
         )
     if _validate.concrete(noise_multiplier) and float(noise_multiplier) * c > 2.0**120:
         raise ValueError(

@@ -23,7 +23,9 @@ SIZE, COHORT, SHORT = 10_000_000, 32, 300_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=9)
     turns = parser.parse_args().turns
     key = jax.random.key(0)

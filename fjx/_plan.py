@@ -16,6 +16,7 @@ from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
+from fjx.samplers._slots import OVERFLOW
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -207,7 +208,9 @@ def plan(
         )
     _one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
     _one_of("clip_norm", clip_norm, "mechanism", mechanism)
-    sampler, denominator = _drawn(sampler, cohort_size, num_clients)
+    # A thousandth of delta pays for all rounds whose cohort does not fit.
+    overflow = min(OVERFLOW, max(1e-3 * delta / rounds, 1e-250))
+    sampler, denominator = _drawn(sampler, cohort_size, num_clients, overflow)
     make: Callable[[float], Any] = mechanism or (
         lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
     )
@@ -265,7 +268,7 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
 
 
 def _drawn(
-    sampler: Sampler | None, cohort_size: float | None, num_clients: int
+    sampler: Sampler | None, cohort_size: float | None, num_clients: int, overflow: float
 ) -> tuple[Sampler, float]:
     """Sampler, and the number of clients that a round is expected to have."""
     if cohort_size is not None:
@@ -277,7 +280,7 @@ def _drawn(
             raise ValueError(
                 "give cohort_size, the expected number of clients of a round, or a sampler"
             )
-        return poisson(cohort_size / num_clients), cohort_size
+        return poisson(cohort_size / num_clients, overflow=overflow), cohort_size
     require_sampler(sampler)
     match sampler.subsampling:
         case Full():

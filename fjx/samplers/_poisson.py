@@ -22,9 +22,9 @@ def poisson(rate: float, cap: int | None = None, *, overflow: float = OVERFLOW) 
     """Poisson sampling: each client takes part independently with probability ``rate``.
 
     Arrays need a fixed number of slots m.  It is ``cap`` if given.  Otherwise it is the smallest m with
-    P[Binomial(num_clients, rate) >= m] <= ``overflow``, or ``num_clients`` if that is smaller.  If more than m
-    clients are drawn, a uniformly random m of them are kept, and the number of the others is reported
-    as ``truncated``.  :func:`fjx.privacy.epsilon` derives the cost of this tail.
+    P[Binomial(num_clients, rate) >= m] <= ``overflow``, or ``num_clients`` if that is smaller.  If more
+    than m clients are drawn, a uniformly random m of them are kept, and the number of the others is
+    reported as ``truncated``.  :func:`fjx.privacy.epsilon` derives the cost of this tail.
 
     ``rate`` is rounded to p, a multiple of 2^-32.  For p >= 1/16 every client tosses an exact coin.  For
     smaller p the clients are drawn directly, so time and memory are O(n p) instead of O(n).  The method

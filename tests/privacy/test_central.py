@@ -217,7 +217,9 @@ def test_epsilon_pays_for_tables_from_delta():
     ledger = privacy.Ledger()
     for _ in range(2):
         ledger = ledger.add(mechanism, samplers.full(), rounds=rounds // 2)
-    assert float(ledger.epsilon(delta=300 * apart, method="rdp")) == pytest.approx(claim(300 * apart))
+    assert float(ledger.epsilon(delta=300 * apart, method="rdp")) == pytest.approx(
+        claim(300 * apart)
+    )
 
 
 def test_a_large_run_can_afford_its_tables():

@@ -91,7 +91,7 @@ def columns(tables):
     """The thresholds of one table as integers below 2^192 / (number of columns), and the aliases."""
     width = len(tables.alias).bit_length() - 1
     words = np.asarray(tables.words, object)
-    whole = sum(int(2) ** (32 * (5 - i)) * row for i, row in enumerate(words))
+    whole = sum(2 ** (32 * (5 - i)) * row for i, row in enumerate(words))
     return [(int(t) >> width, int(a)) for t, a in zip(whole, tables.alias, strict=True)]
 
 

@@ -26,9 +26,10 @@ def test_the_small_part_is_a_rounded_normal():
         s = mpmath.mpf(S)
 
         def exact(k):
-            return (mpmath.erfc((k - 0.5) / s / mpmath.sqrt(2)) - mpmath.erfc(
-                (k + 0.5) / s / mpmath.sqrt(2)
-            )) / 2
+            return (
+                mpmath.erfc((k - 0.5) / s / mpmath.sqrt(2))
+                - mpmath.erfc((k + 0.5) / s / mpmath.sqrt(2))
+            ) / 2
 
         whole = exact(0) / mpmath.mpf(str(found[0]))
         for k in (1, 2, 17, S, 3 * S + 1, 7 * S, 12 * S, 15 * S):
@@ -67,7 +68,10 @@ def test_quotient_and_remainder_make_a_geometric():
     with mpmath.workdps(80):
         for g in (0, 1, M - 1, M, 5 * M + 77, B * M, 30 * B * M):
             exact = mpmath.exp(-g / b) * -mpmath.expm1(-1 / b)
-            assert abs(mpmath.mpf(mass[0][g // M] * mass[1][g % M]) / 2**384 / exact - 1) < mpmath.mpf(2) ** -110
+            assert (
+                abs(mpmath.mpf(mass[0][g // M] * mass[1][g % M]) / 2**384 / exact - 1)
+                < mpmath.mpf(2) ** -110
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sums on a grid: as sensitive as claimed for every executor, without overflow, and noised by whole steps."""
+"""Sums on a grid: as sensitive as claimed for every executor, without overflow, noised by steps."""
 
 import functools
 
@@ -25,7 +25,8 @@ EXECUTORS = {
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_one_client_moves_the_sum_by_its_own_steps(name):
     """512 clients bring a float32 sum to a power of two; of 3,000 others, half units in the last place
-    count below it and are lost above it.  Then one client more moves a float sum by many units."""
+    count below it and are lost above it.  Then one client more moves a float sum by many units.
+    """
     half_unit = -(2.0 ** (9 - 24))
     x = np.array([1.0] * 512 + [1 - 2.0**-20] + [half_unit] * 3000, np.float32)
     mechanism = privacy.gaussian(clip_norm=1.0001, noise_multiplier=0.0)
@@ -59,11 +60,14 @@ def number(steps):
 @pytest.mark.parametrize("z", [0.0, 0.7])
 def test_steps_are_within_every_norm_and_exact(z):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((200, 50)) * np.exp(rng.uniform(-9, 9, (200, 1))), jnp.float32)
+    x = jnp.asarray(
+        rng.standard_normal((200, 50)) * np.exp(rng.uniform(-9, 9, (200, 1))), jnp.float32
+    )
     step = grid.step_of(grid.GAUSSIAN, z, 3.0)
     steps = fast(lambda x: grid.in_steps(grid.GAUSSIAN, x, z, 3.0))(x)
     for digit in steps.digits[1:]:
-        assert digit.min() >= 0 and digit.max() < 2**12
+        assert digit.min() >= 0
+        assert digit.max() < 2**12
     whole = number(steps)
     exact = np.asarray(x, np.float64) / float(step)
     assert (np.abs(whole) <= np.abs(exact) * (1 + 2.0**-22)).all()

@@ -311,7 +311,9 @@ def test_no_answer_of_randomized_response_reveals_more_than_promised(monkeypatch
     own = first(lambda a: a == 0)
     each = own // (levels - 1)
     assert own == each * (levels - 1)
-    assert answer(0) == 1 and answer(own - 1) == levels - 1 and answer(own) == 0
+    assert answer(0) == 1
+    assert answer(own - 1) == levels - 1
+    assert answer(own) == 0
     assert math.log(Fraction(2**32 - own, each)) <= epsilon
     lost = 1 / each + levels / (2**32 - own)  # of rounding up to a whole number
     assert math.log(Fraction(2**32 - own, each)) >= epsilon - 2 * lost

@@ -198,9 +198,9 @@ def epsilon(
     Two exceptions are caveats of the claim: the recursion of correlated noise, and a mechanism of your
     own without ``to_steps``.
 
-    *Idealisations.*  Pseudo-random draws are accounted as ideal ones.  PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon if that is
-    coarser.  The result is an upper bound; at ten thousand rounds it is about 0.0002 above the limit of
-    fine grids.
+    *Idealisations.*  Pseudo-random draws are accounted as ideal ones.  PLD rounds the privacy loss up to
+    a grid of 1e-4, or of 1e-5 epsilon if that is coarser.  The result is an upper bound; at ten thousand
+    rounds it is about 0.0002 above the limit of fine grids.
 
     Args:
         mechanism: the mechanism that bounded and noised the sums, as given to the aggregator.

@@ -154,7 +154,7 @@ def run_of(
         draws = often.most if mechanism.correlation is None else often.rounds
         distance += draws * getattr(mechanism, "distance", 0.0)
         zero_out = amplified_by is None
-        assumes = _assumes(mechanism, once)
+        assumes = assumes_of_floats(mechanism)
         return Run(release, count, often.rounds, slack, words, zero_out, whole, distance, assumes)
 
     if mechanism.correlation is not None and often.most > 0:
@@ -175,9 +175,9 @@ def run_of(
     return released(often.most, 1.0, None, words)
 
 
-def _assumes(mechanism: Accountable, event: Any) -> str:
-    """What a claim assumes of floats: nothing if sums and noise are integers."""
-    if isinstance(event, RenyiCurve):
+def assumes_of_floats(mechanism: Accountable) -> str:
+    """What a claim assumes of floats, in words; empty if sums and noise are integers."""
+    if isinstance(mechanism.event(1.0), RenyiCurve):
         return ""
     if getattr(mechanism, "to_steps", None) is None:
         return (

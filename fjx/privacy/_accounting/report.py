@@ -6,6 +6,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx.privacy._accounting.claim import COVERS, Epsilon, Method, Unit, rounded_up
+from fjx.privacy._accounting.releases import assumes_of_floats
 from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import Sampler
@@ -146,4 +147,6 @@ def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
     ]
     if num_clients is None:
         caveats.append("delta should be well below 1 / num_clients, which was not given")
+    if not assumes_of_floats(mechanism):
+        caveats.append("Sums and noise are integers, so that the last bits of floats leak nothing")
     return caveats

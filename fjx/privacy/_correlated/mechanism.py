@@ -115,9 +115,9 @@ def correlated(
         step = grid.step_of(grid.GAUSSIAN, *scale)
         leaves, dtypes, treedef = grid.parts(grid.GAUSSIAN, total.update, *scale)
         drawn = grid.draw(grid.GAUSSIAN, key, grid.shapes_of(leaves))
-        fresh = treedef.unflatten([
-                step * grid.shrunk(x, noise_multiplier).astype(jnp.float32) for x in drawn
-            ])
+        fresh = treedef.unflatten(
+            [step * grid.shrunk(x, noise_multiplier).astype(jnp.float32) for x in drawn]
+        )
         noise, state = strategy.step(fresh, state)
         whole = [jnp.round(x / step).astype(jnp.int32) for x in jax.tree.leaves(noise)]
         noised = grid.assemble(leaves, whole, step, total.clients, dtypes, treedef)

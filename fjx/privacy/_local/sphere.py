@@ -48,7 +48,9 @@ def unit(epsilon: float, dimension: int) -> Caps:
     half = (dimension - 1) / 2
     # Caps much smaller than e^-epsilon are never best.
     top = min(1 - 1e-6, (math.sqrt(2 * epsilon) + 3) / math.sqrt(dimension))
-    heights = np.linspace(0, top, 8192).astype(np.float32).astype(np.float64)  # as they are compared
+    heights = (
+        np.linspace(0, top, 8192).astype(np.float32).astype(np.float64)
+    )  # as they are compared
     shares = special.betainc(half, 0.5, 1 - heights**2) / 2
     moments = np.exp(half * np.log1p(-(heights**2)) - special.betaln(0.5, half)) / (dimension - 1)
     means = moments * math.expm1(epsilon) / (1 + math.expm1(epsilon) * shares)

@@ -6,7 +6,7 @@ the other bits choose one of its two integers: below the threshold the column's 
 
 The next 32 bits nearly always decide.  They tie with the threshold with probability 2^-32 a draw, and
 only then is the rest of the 192 bits drawn, for all draws at once.  A law of 192 bits therefore costs
-little more than one of 64. 
+little more than one of 64.
 
 No logarithm of a float is involved, whose rounding an adversary could see, and there is no rejection
 loop, in which a cohort would wait for its slowest client.
@@ -50,7 +50,9 @@ def tables(*laws: tuple[Sequence[int], int]) -> Tables:
     width = max(1, *((len(weights) - 1).bit_length() for weights, _ in laws))
     built = [_columns(weights, width) for weights, _ in laws]
     own = np.array([first for _, first in laws], np.int32)
-    alias = [np.array(alias, np.int32) + first for (_, alias), first in zip(built, own, strict=True)]
+    alias = [
+        np.array(alias, np.int32) + first for (_, alias), first in zip(built, own, strict=True)
+    ]
     data = b"".join(t.to_bytes(4 * WORDS, "big") for thresholds, _ in built for t in thresholds)
     words = np.frombuffer(data, ">u4").astype(np.uint32).reshape(-1, WORDS)
     return Tables(words.T.copy(), np.concatenate(alias), own)
@@ -137,8 +139,7 @@ def _start(
     column = (words[0] >> (32 - width)).astype(jnp.int32)
     following = [*words[1:], jnp.zeros_like(words[0])]
     stream = [
-        word << width | after >> (32 - width)
-        for word, after in zip(words, following, strict=True)
+        word << width | after >> (32 - width) for word, after in zip(words, following, strict=True)
     ]
     table = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (len(shape) - 1))
     return column + tables.own.reshape(table.shape), column + table * columns, stream

@@ -111,8 +111,8 @@ def discrete_gaussian(
           the leaks of floating-point noise.
         - Sums of integers are exact modulo 2^32, in any order and for any number of clients.  The output
           is therefore a function of the exact sum plus the noise, even if it wraps.
-        - The table of the noise differs from the ideal law by less than 2^-170 in total variation a draw.
-          The curve states that distance, and it is charged to delta.
+        - The table of the noise differs from the ideal law by less than 2^-170 in total variation.  The
+          curve states that distance, and it is charged to delta.
         - If the number of clients times C / gamma does not fit in 31 bits, coordinates may have wrapped.
           This costs accuracy and no privacy; the metric ``unnoised_may_wrap`` is then 1.
 

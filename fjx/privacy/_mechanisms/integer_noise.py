@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-
 from fjx._base import Array, Key
 from fjx.privacy._mechanisms import alias
 from fjx.privacy._mechanisms.alias import WHOLE

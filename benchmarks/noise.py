@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import records
 from fjx import Public, aggregators, privacy
 from fjx._kernels import random
 from fjx.privacy._mechanisms import fine
@@ -23,11 +24,11 @@ SIZE, COHORT, SHORT = 10_000_000, 32, 300_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=9)
-    turns = parser.parse_args().turns
+    records.add_out(parser)
+    options = parser.parse_args()
+    turns, write = options.turns, records.writer(options.out, echo=False)
     key = jax.random.key(0)
     samplers: dict[str, Callable[[Any], Any]] = {
         "normal, float32 (the yardstick)": lambda k: random.normal(k, (SIZE,)),
@@ -35,7 +36,7 @@ def main() -> None:
         "Gaussian, whole steps": lambda k: fine.gaussian(k, (SIZE,)),
         "Laplace, whole steps": lambda k: fine.laplace(k, (SIZE,)),
     }
-    table(f"{SIZE:,} draws", {name: timed(f, key) for name, f in samplers.items()}, turns)
+    table(f"{SIZE:,} draws", {name: timed(f, key) for name, f in samplers.items()}, turns, write)
 
     x = jax.random.normal(key, (COHORT, SHORT))
     sums = {
@@ -43,7 +44,7 @@ def main() -> None:
         "sum of whole steps": timed(total(1.0), x),
         "sum of whole steps, no noise": timed(total(0.0), x),
     }
-    table(f"clip and add {COHORT} x {SHORT:,}", sums, turns)
+    table(f"clip and add {COHORT} x {SHORT:,}", sums, turns, write)
 
 
 def total(noise_multiplier: float | None) -> Callable[[jax.Array], Any]:
@@ -74,13 +75,16 @@ def timed(function: Callable[[Any], Any], argument: Any) -> Callable[[], float]:
     return run
 
 
-def table(title: str, rows: dict[str, Callable[[], float]], turns: int) -> None:
+def table(
+    title: str, rows: dict[str, Callable[[], float]], turns: int, write: records.Write
+) -> None:
     """Print milliseconds, and the ratio to the first row in the same turn, in the median."""
     seconds = [[row() for row in rows.values()] for _ in range(turns)]
     print(f"{title:<34}{'ms':>9}{'ratio':>9}")
     for i, name in enumerate(rows):
         own = statistics.median(turn[i] for turn in seconds)
         ratio = statistics.median(turn[i] / turn[0] for turn in seconds)
+        write(kind="noise", of=title, name=name, seconds=own, ratio=ratio)
         print(f"{name:<34}{1e3 * own:>9.1f}{ratio:>9.2f}")
     print()
 

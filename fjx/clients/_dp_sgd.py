@@ -123,7 +123,8 @@ def dp_sgd(
     def exact(gradient: Tree) -> Tree:
         """Whole steps, whose sum is exact; without noise nothing is claimed, and floats are added."""
         silent = _validate.concrete(noise_multiplier) and float(noise_multiplier) == 0
-        return gradient if silent else mechanism.to_steps(gradient, ())
+        to_steps = None if silent else mechanism.to_steps
+        return gradient if to_steps is None else to_steps(gradient, ())
 
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
         """Contribution of one example to the sum of a step, and to the metrics."""

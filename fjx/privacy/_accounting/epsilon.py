@@ -220,8 +220,8 @@ def epsilon(
 
     Returns:
         An :class:`Epsilon`, a float with its :meth:`~Epsilon.statement`.  It is inf without noise, or if
-        delta cannot pay for the charges above: for any delta above 1e-12, not before epsilon is 60.  It
-        is 0 without rounds.
+        delta cannot pay for the charges above: for delta above 1e-12 and a million rounds, not before
+        epsilon is 50.  It is 0 without rounds.
 
     Raises:
         TypeError: an argument is traced or not a number, or the sampler's subsampling is unknown.

@@ -9,7 +9,7 @@ from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.aggregators import private
 from fjx.privacy._accounting.calibrate import noise_multiplier_for
-from fjx.privacy._accounting.claim import Epsilon, Method, Unit, told_beside
+from fjx.privacy._accounting.claim import BESIDE, Epsilon, Method, Unit
 from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
@@ -18,6 +18,7 @@ from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers import poisson
+from fjx.samplers._slots import OVERFLOW
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -211,7 +212,9 @@ def plan(
         require_delta(delta, "num_examples", num_examples)
     one_of("epsilon", epsilon, "noise_multiplier", noise_multiplier)
     one_of("clip_norm", clip_norm, "mechanism", mechanism)
-    sampler, denominator = sampler_of(sampler, cohort_size, num_clients)
+    sampler, denominator = sampler_of(
+        sampler, cohort_size, num_clients, overflow=_overflow(delta, rounds)
+    )
     make: Callable[[float], Any] = mechanism or (
         lambda z: gaussian(clip_norm=clip_norm, noise_multiplier=z)
     )
@@ -242,7 +245,7 @@ def plan(
 
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
-    claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
+    claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*BESIDE)
     if terms.unit == "client":
         return claim
     return claim.but("delta should be well below one over the number of all examples")
@@ -300,8 +303,17 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
     )
 
 
+def _overflow(delta: float, rounds: int) -> float:
+    """Probability of a cohort that does not fit: a thousandth of delta pays for all rounds."""
+    return min(OVERFLOW, max(1e-3 * delta / rounds, 1e-250))
+
+
 def sampler_of(
-    sampler: Sampler | None, cohort_size: float | None, num_clients: int
+    sampler: Sampler | None,
+    cohort_size: float | None,
+    num_clients: int,
+    *,
+    overflow: float = OVERFLOW,
 ) -> tuple[Sampler, float]:
     """Sampler, and the number of clients that a round is expected to have."""
     if cohort_size is not None:
@@ -313,7 +325,7 @@ def sampler_of(
             raise ValueError(
                 "give cohort_size, the expected number of clients of a round, or a sampler"
             )
-        return poisson(cohort_size / num_clients), cohort_size
+        return poisson(cohort_size / num_clients, overflow=overflow), cohort_size
     require_sampler(sampler)
     match sampler.subsampling:
         case Full():

@@ -31,7 +31,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
 
     Guarantees:
         - One client more or less moves the sum before noise by at most the mechanism's clip norm, for
-          any message, up to the rounding of the sum (relative to the sum, not to the client).
+          any message, cohort and executor: the mechanisms of fjx add whole steps of a grid, as integers.
+          A mechanism of your own without ``to_steps`` adds floats, whose sum rounds.
         - Noise is added once to the sum, also if nobody came.
         - A client of weight zero contributes exactly zero, and so does one whose message is not finite.
 
@@ -69,6 +70,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
             f"private needs a fjx.privacy.Mechanism such as privacy.gaussian(...), got {mechanism!r}"
         )
     denominator = _validate.scalar("denominator", denominator, above=0)
+    exact = mechanism.to_steps
 
     def init(message_like: TreeLike) -> Tree:
         require_floating("message", message_like)
@@ -79,7 +81,7 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         result = mechanism.clip(wide, weight, public.state)
         taking_part = (weight > 0) & result.finite
         share = Contribution(
-            update=result.update,
+            update=exact(result.update, public.state) if exact else result.update,
             clients=jnp.ones((), jnp.int32),
             clipped=result.clipped.astype(jnp.int32),
             norm=result.norm,

@@ -133,6 +133,12 @@ def dp_sgd(
     capacity = _validate.static_integer("capacity", capacity, at_least=1)
     loss = as_loss(loss_fn)
 
+    def exact(gradient: Tree) -> Tree:
+        """Whole steps, whose sum is exact; without noise nothing is claimed, and floats are added."""
+        silent = _validate.concrete(noise_multiplier) and float(noise_multiplier) == 0
+        to_steps = None if silent else mechanism.to_steps
+        return gradient if to_steps is None else to_steps(gradient, ())
+
     def one(model: Tree, example: Tree, key: Key) -> tuple[Contribution, Metrics]:
         """Contribution of one example to the sum of a step, and to the metrics."""
         batch = jax.tree.map(lambda x: x[None], example)
@@ -141,7 +147,7 @@ def dp_sgd(
         bounded = mechanism.clip(wide, jnp.ones(()), ())
         finite = bounded.finite
         share = Contribution(
-            bounded.update,
+            exact(bounded.update),
             finite.astype(jnp.int32),
             bounded.clipped.astype(jnp.int32),
             bounded.norm,

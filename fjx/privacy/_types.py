@@ -108,7 +108,8 @@ class Contribution(NamedTuple):
     All fields of an absent client are zero.
 
     Attributes:
-        update: the bounded message: float32, or int32 for mechanisms on a grid (multiples of its step).
+        update: the bounded message: whole steps if the mechanism has ``to_steps``; else what ``clip``
+            returns.
         clients: ``i32[]``, 1; summed, the number of clients that took part.
         clipped: ``i32[]``, 1 if the message was scaled down.
         norm: ``f32[]``, the norm of the message before clipping.
@@ -158,6 +159,12 @@ class Mechanism(NamedTuple):
             of one release for each round in which a client may take part, with independent noise, of
             a sum that moves by at most this factor times the client's largest contribution.  Sampling
             amplifies these releases, and not the one release of the whole run.
+        to_steps: ``(update, state) -> steps``: the update of ``clip``, rounded towards zero to whole
+            steps of the grid on which ``release`` adds its noise.  Steps are integers, whose sum is
+            exact.  None if updates are added as ``clip`` returns them; a sum of floats then rounds,
+            which no claim covers.
+        distance: an upper bound on the total variation between the draws of one round and the law that
+            ``event`` describes; it is charged to delta.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -168,6 +175,8 @@ class Mechanism(NamedTuple):
     event: Callable[[float], Any]
     correlation: "Callable[[Participation], float] | None" = None
     turn: "Callable[[Participation], float] | None" = None
+    to_steps: Callable[[Tree, Tree], Tree] | None = None
+    distance: float = 0.0
 
 
 class Encoded(NamedTuple):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Key
 from fjx.samplers._poisson import poisson
+from fjx.samplers._slots import OVERFLOW
 from fjx.samplers._types import Cyclic, CyclicPoisson, Full, Sample, Sampler
 
 
@@ -60,7 +61,7 @@ def cyclic(num_blocks: int) -> Sampler:
     return _blocks(num_blocks)
 
 
-def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
+def cyclic_poisson(num_blocks: int, *, rate: float, overflow: float = OVERFLOW) -> Sampler:
     """Fixed disjoint blocks in turn; a client of the block takes part with probability ``rate``.
 
     Client i is in block i mod ``num_blocks``.  The turn of that block is every round t = i mod
@@ -74,6 +75,7 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
     Args:
         num_blocks: number of blocks, which is also the period, at least 1.
         rate: probability of taking part in a turn, in [2^-32, 1].
+        overflow: as in :func:`poisson`.
 
     Returns:
         A :class:`~fjx.samplers.Sampler` described as ``CyclicPoisson(period, rate, overflow)``.  If the
@@ -97,7 +99,7 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
         amplification.
     """
     num_blocks = _validate.static_integer("num_blocks", num_blocks, at_least=1)
-    inner = poisson(rate)
+    inner = poisson(rate, overflow=overflow)
 
     def block(num_clients: int) -> int:
         return -(-_validate.static_integer("num_clients", num_clients, at_least=1) // num_blocks)
@@ -108,8 +110,7 @@ def cyclic_poisson(num_blocks: int, *, rate: float) -> Sampler:
         ids = jnp.where(drawn.ids < block(num_clients), turn + num_blocks * drawn.ids, num_clients)
         return drawn._replace(ids=jnp.minimum(ids, num_clients))
 
-    realised, _, overflow = inner.subsampling
-    subsampling = CyclicPoisson(num_blocks, realised, overflow)
+    subsampling = CyclicPoisson(num_blocks, inner.subsampling.rate, overflow)
     return Sampler(sample, lambda num_clients: inner.capacity(block(num_clients)), subsampling)
 
 

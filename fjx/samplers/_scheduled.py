@@ -16,7 +16,7 @@ Choose = Callable[[Key, Array, int], Array]
 """``(key of the run, round, num_clients) -> bool[num_clients]``, the clients that come."""
 
 
-def balls_in_bins(bins: int) -> Sampler:
+def balls_in_bins(bins: int, *, overflow: float = OVERFLOW) -> Sampler:
     """Random bins in turn: each client takes part in a random one of every ``bins`` rounds.
 
     A client's bin is fixed for the run, so it takes part in the same one of every ``bins`` rounds.
@@ -30,6 +30,7 @@ def balls_in_bins(bins: int) -> Sampler:
 
     Args:
         bins: number of bins, which is also the period, at least 1.
+        overflow: as in :func:`poisson`.
 
     Returns:
         A :class:`~fjx.samplers.Sampler` described as ``BallsInBins(bins, overflow)``.  If the noise is
@@ -51,12 +52,15 @@ def balls_in_bins(bins: int) -> Sampler:
         for DP-SGD*, AISTATS 2025 (arXiv:2412.16802).
     """
     bins = _validate.static_integer("bins", bins, at_least=1)
+    overflow = _validate.static_number("overflow", overflow, at_least=1e-250, at_most=1e-3)
 
     def choose(key: Key, round: Array, num_clients: int) -> Array:
         return numbers(key, num_clients, bins) == round % bins
 
     return _sampler(
-        choose, lambda num_clients: slots_for(num_clients, 1 / bins), BallsInBins(bins, OVERFLOW)
+        choose,
+        lambda num_clients: slots_for(num_clients, 1 / bins, overflow),
+        BallsInBins(bins, overflow),
     )
 
 
@@ -125,7 +129,7 @@ def min_separation(separation: int, *, period: int) -> Sampler:
 
     return _sampler(
         choose,
-        lambda num_clients: slots_for(num_clients, 1 / period),
+        lambda num_clients: slots_for(num_clients, 1 / period, OVERFLOW),
         Scheduled(words, separation, most),
     )
 

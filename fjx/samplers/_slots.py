@@ -11,7 +11,7 @@ from fjx._kernels.permutation import permute
 from fjx.samplers._types import Sample
 
 OVERFLOW = 2.0**-40
-"""Bound on the probability that the clients of a round do not fit into :func:`slots_for` slots."""
+"""Default of the probability that the clients of a round do not fit into :func:`slots_for` slots."""
 
 
 def into_slots(
@@ -53,13 +53,13 @@ def scale(high: Array, low: Array, n: int) -> Array:
 
 
 @functools.lru_cache
-def slots_for(num_clients: int, rate: float) -> int:
-    """The smallest m with P[Binomial(num_clients, rate) >= m] <= 2^-40, at most ``num_clients``."""
+def slots_for(num_clients: int, rate: float, overflow: float) -> int:
+    """The smallest m with P[Binomial(num_clients, rate) >= m] <= overflow, at most ``num_clients``."""
     low, high = math.floor(num_clients * rate), num_clients
     while high - low > 1:
         middle = (low + high) // 2
         # The factor 1 - 1e-4 allows for rounding errors of lgamma.
-        if _upper_tail(num_clients, rate, middle) <= OVERFLOW * (1 - 1e-4):
+        if _upper_tail(num_clients, rate, middle) <= overflow * (1 - 1e-4):
             high = middle
         else:
             low = middle

@@ -15,6 +15,7 @@ import fjx
 from fjx import clients, privacy, samplers
 from fjx.aggregators import private
 from fjx.privacy._mechanisms.adaptive import LEAST, MOST, split_noise
+from tests.support.steps import floats
 
 GAUSSIAN = dp_accounting.GaussianDpEvent
 jitted = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -97,7 +98,7 @@ def test_no_client_moves_sum_and_count_by_more_than_the_claim():
     )
     share = jax.tree.map(np.asarray, share)
     seen = np.column_stack([
-        np.float64(share.update) / (split_noise(z, sigma_b) * clip_norm),
+        floats(share.update, split_noise(z, sigma_b), clip_norm) / (split_noise(z, sigma_b) * clip_norm),
         (share.clients / 2 - share.clipped) / sigma_b,
     ])  # fmt: skip
     alone = np.linalg.norm(seen, axis=1)

@@ -1,4 +1,4 @@
-"""Integer noise against exact probabilities: tables to the last of 96 bits, draws by chi-squared."""
+"""Integer noise against exact probabilities: tables to the last of 192 bits, draws by chi-squared."""
 
 import functools
 
@@ -10,13 +10,14 @@ import pytest
 from scipy import stats
 
 from fjx._kernels import random as _random
+from fjx.privacy._mechanisms import alias
 from fjx.privacy._mechanisms import integer_noise as _discrete
 from fjx.privacy._mechanisms.integer_noise import discrete_gaussian, skellam
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WEIGHTS = {
-    "gaussian": lambda sd: _discrete._gaussian_law(sd).weights,
+    "gaussian": lambda sd: _discrete.gaussian_law(sd).weights,
     "skellam": lambda sd: _discrete._skellam_law(sd**2).weights,
 }
 FAMILIES = {"gaussian": discrete_gaussian, "skellam": skellam}
@@ -24,8 +25,8 @@ every = pytest.mark.parametrize("family", FAMILIES)
 
 
 def exact(family, sd, reach):
-    """P(0), ..., P(reach) to fifty digits, by mpmath."""
-    with mpmath.workdps(50):
+    """P(0), ..., P(reach) to ninety digits, by mpmath."""
+    with mpmath.workdps(90):
         if family == "skellam":
             v = mpmath.mpf(sd**2)
             return [mpmath.exp(-v) * mpmath.besseli(k, v) for k in range(reach + 1)]
@@ -38,31 +39,31 @@ def exact(family, sd, reach):
 
 @every
 @pytest.mark.parametrize("sd", [0.1, 0.5, 3.0, 20.0])
-def test_probabilities_are_exact_to_96_bits(family, sd):
+def test_probabilities_are_exact_to_192_bits(family, sd):
     weights = WEIGHTS[family](sd)
-    assert weights[0] + 2 * sum(weights[1:]) == 2**96
-    with mpmath.workdps(50):
+    assert weights[0] + 2 * sum(weights[1:]) == 2**192
+    with mpmath.workdps(90):
         true = exact(family, sd, len(weights) + 60)
-        given = [mpmath.mpf(w) / 2**96 for w in weights] + [mpmath.mpf(0)] * 61
+        given = [mpmath.mpf(w) / 2**192 for w in weights] + [mpmath.mpf(0)] * 61
         off = [abs(a - b) for a, b in zip(given, true, strict=True)]
-        assert max(off[1:]) <= mpmath.mpf(2) ** -97 * (1 + mpmath.mpf(10) ** -9)
+        assert max(off[1:]) <= mpmath.mpf(2) ** -193 * (1 + mpmath.mpf(10) ** -9)
         apart = (off[0] + 2 * sum(off[1:])) / 2
-        assert apart <= FAMILIES[family](sd).distance <= apart + mpmath.mpf(2) ** -112
-        assert FAMILIES[family](sd).distance < 2.0**-88
+        assert apart <= FAMILIES[family](sd).distance <= apart + mpmath.mpf(2) ** -189
+        assert FAMILIES[family](sd).distance < 2.0**-180
 
 
 @pytest.mark.slow
 def test_the_widest_table_is_as_near_as_stated():
-    assert discrete_gaussian(_discrete.LARGEST).distance < 2.0**-80
+    assert discrete_gaussian(_discrete.LARGEST).distance < 2.0**-170
 
 
 def test_moments_of_the_tables():
     def moment(weights, power):
-        return 2 * sum(k**power * w for k, w in enumerate(weights)) / 2**96
+        return 2 * sum(k**power * w for k, w in enumerate(weights)) / 2**192
 
     for sd, variance, at_zero in [(0.5, 0.2150127, 0.7865707), (1.0, 0.9999998, 0.3989423)]:
         assert discrete_gaussian(sd).variance == pytest.approx(variance, abs=5e-8)
-        assert WEIGHTS["gaussian"](sd)[0] / 2**96 == pytest.approx(at_zero, abs=5e-8)
+        assert WEIGHTS["gaussian"](sd)[0] / 2**192 == pytest.approx(at_zero, abs=5e-8)
     for sd in (0.5, 1.0, 10.0):
         weights = WEIGHTS["skellam"](sd)
         assert skellam(sd).variance == pytest.approx(sd**2, rel=1e-12)
@@ -75,33 +76,61 @@ def test_moments_of_the_tables():
 @pytest.mark.parametrize("sd", [0.05, 0.5, 3.0, 100.0])
 def test_the_columns_hold_each_probability_exactly(family, sd):
     weights = WEIGHTS[family](sd)
-    columns, zero = _discrete._table(weights)
-    full = 2**96 // len(columns)
-    mass = [0] * len(columns)
-    for own, (high, middle, low, alias) in enumerate(columns.tolist()):
-        threshold = (high << 64) + (middle << 32) + low
+    both = [*weights[:0:-1], *weights]
+    tables = alias.tables((both, 1 - len(weights)))
+    full = 2**192 // len(tables.alias)
+    mass = [0] * len(tables.alias)
+    for own, (threshold, other) in enumerate(columns(tables)):
         assert 0 <= threshold <= full
         mass[own] += threshold
-        mass[alias] += full - threshold
-    assert mass == [*weights[:0:-1], *weights] + [0] * (len(columns) - 2 * zero - 1)
+        mass[other - tables.own[0]] += full - threshold
+    assert mass == both + [0] * (len(mass) - len(both))
 
 
-def test_words_are_compared_as_96_bits(monkeypatch):
-    """At a threshold, one below it and at both ends of every column the right value is drawn."""
-    table = _discrete._table(WEIGHTS["gaussian"](1.7))
-    full = 2**96 // len(table.columns)
+def columns(tables):
+    """The thresholds of one table as integers below 2^192 / (number of columns), and the aliases."""
+    width = len(tables.alias).bit_length() - 1
+    words = np.asarray(tables.words, object)
+    whole = sum(2 ** (32 * (5 - i)) * row for i, row in enumerate(words))
+    return [(int(t) >> width, int(a)) for t, a in zip(whole, tables.alias, strict=True)]
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_words_are_compared_as_192_bits(monkeypatch, ties):
+    """At a threshold, one below it and at both ends of every column the right value is drawn.
+
+    Without a tie in the first 32 bits of any draw, 64 bits decide.
+    """
+    weights = WEIGHTS["gaussian"](1.7)
+    tables = alias.tables(([*weights[:0:-1], *weights], 1 - len(weights)))
+    full = 2**192 // len(tables.alias)
+    first = full // 2**32  # one unit of the first 32 bits
     words, wanted = [], []
-    for own, (high, middle, low, alias) in enumerate(table.columns.tolist()):
-        threshold = (high << 64) + (middle << 32) + low
-        edges = {0, threshold - 1, threshold, threshold + 1, full - 1}
-        edges |= {threshold - 2**32, threshold + 2**32, threshold ^ 2**31, threshold ^ 2**63}
+    for own, (threshold, other) in enumerate(columns(tables)):
+        edges = {0, full - 1, threshold - 2 * first, threshold + 2 * first}
+        if ties:
+            edges |= {threshold - 1, threshold, threshold + 1}
+            edges |= {threshold ^ 2**bit for bit in (31, 63, 95, 127, 150)}
         for rest in (edge for edge in edges if 0 <= edge < full):
-            words.append(own * full + rest)
-            wanted.append((own if rest < threshold else alias) - table.zero)
-    parts = np.array([[w >> shift & 0xFFFFFFFF for w in words] for shift in (64, 32, 0)], np.uint32)
-    monkeypatch.setattr(_random, "bits", lambda key, shape: jnp.asarray(parts.reshape(shape)))
-    drawn = _discrete._draw(table, jax.random.key(0), (len(words),))
+            if ties or rest // first != threshold // first:
+                words.append(own * full + rest)
+                wanted.append(own + tables.own[0] if rest < threshold else other)
+    shifts = range(160, -1, -32)
+    parts = np.array([[[w >> s & 0xFFFFFFFF for w in words]] for s in shifts], np.uint32)
+    monkeypatch.setattr(_random, "words", lambda key, shape: tuple(jnp.asarray(parts[:2])))
+    later = jnp.asarray(parts[2:]) if ties else jnp.zeros(parts[2:].shape, jnp.uint32)
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: later)
+    drawn = alias.draw(tables, jax.random.key(0), (len(words),))[0]
     np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_a_batch_of_keys_draws_what_each_draws():
+    noise = discrete_gaussian(3.0)
+    keys = jax.random.split(jax.random.key(0), (3, 2))
+    batch = fast(jax.vmap(jax.vmap(lambda key: noise.sample(key, (50,)))))(keys)
+    one = fast(lambda key: noise.sample(key, (50,)))
+    for i, j in ((0, 0), (1, 1), (2, 0)):
+        np.testing.assert_array_equal(batch[i, j], one(keys[i, j]))
 
 
 def chi_squared(draws, pmf, reach):
@@ -158,7 +187,7 @@ def test_draws_follow_their_law_and_sums_of_skellam_are_skellam():
 def test_tails_are_no_heavier_than_stated(family):
     """Of sums of up to four draws, from the exact probabilities."""
     for sd in (0.3, 1.0, 5.0):
-        weights = np.array(WEIGHTS[family](sd), float) / 2**96
+        weights = np.array(WEIGHTS[family](sd), float) / 2**192
         one = np.concatenate([weights[:0:-1], weights])
         total = np.ones(1)
         for shares in range(1, 5):

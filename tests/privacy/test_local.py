@@ -2,6 +2,7 @@
 
 import functools
 import math
+from fractions import Fraction
 
 import dp_accounting
 import jax
@@ -13,6 +14,7 @@ from dp_accounting.rdp import RdpAccountant
 from scipy import special, stats
 
 from fjx import privacy, wire
+from fjx.privacy._local import mechanisms as _local
 from fjx.privacy._local import sphere as _sphere
 
 fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -141,7 +143,7 @@ def test_priv_unit_is_uniform_in_the_cap_and_out_of_it(epsilon, dimension):
         assert stats.kstest(np.clip(ranks, 0, 1), "uniform").pvalue > 1e-4
     # The densities in and out of the cap differ by e^epsilon, and by no choice of u by more.
     ratio = (caps.inside / caps.share) / ((1 - caps.inside) / below)
-    assert math.log(ratio) == pytest.approx(epsilon, rel=1e-9)
+    assert epsilon - 2e-6 < math.log(ratio) <= epsilon
     assert heights.mean() == pytest.approx(caps.mean, abs=5 * heights.std() / math.sqrt(count))
 
 
@@ -255,5 +257,63 @@ def test_what_cannot_be_private_is_refused():
         privacy.randomized_response(2, epsilon=1e-7, low=0.0, high=1.0, coordinates=9)
     with pytest.raises(TypeError, match="levels must be an integer"):
         privacy.randomized_response(2.5, epsilon=1.0, low=0.0, high=1.0)
-    with pytest.raises(ValueError, match="noise_multiplier must be greater than 0"):
+    with pytest.raises(ValueError, match="noise_multiplier must be at least"):
         privacy.local_gaussian(clip_norm=1.0, noise_multiplier=0.0)
+
+
+# --------------------------------------------------------------------------------------------------
+# Coins at the ends of what is accepted
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1.0, 12.0, 49.0, 50.0])
+@pytest.mark.parametrize("dimension", [2, 3, 17, 10**4, 10**7])
+def test_the_coin_of_priv_unit_reveals_no_more_than_promised(epsilon, dimension):
+    """The ratio of the densities, from the whole number that is compared with 64 random bits."""
+    caps = _sphere.unit(epsilon, dimension)
+    assert np.float32(caps.height) == caps.height
+    outside = Fraction(caps.outside, 2**64)
+    share = Fraction(caps.share)
+    ratio = (1 - outside) / share / (outside / (1 - share))
+    assert 0 < outside < 1
+    assert math.log(ratio) <= epsilon - 2e-7
+    assert math.log(ratio) >= epsilon - 2e-6 - 1 / caps.outside
+
+
+def test_the_coin_of_priv_unit_is_compared_to_its_last_bit(monkeypatch):
+    caps = _sphere.unit(3.0, 2)
+    high, low = caps.outside >> 32, caps.outside & 0xFFFFFFFF
+    for words, inside in (((high, low), True), ((high, low - 1), False), ((high - 1, low), False)):
+        words = tuple(map(jnp.uint32, words))
+        monkeypatch.setattr(_sphere._random, "words", lambda key, shape, words=words: words)
+        assert (float(_sphere.along(jax.random.key(0), caps)) >= caps.height - 1e-6) == inside
+
+
+@pytest.mark.parametrize(("levels", "epsilon"), [(2, 1e-4), (2, 12.0), (7, 11.999), (256, 1.0)])
+def test_no_answer_of_randomized_response_reveals_more_than_promised(monkeypatch, levels, epsilon):
+    """Words at the ends of every level's share; the shares are whole numbers of 2^-32."""
+    mechanism = privacy.randomized_response(levels, epsilon=epsilon, low=0.0, high=levels - 1.0)
+
+    def answer(word):
+        monkeypatch.setattr(
+            _local._random, "bits", lambda key, shape: jnp.full(shape, word, jnp.uint32)
+        )
+        return int(mechanism.codec.encode(jax.random.key(0), jnp.zeros(1), ())[0].vector.codes[0])
+
+    # The answer to level 0 is 1, 2, ..., k - 1, and then 0: find the first word of 2 and of 0.
+    def first(wanted):
+        low, high = 0, 2**32 - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if wanted(answer(middle)) else (middle + 1, high)
+        return low
+
+    own = first(lambda a: a == 0)
+    each = own // (levels - 1)
+    assert own == each * (levels - 1)
+    assert answer(0) == 1
+    assert answer(own - 1) == levels - 1
+    assert answer(own) == 0
+    assert math.log(Fraction(2**32 - own, each)) <= epsilon
+    lost = 1 / each + levels / (2**32 - own)  # of rounding up to a whole number
+    assert math.log(Fraction(2**32 - own, each)) >= epsilon - 2 * lost

@@ -166,11 +166,19 @@ GRID = {
 
 
 @pytest.mark.parametrize("name", [*FLOATING, *GRID])
-def test_7_floating_noise_is_told(name):
+def test_7_what_is_assumed_of_floats_is_told(name):
     report = privacy.report(
         {**FLOATING, **GRID}[name], samplers.full(), rounds=1, delta=1e-5, method="rdp", points=1
     )
-    assert ("floating-point noise leaks in its last bits" in str(report)) == (name in FLOATING)
+    # Sums and noise are integers; only the recursion of correlated noise is in floats.
+    assert ("computed in float32" in str(report)) == (name == "tree")
+
+
+def test_7_a_mechanism_that_adds_floats_says_so():
+    floats = NOISY._replace(to_steps=None)
+    claim = privacy.epsilon(floats, samplers.full(), rounds=1, delta=1e-5)
+    assert "real-valued sums and noise" in str(claim)
+    assert "real-valued" not in str(privacy.epsilon(NOISY, samplers.full(), rounds=1, delta=1e-5))
 
 
 def test_10_an_empty_round_is_noised_and_counted():

@@ -64,7 +64,9 @@ def probe(name):
     """``(x, weight, y) -> share of x, the gradient in x of its distance from y`` of BATCH at once."""
     bound = BOUNDS[name]
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=0.0)._replace(
-        clip=lambda update, weight, state: bound.clip(update, weight), sensitivity=bound.sensitivity
+        clip=lambda update, weight, state: bound.clip(update, weight),
+        sensitivity=bound.sensitivity,
+        to_steps=None,  # the gradient of whole steps is zero
     )
     contribute = private(mechanism, denominator=1).contribute
 

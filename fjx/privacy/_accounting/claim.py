@@ -4,7 +4,7 @@ import decimal
 import math
 from typing import Any, Literal
 
-from fjx.privacy._types import Accountable, Relation, RenyiCurve
+from fjx.privacy._types import Relation
 
 Method = Literal["pld", "rdp", "best"]
 """Numerical privacy loss distributions (tight), Renyi differential privacy, or the lower of the two."""
@@ -23,13 +23,8 @@ APART = (
     "because two runs from one key share their noise, and the difference of their models has none"
 )
 
-FLOATS = "The claim is that of real-valued noise; floating-point noise leaks in its last bits"
-
-
-def told_beside(mechanism: Accountable) -> tuple[str, ...]:
-    """Sentences that belong to every claim for a run of a mechanism."""
-    integers = isinstance(mechanism.event(1.0), RenyiCurve)
-    return (COVERS, APART) if integers else (COVERS, APART, FLOATS)
+BESIDE = (COVERS, APART)
+"""Sentences that belong to every claim for a run."""
 
 
 class Epsilon(float):

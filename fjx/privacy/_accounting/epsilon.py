@@ -202,14 +202,19 @@ def epsilon(
 
     *Charges to delta.*  Delta pays for two deviations from ideal sampling and noise (proofs in
     :doc:`/privacy_proofs`).  Poisson cohorts without a cap may exceed the capacity, with probability at
-    most tau = 2^-40 a round.  After T rounds, epsilon is that of delta - T tau.  Integer noise is drawn
-    from tables of 96 bits, so that a run is within some total variation t of one with ideal draws.
-    Epsilon is then the least number that is the epsilon of delta - (1 + e^epsilon) t.
+    most tau a round, the sampler's ``overflow`` (2^-40 by default).  After T rounds, epsilon is that of
+    delta - T tau.  Noise is drawn from tables of 192 bits, so that a run is within some total variation
+    t of one with ideal draws: at most 2^-138 T for Gaussian and Laplace noise on up to 2^32
+    coordinates.  Epsilon is then the least number that is the epsilon of delta - (1 + e^epsilon) t.
+    Either charge is a caveat of the claim if it takes more than a hundredth of delta.
 
-    *Idealisations.*  Pseudo-random draws are accounted as ideal ones, and floating-point noise as
-    real-valued.  PLD rounds the privacy loss up to a grid of 1e-4, or of 1e-5 epsilon if that is
-    coarser.  The result is an upper bound; at ten thousand rounds it is about 0.0002 above the limit of
-    fine grids.
+    *Floats.*  Sums and noise of the mechanisms of fjx are integers, so nothing is assumed of floats.
+    Two exceptions are caveats of the claim: the recursion of correlated noise, and a mechanism of your
+    own without ``to_steps``.
+
+    *Idealisations.*  Pseudo-random draws are accounted as ideal ones.  PLD rounds the privacy loss up to
+    a grid of 1e-4, or of 1e-5 epsilon if that is coarser.  The result is an upper bound; at ten thousand
+    rounds it is about 0.0002 above the limit of fine grids.
 
     Args:
         mechanism: the mechanism that bounded and noised the sums, as given to the aggregator.
@@ -230,7 +235,8 @@ def epsilon(
 
     Returns:
         An :class:`Epsilon`, a float with its :meth:`~Epsilon.statement`.  It is inf without noise, or if
-        delta cannot pay for the tables of integer noise.  It is 0 without rounds.
+        delta cannot pay for the charges above: for delta above 1e-12 and a million rounds, not before
+        epsilon is 50.  It is 0 without rounds.
 
     Raises:
         TypeError: an argument is traced or not a number, or the sampler's subsampling is unknown.
@@ -301,6 +307,7 @@ def _merged(run: Run, new: Run) -> Run:
         slack=run.slack + new.slack,
         whole=run.whole | new.whole,
         distance=run.distance + new.distance,
+        assumes=run.assumes or new.assumes,
         otherwise=_merged(run.otherwise, new.otherwise)
         if run.otherwise and new.otherwise
         else None,
@@ -322,22 +329,33 @@ def _by(
         return of(delta)
     # The iteration climbs from below to the least epsilon = of(delta - (1 + e^epsilon) t), which need
     # not exist.  If that takes too many steps, inf is a claim that holds as well.
-    value = 0.0
+    value, paid = 0.0, math.inf
     for _ in range(_STEPS):
-        before, value = value, of(delta - (1 + math.exp(min(value, 700.0))) * distance)
+        spendable = delta - (1 + math.exp(min(value, 700.0))) * distance
+        if spendable == paid:  # the charge is lost in the rounding of delta
+            return value
+        before, value, paid = value, of(spendable), spendable
         if value <= before:
             return before
     return math.inf
 
 
 def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relation) -> list[str]:
-    caveats = sorted({words for run in runs if (words := getattr(run.release.once, "caveat", ""))})
+    caveats = sorted(
+        {words for run in runs if (words := getattr(run.release.once, "caveat", ""))}
+        | {run.assumes for run in runs if run.assumes}
+    )
     distance = sum(run.distance for run in runs)
-    if distance and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
+    slack = sum(run.slack for run in runs)
+    if distance and slack < delta and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
         caveats.append(
             f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
-            "(1 + e^epsilon) times that is taken from delta: fewer coordinates, rounds or shares "
-            "or a coarser granularity make it less"
+            "(1 + e^epsilon) times that is taken from delta: fewer rounds or more noise make it less"
+        )
+    if slack > delta / 100:
+        caveats.append(
+            f"{slack:.2g} of delta is paid for cohorts that do not fit: sample with a smaller overflow, "
+            f"such as samplers.poisson(rate, overflow={_smaller(runs, delta):.0e})"
         )
     num_clients = max((run.release.num_clients or 0 for run in runs), default=0)
     if num_clients and delta >= 1 / num_clients:
@@ -361,6 +379,11 @@ def _crowds_out(sampling: object) -> bool:
     return isinstance(sampling, FixedSize) or (
         isinstance(sampling, Poisson) and sampling.cap is not None
     )
+
+
+def _smaller(runs: tuple[Run, ...], delta: float) -> float:
+    """Probability of overflow in a round of which all rounds together take a thousandth of delta."""
+    return max(1e-3 * delta / sum(run.rounds for run in runs if run.slack), 1e-60)
 
 
 def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:

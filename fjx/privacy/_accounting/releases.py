@@ -4,7 +4,13 @@ import math
 from typing import Any, NamedTuple
 
 from fjx import _validate
-from fjx.privacy._types import Accountable, DistributedMechanism, Mechanism, Participation
+from fjx.privacy._types import (
+    Accountable,
+    DistributedMechanism,
+    Mechanism,
+    Participation,
+    RenyiCurve,
+)
 from fjx.samplers._types import (
     BallsInBins,
     Cyclic,
@@ -50,6 +56,7 @@ class Run(NamedTuple):
         whole: the reasons why the run cannot be cut in two; its phases are then not separate releases.
         distance: total variation between all draws of the run and those of its releases.
         otherwise: another account of the same rounds that holds as well, or None.
+        assumes: what the claim assumes of floats, in words; empty if it assumes nothing.
     """
 
     release: Release
@@ -61,6 +68,7 @@ class Run(NamedTuple):
     whole: frozenset[str] = frozenset()
     distance: float = 0.0
     otherwise: "Run | None" = None
+    assumes: str = ""
 
 
 def participation(sampler: Sampler, *, rounds: int) -> Participation:
@@ -150,8 +158,12 @@ def run_of(
         slack = count * getattr(amplified_by, "overflow", 0.0)
         # In rounds without the client, its neighbour's draws are the same, ideal or not.
         distance = often.most * max(getattr(event, "distance", 0.0) for event in (once, twice))
+        # A later round's correlated noise depends on the draws of all rounds.
+        draws = often.most if mechanism.correlation is None else often.rounds
+        distance += draws * getattr(mechanism, "distance", 0.0)
         zero_out = amplified_by is None
-        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance)
+        assumes = assumes_of_floats(mechanism)
+        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance, assumes)
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)
@@ -181,6 +193,20 @@ def run_of(
             run = released(1, often.most**0.5, subsampling, words)
             return run._replace(slack=often.rounds * subsampling.overflow)
     return released(often.most, 1.0, None, words)
+
+
+def assumes_of_floats(mechanism: Accountable) -> str:
+    """What a claim assumes of floats, in words; empty if sums and noise are integers."""
+    if isinstance(mechanism.event(1.0), RenyiCurve):
+        return ""
+    if getattr(mechanism, "to_steps", None) is None:
+        return (
+            "The claim is that of real-valued sums and noise: floats round, and their last bits may "
+            "leak more"
+        )
+    if mechanism.correlation is not None:
+        return "The recursion of correlated noise is accounted as exact, and is computed in float32"
+    return ""
 
 
 def words_of(subsampling: Any, num_clients: int | None) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx._tree import require_floating
-from fjx.privacy._mechanisms.gaussian import add, as_bound, deviation, draw_noise, gaussian_event
+from fjx.privacy._mechanisms import grid
+from fjx.privacy._mechanisms.gaussian import as_bound, deviation, gaussian_event
 from fjx.privacy._types import Bound, Contribution, Mechanism, Participation
 
 
@@ -73,7 +73,8 @@ def correlated(
     in part, and that of the last rounds can be removed.  It belongs to the server, which is trusted.
     Clients' code can reach it in a simulation; a deployment must not send it to them.
 
-    The claim is about real numbers, as with :func:`gaussian`.  Draws and recursion are in float32.
+    Sums and fresh noise are whole steps of a grid, as with :func:`gaussian`.  The recursion is computed
+    in float32 and accounted as if it were exact; the claim says so.
 
     Guarantees:
         - The noise is linear in the fresh normal numbers, which are those of :func:`gaussian` for the
@@ -122,11 +123,21 @@ def correlated(
     bound = as_bound(clip_norm)
     noise_multiplier = _validate.scalar("noise_multiplier", noise_multiplier, at_least=0)
 
+    grid.require_range(noise_multiplier, bound.radius)
+
     def release(key: Key, total: Contribution, state: Tree) -> tuple[Tree, Tree, Metrics]:
-        require_floating("total", total.update)
+        scale = noise_multiplier, bound.radius
+        step = grid.step_of(grid.GAUSSIAN, *scale)
+        leaves, dtypes, treedef = grid.parts(grid.GAUSSIAN, total.update, *scale)
+        drawn = grid.draw(grid.GAUSSIAN, key, grid.shapes_of(leaves))
+        fresh = treedef.unflatten(
+            [step * grid.shrunk(x, noise_multiplier).astype(jnp.float32) for x in drawn]
+        )
+        noise, state = strategy.step(fresh, state)
+        whole = [jnp.round(x / step).astype(jnp.int32) for x in jax.tree.leaves(noise)]
+        noised = grid.assemble(leaves, whole, step, total.clients, dtypes, treedef)
         std = deviation(noise_multiplier, bound.radius)
-        noise, state = strategy.step(draw_noise(key, total.update, std), state)
-        return add(total.update, noise), state, {"noise_std": std * strategy.deviation(state)}
+        return noised, state, {"noise_std": std * strategy.deviation(state)}
 
     return Mechanism(
         init=strategy.init,
@@ -137,6 +148,10 @@ def correlated(
         event=lambda moves: gaussian_event(noise_multiplier, moves),
         correlation=strategy.sensitivity,
         turn=strategy.turn,
+        to_steps=lambda update, state: grid.in_steps(
+            grid.GAUSSIAN, update, noise_multiplier, bound.radius
+        ),
+        distance=grid.DISTANCE,
     )
 
 

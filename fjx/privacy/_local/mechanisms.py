@@ -17,6 +17,7 @@ from fjx._tree import ravel, require_floating, unravel
 from fjx.privacy._bounds.clip import clip_by_global_norm
 from fjx.privacy._bounds.other_norms import by_l1_norm
 from fjx.privacy._local.sphere import along, unit
+from fjx.privacy._mechanisms import grid
 from fjx.privacy._types import LocalMechanism
 from fjx.wire import Codes, Flat
 
@@ -35,8 +36,9 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     one for which m is largest.
 
     Guarantees:
-        - epsilon-differentially private in real arithmetic: densities differ by a factor of exactly
-          e^epsilon.
+        - epsilon-differentially private in real arithmetic: densities differ by a factor of at most
+          e^epsilon, and at least e^epsilon (1 - 1e-6).  The coin that decides about the cap has 64 bits
+          and is rounded to the safe side.
         - Unbiased for messages of norm up to C, and for these E||C V / m - x||^2 = C^2 / m^2 - ||x||^2
           exactly.
         - V is drawn in float32.  Its last bits are not those of the real-valued mechanism.
@@ -112,7 +114,8 @@ def randomized_response(
         - Unbiased for x within the range.
         - The variance is exactly ((1 - p) E[V^2] + p mean(v^2) - ((1 - p) x + p c)^2) / (1 - p)^2, with
           V the level to which x is rounded.
-        - The coin's probabilities are multiples of 2^-23; p is rounded up to one.
+        - Probabilities are multiples of 2^-32, drawn exactly.  That of each other level is rounded up,
+          so no ratio is above exp(e).
         - A coordinate that is not finite counts as the centre.
 
     Bits:
@@ -152,10 +155,11 @@ def randomized_response(
     epsilon = _validate.static_number("epsilon", epsilon, above=0, at_most=12 * coordinates)
     low = _validate.static_number("low", low)
     high = _validate.static_number("high", high, above=low)
-    # Probabilities are multiples of 2^-23.  Rounding p up can only reveal less than promised.
-    odds = k / (math.expm1(epsilon / coordinates) + k)
-    p = math.ceil(odds * 2**23) / 2**23
-    if p == 1:
+    # A word of 32 bits belongs to another level with probability w / 2^32 for each.  Rounding w up can
+    # only reveal less than promised; the factor covers the rounding of the quotient.
+    each = math.floor(2**32 * (1 + 2.0**-40) / (math.expm1(epsilon / coordinates) + k)) + 1
+    p = k * each / 2**32
+    if p > 1 - 2.0**-23:
         raise ValueError(
             f"epsilon = {epsilon!r} shared by {coordinates} coordinates leaves nothing of a message; "
             "raise epsilon, or send fewer coordinates"
@@ -168,13 +172,13 @@ def randomized_response(
                 f"epsilon is shared by coordinates = {coordinates}, and the message has {vector.size}; "
                 f"make the mechanism with coordinates={vector.size}"
             )
-        key_round, key_coin, key_any = jax.random.split(key, 3)
+        key_round, key_coin = jax.random.split(key)
         known = jnp.where(jnp.isfinite(vector), vector, np.float32(centre))
         ratio = (jnp.clip(known, low, high) - np.float32(low)) / np.float32(step)
         level = jnp.clip(exact_stochastic_round(key_round, ratio), 0, k - 1).astype(jnp.int32)
-        anything = jax.random.randint(key_any, vector.shape, 0, k)
-        random = _random.uniform(key_coin, vector.shape) < p
-        return Codes(jnp.where(random, anything, level).astype(jnp.uint8), (k - 1).bit_length())
+        other = (_random.bits(key_coin, vector.shape) // jnp.uint32(each)).astype(jnp.int32)
+        moved = jnp.where(other < k - 1, level + 1 + other, level)
+        return Codes((moved % k).astype(jnp.uint8), (k - 1).bit_length())
 
     def decode(payload: Codes) -> Array:
         value = np.float32(low) + np.float32(step) * payload.codes.astype(jnp.float32)
@@ -191,17 +195,18 @@ def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
     with clip(x) = x min(1, C / ||x||_1).  Two clipped messages differ by at most 2 C.
 
     Guarantees:
-        - epsilon-differentially private in real arithmetic.
-        - Unbiased for messages of L1 norm up to C (1 - 2e-5).
-        - The variance of each coordinate is exactly 2 b^2.
-        - The noise is drawn in float32, and an adversary may see the lattice of its values.
+        - epsilon-differentially private, apart from an event of probability 2^-90: the ends of the
+          tables from which noise is drawn.  Message and noise are whole steps of b / 500,000, as in
+          :func:`laplace`, so nothing is assumed of floats.
+        - Unbiased for messages of L1 norm up to C (1 - 2e-5), up to a step.
+        - The variance of each coordinate is 2 b^2, up to one part in 10^5.
         - A message that is not finite counts as zero.
 
     Bits:
         32 d.
 
     Args:
-        epsilon: epsilon of the whole message, positive.
+        epsilon: epsilon of the whole message, positive and at most 64.
         clip_norm: clip norm C of the L1 norm of the message.
 
     Returns:
@@ -224,13 +229,14 @@ def local_laplace(*, epsilon: float, clip_norm: float) -> LocalMechanism:
         Dwork, McSherry, Nissim, Smith, *Calibrating Noise to Sensitivity in Private Data Analysis*, TCC
         2006.
     """
-    epsilon = _validate.static_number("epsilon", epsilon, above=0)
-    clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
-    bound, scale = by_l1_norm(clip_norm), np.float32(2 * clip_norm / epsilon)
+    epsilon = _validate.static_number("epsilon", epsilon, above=0, at_most=64)
+    clip_norm = _validate.static_number("clip_norm", clip_norm)
+    bound, z = by_l1_norm(clip_norm), 2 / epsilon
+    grid.require_range(z, clip_norm)
 
     def encode(key: Key, vector: Array) -> Array:
-        noise = scale * jax.random.laplace(key, vector.shape)
-        return bound.clip(vector, jnp.ones(())).update + noise
+        own = bound.clip(vector, jnp.ones(())).update
+        return grid.noised(grid.LAPLACE, key, own, jnp.int32(1), z, clip_norm)
 
     def event() -> Any:
         import dp_accounting
@@ -249,9 +255,10 @@ def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechani
     which one client is added or removed.
 
     Guarantees:
-        - ``event`` is that of the real-valued mechanism.
+        - ``event`` holds up to a total variation of 2^-138.  Message and noise are whole steps of
+          z C / 500,000, as in :func:`gaussian`, so nothing is assumed of floats.
         - Unbiased for messages of norm up to C (1 - 2e-5).
-        - The variance of each coordinate is (z C)^2.
+        - The variance of each coordinate is (z C)^2, up to one part in 10^5.
         - A message that is not finite counts as zero.
 
     Bits:
@@ -259,7 +266,7 @@ def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechani
 
     Args:
         clip_norm: clip norm C of the L2 norm of the message.
-        noise_multiplier: noise multiplier z, positive.
+        noise_multiplier: noise multiplier z, at least 2^-17.
 
     Returns:
         A :class:`LocalMechanism` for messages of floating leaves.  Its ``epsilon`` is inf, because delta
@@ -279,12 +286,13 @@ def local_gaussian(*, clip_norm: float, noise_multiplier: float) -> LocalMechani
     References:
         Dwork, Roth, *The Algorithmic Foundations of Differential Privacy*, 2014, appendix A.
     """
-    clip_norm = _validate.static_number("clip_norm", clip_norm, above=2.0**-100, at_most=2.0**100)
-    z = _validate.static_number("noise_multiplier", noise_multiplier, above=0)
+    clip_norm = _validate.static_number("clip_norm", clip_norm)
+    z = _validate.static_number("noise_multiplier", noise_multiplier, at_least=2.0**-17)
+    grid.require_range(z, clip_norm)
 
     def encode(key: Key, vector: Array) -> Array:
-        noise = np.float32(z * clip_norm) * _random.normal(key, vector.shape)
-        return clip_by_global_norm(vector, clip_norm).update + noise
+        own = clip_by_global_norm(vector, clip_norm).update
+        return grid.noised(grid.GAUSSIAN, key, own, jnp.int32(1), z, clip_norm)
 
     def event() -> Any:
         import dp_accounting

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
-from fjx._kernels import random as _random
 from fjx.privacy._bounds.clip import by_global_norm
-from fjx.privacy._mechanisms.gaussian import add_noise, as_bound, deviation, gaussian_event
+from fjx.privacy._mechanisms import grid
+from fjx.privacy._mechanisms.gaussian import as_bound, deviation, gaussian_event
 from fjx.privacy._types import Bound, Clipped, Contribution, Mechanism, Relation
 
 LEAST, MOST = 2.0**-64, 2.0**64  # limits of C: noise scaled by C neither vanishes nor overflows
@@ -130,21 +129,33 @@ def adaptive_gaussian(
     def release(
         key: Key, total: Contribution, state: AdaptiveState
     ) -> tuple[Tree, AdaptiveState, Metrics]:
-        key_sum, key_count = jax.random.split(key)
-        std = deviation(on_sum, bound_at(state.clip_norm).radius)
-        noised = add_noise(key_sum, total.update, std)
+        radius = bound_at(state.clip_norm).radius
+        leaves, dtypes, treedef = grid.parts(grid.GAUSSIAN, total.update, on_sum, radius)
+        # A client counts +1/2 or -1/2 on a grid of its own.
+        on_count = grid.step_of(grid.GAUSSIAN, 2 * sigma_b, 0.5)
+        half = grid.in_steps(grid.GAUSSIAN, jnp.float32(0.5), 2 * sigma_b, 0.5)
+        balance = total.clients - 2 * total.clipped
+        counted = grid.Steps(tuple(balance * digit for digit in half.digits))
 
-        count = total.clients.astype(jnp.float32) / 2 - total.clipped.astype(jnp.float32)
-        count = count + jnp.asarray(sigma_b, jnp.float32) * _random.normal(key_count, ())
+        shapes = grid.shapes_of([*leaves, counted])
+        *noise, own = grid.draw(grid.GAUSSIAN, key, shapes)
+        noise = [grid.shrunk(x, on_sum) for x in noise]
+        step = grid.step_of(grid.GAUSSIAN, on_sum, radius)
+        noised = grid.assemble(leaves, noise, step, total.clients, dtypes, treedef)
+        count = grid.value(counted, grid.shrunk(own, 2 * sigma_b), on_count)
         unclipped = count / jnp.asarray(cohort_size, jnp.float32) + 0.5
-        step = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
-        clip_norm = jnp.clip(state.clip_norm * jnp.exp(-step), LEAST, MOST)
+        change = jnp.asarray(learning_rate, jnp.float32) * (unclipped - target_quantile)
+        clip_norm = jnp.clip(state.clip_norm * jnp.exp(-change), LEAST, MOST)
         metrics = {
             "clip_norm": state.clip_norm,
             "noised_unclipped": unclipped,
-            "noise_std": std,
+            "noise_std": deviation(on_sum, radius),
         }
         return noised, AdaptiveState(clip_norm), metrics
+
+    def to_steps(update: Tree, state: AdaptiveState) -> Tree:
+        radius = bound_at(state.clip_norm).radius
+        return grid.in_steps(grid.GAUSSIAN, update, on_sum, radius)
 
     def sensitivity(relation: Relation) -> Array | float:
         return bound_at(initial_clip).sensitivity(relation)
@@ -156,6 +167,8 @@ def adaptive_gaussian(
         noise_multiplier=noise_multiplier,
         sensitivity=sensitivity,
         event=lambda moves: gaussian_event(noise_multiplier, moves),
+        to_steps=to_steps,
+        distance=grid.DISTANCE,
     )
 
 

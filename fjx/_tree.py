@@ -93,6 +93,11 @@ def all_finite(tree: Tree) -> Array:
     return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
 
 
+def name_of(path: tuple[Any, ...]) -> str:
+    """Path of a leaf as a text with ``/`` between keys."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def split(tree: Tree, inside: Tree) -> tuple[Tree, Tree]:
     """Two trees with the structure of ``tree``; each holds None at the leaves of the other.
 

@@ -28,7 +28,7 @@ from fjx.rounds._client import met, training, upload
 from fjx.rounds._executors import vectorized
 from fjx.rounds._metrics import report
 from fjx.rounds._server import heard, on_wire
-from fjx.rounds._shapes import received_like, traffic_of
+from fjx.rounds._shapes import received_like, require_trainable, traffic_of
 from fjx.rounds._state import (
     ClientRow,
     Context,
@@ -100,7 +100,10 @@ def compose(
           the cohort must be of less than 2^16 clients.
 
     Raises:
-        TypeError: a slot holds something of another kind.
+        TypeError: a slot holds something of another kind; or, when the model is given, a parameter is
+            not floating.  Nothing trains it, so it is neither averaged nor noised nor billed: freeze it
+            by :func:`fjx.rounds.frozen`.  Integers that a loss counts belong in the state of a
+            :class:`fjx.Stateful`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -139,7 +142,7 @@ def compose(
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
-        _require_numbers(params)
+        require_trainable(params)
         state = parts.server.init(params)
         return RoundState(
             server=state,
@@ -212,18 +215,6 @@ KINDS = {
     "server": ServerUpdate,
 }
 """The type of each part."""
-
-
-def _require_numbers(params: Tree) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not (
-            jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer)
-        ):
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise TypeError(
-                f"params must be floats and integers, which can be subtracted and averaged; at "
-                f"{where} got {leaf.dtype}.  Close the loss over masks and keys, or store integers"
-            )
 
 
 def _require(slot: str, value: object, kind: type) -> None:

@@ -72,6 +72,17 @@ def divide(tree: Tree, number: Array) -> Tree:
     return jax.tree.map(quotient, tree)
 
 
+def mean_of(total: Array, count: Array) -> Array:
+    """Mean ``total / count`` in the dtype of :func:`wide`; NaN if ``count`` is zero.
+
+    The NaN is selected and not computed, so that no division by zero hides other faults.
+    """
+    total = wide(total)
+    mean = total / jnp.maximum(count, 1).astype(total.dtype)
+    with jax.debug_nans(False):  # outside of jit it would stop at this one
+        return jnp.where(count > 0, mean, jnp.nan)
+
+
 def zeros_like(tree: TreeLike) -> Tree:
     """Zeros with the shapes and dtypes of ``tree``, which may hold ``ShapeDtypeStruct`` leaves."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)

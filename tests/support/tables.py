@@ -587,7 +587,7 @@ ALGORITHMS = {
     "frozen": rounds.frozen(
         squared_error,
         lambda loss: algorithms.scaffold(loss, num_clients=N, **_local),
-        pattern="^(b|table)$",
+        pattern="^table$",
     ),
 }
 """Every recipe, every kind of round, and each kind of codec, aggregator and model in a slot."""

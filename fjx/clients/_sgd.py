@@ -7,9 +7,21 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Stateful, Steps, Tree, Turn
+from fjx._base import (
+    Array,
+    ClientUpdate,
+    Examples,
+    Key,
+    Metrics,
+    Stateful,
+    Steps,
+    Tree,
+    TreeLike,
+    Turn,
+)
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx.clients._loss import LossFn, as_loss, value_and_grad
+from fjx.clients._unmoved import require_moved
 
 
 def local_sgd(
@@ -44,6 +56,8 @@ def local_sgd(
     Raises:
         ValueError: ``epochs`` and ``steps`` are both given or both missing; a number is below one.
         TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation.
+        ValueError: (from ``message``) ``optimizer`` never moves a floating parameter, as one that is
+            masked by ``optax.set_to_zero``; see :func:`fjx.rounds.frozen`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -80,7 +94,11 @@ def local_sgd(
     ) -> tuple[Any, ...]:
         return key, broadcast, examples, None
 
-    return ClientUpdate(lambda params: (), train.around(inputs, message), _tree.like)
+    def message_like(params: Tree) -> TreeLike:
+        require_moved(optimizer, params)
+        return _tree.like(params)
+
+    return ClientUpdate(lambda params: (), train.around(inputs, message), message_like)
 
 
 def trainer(

@@ -17,7 +17,7 @@ def played(program: Any, *args: Any) -> Any:
     Raises:
         FloatingPointError: ``jax_debug_nans`` is set, and the state has a NaN.
     """
-    is_searched = jax.config.jax_debug_nans
+    is_searched = jax.config.jax_debug_nans  # type: ignore[attr-defined]
     with jax.debug_nans(False):
         outputs = program(*args)
         for path, leaf in jax.tree_util.tree_leaves_with_path(outputs[0]) if is_searched else ():

@@ -273,6 +273,52 @@ def test_arguments():
         rounds.frozen(loss_fn, lambda loss: fjx.compose(client=sgd(loss)), pattern="(")
 
 
+MASKED = optax.masked(optax.set_to_zero(), {"body": True, "head": False})
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.sgd(0.1), MASKED),
+        optax.chain(optax.adam(0.1), MASKED),
+        optax.multi_transform(
+            {"train": optax.adamw(0.1), "keep": optax.set_to_zero()},
+            {"body": {"kernel": "keep"}, "head": "train"},
+        ),
+        optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9), MASKED),
+    ],
+)
+def test_an_optimizer_that_never_moves_a_leaf_is_refused(optimizer):
+    """Its zeros would be billed and noised."""
+    algorithm = fjx.compose(
+        client=clients.local_sgd(loss_fn, optimizer, epochs=1, batch_size=2),
+        aggregator=aggregators.private(NOISED, denominator=3),
+    )
+    for function in (algorithm.init, algorithm.init_client, algorithm.traffic):
+        with pytest.raises(ValueError, match=r"never moves \['body/kernel'\].*rounds.frozen"):
+            function(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(0.0),
+        optax.adamw(1e-3),
+        optax.lion(0.1),
+        optax.chain(clients.proximal(0.1), optax.sgd(0.1)),
+        optax.chain(
+            optax.masked(optax.clip(1.0), {"body": True, "head": False}),
+            optax.sgd(optax.linear_schedule(0.0, 1.0, 5)),
+        ),
+        optax.lbfgs(),
+    ],
+)
+def test_an_optimizer_that_may_move_every_leaf_is_not(optimizer):
+    fjx.compose(client=clients.local_sgd(loss_fn, optimizer, epochs=1, batch_size=2)).traffic(
+        PARAMS
+    )
+
+
 STATEFUL = tables.PARAMS["mutable_state"]
 
 

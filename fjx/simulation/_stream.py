@@ -24,7 +24,7 @@ from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, like_on, place
 from fjx.simulation._evaluate import evaluated
-from fjx.simulation._nans import played
+from fjx.simulation._nans import played, scored
 from fjx.simulation._program import (
     Evaluate,
     History,
@@ -152,9 +152,7 @@ class Stream:
             self._prepare()
         scores: Any = {}
         if self._evaluate is not None:
-            _, scores = played(
-                lambda *inputs: ((), self._evaluate(*inputs)), self._operand, state.params
-            )
+            scores = scored(self._evaluate, self._operand, state.params)
         while self._in_flight:
             self._retire()
         reports, scores, at = jax.device_get((reports, scores, state.round))

@@ -216,6 +216,7 @@ class OfLinen(nn.Module):
         return nn.Dense(2, name="last")(x)
 
 
+@pytest.mark.ci
 def test_nnx_with_statistics_is_linen_with_statistics(getkey):
     """Loss, gradient, next state and inference, of a padded batch and of one of padding alone."""
     ours = models.stateful_from_nnx(Twin)

@@ -145,6 +145,7 @@ def test_the_law_sees_a_gradient_of_a_leaf():
     assert (N, 4, WIDE) in set(shapes_in(program.jaxpr))
 
 
+@pytest.mark.ci
 @tables.rows([name for name in MAKERS if name != "frozen"], {"codec by path"})
 def test_the_trained_part_moves_as_if_the_loss_were_closed_over_the_rest(name):
     make = MAKERS[name]
@@ -213,6 +214,7 @@ def planned():
     )  # fmt: skip
 
 
+@pytest.mark.ci
 def test_a_plan_is_kept_where_its_aggregator_runs():
     plan = planned()
     check = {"sampler": plan.sampler, "num_clients": N, "rounds": 3}
@@ -232,6 +234,7 @@ def test_a_plan_is_kept_where_its_aggregator_runs():
     assert not remade.runs_its_aggregator
 
 
+@pytest.mark.ci
 def test_a_claim_is_lost_where_another_aggregator_runs():
     plan, calls = planned(), []
 
@@ -322,6 +325,7 @@ def test_an_optimizer_that_may_move_every_leaf_is_not(optimizer):
 STATEFUL = tables.PARAMS["mutable_state"]
 
 
+@pytest.mark.ci
 def test_a_part_of_the_state_may_be_frozen():
     algorithm = rounds.frozen(
         clients.whole_batch(tables.centred_error),

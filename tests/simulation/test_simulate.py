@@ -544,6 +544,7 @@ def rare(hosted):
     ).history.rounds  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("hosted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_round_with_nobody_does_not_stop_a_search_for_nan(hosted):
     """What is NaN on purpose is selected among the reports, which jax_debug_nans does not search."""
@@ -557,9 +558,24 @@ def test_a_round_with_nobody_does_not_stop_a_search_for_nan(hosted):
     assert np.isfinite(reports["noise_std"]).all()
 
 
+@pytest.mark.ci
 def test_a_search_for_nan_stops_at_one_of_the_model():
     broken = fjx.compose(
         client=clients.gradient(loss_fn, batch_size=2), server=optax.scale(float("nan"))
     )
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="algorithm/server/params"):
         simulate(algorithm=broken, rounds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosted", [False, True])
+def test_scores_of_clients_without_examples_do_not_stop_a_search_for_nan(hosted):
+    dataset = fjx.data.from_clients([jnp.ones(3), jnp.zeros(0)])
+    scores = simulation.per_client(lambda w, x: {"error": (w - x) ** 2}, dataset)
+    with jax.debug_nans(True):
+        result = simulate(
+            dataset=data.on_host(dataset) if hosted else dataset,
+            sampler=samplers.full(), rounds=2, evaluate=scores,
+        )  # fmt: skip
+    errors = result.history.evaluations["error"]
+    np.testing.assert_array_equal(np.isnan(errors), np.broadcast_to([False, True], errors.shape))

@@ -7,6 +7,7 @@ examples of a batch (BatchNorm, contrastive learning) must see the mask itself: 
 :func:`whole_batch`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,23 @@ class Loss(NamedTuple):
     """
 
     evaluate: Callable[[Tree, Tree, Array, Key], tuple[Array, Metrics, Tree]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPart:
+    """A plain loss of a part of a model, from that of the whole.
+
+    Attributes:
+        loss_fn: loss ``(whole, batch, key)``.
+        join: function ``(part) -> whole``.
+    """
+
+    loss_fn: Callable[..., Any]
+    join: Callable[[Tree], Tree]
+
+    def __call__(self, part: Tree, batch: Tree, key: Key) -> Any:
+        """The loss of the whole model."""
+        return self.loss_fn(self.join(part), batch, key)
 
 
 LossFn = Callable[..., Any] | Loss
@@ -118,6 +136,10 @@ def whole_batch(loss_fn: Callable[..., Any]) -> Loss:
 
 def as_loss(loss_fn: LossFn) -> Loss:
     """A :class:`Loss`; a plain function is wrapped in :func:`per_example`."""
+    if isinstance(loss_fn, OfPart):
+        # The function of the caller is wrapped, which is given the whole model.
+        whole, join = as_loss(loss_fn.loss_fn), loss_fn.join
+        return Loss(lambda part, *others: whole.evaluate(join(part), *others))
     if not (isinstance(loss_fn, Loss) or callable(loss_fn)):
         raise TypeError(f"loss_fn must be a function (params, batch, key) -> loss, got {loss_fn!r}")
     return loss_fn if isinstance(loss_fn, Loss) else per_example(loss_fn)

@@ -22,7 +22,7 @@ from fjx._base import (
     Tree,
     TreeLike,
 )
-from fjx.clients._loss import Loss, LossFn, as_loss
+from fjx.clients._loss import Loss, LossFn, OfPart, as_loss
 
 
 class FrozenState(NamedTuple):
@@ -185,7 +185,7 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
 def _loss_beside(fixed: Tree, loss_fn: LossFn) -> LossFn:
     """The loss of the trained part, of the same kind as the loss of the whole model."""
     if not isinstance(loss_fn, Loss):
-        return lambda trained, *others: loss_fn(_joined(trained, fixed), *others)
+        return OfPart(loss_fn, lambda trained: _joined(trained, fixed))
 
     def evaluate(trained: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
         loss, metrics, state = loss_fn.evaluate(_joined(trained, fixed), batch, mask, key)

@@ -72,6 +72,17 @@ def divide(tree: Tree, number: Array) -> Tree:
     return jax.tree.map(quotient, tree)
 
 
+def mean_of(total: Array, count: Array) -> Array:
+    """Mean ``total / count`` in the dtype of :func:`wide`; NaN if ``count`` is zero.
+
+    The NaN is selected and not computed, so that no division by zero hides other faults.
+    """
+    total = wide(total)
+    mean = total / jnp.maximum(count, 1).astype(total.dtype)
+    with jax.debug_nans(False):  # outside of jit it would stop at this one
+        return jnp.where(count > 0, mean, jnp.nan)
+
+
 def zeros_like(tree: TreeLike) -> Tree:
     """Zeros with the shapes and dtypes of ``tree``, which may hold ``ShapeDtypeStruct`` leaves."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
@@ -91,6 +102,11 @@ def all_finite(tree: Tree) -> Array:
     """Scalar ``bool[]``: True if every floating leaf is finite."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if is_float(x)]
     return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Path of a leaf as a text with ``/`` between keys."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def split(tree: Tree, inside: Tree) -> tuple[Tree, Tree]:

@@ -162,8 +162,8 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
 
     Guarantees:
         - The result is that of the option that was chosen; the states of the others stay.
-        - Metrics are those of all options.  An option that was not chosen reports those of a round to
-          which nobody came; a metric of several options is that of the chosen one.
+        - Metrics are those of all options.  A metric of several options is that of the chosen one; one
+          that the chosen option does not report is NaN, or zero if it is a count.
         - There is no privacy claim, even if every option has one.
 
     Bits:
@@ -242,10 +242,17 @@ def switch(which: Callable[[Public], Array], *options: Aggregator) -> Aggregator
             message = result if number == 0 else _tree.where(now, result, message)
             states.append(_tree.where(now, state, own.state))
             for name, value in named.items():
-                metrics[name] = jnp.where(now, value, metrics[name]) if name in metrics else value
+                nothing = jnp.full_like(value, jnp.nan if _tree.is_float(value) else 0)
+                metrics[name] = _selected(now, value, metrics.get(name, nothing))
         return message, tuple(states), metrics
 
     return Aggregator(init, contribute, finish, options[0].combine, encode)
+
+
+def _selected(now: Array, value: Array, other: Array) -> Array:
+    """``value`` if ``now`` is true, else ``other``, which may be a NaN on purpose."""
+    with jax.debug_nans(False):
+        return jnp.where(now, value, other)
 
 
 def aggregate(

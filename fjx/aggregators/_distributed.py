@@ -15,6 +15,7 @@ from fjx.wire import Codes, Observed, SideInformation
 class _Seen(NamedTuple):
     """Facts about one client's message that are not sent: only a simulation knows them."""
 
+    finite: Array
     clipped: Array
     norm: Array
     saturated: Array
@@ -43,7 +44,8 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
 
     Simulation only: the result of a secure sum is computed in the open, and nothing is secured.  The
     metrics ``unnoised_clipped``, ``unnoised_norm`` and ``unnoised_saturated`` are computed from the
-    clients' messages without noise: epsilon does not cover publishing them.
+    clients' messages without noise: epsilon does not cover publishing them.  The first two are means,
+    and NaN if nobody counts.
 
     Guarantees:
         - Messages are clipped *here*, after the transforms around it: no rotation, mask or sketch can
@@ -112,6 +114,7 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
     def encode(key: Key, vector: Array, public: Public) -> Observed:
         own = mechanism.encode(key, vector)
         seen = _Seen(
+            finite=own.finite.astype(jnp.int32),
             clipped=own.clipped.astype(jnp.int32),
             norm=jnp.where(own.finite, own.norm, 0.0),
             saturated=own.saturated,
@@ -121,12 +124,12 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
     def contribute(payload: Observed, weight: Array, public: Public) -> _Share:
         # A client whose weight is zero sent zeros with its noise, and they are added: otherwise its
         # participation would reveal something about its data.
-        fits = public.rank < mechanism.clients
+        fits, counts, seen = public.rank < mechanism.clients, weight > 0, payload.seen.value
         share = _Share(
             codes=payload.sent.codes.astype(jnp.uint32),
             clients=jnp.ones((), jnp.int32),
             surplus=jnp.zeros((), jnp.int32),
-            seen=payload.seen.value,
+            seen=None if seen is None else _tree.where(counts, seen, _tree.zeros_like(seen)),
         )
         share = _tree.where(fits, share, _tree.zeros_like(share))
         return share._replace(surplus=(~fits).astype(jnp.int32))
@@ -143,9 +146,8 @@ def distributed(mechanism: DistributedMechanism, denominator: Array | float) -> 
         }
         if total.seen is not None:
             metrics |= {
-                "unnoised_clipped": total.seen.clipped.astype(jnp.float32)
-                / jnp.maximum(present, 1),
-                "unnoised_norm": total.seen.norm / jnp.maximum(present, 1),
+                "unnoised_clipped": _tree.mean_of(total.seen.clipped, total.seen.finite),
+                "unnoised_norm": _tree.mean_of(total.seen.norm, total.seen.finite),
                 "unnoised_saturated": total.seen.saturated,
             }
         return message, public.state, metrics

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree
 from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
@@ -117,7 +117,7 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
         - Clients that drop out leave holes in the permutation: promises about n are promises about the
           number of clients that were invited.
         - A coordinate outside of the range is moved to its end; the share of such coordinates is the
-          metric ``clipped``.
+          metric ``clipped``, which is NaN if nobody came.
 
     Bits:
         d * ceil(log2 k).
@@ -190,7 +190,7 @@ def correlated_quantization(levels: int, *, low: float, high: float) -> Aggregat
         mean = jnp.where(count > 0, np.float32(low) + step * (summed.astype(jnp.float32) / n), 0.0)
         if outside is None:  # payloads from bytes do not say which values were moved
             return mean, public.state, {}
-        clipped = outside.astype(jnp.float32) / (n * max(summed.size, 1))
-        return mean, public.state, {"clipped": clipped}
+        share = _tree.mean_of(outside.astype(jnp.float32) / max(summed.size, 1), count)
+        return mean, public.state, {"clipped": share}
 
     return as_vector(Aggregator(lambda like: (), contribute, finish, SUM, encode))

@@ -44,7 +44,8 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
         An :class:`fjx.Aggregator` that sums, of float32 messages.  Its metrics are ``unnoised_clipped``
         (the fraction of participants that was scaled down), ``unnoised_norm`` (their mean norm before),
         ``noise_std`` (of each coordinate of the result; public), and those of the mechanism.  If the
-        bound has a threshold, ``unnoised_zeroed`` is the fraction of participants beyond it.
+        bound has a threshold, ``unnoised_zeroed`` is the fraction of participants beyond it.  Means
+        over nobody are NaN.
 
     Raises:
         TypeError: ``mechanism`` is something else; a leaf of the message is not floating (from
@@ -92,15 +93,14 @@ def private(mechanism: Mechanism, denominator: Array | float) -> Aggregator:
     def finish(key: Key, total: Contribution, public: Public) -> tuple[Tree, Tree, Metrics]:
         factor = 1 / jnp.asarray(denominator, jnp.float32)
         noisy, state, own = mechanism.release(key, total, public.state)
-        clients = jnp.maximum(total.clients, 1).astype(jnp.float32)
         metrics = {
             **own,
-            "unnoised_clipped": total.clipped.astype(jnp.float32) / clients,
-            "unnoised_norm": total.norm / clients,
+            "unnoised_clipped": _tree.mean_of(total.clipped, total.clients),
+            "unnoised_norm": _tree.mean_of(total.norm, total.clients),
             "noise_std": own["noise_std"] * factor,
         }
         if total.zeroed is not None:
-            metrics["unnoised_zeroed"] = total.zeroed.astype(jnp.float32) / clients
+            metrics["unnoised_zeroed"] = _tree.mean_of(total.zeroed, total.clients)
         return _tree.scale(factor, noisy), state, metrics
 
     return releasing(Aggregator(init, contribute, finish, SUM), mechanism)

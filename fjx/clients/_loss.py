@@ -7,6 +7,7 @@ examples of a batch (BatchNorm, contrastive learning) must see the mask itself: 
 :func:`whole_batch`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +30,23 @@ class Loss(NamedTuple):
     """
 
     evaluate: Callable[[Tree, Tree, Array, Key], tuple[Array, Metrics, Tree]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPart:
+    """A plain loss of a part of a model, from that of the whole.
+
+    Attributes:
+        loss_fn: loss ``(whole, batch, key)``.
+        join: function ``(part) -> whole``.
+    """
+
+    loss_fn: Callable[..., Any]
+    join: Callable[[Tree], Tree]
+
+    def __call__(self, part: Tree, batch: Tree, key: Key) -> Any:
+        """The loss of the whole model."""
+        return self.loss_fn(self.join(part), batch, key)
 
 
 LossFn = Callable[..., Any] | Loss
@@ -118,6 +136,10 @@ def as_loss(loss_fn: LossFn) -> Loss:
 
     That a plain function is a mean over examples is a premise, which is noted when it is traced.
     """
+    if isinstance(loss_fn, OfPart):
+        # The function of the caller is wrapped, which is given the whole model.
+        whole, join = as_loss(loss_fn.loss_fn), loss_fn.join
+        return Loss(lambda part, *others: whole.evaluate(join(part), *others))
     if isinstance(loss_fn, Loss):
         return loss_fn
     if not callable(loss_fn):

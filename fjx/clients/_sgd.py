@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from fjx import _tree, _validate
-from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree, Turn
+from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Steps, Tree, TreeLike, Turn
 from fjx._kernels.permutation import permute_by, reshuffle, shuffle
 from fjx.clients import _optimizer
 from fjx.clients._loss import LossFn, as_loss, objective, value_and_grad
+from fjx.clients._unmoved import require_moved
 
 
 def local_sgd(
@@ -51,7 +52,9 @@ def local_sgd(
         ValueError: ``epochs`` and ``steps`` are both given or both missing; a number is below one.
         TypeError: ``loss_fn`` is not callable; ``optimizer`` is not an optax transformation, or (when
             traced) cannot make local steps, like ``optax.lookahead``, which keeps two models.
-        ValueError: (when traced) ``optimizer`` has a random key in its state.
+        ValueError: (when traced) ``optimizer`` has a random key in its state; (from ``message``) it
+            never moves a floating parameter, as one that is masked by ``optax.set_to_zero``; see
+            :func:`fjx.rounds.frozen`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -88,7 +91,11 @@ def local_sgd(
     ) -> tuple[Any, ...]:
         return key, broadcast, examples, None
 
-    return ClientUpdate(lambda params: (), train.around(inputs, message), _tree.like)
+    def message_like(params: Tree) -> TreeLike:
+        require_moved(optimizer, params)
+        return _tree.like(params)
+
+    return ClientUpdate(lambda params: (), train.around(inputs, message), message_like)
 
 
 def trainer(

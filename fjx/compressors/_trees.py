@@ -48,7 +48,7 @@ def on(pattern: str, codec: Compressor) -> Compressor:
 
     def divide(message: Tree) -> tuple[dict[str, Array], Tree]:
         leaves = jax.tree_util.tree_leaves_with_path(message, is_leaf=_is_none)
-        named = {_name(path): leaf for path, leaf in leaves}
+        named = {_tree.name_of(path): leaf for path, leaf in leaves}
         if len(named) < len(leaves):
             raise ValueError(f"on: two leaves have one path among {list(named)}; rename a key")
         inside = {
@@ -61,7 +61,9 @@ def on(pattern: str, codec: Compressor) -> Compressor:
     def init(message_like: TreeLike) -> Tree:
         inside, outside = divide(message_like)
         if not inside:
-            names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(outside)]
+            names = [
+                _tree.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(outside)
+            ]
             raise ValueError(
                 f"on: pattern {pattern!r} matches no floating leaf among {names}; "
                 "give a part of one of these paths"
@@ -86,12 +88,8 @@ def on(pattern: str, codec: Compressor) -> Compressor:
 def _fill(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
     """``tree`` with ``function(path, leaf)`` in place of each leaf; None counts as a leaf."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function(_name(path), leaf), tree, is_leaf=_is_none
+        lambda path, leaf: function(_tree.name_of(path), leaf), tree, is_leaf=_is_none
     )
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _is_none(part: Any) -> bool:

@@ -207,7 +207,11 @@ def impossible_ids(xp: Any, ids: Any, population: int) -> Any:
 
 
 def from_clients(
-    clients: Sequence[Tree], *, weights: Any = None, test: Tree | None = None
+    clients: Sequence[Tree],
+    *,
+    weights: Any = None,
+    test: Tree | None = None,
+    hosted: bool = False,
 ) -> FederatedData:
     """Federated dataset from one pytree of examples per client.
 
@@ -222,6 +226,8 @@ def from_clients(
             A table of pandas, Polars, Arrow or Hugging Face is read as a dict of its columns.
         weights: ``f32[num_clients]``, weight of each client; by default its number of examples.
         test: central test examples.
+        hosted: True to keep the dataset on the host, for data larger than the device; see
+            :func:`fjx.data.on_host`.
 
     Returns:
         A :class:`FederatedData`.
@@ -230,7 +236,7 @@ def from_clients(
         TypeError: a leaf holds texts, dates or objects.
         ValueError: there are no clients; a column of a table has missing values; the trees differ in
             structure, dtypes or trailing shapes; the leaves of one client differ in their leading axes;
-            integers do not fit 32 bits; or there are more than 2^31 - 1 examples.
+            integers do not fit 32 bits; or there are more than 2^31 - 1 examples on the device.
 
     Examples:
         >>> import numpy as np
@@ -240,15 +246,15 @@ def from_clients(
         >>> dataset.sizes.tolist(), dataset.arrays["y"].tolist()
         ([3, 0, 2], [0, 1, 2, 0, 1])
     """
-    hosted = [arrays_of(client, f"client {i}") for i, client in enumerate(clients)]
-    if not hosted:
+    trees = [arrays_of(client, f"client {i}") for i, client in enumerate(clients)]
+    if not trees:
         raise ValueError("from_clients needs at least one client, got none")
-    first = jax.tree_util.tree_flatten_with_path(hosted[0])[0]
-    structure = jax.tree.structure(hosted[0])
+    first = jax.tree_util.tree_flatten_with_path(trees[0])[0]
+    structure = jax.tree.structure(trees[0])
     if not first:
         raise ValueError("from_clients needs arrays, got an empty pytree as client 0")
-    sizes = np.zeros(len(hosted), np.int64)
-    for i, client in enumerate(hosted):
+    sizes = np.zeros(len(trees), np.int64)
+    for i, client in enumerate(trees):
         if jax.tree.structure(client) != structure:
             raise ValueError(
                 f"all clients must have one structure: client {i} has "
@@ -271,8 +277,8 @@ def from_clients(
         if len(lengths) != 1:
             raise ValueError(f"client {i} has leaves of unequal leading axes: {sorted(lengths)}")
         sizes[i] = lengths.pop()
-    packed = jax.tree.map(lambda *parts: np.concatenate(parts), *hosted)
-    return pack(packed, sizes, weights=weights, test=test)
+    packed = jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
+    return pack(packed, sizes, weights=weights, test=test, hosted=hosted)
 
 
 def pack(
@@ -288,7 +294,7 @@ def pack(
     if total > _MOST_ROWS and not hosted:
         raise ValueError(
             f"a dataset on the device holds at most 2^31 - 1 examples, got {total}; "
-            "keep it on the host with data.from_packed"
+            "keep it on the host with hosted=True, or data.from_packed"
         )
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     weights = np.asarray(sizes, np.float32) if weights is None else weights

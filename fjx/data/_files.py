@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fjx.data._columns import Encoding, encoded, unused
+from fjx.data._columns import Encoding, complete, encoded, unused
 from fjx.data._dataset import FederatedData, from_clients
 from fjx.data._partition import by_id, split
 
@@ -20,6 +20,7 @@ def from_npz(
     client: str,
     fields: Sequence[str] | None = None,
     encode: Mapping[str, Encoding] | None = None,
+    hosted: bool = False,
 ) -> tuple[FederatedData, np.ndarray]:
     """Federated dataset from a ``.npz`` file with one row per example and a column of client ids.
 
@@ -29,6 +30,8 @@ def from_npz(
         fields: names of the arrays to keep; by default all other arrays of the same length.
         encode: for columns of texts, the list of their categories, whose places become the numbers; or
             a function of the column that returns numbers.
+        hosted: True to keep the dataset on the host, for data larger than the device; see
+            :func:`fjx.data.on_host`.
 
     Returns:
         The dataset ``{field: [total, ...]}``, with each client's rows in the order of the file, and the
@@ -38,7 +41,8 @@ def from_npz(
         FileNotFoundError: the file does not exist.
         TypeError: a column holds texts or dates, and ``encode`` does not name it.
         ValueError: the file is no ``.npz`` file; an array is missing, has another length, or holds
-            Python objects; a client id is missing (NaN); a value is no category of ``encode``.
+            Python objects; a client id or a value is missing (NaN); a value is no category of
+            ``encode``.
 
     Examples:
         >>> import pathlib, tempfile, numpy as np
@@ -79,7 +83,7 @@ def from_npz(
         partition, names = by_id(ids)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {client!r}: {error}") from error
-    return split(numbers, partition), names
+    return split(numbers, partition, hosted=hosted), names
 
 
 def from_leaf_json(
@@ -87,6 +91,7 @@ def from_leaf_json(
     *,
     fields: Sequence[str] | None = None,
     encode: Mapping[str, Encoding] | None = None,
+    hosted: bool = False,
 ) -> tuple[FederatedData, np.ndarray]:
     """Federated dataset from the JSON files of LEAF.
 
@@ -98,11 +103,13 @@ def from_leaf_json(
 
     Args:
         paths: path of one file, of a folder of ``.json`` files, which are read in the order of their
-            names, or several; users keep their order.  ``~`` is the home folder.  Texts are in UTF-8,
-            UTF-16 or UTF-32.
+            names but for hidden ones, or several; users keep their order.  ``~`` is the home folder.
+            Texts are in UTF-8, UTF-16 or UTF-32.
         fields: names of the columns of a user to keep; by default all.
         encode: for columns of texts, the list of their categories, whose places become the numbers; or
             a function of one user's column that returns numbers.
+        hosted: True to keep the dataset on the host, for data larger than the device; see
+            :func:`fjx.data.on_host`.
 
     Returns:
         The dataset ``{"x": ..., "y": ...}``, and the users' names in its order: integers if all are.
@@ -110,8 +117,8 @@ def from_leaf_json(
     Raises:
         FileNotFoundError: a file does not exist, or a folder has no ``.json`` file.
         ValueError: a file does not have LEAF's form, a user occurs twice, a number of samples is wrong,
-            nobody has a sample, a y is missing (null or NaN), or examples are not numbers of one shape
-            and ``encode`` does not name their column.
+            nobody has a sample, a value is missing (null or NaN), or examples are not numbers of one
+            shape and ``encode`` does not name their column; ``paths`` is empty.
 
     Examples:
         >>> import json, pathlib, tempfile
@@ -129,6 +136,8 @@ def from_leaf_json(
         Caldas et al., *LEAF: A Benchmark for Federated Settings*, 2018 (arXiv:1812.01097).
     """
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not many:
+        raise ValueError("paths must name a file or a folder, got none")
     files = [file for path in many for file in _json_files(Path(path).expanduser())]
     clients: dict[str, dict[str, np.ndarray]] = {}
     names: list[str | int] = []
@@ -168,7 +177,7 @@ def from_leaf_json(
     columns = [_alike([user[name] for user in clients.values()]) for name in first]
     rows = [dict(zip(first, values, strict=True)) for values in zip(*columns, strict=True)]
     all_integers = all(isinstance(name, int) for name in names)
-    return from_clients(rows), np.array(names if all_integers else list(clients))
+    return from_clients(rows, hosted=hosted), np.array(names if all_integers else list(clients))
 
 
 def _opened_npz(path: Path, raw: Any) -> Any:
@@ -193,20 +202,20 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
 
 
 def _numeric(where: str, name: str, values: np.ndarray) -> np.ndarray:
-    """The values, or TypeError if they are no numbers."""
+    """The values, or TypeError if they are no numbers, or ValueError if one is missing."""
     if values.dtype.kind in "OSUMm":
         raise TypeError(
             f"{where} must be numbers, got {values.dtype}; encode it, for example by "
             f"encode={{{name!r}: [...]}} with its categories, or leave it out by fields"
         )
-    return values
+    return complete(where, values) if values.dtype.kind == "f" else values
 
 
 def _json_files(path: Path) -> list[Path]:
-    """The path itself, or the ``.json`` files of a folder by name."""
+    """The path itself, or the ``.json`` files of a folder by name, without hidden ones."""
     if not path.is_dir():
         return [path]
-    if files := sorted(path.glob("*.json")):
+    if files := sorted(p for p in path.glob("*.json") if not p.name.startswith(".")):
         return files
     raise FileNotFoundError(f"the folder {path} has no .json files")
 
@@ -268,8 +277,10 @@ def _leaf_user(
                 f"{name} of {where} is not numeric; encode it, for example by "
                 f"encode={{{name!r}: [...]}} with its categories, or choose columns by fields"
             )
-        if name == "y" and np.isnan(values).any():
-            raise ValueError(f"y of {where} has labels that are missing (NaN); drop those samples")
+        if np.isnan(values).any():
+            raise ValueError(
+                f"{name} of {where} has values that are missing (NaN); drop those samples, or fill them"
+            )
         if not values.ndim or len(values) != (len(arrays[names[0]]) if count is None else count):
             raise ValueError(
                 f"{where} should have {count} samples, {name} has shape {list(values.shape)}"

@@ -7,10 +7,8 @@ with a leading axis of examples.
 No other package of fjx imports this one, and no other one imports flax.
 """
 
-from fjx.models._adapters import StatefulModel as StatefulModel
 from fjx.models._adapters import from_linen as from_linen
 from fjx.models._adapters import from_nnx as from_nnx
-from fjx.models._adapters import stateful_from_linen as stateful_from_linen
 from fjx.models._dense import logistic_regression as logistic_regression
 from fjx.models._dense import mlp as mlp
 from fjx.models._images import cnn as cnn
@@ -20,6 +18,9 @@ from fjx.models._model import Model as Model
 from fjx.models._model import cross_entropy as cross_entropy
 from fjx.models._model import from_functions as from_functions
 from fjx.models._sensors import sensor_cnn as sensor_cnn
+from fjx.models._stateful import StatefulModel as StatefulModel
+from fjx.models._stateful import stateful_from_linen as stateful_from_linen
+from fjx.models._stateful import stateful_from_nnx as stateful_from_nnx
 from fjx.models._text import char_lstm as char_lstm
 from fjx.models._text import transformer as transformer
 
@@ -38,5 +39,6 @@ __all__ = [
     "resnet18",
     "sensor_cnn",
     "stateful_from_linen",
+    "stateful_from_nnx",
     "transformer",
 ]

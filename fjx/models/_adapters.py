@@ -1,36 +1,17 @@
-"""Flax modules, linen and nnx, as models of pure functions."""
+"""Flax modules with parameters and nothing else, linen and nnx, as models of pure functions."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fjx._base import Array, Key, Metrics, Stateful, Tree
+from fjx._base import Array, Key, Stateful, Tree
 from fjx._tree import is_float
-from fjx.models._model import Batch, Model, Score, cross_entropy, from_functions
-
-
-class StatefulModel(NamedTuple):
-    """A model with mutable state beside its parameters, as four pure functions.
-
-    Attributes:
-        init: function ``(key) -> Stateful(params, state)``.
-        apply: function ``(model, x) -> outputs``, which uses the state as it is (running
-            statistics).
-        loss: function ``(model, batch, mask, key) -> (loss, metrics, state)``, with ``mask`` a
-            ``bool[b]`` or ``f32[b]``, true at the real examples; the argument of
-            ``fjx.clients.whole_batch``.
-        evaluate: function ``(model, batch) -> {"loss": f32[b], ...}``, one value an example.
-    """
-
-    init: Callable[[Key], Stateful]
-    apply: Callable[[Stateful, Array], Array]
-    loss: Callable[[Stateful, Batch, Array, Key], tuple[Array, Metrics, Tree]]
-    evaluate: Callable[[Stateful, Batch], dict[str, Array]]
+from fjx.models._model import Model, Score, cross_entropy, from_functions
 
 
 def from_linen(
@@ -75,7 +56,7 @@ def from_linen(
     training, inference = dict(training or {}), dict(inference or {})
 
     def init(key: Key) -> Tree:
-        variables = _lazy_init(module, key, example_input, inference)
+        variables = lazy_init(module, key, example_input, inference)
         others = sorted(set(variables) - {"params"})
         if others:
             raise ValueError(
@@ -86,8 +67,8 @@ def from_linen(
 
     def apply(params: Tree, x: Array, key: Key | None = None) -> Array:
         if key is None:
-            return _run(module, Stateful(params, {}), x, example_input, **inference)
-        return _run(
+            return run_linen(module, Stateful(params, {}), x, example_input, **inference)
+        return run_linen(
             module, Stateful(params, {}), x, example_input, rngs={"dropout": key}, **training
         )
 
@@ -137,8 +118,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, loss: Score = cross_entr
     if jax.tree.leaves(others):
         raise ValueError(
             f"the module must hold parameters only, but it also holds "
-            f"{nnx.to_pure_dict(others)}; normalise with GroupNorm or LayerNorm, or write the "
-            "module in linen and use fjx.models.stateful_from_linen"
+            f"{nnx.to_pure_dict(others)}; use fjx.models.stateful_from_nnx, or normalise with "
+            "GroupNorm or LayerNorm"
         )
 
     def init(key: Key) -> Tree:
@@ -151,116 +132,13 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, loss: Score = cross_entr
         else:
             module.train()
             nnx.reseed(module, default=key)
-        with _flax_promotion():
+        with flax_promotion():
             return module(x)
 
     return from_functions(init, apply, loss=loss)
 
 
-def stateful_from_linen(
-    module: nn.Module,
-    example_input: Array | jax.ShapeDtypeStruct,
-    *,
-    loss: Score = cross_entropy,
-    training: Mapping[str, Any] | None = None,
-    inference: Mapping[str, Any] | None = None,
-) -> StatefulModel:
-    """Model from a linen module with BatchNorm or other mutable collections.
-
-    BatchNorm couples the examples of a batch: its loss is not a mean of per-example terms, and the
-    rows that pad a batch must not enter its statistics.  ``loss`` therefore takes the whole batch
-    and the mask of its real examples.  It passes that mask to every ``nn.BatchNorm`` of the module;
-    the module itself needs no code for padding.
-
-    Guarantees:
-        - Loss, gradient and new state of a padded batch are those of the batch without its padding.
-        - A batch without a real example has loss zero and does not change the state.
-        - A running variance that compression left below zero counts as zero.
-
-    Args:
-        module: linen module; its BatchNorm layers must see the batch axis first.
-        example_input: array or ``ShapeDtypeStruct`` with a batch axis of any size; only its shape
-            and dtype are read.
-        loss: score ``(outputs, labels) -> {"loss": f32[b], ...}``, one value an example.
-        training: keyword arguments of the module's call in ``loss``; ``{"train": True}`` if None.
-        inference: keyword arguments in ``init``, ``apply`` and ``evaluate``; ``{"train": False}``
-            if None.
-
-    Returns:
-        A :class:`StatefulModel`.  Pass its loss to clients as
-        ``fjx.clients.whole_batch(model.loss)``.
-
-    Examples:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> class Normalised(nn.Module):
-        ...     @nn.compact
-        ...     def __call__(self, x, train):
-        ...         return nn.Dense(2)(nn.BatchNorm(use_running_average=not train, momentum=0.5)(x))
-        >>> model = stateful_from_linen(Normalised(), jnp.zeros((1, 1)))
-        >>> start = model.init(jax.random.key(0))
-        >>> batch = {"x": jnp.array([[4.0], [8.0], [99.0]]), "y": jnp.array([0, 1, 0])}
-        >>> mask = jnp.array([1.0, 1.0, 0.0])
-        >>> loss, metrics, state = model.loss(start, batch, mask, jax.random.key(1))
-        >>> float(state["batch_stats"]["BatchNorm_0"]["mean"][0])
-        3.0
-
-    References:
-        Ioffe, Szegedy, *Batch Normalization*, ICML 2015 (arXiv:1502.03167).
-    """
-    training = {"train": True} if training is None else dict(training)
-    inference = {"train": False} if inference is None else dict(inference)
-
-    def init(key: Key) -> Stateful:
-        variables = dict(_lazy_init(module, key, example_input, inference))
-        return Stateful(variables.pop("params", {}), variables)
-
-    def apply(model: Stateful, x: Array) -> Array:
-        return _run(module, model, x, example_input, **inference)
-
-    def evaluate(model: Stateful, batch: Batch) -> dict[str, Array]:
-        return loss(apply(model, batch["x"]), batch["y"])
-
-    def masked_loss(
-        model: Stateful, batch: Batch, mask: Array, key: Key
-    ) -> tuple[Array, Metrics, Tree]:
-        real = mask.astype(bool)
-        anyone = jnp.any(real)
-        # The statistics of no example at all would be 0/0, and the zero gradient below would be
-        # multiplied by NaN.  So a batch of padding only is normalised by its padding; its result
-        # counts nowhere.
-        with nn.intercept_methods(_masked_batch_norm(real | ~anyone)):
-            outputs, state = _run(
-                module,
-                model,
-                batch["x"],
-                example_input,
-                rngs={"dropout": key},
-                mutable=list(model.state),
-                **training,
-            )
-        weights = real.astype(jnp.float32) / jnp.maximum(jnp.sum(real), 1).astype(jnp.float32)
-        means = {
-            name: jnp.sum(weights * score) for name, score in loss(outputs, batch["y"]).items()
-        }
-        state = jax.tree.map(lambda new, old: jnp.where(anyone, new, old), state, model.state)
-        return means.pop("loss"), means, state
-
-    return StatefulModel(init, apply, masked_loss, evaluate)
-
-
-def _masked_batch_norm(real: Array) -> Callable[..., Any]:
-    """Interceptor that gives every BatchNorm the mask ``bool[b]`` of the examples that count."""
-
-    def interceptor(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
-        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
-            x = args[0] if args else kwargs["x"]
-            kwargs = kwargs | {"mask": real.reshape(-1, *[1] * (x.ndim - 1))}
-        return call(*args, **kwargs)
-
-    return interceptor
-
-
-def _lazy_init(
+def lazy_init(
     module: nn.Module, key: Key, example: Array | jax.ShapeDtypeStruct, inference: dict[str, Any]
 ) -> Mapping[str, Tree]:
     """Variables of the module; only the initialisers are computed, the module does not run."""
@@ -268,7 +146,7 @@ def _lazy_init(
     return module.lazy_init({"params": key}, like, **inference)
 
 
-def _run(
+def run_linen(
     module: nn.Module,
     model: Stateful,
     x: Array,
@@ -279,7 +157,7 @@ def _run(
     if jnp.issubdtype(example.dtype, jnp.floating):
         floats = [leaf.dtype for leaf in jax.tree.leaves(model.params) if is_float(leaf)]
         x = x.astype(floats[0] if floats else jnp.float32)
-    with _flax_promotion():
+    with flax_promotion():
         return module.apply({"params": model.params, **_in_domain(model.state)}, x, **kwargs)
 
 
@@ -297,6 +175,6 @@ def _in_domain(state: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(projected, state)
 
 
-def _flax_promotion() -> AbstractContextManager:
+def flax_promotion() -> AbstractContextManager:
     """JAX's standard promotion, on which flax's norms rely, whatever the caller has set."""
     return jax.numpy_dtype_promotion("standard")

@@ -1,12 +1,15 @@
 """Rounds: the phases of a round, and the kinds of rounds that are made of them.
 
 :func:`fjx.compose` plays the round of a server and its clients.  The others are for algorithms whose
-rounds are of two kinds, whose clients keep a replica of the server, or that have no server at all.
+rounds are of two kinds, whose clients keep a replica of the server, that have no server at all, or that
+train a part of the model.
 """
 
 from fjx.rounds._difference import DifferenceState as DifferenceState
 from fjx.rounds._difference import Link as Link
 from fjx.rounds._difference import difference as difference
+from fjx.rounds._frozen import FrozenState as FrozenState
+from fjx.rounds._frozen import frozen as frozen
 from fjx.rounds._gossip import ChocoRow as ChocoRow
 from fjx.rounds._gossip import ChocoState as ChocoState
 from fjx.rounds._gossip import choco as choco
@@ -24,6 +27,7 @@ __all__ = [
     "ChocoState",
     "ClientRow",
     "DifferenceState",
+    "FrozenState",
     "Link",
     "Phase",
     "Replicas",
@@ -31,6 +35,7 @@ __all__ = [
     "ReplicatedServer",
     "choco",
     "difference",
+    "frozen",
     "minibatch",
     "replicated",
     "two_phases",

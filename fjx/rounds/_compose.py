@@ -29,7 +29,7 @@ from fjx.rounds._client import met, training, upload
 from fjx.rounds._executors import vectorized
 from fjx.rounds._metrics import report
 from fjx.rounds._server import heard, on_wire
-from fjx.rounds._shapes import received_like, traffic_of
+from fjx.rounds._shapes import received_like, require_trainable, traffic_of
 from fjx.rounds._state import (
     ClientRow,
     Context,
@@ -104,8 +104,11 @@ def compose(
         (``unnoised_loss``, ``unnoised_participants``): no epsilon covers them.
 
     Raises:
-        TypeError: a slot holds something of another kind.  From ``init``: a leaf cannot be averaged, or
-            the model has mutable state and the aggregator adds noise.
+        TypeError: a slot holds something of another kind; or, when the model is given, a parameter is
+            not floating.  Nothing trains it, so it is neither averaged nor noised nor billed: freeze it
+            by :func:`fjx.rounds.frozen`.  Integers that a loss counts belong in the state of a
+            :class:`fjx.Stateful`.  From ``init``: the model has mutable state, and the aggregator adds
+            noise.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax, fjx
@@ -144,7 +147,7 @@ def compose(
 
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
-        _require_numbers(params)
+        require_trainable(params)
         _require_noise_fits(parts.aggregator, params)
         state = parts.server.init(params)
         return RoundState(
@@ -229,18 +232,6 @@ def _require_noise_fits(aggregator: Aggregator, params: Tree) -> None:
             "BatchNorm's running variance becomes negative by it, so that inference is NaN: use a "
             "model without mutable state, for example GroupNorm in place of BatchNorm"
         )
-
-
-def _require_numbers(params: Tree) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not (
-            jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer)
-        ):
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise TypeError(
-                f"params must be floats and integers, which can be subtracted and averaged; at "
-                f"{where} got {leaf.dtype}.  Close the loss over masks and keys, or store integers"
-            )
 
 
 def _require(slot: str, value: object, kind: type) -> None:

@@ -57,12 +57,8 @@ def report(
 
 
 def _averages(tally: dict[str, Any]) -> Metrics:
-    """Means over the examples of the participants; NaN, selected and not computed, if there are none."""
-    count = jnp.maximum(tally["examples"], 1.0)
-    means = {
-        name: jnp.where(tally["examples"] > 0, total / count.astype(total.dtype), jnp.nan)
-        for name, total in tally["sums"].items()
-    }
+    """Means over the examples of the participants; NaN if there are none."""
+    means = {name: _tree.mean_of(x, tally["examples"]) for name, x in tally["sums"].items()}
     counts = {name: tally[name] for name in ("participants", "nonfinite")}
     if "sent" in tally:
         counts["uplink_bytes"] = bytes_of_a_cohort(*tally["sent"])

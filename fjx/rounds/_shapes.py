@@ -3,8 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from fjx import wire
-from fjx._base import STACK, Aggregator, Key, Public, ServerUpdate, Traffic, Tree, TreeLike
+from fjx import _tree, wire
+from fjx._base import (
+    STACK,
+    Aggregator,
+    Key,
+    Public,
+    ServerUpdate,
+    Stateful,
+    Traffic,
+    Tree,
+    TreeLike,
+)
 from fjx.aggregators._around import KEY_LIKE, sent
 from fjx.compressors._shapes import payload_like
 from fjx.rounds._server import on_wire
@@ -48,6 +58,7 @@ def broadcast_like(server: ServerUpdate, params: Tree) -> TreeLike:
 
 def traffic_of(parts: Parts, params: Tree) -> Traffic:
     """Bits that one client moves in a round, from shapes alone."""
+    require_trainable(params)
     if parts.aggregator.encode is None:
         up = payload_like(parts.uplink, parts.client.message(params))
     else:
@@ -57,6 +68,32 @@ def traffic_of(parts: Parts, params: Tree) -> Traffic:
     if parts.client.on_aggregate is not None:
         aggregate = on_wire(aggregate_like(parts.aggregator, received_like(parts, params)))
     return Traffic(uplink=wire.bits(up), downlink=wire.bits(down) + wire.bits(aggregate))
+
+
+def require_trainable(model: TreeLike) -> None:
+    """Raise unless the parameters are floating, and the state beside them consists of numbers.
+
+    Raises:
+        TypeError: a leaf is neither trained nor a number that can be averaged; the error names it.
+    """
+    params = model.params if isinstance(model, Stateful) else model
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not _tree.is_float(leaf):
+            name = _tree.name_of(path) or "the only leaf"
+            raise TypeError(
+                f"params must be floats, got {jnp.result_type(leaf)} at {name!r}: nothing trains this "
+                "leaf, so it must not be sent, noised and billed.  Keep it in the model by "
+                f"rounds.frozen(loss_fn, make, pattern={name!r}), close the loss over it, or put what "
+                "the loss counts into the state of a fjx.Stateful"
+            )
+    state = model.state if isinstance(model, Stateful) else ()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not (_tree.is_float(leaf) or jnp.issubdtype(jnp.result_type(leaf), jnp.integer)):
+            raise TypeError(
+                f"the state of a model must be floats and integers, which can be averaged; got "
+                f"{jnp.result_type(leaf)} at {_tree.name_of(path)!r}.  Close the loss over masks and "
+                "keys, freeze them by fjx.rounds.frozen, or store integers"
+            )
 
 
 def _alone(key: Key, aggregator: Aggregator, message: Tree) -> Public:

@@ -8,6 +8,7 @@ import numpy as np
 from fjx.simulation._compile import Compiler, place
 from fjx.simulation._evaluate import evaluated
 from fjx.simulation._history import History
+from fjx.simulation._nans import scored
 from fjx.simulation._program import Run, SimulationState, as_operand
 
 
@@ -21,7 +22,7 @@ def before_first_round(
 
     arguments = (as_operand(run.evaluate), state.params)
     program, _ = compile(jax.jit(score, keep_unused=True), *arguments)
-    scores = program(*place(arguments, program.input_shardings[0]))
+    scores = scored(program, *place(arguments, program.input_shardings[0]))
     scores, at = jax.device_get((scores, state.round))
     rounds = jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), coming.rounds)
     return History(rounds, *jax.tree.map(lambda x: np.asarray(x)[None], (scores, at)))

@@ -15,6 +15,7 @@ from fjx.rounds._metrics import UNNOISED
 from fjx.samplers import Sampler
 from fjx.simulation._evaluate import evaluated
 from fjx.simulation._history import History as History
+from fjx.simulation._nans import played
 from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
 
 Evaluate = Callable[[Tree], Metrics]
@@ -154,7 +155,7 @@ def program(
     def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
         _validate.key("key", key)
         rounds = _validate.static_integer("rounds", rounds, at_least=1)
-        return jitted(dataset, as_operand(evaluate), key, state, rounds)
+        return played(jitted, dataset, as_operand(evaluate), key, state, rounds)
 
     return Program(init, run)
 

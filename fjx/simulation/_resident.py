@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from fjx.simulation._compile import Compiler, place
+from fjx.simulation._nans import played
 from fjx.simulation._program import History, Run, SimulationState, as_operand, round_of, rounds_of
 
 
@@ -28,5 +29,6 @@ class Resident:
 
     def __call__(self, state: SimulationState, length: int) -> tuple[SimulationState, History]:
         program, _ = self._compiled[length]
-        state, history = program(*self._inputs, place(state, program.input_shardings[0][3]))
+        state = place(state, program.input_shardings[0][3])
+        state, history = played(program, *self._inputs, state)
         return state, jax.device_get(history)

@@ -24,6 +24,7 @@ from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, like_on, place
 from fjx.simulation._evaluate import evaluated
+from fjx.simulation._nans import played, scored
 from fjx.simulation._program import (
     Evaluate,
     History,
@@ -144,11 +145,14 @@ class Stream:
         state = place(self._without_table(state), self._on_state)
         reports = []
         for _ in range(length):
-            state, self._rows, metrics = self._step(self._key, state, self._next, self._rows)
+            inputs = self._key, state, self._next, self._rows
+            state, self._rows, metrics = played(self._step, *inputs)
             self._in_flight.append(_Flight(metrics, self._ids, self._rows))
             reports.append(metrics)
             self._prepare()
-        scores = {} if self._evaluate is None else self._evaluate(self._operand, state.params)
+        scores: Any = {}
+        if self._evaluate is not None:
+            scores = scored(self._evaluate, self._operand, state.params)
         while self._in_flight:
             self._retire()
         reports, scores, at = jax.device_get((reports, scores, state.round))

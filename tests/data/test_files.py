@@ -89,6 +89,41 @@ def test_npz_refusals(tmp_path):
         data.from_npz(tmp_path / "absent.npz", client="who")
 
 
+@pytest.mark.parametrize("name", ["y", "x"])
+def test_npz_with_missing_values_is_refused_by_name(tmp_path, name):
+    """A label that is NaN becomes some class once it is cast to an integer."""
+    path = tmp_path / "rows.npz"
+    columns = {"x": np.ones((3, 2)), "y": np.ones(3)}
+    columns[name][1] = np.nan
+    np.savez(path, who=np.arange(3), **columns)
+    with pytest.raises(ValueError, match=rf"rows.npz: '{name}' must have no missing values"):
+        data.from_npz(path, client="who")
+
+
+def test_files_may_stay_on_the_host(tmp_path):
+    npz, json_path = tmp_path / "rows.npz", tmp_path / "all.json"
+    np.savez(npz, who=np.array([1, 0, 1]), x=np.arange(3.0))
+    json_path.write_text(json.dumps(leaf()))
+    for read in (lambda **how: data.from_npz(npz, client="who", **how),
+                 lambda **how: data.from_leaf_json(json_path, **how)):  # fmt: skip
+        (here, names), (there, same) = read(hosted=True), read()
+        assert here.hosted
+        assert not there.hosted
+        assert names.tolist() == same.tolist()
+        for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(data.on_host(there)), strict=True):
+            assert isinstance(a, np.ndarray)
+            np.testing.assert_array_equal(a, b)
+
+
+def test_hidden_files_of_a_folder_are_no_leaf_files(tmp_path):
+    """On foreign disks macOS writes ._all.json beside all.json."""
+    (tmp_path / "all.json").write_text(json.dumps(leaf()))
+    (tmp_path / "._all.json").write_bytes(b"\x00\x05\x16\x07")
+    assert data.from_leaf_json(tmp_path)[1].tolist() == ["u", "v"]
+    with pytest.raises(ValueError, match="paths must name a file or a folder, got none"):
+        data.from_leaf_json([])
+
+
 def leaf(**changes):
     content = {
         "users": ["u", "v"],
@@ -140,7 +175,7 @@ def test_leaf_json_users_need_not_write_numbers_alike(tmp_path):
         ({"user_data": {u: {"x": [], "y": []} for u in "uv"}, "num_samples": [0, 0]},
          "nobody has a sample in .*bad.json"),
         ({"user_data": {u: {"x": [1], "y": [float("nan")]} for u in "uv"}, "num_samples": [1, 1]},
-         "y of user 'u' in .*bad.json has labels that are missing"),
+         "y of user 'u' in .*bad.json has values that are missing"),
         ({"user_data": {u: {"x": [1], "y": [None]} for u in "uv"}, "num_samples": [1, 1]},
          "y of user 'u' in .*bad.json is not numeric"),
         ({"user_data": {"u": {"x": [1], "y": [1]}, "v": {"x": [1], "y": [1], "z": [1]}},

@@ -10,6 +10,7 @@ import pytest
 
 from fjx import aggregators, testing
 from fjx.testing import _aggregator
+from fjx.testing._aggregator_trial import BASE, NOBODY, OTHER
 from fjx.testing._laws import jit
 from tests.support import tables
 
@@ -42,6 +43,19 @@ def laws(name):
 )
 def test_law(name, law):
     laws(name)[law].check()
+
+
+@tables.rows(tables.AGGREGATORS, set(tables.AGGREGATORS) - RARER)
+def test_a_mean_over_nobody_is_nan(name):
+    """A zero would be read as a value.  Counts are integers; what does not depend on them is public."""
+    aggregator, _ = tables.AGGREGATORS[name]
+    *_, this = next(iter(laws(name).values())).check.args  # the trial, whose programs laws share
+    someone, another, nobody = (this.aggregate(given)[2] for given in (BASE, OTHER, NOBODY))
+    for metric, value in nobody.items():
+        is_public = value == someone[metric] == another[metric]
+        is_noised = aggregator.mechanisms and "unnoised_" not in metric
+        if not (np.issubdtype(value.dtype, np.integer) or is_public or is_noised):
+            assert np.isnan(value), metric
 
 
 WEIGHTS = np.array([3.0, 1.0, 0.0, 2.5, 1.0], np.float32)

@@ -35,7 +35,7 @@ def a_round(algorithm, params, dataset):
 
 BY_KIND = (
     *("fedavg", "scaffold", "dp_ftrl", "ef21_bc", "choco_sgd", "marina", "onebit_adam", "scaffnew"),
-    *("top_k_quantize_with_feedback", "median", "mutable_state", "integer_leaves"),
+    *("top_k_quantize_with_feedback", "median", "mutable_state", "frozen"),
 )
 
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+import fjx
 from fjx import Examples, Stateful, Turn, clients, models
 
 
@@ -121,7 +122,7 @@ def test_batch_norm_is_refused_where_it_would_be_wrong(getkey):
     model = models.from_linen(module, jnp.zeros((1, 5, 2)), inference=inference)
     with pytest.raises(ValueError, match=r"'batch_stats'.*stateful_from_linen"):
         model.init(getkey())
-    with pytest.raises(ValueError, match="must hold parameters only"):
+    with pytest.raises(ValueError, match="stateful_from_nnx"):
         models.from_nnx(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
 
 
@@ -177,6 +178,106 @@ def test_batch_statistics_are_those_of_the_batch(getkey):
         np.testing.assert_allclose(
             statistics["var"], 0.99 + 0.01 * features.var(axis=(0, 1)), rtol=1e-4
         )
+
+
+class Twin(nnx.Module):
+    """An nnx module with BatchNorms on features of different rank, one of a class of its own."""
+
+    class Own(nnx.BatchNorm):
+        """A BatchNorm whose call is overridden."""
+
+        def __call__(self, x):
+            """Twice the normalised input."""
+            return 2 * super().__call__(x)
+
+    def __init__(self, rngs, rate=0.0):
+        self.first = nnx.BatchNorm(2, rngs=rngs)
+        self.hidden = nnx.Linear(10, 4, rngs=rngs)
+        self.rest = nnx.List([Twin.Own(4, rngs=rngs), nnx.Dropout(rate, rngs=rngs)])
+        self.last = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+        """Logits."""
+        x = nnx.relu(self.hidden(self.first(x).reshape(x.shape[0], -1)))
+        for layer in self.rest:
+            x = layer(x)
+        return self.last(x)
+
+
+class OfLinen(nn.Module):
+    """The linen twin of ``Twin``."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        """Logits."""
+        x = nn.BatchNorm(use_running_average=not train, name="first")(x)
+        x = nn.relu(nn.Dense(4, name="hidden")(x.reshape(x.shape[0], -1)))
+        x = 2 * nn.BatchNorm(use_running_average=not train, name="own")(x)
+        return nn.Dense(2, name="last")(x)
+
+
+@pytest.mark.ci
+def test_nnx_with_statistics_is_linen_with_statistics(getkey):
+    """Loss, gradient, next state and inference, of a padded batch and of one of padding alone."""
+    ours = models.stateful_from_nnx(Twin)
+    twin = models.stateful_from_linen(OfLinen(), jnp.zeros((1, 5, 2)))
+    model = ours.init(getkey())
+    assert sorted(model.state) == ["first", "rest"]
+
+    def of_linen(tree):
+        own = {"own": tree["rest"][0]} if "rest" in tree else {}
+        return {k: v for k, v in tree.items() if k != "rest"} | own
+
+    same = Stateful(of_linen(model.params), {"batch_stats": of_linen(model.state)})
+    _, _, large, mask = _padded(getkey(), garbage=1e3)
+    key = getkey()
+
+    def outcome(stateful, model, mask):
+        def loss(params):
+            value, _, state = stateful.loss(Stateful(params, model.state), large, mask, key)
+            return value, (value, state)
+
+        gradient, (value, state) = jax.grad(loss, has_aux=True)(model.params)
+        return value, gradient, state, stateful.apply(Stateful(model.params, state), large["x"])
+
+    @jax.jit
+    def both(mask):
+        return outcome(ours, model, mask), outcome(twin, same, mask)
+
+    (value, gradient, state, logits), expected = both(mask)
+    found = value, of_linen(gradient), {"batch_stats": of_linen(state)}, logits
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(state["first"]["var"], 1.0)
+    (value, gradient, state, _), _ = both(jnp.zeros(7))
+    chex.assert_trees_all_equal(state, model.state)
+    chex.assert_trees_all_equal((value, gradient), jax.tree.map(jnp.zeros_like, (value, gradient)))
+    below = jax.tree_util.tree_map_with_path(
+        lambda path, x: x - 2.0 if path[-1].key == "var" else x, model.state
+    )  # as compressed messages may leave it
+    assert np.isfinite(jax.jit(ours.apply)(model._replace(state=below), large["x"])).all()
+
+
+@pytest.mark.slow
+def test_nnx_with_statistics_trains_in_a_round(getkey):
+    """Dropout follows the key, and a round averages parameters and statistics."""
+    stateful = models.stateful_from_nnx(lambda rngs: Twin(rngs, rate=0.5))
+    model, (small, ones, _, _) = stateful.init(getkey()), _padded(getkey(), garbage=0.0)
+    loss, key = jax.jit(stateful.loss), getkey()
+    first, again, other = (loss(model, small, ones, k)[0] for k in (key, key, getkey()))
+    assert first == again
+    assert first != other
+    result = fjx.simulate(
+        getkey(),
+        fjx.algorithms.fedavg(clients.whole_batch(stateful.loss), client_lr=0.1, batch_size=2),
+        model,
+        fjx.data.from_clients([small, small]),
+        sampler=fjx.samplers.full(),
+        rounds=2,
+        evaluate=fjx.simulation.evaluation(stateful.evaluate, small),
+    )
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), result.params, model)
+    assert all(jax.tree.leaves(moved))
+    assert np.isfinite(result.history.evaluations["loss"]).all()
 
 
 def test_padding_alone_leaves_the_state_alone(getkey):

@@ -266,7 +266,7 @@ def test_metrics_do_not_overwrite_one_another(name):
 )
 def test_parameters_are_numbers_that_can_be_averaged(leaf):
     params = {"w": ZERO, "mask": leaf}
-    with pytest.raises(TypeError, match=r"params must be floats and integers.*\['mask'\]"):
+    with pytest.raises(TypeError, match=r"params must be floats.*'mask'"):
         simulate(
             params=params, algorithm=algorithms.fedsgd(lambda m, x, key: m["w"], learning_rate=1.0)
         )
@@ -530,3 +530,52 @@ def test_rows_are_gathered_by_id_and_scattered_back():
     table = simulation.scatter(table, ids, jax.tree.map(lambda x: x + 1, rows))
     assert table["n"].tolist() == [4, 3, 4, 3]
     assert table["a"][:, 1].tolist() == [3.0, 2.0, 3.0, 2.0]
+
+
+def rare(hosted):
+    """Clients of whom hardly anybody comes, and what is reported of each round."""
+    dataset = fjx.data.from_clients([jnp.full(3, float(i)) for i in range(10)])
+    noised = algorithms.dp_fedavg(
+        loss_fn, client_lr=0.1, batch_size=3, clip_norm=1.0, noise_multiplier=1.0, cohort_size=1
+    )
+    return fjx.simulate(
+        jax.random.key(1), noised, ZERO, fjx.data.on_host(dataset) if hosted else dataset,
+        sampler=samplers.poisson(0.1), rounds=4,
+    ).history.rounds  # fmt: skip
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("hosted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_round_with_nobody_does_not_stop_a_search_for_nan(hosted):
+    """What is NaN on purpose is selected among the reports, which jax_debug_nans does not search."""
+    with jax.debug_nans(True):
+        reports = rare(hosted)
+    nobody = reports["invited"] == 0
+    assert nobody.any()
+    assert not nobody.all()
+    for name in ("unnoised_norm", "unnoised_clipped"):
+        np.testing.assert_array_equal(np.isnan(reports[name]), nobody)
+    assert np.isfinite(reports["noise_std"]).all()
+
+
+@pytest.mark.ci
+def test_a_search_for_nan_stops_at_one_of_the_model():
+    broken = fjx.compose(
+        client=clients.gradient(loss_fn, batch_size=2), server=optax.scale(float("nan"))
+    )
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="algorithm/server/params"):
+        simulate(algorithm=broken, rounds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosted", [False, True])
+def test_scores_of_clients_without_examples_do_not_stop_a_search_for_nan(hosted):
+    dataset = fjx.data.from_clients([jnp.ones(3), jnp.zeros(0)])
+    scores = simulation.per_client(lambda w, x: {"error": (w - x) ** 2}, dataset)
+    with jax.debug_nans(True):
+        result = simulate(
+            dataset=data.on_host(dataset) if hosted else dataset,
+            sampler=samplers.full(), rounds=2, evaluate=scores,
+        )  # fmt: skip
+    errors = result.history.evaluations["error"]
+    np.testing.assert_array_equal(np.isnan(errors), np.broadcast_to([False, True], errors.shape))

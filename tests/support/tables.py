@@ -587,13 +587,17 @@ ALGORITHMS = {
     "quantized_downlink": compose(client=_local_sgd, downlink=c.error_feedback(c.quantize(bits=8))),
     "median": compose(client=_local_sgd, aggregator=aggregators.median()),
     "mutable_state": algorithms.fedavg(clients.whole_batch(centred_error), **_local),
-    "integer_leaves": algorithms.fedavg(squared_error, **_local),
+    "frozen": rounds.frozen(
+        squared_error,
+        lambda loss: algorithms.scaffold(loss, num_clients=N, **_local),
+        pattern="^table$",
+    ),
 }
 """Every recipe, every kind of round, and each kind of codec, aggregator and model in a slot."""
 
 PARAMS = {
     "mutable_state": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
-    "integer_leaves": integer_leaves(),
+    "frozen": integer_leaves(),
     "power_sgd": {"w": jnp.linspace(-1.0, 1.0, 20).reshape(4, 5), "b": jnp.zeros(())},
 }
 """The models of rows that have another than the linear one."""

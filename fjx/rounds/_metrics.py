@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate, wire
@@ -36,7 +37,13 @@ def tally_of(counts: Array, failed: Array, size: Array, metrics: Metrics) -> dic
 
 
 def report(
-    cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics, noised: bool = False
+    cohort: Cohort,
+    tally: dict[str, Any],
+    down: Tree,
+    own: Metrics,
+    *,
+    heard: Tree = (),
+    noised: bool = False,
 ) -> Metrics:
     """The metrics of a round.
 
@@ -47,12 +54,17 @@ def report(
         tally: sum of :func:`tally_of` over the cohort.
         down: payloads that each invited client is sent.
         own: metrics of the aggregator.
+        heard: payload that each participant is sent at the end of the round.
         noised: True if the aggregate message is a private release.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}
-    if is_ragged(down):
-        counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
     told = _averages(tally)
+    if jax.tree.leaves(heard):
+        # Absent clients are sent the broadcast, and not what becomes of the round.
+        sent = bytes_sent(down, invited(cohort)), bytes_sent(heard, tally["participants"])
+        told["downlink_bytes"] = bytes_of_a_cohort(*_tree.add(*sent))
+    elif is_ragged(down):
+        counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
     return _validate.disjoint(_validate.disjoint(counted, unnoised(told) if noised else told), own)
 
 
@@ -68,12 +80,13 @@ def _averages(tally: dict[str, Any]) -> Metrics:
 def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
     """Total bytes of ``times`` copies of a payload as (low 16 bits, high bits).
 
-    So sums over a cohort cannot overflow uint32.  ``times`` must be less than 2^16.
+    So sums over a cohort of fewer than 2^16 clients cannot overflow uint32.
     """
     bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
     size, times = bits // 8, times.astype(jnp.uint32)
-    low = jnp.asarray(size & 0xFFFF, jnp.uint32) * times
-    return low & 0xFFFF, jnp.asarray(size >> 16, jnp.uint32) * times + (low >> 16)
+    rest, many = jnp.asarray(size & 0xFFFF, jnp.uint32), times >> 16
+    low, high = rest * (times & 0xFFFF), jnp.asarray(size >> 16, jnp.uint32) * times
+    return low & 0xFFFF, high + rest * many + (low >> 16)
 
 
 def bytes_of_a_cohort(low: Array, high: Array) -> Array:

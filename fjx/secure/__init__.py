@@ -1,0 +1,23 @@
+"""Secure sums: protocols between parties that add integers which no server may see."""
+
+from fjx.secure._bonawitz import bonawitz as bonawitz
+from fjx.secure._bonawitz import secagg_plus as secagg_plus
+from fjx.secure._errors import Abort as Abort
+from fjx.secure._errors import Inconsistent as Inconsistent
+from fjx.secure._errors import Malformed as Malformed
+from fjx.secure._errors import Tampered as Tampered
+from fjx.secure._errors import TooFew as TooFew
+from fjx.secure._errors import Unexpected as Unexpected
+from fjx.secure._graph import graph_parameters as graph_parameters
+from fjx.secure._plain import plain as plain
+from fjx.secure._plain import two_servers as two_servers
+from fjx.secure._play import Bill as Bill
+from fjx.secure._play import Outcome as Outcome
+from fjx.secure._play import Sent as Sent
+from fjx.secure._play import Transport as Transport
+from fjx.secure._play import in_memory as in_memory
+from fjx.secure._play import play as play
+from fjx.secure._protocol import Protocol as Protocol
+from fjx.secure._session import Session as Session
+from fjx.secure._shamir import join_shares as join_shares
+from fjx.secure._shamir import split_secret as split_secret

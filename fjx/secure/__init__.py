@@ -9,6 +9,7 @@ from fjx.secure._errors import Tampered as Tampered
 from fjx.secure._errors import TooFew as TooFew
 from fjx.secure._errors import Unexpected as Unexpected
 from fjx.secure._graph import graph_parameters as graph_parameters
+from fjx.secure._lightsecagg import lightsecagg as lightsecagg
 from fjx.secure._plain import plain as plain
 from fjx.secure._plain import two_servers as two_servers
 from fjx.secure._play import Bill as Bill
@@ -21,3 +22,28 @@ from fjx.secure._protocol import Protocol as Protocol
 from fjx.secure._session import Session as Session
 from fjx.secure._shamir import join_shares as join_shares
 from fjx.secure._shamir import split_secret as split_secret
+
+__all__ = [
+    "Abort",
+    "Bill",
+    "Inconsistent",
+    "Malformed",
+    "Outcome",
+    "Protocol",
+    "Sent",
+    "Session",
+    "Tampered",
+    "TooFew",
+    "Transport",
+    "Unexpected",
+    "bonawitz",
+    "graph_parameters",
+    "in_memory",
+    "join_shares",
+    "lightsecagg",
+    "plain",
+    "play",
+    "secagg_plus",
+    "split_secret",
+    "two_servers",
+]

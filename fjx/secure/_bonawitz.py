@@ -12,7 +12,7 @@ from fjx.secure._protocol import Protocol
 from fjx.secure._session import Session
 
 
-def bonawitz(*, threshold: float = 2 / 3, active: bool = False) -> Protocol:
+def bonawitz(*, threshold: float | None = None, active: bool = False) -> Protocol:
     """The secure sum of Bonawitz et al., in which everybody masks with everybody.
 
     Guarantees:
@@ -28,7 +28,7 @@ def bonawitz(*, threshold: float = 2 / 3, active: bool = False) -> Protocol:
 
     Args:
         threshold: share of the clients that must stay; t is the least integer above ``threshold * n``,
-            at least 2 and at most n.
+            at least 2 and at most n.  By default 1/2, and 2/3 if ``active``.
         active: True for a server that may lie.  Clients then need signing keys, and the sum one step
             more.
 
@@ -51,16 +51,17 @@ def bonawitz(*, threshold: float = 2 / 3, active: bool = False) -> Protocol:
         Bonawitz et al., *Practical Secure Aggregation for Privacy-Preserving Machine Learning*, CCS
         2017 (eprint 2017/281).
     """
-    threshold = _validate.static_number("threshold", threshold, at_least=0.5, below=1)
+    share = (2 / 3 if active else 1 / 2) if threshold is None else threshold
+    share = _validate.static_number("threshold", share, at_least=0.5, below=1)
 
     @functools.lru_cache(maxsize=64)
     def neighbours(session: Session) -> Neighbours:
         n = session.clients
         everybody = tuple(tuple(j for j in range(n) if j != i) for i in range(n))
-        return Neighbours(everybody, _above(threshold, n))
+        return Neighbours(everybody, least_above(share, n))
 
     kind = "active" if active else "semi-honest"
-    return _protocol(f"bonawitz {kind} {threshold!r}", neighbours, bool(active))
+    return _protocol(f"bonawitz {kind} {share!r}", neighbours, bool(active))
 
 
 def secagg_plus(
@@ -146,6 +147,6 @@ def _protocol(name: str, neighbours: Callable[[Session], Neighbours], active: bo
     )
 
 
-def _above(share: float, n: int) -> int:
+def least_above(share: float, n: int) -> int:
     """The least integer above a share of n, at least 2 and at most n."""
     return min(max(int(share * n + 1e-9) + 1, 2), n)

@@ -160,7 +160,9 @@ def _share(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
     own = _crypto.public_key(state.secret("channel")), _crypto.public_key(state.secret("mask"))
     peers = {i: Peer(row[:KEY], row[KEY : 2 * KEY]) for i, row in roster.items()}
     if not set(peers) <= set(near.of[state.id]):
-        raise Inconsistent(f"client {state.id} was sent keys of clients that are not its neighbours")
+        raise Inconsistent(
+            f"client {state.id} was sent keys of clients that are not its neighbours"
+        )
     keys = [*own, *(key for peer in peers.values() for key in peer)]
     if len(set(keys)) < len(keys):
         raise Inconsistent(f"client {state.id} was sent the same public key twice")
@@ -206,7 +208,9 @@ def _mask(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
     if not set(sealed) <= set(state.peers):
         raise Inconsistent(f"client {state.id} was sent shares of clients without keys")
     if len(sealed) + 1 < threshold:
-        raise TooFew(f"client {state.id} has shares of {len(sealed)} others, and needs {threshold - 1}")
+        raise TooFew(
+            f"client {state.id} has shares of {len(sealed)} others, and needs {threshold - 1}"
+        )
     held = dict(state.held)
     for j, box in sealed.items():
         shares = _crypto.unseal(_pair_key(state, state.peers[j], j, state.id), 0, b"", box)
@@ -262,7 +266,9 @@ def _require_signatures(state: Client, messages: Sequence[bytes]) -> None:
     body = state.channel.read(Kind.SIGNATURES, messages)
     (signatures,) = tables(body, [SIGNATURE], state.session.clients)
     if not set(signatures) <= set(state.alive):
-        raise Inconsistent(f"client {state.id} was sent signatures of clients that have dropped out")
+        raise Inconsistent(
+            f"client {state.id} was sent signatures of clients that have dropped out"
+        )
     if len(signatures) < state.neighbours.threshold:
         raise TooFew(
             f"{len(signatures)} clients have signed the list of survivors, and "

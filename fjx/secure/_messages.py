@@ -197,7 +197,9 @@ def packed(vector: np.ndarray, bits: int) -> bytes:
         value = np.zeros(rows.shape[0], np.uint64)
         for i in range(8 * byte // bits, min(7, (8 * byte + 7) // bits) + 1):
             shift = i * bits - 8 * byte
-            value |= columns[i] << np.uint64(shift) if shift >= 0 else columns[i] >> np.uint64(-shift)
+            value |= (
+                columns[i] << np.uint64(shift) if shift >= 0 else columns[i] >> np.uint64(-shift)
+            )
         out[:, byte] = value.astype(np.uint8)
     return out.tobytes()[: packed_size(vector.size, bits)]
 

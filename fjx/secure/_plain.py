@@ -176,9 +176,7 @@ def two_servers() -> Protocol:
         state, answers = steps[state.done](state, messages)
         return state._replace(done=state.done + 1), answers
 
-    return Protocol(
-        "two servers", ("input",), 2, check, _client, send, _server, answer, _outcome
-    )
+    return Protocol("two servers", ("input",), 2, check, _client, send, _server, answer, _outcome)
 
 
 def _share_key(session: Session, client: int, seed: bytes) -> bytes:

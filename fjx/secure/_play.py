@@ -166,8 +166,8 @@ def play(
 
     Raises:
         TypeError: the vectors are not of integers.
-        ValueError: an integer does not fit into b bits, a client or step in ``leaves`` does not exist, or
-            the protocol cannot add for so many clients.
+        ValueError: an integer does not fit into b bits, ``leaves`` names a client or step that does not
+            exist, or the protocol cannot add for so many clients.
         Abort: a server gave up; a :class:`TooFew` if too few clients were left.
 
     Examples:

@@ -130,15 +130,15 @@ class Desk(NamedTuple):
             bodies[sender] = body
         return self._replace(clients=dict(sorted(known.items()))), bodies
 
-    def read(
-        self, kind: Kind, messages: Sequence[bytes], among: Sequence[int]
-    ) -> dict[int, bytes]:
+    def read(self, kind: Kind, messages: Sequence[bytes], among: Sequence[int]) -> dict[int, bytes]:
         """The bodies of later messages by client, of which each of ``among`` may send one."""
         bodies: dict[int, bytes] = {}
 
         def key(sender: int, clear: bytes) -> bytes:
             if sender not in among:
-                raise Unexpected(f"a message {kind.name} from {sender}, who takes no part in this step")
+                raise Unexpected(
+                    f"a message {kind.name} from {sender}, who takes no part in this step"
+                )
             if sender in bodies:
                 raise Unexpected(f"a second message {kind.name} from client {sender}")
             return self._key("up", sender)

@@ -41,7 +41,9 @@ class Session(NamedTuple):
     def name(self) -> bytes:
         """A digest of all of these facts."""
         numbers = (self.round, self.clients, self.length, self.bits, len(self.servers))
-        return digest("fjx.secure", 1, self.protocol, self.id, *numbers, *self.servers, *self.identities)
+        return digest(
+            "fjx.secure", 1, self.protocol, self.id, *numbers, *self.servers, *self.identities
+        )
 
     @property
     def word(self) -> np.dtype:
@@ -49,7 +51,9 @@ class Session(NamedTuple):
         return np.dtype(np.uint32 if self.bits <= 32 else np.uint64)
 
     def reduced(self, vector: np.ndarray) -> np.ndarray:
-        """A vector modulo 2^b, as a new array."""
+        """A vector modulo 2^b; the same array if its words have b bits."""
+        if self.bits == 8 * self.word.itemsize:
+            return vector
         return vector & self.word.type((1 << self.bits) - 1)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fjx import _validate
 from fjx.secure import _masked, _masked_server
 from fjx.secure._crypto import Stream, derive
+from fjx.secure._errors import TooFew
 from fjx.secure._graph import graph_parameters, harary
 from fjx.secure._masked import Neighbours, Rules
 from fjx.secure._protocol import Protocol
@@ -126,7 +127,7 @@ def _protocol(name: str, neighbours: Callable[[Session], Neighbours], active: bo
 
     def check(session: Session) -> None:
         if session.clients < 2:
-            raise ValueError("a secure sum of one client is its vector; take at least two clients")
+            raise TooFew("a secure sum of one client is its vector; take at least two clients")
         if active and len(session.identities) != session.clients:
             raise ValueError(
                 f"an active server asks for the signing key of each of {session.clients} clients, got "

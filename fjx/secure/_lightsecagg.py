@@ -352,7 +352,7 @@ def lightsecagg(*, dropout_rate: float = 0.1, privacy_rate: float = 0.5) -> Prot
 
     def check(session: Session) -> None:
         if session.clients < 2:
-            raise ValueError("a secure sum of one client is its vector; take at least two clients")
+            raise TooFew("a secure sum of one client is its vector; take at least two clients")
         if not code_of(session).width:
             raise ValueError(
                 f"the sum of {session.clients} integers of {session.bits} bits does not fit into the "

@@ -154,7 +154,7 @@ def two_servers() -> Protocol:
 
     def check(session: Session) -> None:
         if session.clients < 2:
-            raise ValueError("a secure sum of one client is its vector; take at least two clients")
+            raise TooFew("a secure sum of one client is its vector; take at least two clients")
 
     def send(state: Client, messages: Sequence[bytes]) -> tuple[Client, Messages]:
         _require_first(state, messages)

@@ -156,7 +156,7 @@ def test_vectors_without_coordinates(name):
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "plain"])
 def test_the_sum_of_one_client_is_refused(name):
-    with pytest.raises(ValueError, match="sum of one client is its vector"):
+    with pytest.raises(secure.TooFew, match="sum of one client is its vector"):
         secure.play(PROTOCOLS[name], np.zeros((1, 2), int))
 
 

@@ -50,7 +50,7 @@ def test_what_cannot_be_promised_is_refused(arguments, match):
 @pytest.mark.parametrize("n", [2, 3, 4, 9, 10])
 @pytest.mark.parametrize("degree", [2, 4, 20])
 def test_the_graph_is_regular_symmetric_and_connected(n, degree):
-    near = harary(tuple(range(1, n)) + (0,), degree)
+    near = harary((*range(1, n), 0), degree)
     assert {len(neighbours) for neighbours in near} == {min(degree, n - 1)}
     assert all(i in near[j] and i != j for i in range(n) for j in near[i])
     reached, new = {0}, {0}

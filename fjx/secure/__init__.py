@@ -19,6 +19,9 @@ from fjx.secure._play import Transport as Transport
 from fjx.secure._play import in_memory as in_memory
 from fjx.secure._play import play as play
 from fjx.secure._protocol import Protocol as Protocol
+from fjx.secure._run import SecureResult as SecureResult
+from fjx.secure._run import SecureRound as SecureRound
+from fjx.secure._run import run as run
 from fjx.secure._session import Session as Session
 from fjx.secure._shamir import join_shares as join_shares
 from fjx.secure._shamir import split_secret as split_secret
@@ -30,6 +33,8 @@ __all__ = [
     "Malformed",
     "Outcome",
     "Protocol",
+    "SecureResult",
+    "SecureRound",
     "Sent",
     "Session",
     "Tampered",
@@ -43,6 +48,7 @@ __all__ = [
     "lightsecagg",
     "plain",
     "play",
+    "run",
     "secagg_plus",
     "split_secret",
     "two_servers",

@@ -1,11 +1,18 @@
 """The ends of a protocol that are not a sum."""
 
+from typing import Any
+
 
 class Abort(Exception):
     """The end of a protocol for the party that raises it.
 
     A party that has raised it sends nothing more.  Its subclasses say why.
+
+    Attributes:
+        bill: messages of the sum so far, where :func:`play` has raised it; else None.
     """
+
+    bill: Any = None
 
 
 class TooFew(Abort):

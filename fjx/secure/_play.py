@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx.secure import _crypto
-from fjx.secure._errors import Abort, TooFew
+from fjx.secure._errors import Abort
 from fjx.secure._protocol import ADDRESSES, Protocol
 from fjx.secure._session import Session, require_width, residues
 
@@ -201,7 +201,11 @@ def play(
     )
     if len(session.id) != 16:
         raise ValueError(f"session_id must have 16 bytes, got {len(session.id)}")
-    protocol.check(session)
+    try:
+        protocol.check(session)
+    except Abort as abort:
+        abort.bill = Bill()
+        raise
     rows = [residues(f"vectors[{i}]", row, session) for i, row in enumerate(vectors)]
     clients = {
         i: protocol.client(session, i, row, entropy(_crypto.KEY), signing[i] if signing else None)
@@ -220,7 +224,7 @@ def play(
             sent.append(Sent(step, sender, receiver, len(message)))
             wire.send(receiver, message)
 
-    for number, step in enumerate(protocol.steps):
+    def step_of(number: int, step: str) -> None:
         for i in list(clients):
             if leaves.get(i, number + 1) <= number:
                 del clients[i]
@@ -241,7 +245,13 @@ def play(
                 servers[address], messages = protocol.answer(servers[address], inbox)
                 post(step, address, messages)
                 waiting += [other for other in servers if other in messages]
+
+    try:
+        for number, step in enumerate(protocol.steps):
+            step_of(number, step)
+    except Abort as abort:
+        abort.bill = Bill(tuple(sent))
+        raise
     end = protocol.outcome(servers[ADDRESSES[0]])
-    if end is None:
-        raise TooFew("the protocol has ended without a sum")
+    assert end is not None, protocol.name
     return Outcome(*end, Bill(tuple(sent)), refused, bits)

@@ -26,8 +26,8 @@ class Protocol(NamedTuple):
         name: name with all parameters; parties with another name have no key in common.
         steps: names of the steps in which clients send, in order.
         servers: number of servers.
-        check: ``(session) -> None``.  Raises ValueError or :class:`TooFew` if the protocol cannot add for
-            this session.
+        check: ``(session) -> None``.  Raises ValueError or :class:`TooFew` if the protocol cannot add
+            for this session.
         client: ``(session, number, vector, seed, signing_key) -> state``.  ``vector`` holds residues;
             ``seed`` is 32 random bytes, new for every session and round.
         send: ``(state, messages) -> (state, messages)`` of a client in one step.

@@ -15,6 +15,7 @@ FLOORS = [
     {"clients", "aggregators"},
     {"rounds", "_plan"},
     {"algorithms", "simulation"},
+    {"secure"},
     {"testing"},
     {"__init__"},
 ]

@@ -1,5 +1,6 @@
 """A round cut in two where its executor stands: the clients before it, the server behind it."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Halves(NamedTuple):
     server: Any
 
 
+@functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
 def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
     """The two halves of a round of an algorithm."""
     inner = vectorized() if executor is None else executor

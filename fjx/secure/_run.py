@@ -12,7 +12,7 @@ from fjx._base import STACK, Algorithm, Cohort, Executor, Key, Tree
 from fjx.data import FederatedData
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
-from fjx.secure._halves import Halves, Layout, halves, needed
+from fjx.secure._halves import Layout, halves, needed
 from fjx.secure._play import Bill, Transport, play
 from fjx.secure._protocol import Protocol
 from fjx.simulation._program import (

@@ -1,0 +1,178 @@
+"""The same model, to the bit, whether XLA adds or parties do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fjx
+from fjx import aggregators, privacy, samplers, secure
+from fjx.secure._halves import Layout
+
+N, D = 6, 12
+DATA = fjx.data.from_clients(
+    [
+        {"x": jnp.asarray(np.random.default_rng(i).normal(size=(2 + i % 3, D)), jnp.float32)}
+        for i in range(N)
+    ]
+)
+PARAMS = {"w": jnp.zeros((3, 3)), "b": jnp.zeros(3)}
+KEY = jax.random.key(7)
+
+INTEGERS = aggregators.integer_mean(0.01, bits=12, clients=N)
+GAUSSIAN = privacy.distributed_gaussian(
+    clip_norm=1.0,
+    noise_multiplier=1.0,
+    granularity=0.01,
+    bits=16,
+    clients=N,
+    dimension=16,
+    dropped=2,
+)
+AGGREGATORS = {
+    "integer_mean": INTEGERS,
+    "rotated": aggregators.rotated(INTEGERS),
+    "shared_rand_k": aggregators.shared_rand_k(0.5, INTEGERS),
+    "sketched": aggregators.sketched(rows=3, columns=4, aggregator=INTEGERS),
+    "distributed_gaussian": aggregators.rotated(aggregators.distributed(GAUSSIAN, N)),
+}
+PROTOCOLS = {
+    "plain": secure.plain(),
+    "two_servers": secure.two_servers(),
+    "bonawitz": secure.bonawitz(),
+    "active": secure.bonawitz(active=True),
+    "secagg_plus": secure.secagg_plus(),
+    "lightsecagg": secure.lightsecagg(dropout_rate=0.4, privacy_rate=0.3),
+}
+
+
+def loss(params, batch, key):
+    flat = jnp.concatenate([params["w"].reshape(-1), params["b"]])
+    return jnp.mean((flat[None] - batch["x"]) ** 2)
+
+
+def algorithm(aggregator):
+    client = fjx.clients.local_sgd(loss, optax.sgd(0.5), epochs=1, batch_size=2)
+    return fjx.compose(client=client, aggregator=aggregator, server=optax.sgd(1.0, momentum=0.5))
+
+
+INTEGER_FEDAVG = algorithm(INTEGERS)
+SAMPLER = samplers.uniform(4)
+
+
+def same(a, b):
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True))
+
+
+def run(protocol=PROTOCOLS["plain"], algorithm=INTEGER_FEDAVG, **others):
+    arguments = {"sampler": SAMPLER, "rounds": 2, **others}
+    return secure.run(KEY, algorithm, PARAMS, DATA, protocol=protocol, **arguments)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return fjx.simulate(KEY, INTEGER_FEDAVG, PARAMS, DATA, sampler=SAMPLER, rounds=2)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_model_is_that_of_the_simulation(simulated, name):
+    result = run(PROTOCOLS[name])
+    assert same(result.state, simulated.state)
+    assert not same(result.params, PARAMS)
+    assert [len(one.survivors) for one in result.rounds] == [4, 4]
+    assert result.bill.up == sum(one.bill.up for one in result.rounds) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_every_aggregator_of_integers_under_every_protocol(name):
+    ours = algorithm(AGGREGATORS[name])
+    simulated = fjx.simulate(KEY, ours, PARAMS, DATA, sampler=SAMPLER, rounds=3)
+    assert not same(simulated.params, PARAMS)
+    for protocol in PROTOCOLS.values():
+        assert same(run(protocol, ours, rounds=3).state, simulated.state), protocol.name
+
+
+@pytest.mark.parametrize("name", ["secagg_plus", "lightsecagg"])
+def test_clients_that_leave_early_have_not_taken_part(name):
+    """One leaves before its contribution in round 0: as if the sampler had left it out.
+
+    In round 1 one leaves behind its contribution: it counts.
+    """
+    seen = {}
+
+    def leaves(round, ids):
+        seen[round] = ids
+        return {ids[0]: 2 if round == 0 else 3}
+
+    result = run(PROTOCOLS[name], leaves=leaves)
+    gone = seen[0][0]
+    assert gone not in result.rounds[0].survivors
+    assert result.rounds[1].survivors == seen[1] == result.rounds[1].invited
+
+    def sample(key, round, population):
+        drawn = SAMPLER.sample(key, round, population)
+        taking_part = (drawn.ids != gone) | (round > 0)
+        return drawn._replace(taking_part=taking_part)
+
+    other = run(sampler=SAMPLER._replace(sample=sample))
+    assert gone not in other.rounds[0].survivors
+    assert same(result.state, other.state)
+
+
+def test_a_round_without_enough_clients_is_an_empty_round():
+    def leaves(round, ids):
+        return dict.fromkeys(ids[:3], 2) if round == 0 else {}
+
+    result = run(PROTOCOLS["bonawitz"], leaves=leaves)
+    first, second = result.rounds
+    assert isinstance(first.aborted, secure.TooFew)
+    assert (first.survivors, len(second.survivors), second.aborted) == ((), 4, None)
+    assert first.bill.up > 0
+    assert int(result.state.algorithm.round) == 2
+    alone = run(PROTOCOLS["bonawitz"], rounds=1, leaves=leaves)
+    assert same(alone.params, PARAMS)
+
+
+def test_only_what_the_model_needs_is_sent():
+    """The integers of a message and their count: no loss, no norm, no count of examples."""
+    result = run(rounds=1, bits=16)
+    (message, *_) = result.rounds[0].bill.messages
+    assert message.bytes == 34 + 32 + 2 * (D + 1) + 16
+    assert set(result.rounds[0].metrics) == {"invited", "rejected"}
+
+
+def test_fewer_bits_give_the_same_model_or_are_refused(simulated):
+    assert same(run(bits=14).state, simulated.state)
+    with pytest.raises(ValueError, match="does not fit into bits=4; take more bits"):
+        run(bits=4)
+
+
+def test_the_layout_keeps_signs_and_widths():
+    total = {"a": jax.ShapeDtypeStruct((2,), "int32"), "b": jax.ShapeDtypeStruct((), "uint8")}
+    layout = Layout.of(total, (True, True), frozenset())
+    each = {"a": np.array([[-5, 2], [1, -9]], np.int32), "b": np.array([200, 100], np.uint8)}
+    vectors = layout.vectors(each, 32)
+    assert vectors.tolist() == [[-5, 2, 200], [1, -9, 100]]
+    outcome = secure.play(secure.plain(), vectors)
+    found = layout.totals(outcome.total, outcome.signed)
+    assert found["a"].tolist() == [-4, -7]
+    assert (found["b"].dtype, int(found["b"])) == (np.uint8, 300 % 256)  # it wraps as in XLA
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"algorithm": algorithm(aggregators.mean())}, TypeError, "needs the sum of float32 at"),
+        ({"algorithm": algorithm(aggregators.median())}, ValueError, "gives their sum only"),
+        ({"protocol": "plain"}, TypeError, "protocol must be a fjx.secure.Protocol"),
+        ({"rounds": 0}, ValueError, "rounds"),
+        ({"leaves": lambda round, ids: {77: 0}}, ValueError, r"leaves names clients \[77\]"),
+    ],
+)
+def test_bad_arguments_are_refused(change, error, match):
+    with pytest.raises(error, match=match):
+        run(**change)

@@ -12,7 +12,7 @@ from fjx.secure._crypto import KEY, TAG, derive
 from fjx.secure._errors import Inconsistent, Malformed, TooFew, Unexpected
 from fjx.secure._messages import Kind, fixed, packed, packed_size, table_bytes, tables, unpacked
 from fjx.secure._protocol import Channel, Desk, Messages, Protocol
-from fjx.secure._session import SERVER, Session
+from fjx.secure._session import SERVER, Session, require_least
 
 WORD = np.dtype(np.uint64)
 
@@ -174,6 +174,7 @@ def _unmask(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
         raise Inconsistent(f"client {state.id} was told that it has dropped out")
     if len(alive) < code.survivors:
         raise TooFew(f"client {state.id} was told of {len(alive)} survivors, too few")
+    require_least(state.session, len(alive))
     total = np.zeros(code.piece, np.uint64)
     for j in alive:
         total = _prime.add(total, state.held[j], code.width)
@@ -263,6 +264,7 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     code = state.code
     bodies = state.desk.read(Kind.INPUT, messages, state.shared)
     _require(state, len(bodies), "their vectors")
+    require_least(state.session, len(bodies))
     total = np.zeros(code.length, np.uint64)
     for body in bodies.values():
         total = _prime.add(total, _elements(body, code.length, code.width), code.width)

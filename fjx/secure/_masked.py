@@ -16,7 +16,7 @@ from fjx.secure._crypto import KEY, TAG, Stream, derive
 from fjx.secure._errors import Inconsistent, TooFew, Unexpected
 from fjx.secure._messages import Kind, fixed, packed, table_bytes, tables
 from fjx.secure._protocol import Channel, Messages
-from fjx.secure._session import SERVER, Session
+from fjx.secure._session import SERVER, Session, require_least
 from fjx.secure._shamir import PRIME, split_secret
 
 SHARE = 33
@@ -227,17 +227,19 @@ def _mask(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
 
 def _survivors(state: Client, messages: Sequence[bytes]) -> tuple[int, ...]:
     """The survivors that the server names, once they are found to be possible."""
+    near = state.neighbours
     (named,) = tables(state.channel.read(Kind.SURVIVORS, messages), [0], state.session.clients)
     alive = tuple(named)
     if not set(alive) <= set(state.held):
         raise Inconsistent(f"client {state.id} was told of survivors whose shares it does not hold")
     if state.id not in alive:
         raise Inconsistent(f"client {state.id} was told that it has dropped out")
-    if len(alive) < state.neighbours.threshold:
+    if len(alive) < near.threshold:
         raise TooFew(
-            f"client {state.id} was told of {len(alive)} survivors, and needs "
-            f"{state.neighbours.threshold}"
+            f"client {state.id} was told of {len(alive)} survivors, and needs {near.threshold}"
         )
+    if len(near.of[state.id]) + 1 == state.session.clients:  # else it knows its neighbours only
+        require_least(state.session, len(alive))
     return alive
 
 

@@ -20,7 +20,7 @@ from fjx.secure._masked import (
 )
 from fjx.secure._messages import Kind, fixed, table_bytes, tables, unpacked
 from fjx.secure._protocol import Desk, Messages
-from fjx.secure._session import Session
+from fjx.secure._session import Session, require_least
 from fjx.secure._shamir import join_shares
 
 
@@ -119,6 +119,7 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     session, near = state.session, state.rules.neighbours(state.session)
     bodies = state.desk.read(Kind.INPUT, messages, state.shared)
     _require(state, len(bodies), "their vectors")
+    require_least(session, len(bodies))
     total = np.zeros(session.length, session.word)
     for body in bodies.values():
         total += unpacked(body, session.length, session.bits, session.word)

@@ -20,7 +20,7 @@ from fjx.secure._messages import (
     write,
 )
 from fjx.secure._protocol import Channel, Desk, Messages, Protocol, no_check
-from fjx.secure._session import HELPER, SERVER, Session
+from fjx.secure._session import HELPER, SERVER, Session, require_least
 
 
 class Client(NamedTuple):
@@ -114,6 +114,7 @@ def plain() -> Protocol:
         desk, bodies = state.desk.open(Kind.INPUT, messages)
         if not bodies:
             raise TooFew("no client has sent its vector")
+        require_least(session, len(bodies))
         total = np.zeros(session.length, session.word)
         for body in bodies.values():
             total += unpacked(body, session.length, session.bits, session.word)
@@ -227,6 +228,7 @@ def _add_shares(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messa
     (held,) = tables(_read_other(state, Kind.HELD, messages), [0], session.clients)
     alive = tuple(i for i in state.parts if i in held)
     _require_two(alive)
+    require_least(session, len(alive))
     total = np.zeros(session.length, session.word)
     for i in alive:
         total += unpacked(state.parts[i], session.length, session.bits, session.word)
@@ -246,6 +248,7 @@ def _add_masks(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messag
     if not set(alive) <= set(state.parts):
         raise Inconsistent("the other server has added for clients whose seed has not come")
     _require_two(alive)
+    require_least(session, len(alive))
     total = unpacked(body[cut:], session.length, session.bits, session.word)
     for i in alive:
         _crypto.add_mask(total, _share_key(session, i, state.parts[i]))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fjx import _validate
 from fjx.secure import _crypto
 from fjx.secure._errors import Abort
 from fjx.secure._protocol import ADDRESSES, Protocol
@@ -135,6 +136,7 @@ def play(
     *,
     bits: int = 32,
     leaves: Mapping[int, int] | None = None,
+    least: int = 1,
     round: int = 0,
     session_id: bytes | None = None,
     transport: Transport | None = None,
@@ -155,6 +157,7 @@ def play(
         bits: width b of a coordinate, 1 to 64; the sum is modulo 2^b.
         leaves: the step, by its number, from which on a client sends nothing; clients that are not
             named stay to the end.
+        least: fewest clients of which a sum may be known; a protocol may ask for more.
         round: number of the round.
         session_id: 16 bytes, new for every run; random by default.
         transport: transport of the messages; :func:`in_memory` by default.
@@ -198,6 +201,7 @@ def play(
         bits=bits,
         servers=tuple(_crypto.public_key(private) for private in privates),
         identities=tuple(_crypto.signing_key(private) for private in signing),
+        least=_validate.static_integer("least", least, at_least=1),
     )
     if len(session.id) != 16:
         raise ValueError(f"session_id must have 16 bytes, got {len(session.id)}")

@@ -10,6 +10,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import STACK, Algorithm, Cohort, Executor, Key, Tree
 from fjx.data import FederatedData
+from fjx.privacy import DistributedMechanism
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
 from fjx.secure._halves import Layout, halves, needed
@@ -94,6 +95,8 @@ def run(
           Clients that drop out before their contribution has come count as clients that the sampler
           left out.
         - A round in which the protocol gives up is a round to which nobody came.
+        - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
+          ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
         - The secrets of a round are new random bytes, and none follows from ``key``.
 
     Args:
@@ -145,7 +148,7 @@ def run(
             "the aggregator needs every message by itself, and a secure sum gives their sum only; take "
             "an aggregator that sums"
         )
-    sums = Sums(protocol, bits, leaves, transport)
+    sums = Sums(protocol, bits, leaves, transport, _least(algorithm))
     parts = halves(algorithm, executor)
     state = initial_state(algorithm, params, dataset.num_clients)
     played: list[SecureRound] = []
@@ -179,6 +182,13 @@ class Sums(NamedTuple):
     bits: int
     leaves: Leaves | None
     transport: Callable[[], Transport] | None
+    least: int
+
+
+def _least(algorithm: Algorithm) -> int:
+    """The fewest clients whose noise is as much as the mechanisms of an algorithm promise."""
+    mechanisms = () if algorithm.aggregator is None else algorithm.aggregator.mechanisms
+    return max([1, *(m.least for m in mechanisms if isinstance(m, DistributedMechanism))])
 
 
 class Start(NamedTuple):
@@ -223,6 +233,7 @@ def _added(layout: Layout, cohort: Cohort, each: Tree, sums: Sums, number: int) 
             vectors,
             bits=sums.bits,
             leaves=left,
+            least=sums.least,
             round=number,
             transport=None if sums.transport is None else sums.transport(),
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx.secure._crypto import digest
+from fjx.secure._errors import TooFew
 
 SERVER, HELPER = 2**32 - 1, 2**32 - 2
 """Addresses of the servers; a client's address is its number, from 0 to n - 1."""
@@ -26,6 +27,7 @@ class Session(NamedTuple):
         bits: width b of a coordinate; sums are modulo 2^b.
         servers: public key of each server.
         identities: public key by which each client signs; empty unless the protocol needs them.
+        least: fewest clients of which a sum may be known, where the protocol allows fewer.
     """
 
     protocol: str
@@ -36,11 +38,12 @@ class Session(NamedTuple):
     bits: int
     servers: tuple[bytes, ...]
     identities: tuple[bytes, ...] = ()
+    least: int = 1
 
     @property
     def name(self) -> bytes:
         """A digest of all of these facts."""
-        numbers = (self.round, self.clients, self.length, self.bits, len(self.servers))
+        numbers = (self.round, self.clients, self.length, self.bits, self.least, len(self.servers))
         return digest(
             "fjx.secure", 1, self.protocol, self.id, *numbers, *self.servers, *self.identities
         )
@@ -76,6 +79,16 @@ def residues(name: str, vector: np.ndarray, session: Session) -> np.ndarray:
             f"bits={session.bits}; take more bits"
         )
     return session.reduced(vector.astype(session.word))
+
+
+def require_least(session: Session, came: int) -> None:
+    """Checks that a sum of so many clients may be known.
+
+    Raises:
+        TooFew: they are fewer than the session allows.
+    """
+    if came < session.least:
+        raise TooFew(f"a sum of {came} clients, and the session asks for {session.least}")
 
 
 def require_width(bits: int, most: int = 64) -> int:

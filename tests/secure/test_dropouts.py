@@ -204,3 +204,13 @@ def test_what_is_sent_is_what_the_layout_says():
     assert {step: bill.step(step).down for step in down} == {s: n * b for s, b in down.items()}
     assert bill.of(0).up == sum(up.values())
     assert (bill.between, len(bill.messages)) == (0, 7 * n)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_sum_of_fewer_than_the_session_allows_is_not_known(name):
+    step = PROTOCOLS[name].steps.index("input")
+    rows = np.ones((5, 1), int)
+    outcome = secure.play(PROTOCOLS[name], rows, leaves={4: step}, least=4)
+    assert outcome.total.tolist() == [4]
+    with pytest.raises(secure.TooFew, match="sum of 4 clients, and the session asks for 5"):
+        secure.play(PROTOCOLS[name], rows, leaves={4: step}, least=5)

@@ -137,6 +137,13 @@ def test_a_round_without_enough_clients_is_an_empty_round():
     assert same(alone.params, PARAMS)
 
 
+def test_a_sum_with_too_little_noise_is_not_known():
+    """GAUSSIAN is calibrated for two dropouts of six; in a cohort of four, one is too many."""
+    ours = algorithm(AGGREGATORS["distributed_gaussian"])
+    (only,) = run(algorithm=ours, rounds=1, leaves=lambda round, ids: {ids[0]: 0}).rounds
+    assert "sum of 3 clients, and the session asks for 4" in str(only.aborted)
+
+
 def test_only_what_the_model_needs_is_sent():
     """The integers of a message and their count: no loss, no norm, no count of examples."""
     result = run(rounds=1, bits=16)

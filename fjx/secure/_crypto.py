@@ -154,7 +154,7 @@ class Stream:
 
     def into(self, buffer: np.ndarray, zeros: bytes) -> None:
         """The next bytes, written to a buffer; ``zeros`` is as long as the buffer."""
-        self._encryptor.update_into(zeros, memoryview(buffer).cast("B"))
+        self._encryptor.update_into(zeros, buffer.view(np.uint8).data)
 
     def below(self, bound: int) -> int:
         """A uniform integer from 0 to bound - 1, by rejection."""

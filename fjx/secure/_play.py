@@ -251,8 +251,8 @@ def play(
                 waiting += [other for other in servers if other in messages]
 
     try:
-        for number, step in enumerate(protocol.steps):
-            step_of(number, step)
+        for number, name in enumerate(protocol.steps):
+            step_of(number, name)
     except Abort as abort:
         abort.bill = Bill(tuple(sent))
         raise

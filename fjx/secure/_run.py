@@ -1,7 +1,7 @@
 """Rounds of an algorithm whose sums are those of a protocol."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,7 @@ def run(
             "an aggregator that sums"
         )
     sums = Sums(protocol, bits, leaves, transport, _least(algorithm))
-    parts = halves(algorithm, executor)
+    parts = halves(algorithm, cast(Hashable, executor))
     state = initial_state(algorithm, params, dataset.num_clients)
     played: list[SecureRound] = []
     layout: Layout | None = None
@@ -163,7 +163,7 @@ def run(
         added = _added(layout, start.cohort, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)
         counted[list(added.slots)] = True
-        if not np.array_equal(counted, cohort.present):
+        if not np.array_equal(counted, np.asarray(cohort.present)):
             # A client that is not in the sum has not taken part: its state is the one before.
             start = start._replace(cohort=dataset.cohort(sample.ids, jnp.asarray(counted)))
             _, kept = parts.clients(*start.inputs)

@@ -47,9 +47,9 @@ def split_secret(
         Shamir, *How to Share a Secret*, Communications of the ACM 1979.
     """
     _require_points(points, prime)
-    for name, value in [("secret", secret), *(("coefficients", c) for c in coefficients)]:
-        if not 0 <= value < prime:
-            raise ValueError(f"{name} must be from 0 to {prime - 1}, got {value}")
+    for name, number in [("secret", secret), *(("coefficients", c) for c in coefficients)]:
+        if not 0 <= number < prime:
+            raise ValueError(f"{name} must be from 0 to {prime - 1}, got {number}")
     if len(points) <= len(coefficients):
         raise ValueError(
             f"a threshold of {len(coefficients) + 1} needs as many points, got {len(points)}"

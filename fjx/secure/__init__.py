@@ -1,5 +1,6 @@
 """Secure sums: protocols between parties that add integers which no server may see."""
 
+from fjx.secure._bfv import bfv as bfv
 from fjx.secure._bonawitz import bonawitz as bonawitz
 from fjx.secure._bonawitz import secagg_plus as secagg_plus
 from fjx.secure._errors import Abort as Abort
@@ -41,6 +42,7 @@ __all__ = [
     "TooFew",
     "Transport",
     "Unexpected",
+    "bfv",
     "bonawitz",
     "graph_parameters",
     "in_memory",

@@ -13,13 +13,19 @@ from fjx.secure._messages import (
     fixed,
     packed,
     packed_size,
-    read,
     table_bytes,
     tables,
     unpacked,
-    write,
 )
-from fjx.secure._protocol import Channel, Desk, Messages, Protocol, no_check
+from fjx.secure._protocol import (
+    Channel,
+    Desk,
+    Messages,
+    Protocol,
+    no_check,
+    read_other_server,
+    write_other_server,
+)
 from fjx.secure._session import HELPER, SERVER, Session, require_least
 
 
@@ -184,32 +190,6 @@ def _share_key(session: Session, client: int, seed: bytes) -> bytes:
     return derive(seed, session.name, "mask of a share", client)
 
 
-def _between(state: Server, sender: int) -> bytes:
-    """The key by which one server writes to the other."""
-    session = state.session
-    other = session.servers[1 if state.desk.address == SERVER else 0]
-    return _crypto.agree(state.desk.private, other, session.name, "servers", sender)
-
-
-def _read_other(state: Server, kind: Kind, messages: Sequence[bytes]) -> bytes:
-    if len(messages) != 1:
-        raise Unexpected(f"one message {kind.name} is expected, and {len(messages)} came")
-    other = HELPER if state.desk.address == SERVER else SERVER
-
-    def key(sender: int, clear: bytes) -> bytes:
-        if sender != other:
-            raise Unexpected(f"a message {kind.name} from {sender}, who is not the other server")
-        return _between(state, other)
-
-    return read(state.session, kind, state.desk.address, key, messages[0])[2]
-
-
-def _write_other(state: Server, kind: Kind, body: bytes) -> Messages:
-    own = state.desk.address
-    other = HELPER if own == SERVER else SERVER
-    return {other: write(state.session, kind, own, other, _between(state, own), body)}
-
-
 def _collect(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     session = state.session
     size = KEY if state.desk.address == SERVER else packed_size(session.length, session.bits)
@@ -219,13 +199,15 @@ def _collect(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages
     state = state._replace(desk=desk, parts=dict(sorted(bodies.items())))
     if state.desk.address == HELPER:
         return state, {}
-    return state, _write_other(state, Kind.HELD, table_bytes(dict.fromkeys(bodies, b""), 0))
+    return state, write_other_server(
+        state.desk, Kind.HELD, table_bytes(dict.fromkeys(bodies, b""), 0)
+    )
 
 
 def _add_shares(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     """The second server adds for the clients that have sent to both."""
     session = state.session
-    (held,) = tables(_read_other(state, Kind.HELD, messages), [0], session.clients)
+    (held,) = tables(read_other_server(state.desk, Kind.HELD, messages), [0], session.clients)
     alive = tuple(i for i in state.parts if i in held)
     _require_two(alive)
     require_least(session, len(alive))
@@ -234,13 +216,13 @@ def _add_shares(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messa
         total += unpacked(state.parts[i], session.length, session.bits, session.word)
     body = table_bytes(dict.fromkeys(alive, b""), 0)
     body += packed(session.reduced(total), session.bits)
-    return state._replace(parts={}, alive=alive), _write_other(state, Kind.PARTIAL, body)
+    return state._replace(parts={}, alive=alive), write_other_server(state.desk, Kind.PARTIAL, body)
 
 
 def _add_masks(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     """The first server adds the masks of the same clients."""
     session = state.session
-    body = _read_other(state, Kind.PARTIAL, messages)
+    body = read_other_server(state.desk, Kind.PARTIAL, messages)
     size = packed_size(session.length, session.bits)
     cut = max(len(body) - size, 0)
     (named,) = tables(body[:cut], [0], session.clients)

@@ -154,5 +154,35 @@ class Desk(NamedTuple):
         return write(self.session, kind, self.address, client, self._key("down", client), body)
 
 
+def _key_between(desk: Desk, sender: int) -> bytes:
+    """The key by which one server writes to the other."""
+    other = desk.session.servers[1 if desk.address == SERVER else 0]
+    return _crypto.agree(desk.private, other, desk.session.name, "servers", sender)
+
+
+def _other(desk: Desk) -> int:
+    return HELPER if desk.address == SERVER else SERVER
+
+
+def write_other_server(desk: Desk, kind: Kind, body: bytes) -> Messages:
+    """A message to the other server."""
+    own, other = desk.address, _other(desk)
+    return {other: write(desk.session, kind, own, other, _key_between(desk, own), body)}
+
+
+def read_other_server(desk: Desk, kind: Kind, messages: Sequence[bytes]) -> bytes:
+    """The body of the only message that came, which the other server has sent."""
+    if len(messages) != 1:
+        raise Unexpected(f"one message {kind.name} is expected, and {len(messages)} came")
+    other = _other(desk)
+
+    def key(sender: int, clear: bytes) -> bytes:
+        if sender != other:
+            raise Unexpected(f"a message {kind.name} from {sender}, who is not the other server")
+        return _key_between(desk, other)
+
+    return read(desk.session, kind, desk.address, key, messages[0])[2]
+
+
 def no_check(session: Session) -> None:
     """A protocol that adds for every session."""

@@ -17,6 +17,7 @@ PROTOCOLS = {
     "active": secure.bonawitz(active=True),
     "secagg_plus": secure.secagg_plus(adversary_rate=0.2, dropout_rate=0.3),
     "lightsecagg": secure.lightsecagg(dropout_rate=0.4, privacy_rate=0.3),
+    "bfv": secure.bfv(),
 }
 
 
@@ -25,6 +26,7 @@ def needed(name, n):
     return {
         "plain": 1,
         "two_servers": 2,
+        "bfv": 2,
         "bonawitz": max(n // 2 + 1, 2),
         "active": min(max(2 * n // 3 + 1, 2), n),
         "lightsecagg": max(n - 2 * n // 5, 2),

@@ -18,6 +18,7 @@ PROTOCOLS = {
     "active": secure.bonawitz(active=True),
     "secagg_plus": secure.secagg_plus(),
     "lightsecagg": secure.lightsecagg(dropout_rate=0.3),
+    "bfv": secure.bfv(),
 }
 VECTORS = np.arange(8).reshape(4, 2)
 
@@ -27,6 +28,14 @@ KINDS = {
     "two_servers": [
         *[(Kind.INPUT, address) for address in ADDRESSES],
         (Kind.HELD, ADDRESSES[1]),
+        (Kind.PARTIAL, SERVER),
+    ],
+    "bfv": [
+        (Kind.ADVERTISE, ADDRESSES[1]),
+        (Kind.ROSTER, 1),
+        (Kind.HELD, SERVER),
+        (Kind.INPUT, SERVER),
+        (Kind.SHARES, ADDRESSES[1]),
         (Kind.PARTIAL, SERVER),
     ],
 }

@@ -44,6 +44,7 @@ PROTOCOLS = {
     "active": secure.bonawitz(active=True),
     "secagg_plus": secure.secagg_plus(),
     "lightsecagg": secure.lightsecagg(dropout_rate=0.4, privacy_rate=0.3),
+    "bfv": secure.bfv(),
 }
 
 

@@ -26,6 +26,7 @@ from fjx.secure._run import run as run
 from fjx.secure._session import Session as Session
 from fjx.secure._shamir import join_shares as join_shares
 from fjx.secure._shamir import split_secret as split_secret
+from fjx.secure._simulated import simulated as simulated
 
 __all__ = [
     "Abort",
@@ -52,6 +53,7 @@ __all__ = [
     "play",
     "run",
     "secagg_plus",
+    "simulated",
     "split_secret",
     "two_servers",
 ]

@@ -342,4 +342,5 @@ def bfv() -> Protocol:
         _server,
         _answer,
         _outcome,
+        lambda clients: 2,
     )

@@ -59,10 +59,14 @@ def bonawitz(*, threshold: float | None = None, active: bool = False) -> Protoco
     def neighbours(session: Session) -> Neighbours:
         n = session.clients
         everybody = tuple(tuple(j for j in range(n) if j != i) for i in range(n))
-        return Neighbours(everybody, least_above(share, n))
+        return Neighbours(everybody, fewest(n))
+
+    def fewest(n: int) -> int:
+        """The least integer above a share of n, at least 2 and at most n."""
+        return min(max(int(share * n + 1e-9) + 1, 2), n)
 
     kind = "active" if active else "semi-honest"
-    return _protocol(f"bonawitz {kind} {share!r}", neighbours, bool(active))
+    return _protocol(f"bonawitz {kind} {share!r}", neighbours, fewest, bool(active))
 
 
 def secagg_plus(
@@ -107,22 +111,31 @@ def secagg_plus(
         Bell, Bonawitz, Gascon, Lepoint, Raykova, *Secure Single-Server Aggregation with
         (Poly)Logarithmic Overhead*, CCS 2020 (eprint 2020/704).
     """
-    graph_parameters(1, adversary_rate=adversary_rate, dropout_rate=dropout_rate, model=model)
+
+    def parameters(n: int) -> tuple[int, int]:
+        return graph_parameters(
+            n, adversary_rate=adversary_rate, dropout_rate=dropout_rate, model=model
+        )
+
+    parameters(1)  # raises for rates that no number of clients allows
 
     @functools.lru_cache(maxsize=64)
     def neighbours(session: Session) -> Neighbours:
         n = session.clients
-        degree, threshold = graph_parameters(
-            n, adversary_rate=adversary_rate, dropout_rate=dropout_rate, model=model
-        )
+        degree, threshold = parameters(n)
         order = Stream(derive(session.id, session.name, "graph")).permutation(n)
         return Neighbours(harary(order, degree), threshold)
 
     name = f"secagg+ {model} {float(adversary_rate)!r} {float(dropout_rate)!r}"
-    return _protocol(name, neighbours, active=False)
+    return _protocol(name, neighbours, lambda n: parameters(n)[1], active=False)
 
 
-def _protocol(name: str, neighbours: Callable[[Session], Neighbours], active: bool) -> Protocol:
+def _protocol(
+    name: str,
+    neighbours: Callable[[Session], Neighbours],
+    fewest: Callable[[int], int],
+    active: bool,
+) -> Protocol:
     rules = Rules(neighbours, active)
 
     def check(session: Session) -> None:
@@ -145,9 +158,5 @@ def _protocol(name: str, neighbours: Callable[[Session], Neighbours], active: bo
         server=functools.partial(_masked_server.server, rules),
         answer=_masked_server.answer,
         outcome=_masked_server.outcome,
+        fewest=fewest,
     )
-
-
-def least_above(share: float, n: int) -> int:
-    """The least integer above a share of n, at least 2 and at most n."""
-    return min(max(int(share * n + 1e-9) + 1, 2), n)

@@ -135,6 +135,11 @@ class Layout(NamedTuple):
                 )
         return cls(total, sent, metrics)
 
+    @property
+    def size(self) -> int:
+        """The integers that one client sends."""
+        return sum(int(np.prod(like.shape)) for like in self._leaves(self.total))
+
     def zeros(self) -> Tree:
         """The total of nobody."""
         return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.total)

@@ -344,10 +344,13 @@ def lightsecagg(*, dropout_rate: float = 0.1, privacy_rate: float = 0.5) -> Prot
     dropout = _validate.static_number("dropout_rate", dropout_rate, at_least=0, below=1)
     privacy = _validate.static_number("privacy_rate", privacy_rate, at_least=0, below=1)
 
+    def survivors_of(n: int) -> int:
+        return max(n - int(dropout * n + 1e-9), 2)
+
     @functools.lru_cache(maxsize=64)
     def code_of(session: Session) -> Code:
         n = session.clients
-        survivors = max(n - int(dropout * n + 1e-9), 2)
+        survivors = survivors_of(n)
         hidden = min(max(int(privacy * n + 1e-9), 1), survivors - 1)
         width = _prime.width_for(n * ((1 << session.bits) - 1))
         return Code(n, survivors, hidden, session.length, width)
@@ -379,4 +382,5 @@ def lightsecagg(*, dropout_rate: float = 0.1, privacy_rate: float = 0.5) -> Prot
         server=server,
         answer=_answer,
         outcome=_outcome,
+        fewest=survivors_of,
     )

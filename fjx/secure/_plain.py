@@ -1,6 +1,6 @@
 """Sums without secrecy from one server, and with two servers of which each sees one share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +82,19 @@ def _outcome(state: Server) -> tuple[np.ndarray, tuple[int, ...]] | None:
     return None if state.total is None else (state.total, state.alive)
 
 
+def _protocol(
+    name: str,
+    servers: int,
+    check: Callable[[Session], None],
+    send: Callable[..., tuple[Client, Messages]],
+    answer: Callable[..., tuple[Server, Messages]],
+    fewest: int,
+) -> Protocol:
+    return Protocol(
+        name, ("input",), servers, check, _client, send, _server, answer, _outcome, lambda n: fewest
+    )
+
+
 def _require_first(state: Client, messages: Sequence[bytes]) -> None:
     if state.done or messages:
         raise Unexpected(f"client {state.id} sends once, and answers nothing")
@@ -127,7 +140,7 @@ def plain() -> Protocol:
         total = session.reduced(total)
         return state._replace(desk=desk, done=1, total=total, alive=tuple(sorted(bodies))), {}
 
-    return Protocol("plain", ("input",), 1, no_check, _client, send, _server, answer, _outcome)
+    return _protocol("plain", 1, no_check, send, answer, fewest=1)
 
 
 def two_servers() -> Protocol:
@@ -183,7 +196,7 @@ def two_servers() -> Protocol:
         state, answers = steps[state.done](state, messages)
         return state._replace(done=state.done + 1), answers
 
-    return Protocol("two servers", ("input",), 2, check, _client, send, _server, answer, _outcome)
+    return _protocol("two servers", 2, check, send, answer, fewest=2)
 
 
 def _share_key(session: Session, client: int, seed: bytes) -> bytes:

@@ -34,6 +34,7 @@ class Protocol(NamedTuple):
         server: ``(session, address, private_key) -> state``.
         answer: ``(state, messages) -> (state, messages)`` of a server.
         outcome: ``(state) -> (total, survivors)`` of the first server, or None before its end.
+        fewest: ``(clients) -> int``.  The fewest of so many clients of which it gives the sum.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Protocol(NamedTuple):
     server: Callable[[Session, int, bytes], Any]
     answer: Callable[[Any, Sequence[bytes]], tuple[Any, Messages]]
     outcome: Callable[[Any], tuple[np.ndarray, tuple[int, ...]] | None]
+    fewest: Callable[[int], int]
 
 
 ADDRESSES = (SERVER, HELPER)

@@ -148,7 +148,7 @@ def run(
             "the aggregator needs every message by itself, and a secure sum gives their sum only; take "
             "an aggregator that sums"
         )
-    sums = Sums(protocol, bits, leaves, transport, _least(algorithm))
+    sums = Sums(protocol, bits, leaves, transport, least_of(algorithm))
     parts = halves(algorithm, cast(Hashable, executor))
     state = initial_state(algorithm, params, dataset.num_clients)
     played: list[SecureRound] = []
@@ -185,7 +185,7 @@ class Sums(NamedTuple):
     least: int
 
 
-def _least(algorithm: Algorithm) -> int:
+def least_of(algorithm: Algorithm) -> int:
     """The fewest clients whose noise is as much as the mechanisms of an algorithm promise."""
     mechanisms = () if algorithm.aggregator is None else algorithm.aggregator.mechanisms
     return max([1, *(m.least for m in mechanisms if isinstance(m, DistributedMechanism))])

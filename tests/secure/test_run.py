@@ -138,6 +138,7 @@ def test_a_round_without_enough_clients_is_an_empty_round():
     assert same(alone.params, PARAMS)
 
 
+@pytest.mark.slow
 def test_a_sum_with_too_little_noise_is_not_known():
     """GAUSSIAN is calibrated for two dropouts of six; in a cohort of four, one is too many."""
     ours = algorithm(AGGREGATORS["distributed_gaussian"])
@@ -184,3 +185,56 @@ def test_the_layout_keeps_signs_and_widths():
 def test_bad_arguments_are_refused(change, error, match):
     with pytest.raises(error, match=match):
         run(**change)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_simulation_pays_what_the_protocol_costs(name):
+    paid = secure.simulated(INTEGER_FEDAVG, PROTOCOLS[name], DATA, clients=4)
+    found, alone = paid.traffic(PARAMS), INTEGER_FEDAVG.traffic(PARAMS)
+    bill = secure.play(PROTOCOLS[name], np.zeros((4, D + 1), int)).bill.of(0)
+    if name == "bfv":  # lengths of compressed ciphertexts differ by some bytes
+        assert abs(found.uplink / 8 / bill.up - 1) < 0.01
+    else:
+        assert found.uplink == 8 * bill.up
+        assert found.downlink == alone.downlink + 8 * bill.down
+
+
+def test_the_simulation_gives_up_where_the_protocol_does():
+    """Two of four are too few for bonawitz(): the round is given a cohort in which nobody is."""
+    seen = []
+
+    def round(key, state, rows, cohort, *, executor=None):
+        seen.append((cohort.present.tolist(), cohort.weights.tolist()))
+        return state, rows, {}
+
+    paid = secure.simulated(
+        INTEGER_FEDAVG._replace(round=round), PROTOCOLS["bonawitz"], DATA, clients=4
+    )
+    for present in (2, 3):
+        cohort = DATA.cohort(jnp.arange(4), jnp.arange(4) < present)
+        _, _, metrics = paid.round(KEY, (), (), cohort)
+        assert int(metrics["given_up"]) == (present == 2)
+    weights = cohort.weights.tolist()
+    assert seen == [([False] * 4, [0.0] * 4), ([True] * 3 + [False], weights)]
+
+
+@pytest.mark.slow
+def test_a_simulation_without_dropouts_is_the_usual_one(simulated):
+    paid = secure.simulated(INTEGER_FEDAVG, PROTOCOLS["secagg_plus"], DATA, clients=4)
+    assert paid.runs_its_aggregator
+    result = fjx.simulate(KEY, paid, PARAMS, DATA, sampler=SAMPLER, rounds=2)
+    assert same(result.state, simulated.state)
+    assert result.history.rounds["given_up"].tolist() == [0, 0]
+    assert result.ledger.uplink == 8 * paid.traffic(PARAMS).uplink
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "secagg_plus"])
+def test_the_fewest_clients_are_those_that_a_protocol_needs(name):
+    protocol, n = PROTOCOLS[name], 5
+    fewest = protocol.fewest(n)
+    rows = np.ones((n, 1), int)
+    gone = dict.fromkeys(range(fewest, n), 0)
+    assert secure.play(protocol, rows, leaves=gone).total.tolist() == [fewest]
+    if fewest > 1:
+        with pytest.raises(secure.TooFew):
+            secure.play(protocol, rows, leaves={**gone, 0: 0})

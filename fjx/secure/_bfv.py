@@ -53,20 +53,20 @@ class Limbs(NamedTuple):
         return cls(session.bits, (PLAIN // 2 // session.clients + 1).bit_length() - 1)
 
     @property
-    def count(self) -> int:
+    def digits(self) -> int:
         """Digits of an integer."""
         return -(-self.bits // self.width)
 
     def split(self, vector: np.ndarray) -> np.ndarray:
         """The digits of all integers, the lowest of each first."""
-        shifts = np.arange(self.count, dtype=np.uint64) * np.uint64(self.width)
+        shifts = np.arange(self.digits, dtype=np.uint64) * np.uint64(self.width)
         digits = vector.astype(np.uint64)[:, None] >> shifts
         return (digits & np.uint64((1 << self.width) - 1)).reshape(-1)
 
     def joined(self, sums: np.ndarray) -> np.ndarray:
         """The integers modulo 2^64, from sums of their digits."""
-        shifts = np.arange(self.count, dtype=np.uint64) * np.uint64(self.width)
-        return (sums.astype(np.uint64).reshape(-1, self.count) << shifts).sum(1, dtype=np.uint64)
+        shifts = np.arange(self.digits, dtype=np.uint64) * np.uint64(self.width)
+        return (sums.astype(np.uint64).reshape(-1, self.digits) << shifts).sum(1, dtype=np.uint64)
 
 
 def chunks_bytes(parts: Sequence[bytes]) -> bytes:
@@ -244,7 +244,7 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     if len(bodies) < 2:
         raise TooFew(f"{len(bodies)} clients have sent their vectors, and two are needed")
     require_least(session, len(bodies))
-    context, slots = read_context(state.context), session.length * Limbs.of(session).count
+    context, slots = read_context(state.context), session.length * Limbs.of(session).digits
     totals: list[Any] = []
     for body in bodies.values():
         vectors = read_ciphertexts(context, body, slots)
@@ -264,7 +264,7 @@ def _decrypt(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages
         raise TooFew(f"a sum of {len(named)} clients, and two are needed")
     require_least(session, len(named))
     context = _tenseal().context_from(state.context)
-    slots = session.length * limbs.count
+    slots = session.length * limbs.digits
     sums: list[int] = []
     for vector in read_ciphertexts(context, body[4 + 4 * count :], slots):
         sums += vector.decrypt()

@@ -39,7 +39,7 @@ def test_digits_of_any_number_of_clients_add_up(data, clients, bits):
     assert clients * ((1 << limbs.width) - 1) <= PLAIN // 2
     values = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=1, max_size=5))
     rows = [limbs.split(np.array([value], np.uint64)).astype(np.int64) for value in values]
-    assert all(len(row) == limbs.count for row in rows)
+    assert all(len(row) == limbs.digits for row in rows)
     total = int(limbs.joined(sum(rows))[0])
     assert total % 2**bits == sum(values) % 2**bits
 

@@ -32,6 +32,7 @@ GAUSSIAN = privacy.distributed_gaussian(
 )
 AGGREGATORS = {
     "integer_mean": INTEGERS,
+    "weighted": aggregators.integer_mean(0.01, bits=12, clients=N, max_weight=10),
     "rotated": aggregators.rotated(INTEGERS),
     "shared_rand_k": aggregators.shared_rand_k(0.5, INTEGERS),
     "sketched": aggregators.sketched(rows=3, columns=4, aggregator=INTEGERS),
@@ -95,6 +96,26 @@ def test_every_aggregator_of_integers_under_every_protocol(name):
     assert not same(simulated.params, PARAMS)
     for protocol in PROTOCOLS.values():
         assert same(run(protocol, ours, rounds=3).state, simulated.state), protocol.name
+
+
+def test_a_weighted_mean_has_its_weights_in_the_sum():
+    """Messages on the grid: the sum of w x over the sum of w, whatever protocol adds the two."""
+    x, w = jnp.array([[3.0, -1.0], [1.0, 2.0], [-2.0, 0.0]]), jnp.array([1.0, 4.0, 2.0])
+    a = aggregators.integer_mean(1.0, bits=4, clients=3, max_weight=4)
+    found, _, _ = aggregators.aggregate(KEY, a, x, weights=w)
+    assert np.allclose(found, np.average(x, axis=0, weights=w), rtol=1e-6)
+    public = fjx.Public.first(a, x[0], KEY, size=3)
+    shares = jax.vmap(lambda m, weight: a.contribute(a.encode(KEY, m, public), weight, public))(
+        x, w
+    )
+    rows = np.concatenate([shares[0], np.asarray(shares[1])[:, None]], axis=1)
+    for protocol in PROTOCOLS.values():
+        total = secure.play(protocol, rows, bits=8).signed
+        assert np.allclose(total[:2] / total[2], found, rtol=1e-6)
+    heavy, _, _ = aggregators.aggregate(KEY, a, x, weights=jnp.array([1.0, 9.0, 2.0]))
+    assert np.array_equal(heavy, found)
+    with pytest.raises(ValueError, match="times a weight of 4096 may add up"):
+        aggregators.integer_mean(1.0, bits=20, clients=3, max_weight=4096)
 
 
 @pytest.mark.parametrize("name", ["secagg_plus", "lightsecagg"])

@@ -78,6 +78,7 @@ def simulated():
     return fjx.simulate(KEY, INTEGER_FEDAVG, PARAMS, DATA, sampler=SAMPLER, rounds=2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_model_is_that_of_the_simulation(simulated, name):
     result = run(PROTOCOLS[name])
@@ -98,6 +99,7 @@ def test_every_aggregator_of_integers_under_every_protocol(name):
         assert same(run(protocol, ours, rounds=3).state, simulated.state), protocol.name
 
 
+@pytest.mark.ci
 def test_a_weighted_mean_has_its_weights_in_the_sum():
     """Messages on the grid: the sum of w x over the sum of w, whatever protocol adds the two."""
     x, w = jnp.array([[3.0, -1.0], [1.0, 2.0], [-2.0, 0.0]]), jnp.array([1.0, 4.0, 2.0])
@@ -118,6 +120,7 @@ def test_a_weighted_mean_has_its_weights_in_the_sum():
         aggregators.integer_mean(1.0, bits=20, clients=3, max_weight=4096)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["secagg_plus", "lightsecagg"])
 def test_clients_that_leave_early_have_not_taken_part(name):
     """One leaves before its contribution in round 0: as if the sampler had left it out.
@@ -145,6 +148,7 @@ def test_clients_that_leave_early_have_not_taken_part(name):
     assert same(result.state, other.state)
 
 
+@pytest.mark.ci
 def test_a_round_without_enough_clients_is_an_empty_round():
     def leaves(round, ids):
         return dict.fromkeys(ids[:3], 2) if round == 0 else {}
@@ -167,6 +171,7 @@ def test_a_sum_with_too_little_noise_is_not_known():
     assert "sum of 3 clients, and the session asks for 4" in str(only.aborted)
 
 
+@pytest.mark.ci
 def test_only_what_the_model_needs_is_sent():
     """The integers of a message and their count: no loss, no norm, no count of examples."""
     result = run(rounds=1, bits=16)
@@ -175,6 +180,7 @@ def test_only_what_the_model_needs_is_sent():
     assert set(result.rounds[0].metrics) == {"invited", "rejected"}
 
 
+@pytest.mark.ci
 def test_fewer_bits_give_the_same_model_or_are_refused(simulated):
     assert same(run(bits=14).state, simulated.state)
     with pytest.raises(ValueError, match="does not fit into bits=4; take more bits"):
@@ -193,6 +199,7 @@ def test_the_layout_keeps_signs_and_widths():
     assert (found["b"].dtype, int(found["b"])) == (np.uint8, 300 % 256)  # it wraps as in XLA
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -208,6 +215,7 @@ def test_bad_arguments_are_refused(change, error, match):
         run(**change)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_simulation_pays_what_the_protocol_costs(name):
     paid = secure.simulated(INTEGER_FEDAVG, PROTOCOLS[name], DATA, clients=4)

@@ -31,7 +31,7 @@ def public():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.integers(2, PLAIN // 2), st.integers(1, 64))
 def test_digits_of_any_number_of_clients_add_up(data, clients, bits):
     """The largest digits of all clients stay below half of the modulus, where BFV changes sign."""
@@ -100,7 +100,7 @@ def test_bytes_that_are_no_ciphertexts_are_refused(public):
             continue
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 3))
 def test_any_bytes_are_parts_or_refused(body, count):
     try:

@@ -61,7 +61,7 @@ def test_a_key_is_bound_to_all_that_it_is_for():
     assert (len(ends), len(keys), len(ends | keys)) == (1, 5, 6)
 
 
-@pytest.mark.parametrize("field", ["id", "round", "clients", "length", "bits", "protocol"])
+@pytest.mark.parametrize("field", ["id", "round", "clients", "length", "bits", "protocol", "least"])
 def test_sessions_that_differ_have_no_key_in_common(field):
     session = secure.Session("p", bytes(16), 0, 3, 5, 32, (bytes(32),))
     other = {"id": b"\1" * 16, "protocol": "q"}.get(field, 7)

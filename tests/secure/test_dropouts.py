@@ -98,6 +98,7 @@ def patterns(n, steps):
         yield {int(i): step for i, step in zip(turned, leaves, strict=True)}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_pattern_of_three_clients(name):
     steps = len(PROTOCOLS[name].steps)
@@ -139,6 +140,7 @@ def test_random_patterns_of_many_clients(name, data):
     check(name, vectors_of(n, bits, seed=n), bits, leaves)
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("bits", [1, 7, 33])
 def test_odd_widths_and_signs(name, bits):
@@ -208,6 +210,7 @@ def test_what_is_sent_is_what_the_layout_says():
     assert (bill.between, len(bill.messages)) == (0, 7 * n)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_sum_of_fewer_than_the_session_allows_is_not_known(name):
     step = PROTOCOLS[name].steps.index("input")

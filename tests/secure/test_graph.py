@@ -19,6 +19,7 @@ TABLE = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("rates", "row"), [*TABLE.items()])
 def test_degree_and_threshold_are_those_of_production(rates, row):
     adversary, dropout, model = rates

@@ -74,7 +74,7 @@ def test_tables_come_back(first, second):
     assert _messages.tables(body, [3, 3], 10) == [first, second]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.binary(max_size=60) | records.map(lambda t: _messages.table_bytes(t, 3)), st.integers(1, 10)
 )
@@ -88,7 +88,14 @@ def test_any_bytes_are_one_table_or_refused(body, clients):
     assert all(i < clients for i in table)
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.parametrize("numbers", [(2, 1), (1, 1), (0, 10)])
+def test_tables_out_of_order_or_with_strangers_are_refused(numbers):
+    body = b"".join(_messages.table_bytes({i: b"abc"}, 3)[4:] for i in numbers)
+    with pytest.raises(secure.Malformed, match="in a table of 10 clients"):
+        _messages.tables(b"\x02\0\0\0" + body, [3], 10)
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 64), st.integers(0, 20), st.data())
 def test_packed_integers_are_those_of_arithmetic(bits, length, data):
     values = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=length, max_size=length))
@@ -100,7 +107,7 @@ def test_packed_integers_are_those_of_arithmetic(bits, length, data):
     assert (found.dtype, found.tolist()) == (word, values)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 33), st.integers(0, 9), st.binary(max_size=40))
 def test_any_bytes_are_packed_integers_or_refused(bits, length, body):
     word = np.dtype(np.uint32 if bits <= 32 else np.uint64)

@@ -83,6 +83,7 @@ def refusal(name, kind, receiver, alter):
     return outcome.refused[receiver]
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize(("name", "kind", "receiver"), ROWS)
 def test_a_changed_byte_is_refused(name, kind, receiver):
     def change(message):
@@ -92,12 +93,14 @@ def test_a_changed_byte_is_refused(name, kind, receiver):
     assert isinstance(refusal(name, kind, receiver, change), secure.Tampered | secure.Malformed)
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize(("name", "kind", "receiver"), ROWS)
 def test_a_message_that_comes_twice_is_refused(name, kind, receiver):
     abort = refusal(name, kind, receiver, lambda message: [message, message])
     assert isinstance(abort, secure.Unexpected)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_message_of_another_session_or_round_is_refused(name):
     """The same message with the header of this session has no key of it."""

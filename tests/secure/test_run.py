@@ -257,6 +257,7 @@ def test_a_simulation_without_dropouts_is_the_usual_one(simulated):
     assert result.ledger.uplink == 8 * paid.traffic(PARAMS).uplink
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "secagg_plus"])
 def test_the_fewest_clients_are_those_that_a_protocol_needs(name):
     protocol, n = PROTOCOLS[name], 5

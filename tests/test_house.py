@@ -116,14 +116,21 @@ def test_ci_runs_the_commands_of_the_readme():
         assert f'"$(readme {number})' in ci
 
 
+EXAMPLES = [r"^\d+\.\d kB sent by clients$", r"^\d\.\d MB sent by clients, \d\.\d MB to them$"]
+
+
 @pytest.mark.ci
-def test_the_example_of_the_readme_runs():
-    (example,) = blocks("python")
+@pytest.mark.parametrize(("number", "printed"), [*enumerate(EXAMPLES)])
+def test_the_examples_of_the_readme_run(number, printed):
+    assert len(blocks("python")) == len(EXAMPLES)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\d+\.\d kB sent by clients$", done.stdout, re.MULTILINE)
+    assert re.search(printed, done.stdout, re.MULTILINE)
 
 
 def test_one_version():

@@ -16,6 +16,7 @@ FLOORS = [
     {"rounds", "_plan"},
     {"_plan_examples"},
     {"algorithms", "simulation"},
+    {"secure"},
     {"testing"},
     {"__init__"},
 ]

@@ -14,7 +14,9 @@ from fjx.wire import Codes, Observed, SideInformation
 from fjx.wire._payload import index_width
 
 
-def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
+def integer_mean(
+    step: float, *, bits: int, clients: int, max_weight: int | None = None
+) -> Aggregator:
     """The mean of messages that are rounded to multiples of one step and added as integers.
 
     x_ij becomes an integer c_ij with E[h c_ij] = x_ij.  The server adds the integers as int32 and
@@ -24,7 +26,10 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
         - Unbiased, with E(error_j)^2 = h^2 / n^2 sum_i f_ij (1 - f_ij) <= h^2 / (4 n), where f_ij is
           the fractional part of x_ij / h.
         - The sum is exact, and the same in every order.
-        - Every client that takes part counts alike.
+        - Every client that takes part counts alike.  With ``max_weight`` its integers are multiplied by
+          its weight, and the sum is divided by the sum of the weights: a weighted mean, in which the
+          weights are part of what is summed.  The error is then h^2 sum_i w_i^2 f_ij (1 - f_ij) over
+          (sum_i w_i)^2.
         - No sum of up to ``clients`` messages wraps.
         - In a cohort of more than ``clients`` those of rank ``clients`` and above are left out, and
           counted in the metric ``surplus``.
@@ -38,13 +43,15 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
         step: step h of the grid, positive.
         bits: width of one integer, 2 to 24.
         clients: the largest size of a cohort.
+        max_weight: the largest weight of a client, such as its number of examples.  Weights are rounded
+            to integers from 1 to ``max_weight``.  None if all count alike.
 
     Returns:
         An :class:`fjx.Aggregator` of messages of floating leaves, which sums.
 
     Raises:
-        TypeError: ``step`` is not a Python number, or ``bits`` or ``clients`` is not an integer; a leaf
-            of the message is not floating (from ``init``).
+        TypeError: ``step`` is not a Python number, or ``bits``, ``clients`` or ``max_weight`` is not an
+            integer; a leaf of the message is not floating (from ``init``).
         ValueError: an argument is out of range, or ``clients`` messages could overflow an int32.
 
     Examples:
@@ -65,11 +72,15 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
     step = _validate.static_number("step", step, above=2.0**-126, at_most=2.0**125)
     bits = _validate.static_integer("bits", bits, at_least=2, at_most=24)
     clients = _validate.static_integer("clients", clients, at_least=1)
+    heaviest = 1
+    if max_weight is not None:
+        heaviest = _validate.static_integer("max_weight", max_weight, at_least=1, at_most=2**24)
     top = 2 ** (bits - 1) - 1
-    if clients * top >= 2**31:
+    if clients * heaviest * top >= 2**31:
+        times = "" if max_weight is None else f" times a weight of {max_weight}"
         raise ValueError(
-            f"{clients} integers of {bits} bits may add up to {clients * top}, beyond int32; take "
-            f"fewer bits, or at most {(2**31 - 1) // top} clients"
+            f"{clients} integers of {bits} bits{times} may add up to {clients * heaviest * top}, beyond "
+            f"int32; take fewer bits, or at most {(2**31 - 1) // (top * heaviest)} clients"
         )
 
     narrow = jnp.int8 if bits <= 8 else jnp.int16 if bits <= 16 else jnp.int32
@@ -85,8 +96,11 @@ def integer_mean(step: float, *, bits: int, clients: int) -> Aggregator:
         integers = payload.codes.astype(jnp.int32)
         comes, room, fits = weight > 0, public.rank < clients, jnp.all(integers >= -top)
         counts = comes & fits & room
-        flags = (counts, comes & ~fits, comes & ~room)
-        return jnp.where(counts, integers, 0), *(flag.astype(jnp.int32) for flag in flags)
+        times = jnp.int32(1)
+        if max_weight is not None:
+            times = jnp.round(jnp.clip(weight, 1, heaviest)).astype(jnp.int32)
+        share = jnp.where(counts, integers * times, 0), jnp.where(counts, times, 0)
+        return *share, *(flag.astype(jnp.int32) for flag in (comes & ~fits, comes & ~room))
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         summed, count, overflowed, surplus = total

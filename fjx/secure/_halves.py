@@ -1,0 +1,186 @@
+"""A round cut in two where its executor stands: the clients before it, the server behind it."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fjx._base import Algorithm, Cohort, Executor, Key, Steps, Tree, TreeLike
+from fjx.simulation import vectorized
+
+
+class Halves(NamedTuple):
+    """A round as two compiled functions with the sum over clients between them.
+
+    Attributes:
+        clients: ``(key, state, rows, cohort) -> (each, kept)``: the trees that are summed, one row for
+            each client, and what the clients keep.
+        server: ``(key, state, rows, cohort, total, kept) -> (state, rows, metrics)``.
+    """
+
+    clients: Any
+    server: Any
+
+
+@functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
+def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
+    """The two halves of a round of an algorithm."""
+    inner = vectorized() if executor is None else executor
+
+    def clients(key: Key, state: Tree, rows: Tree, cohort: Cohort) -> tuple[Tree, Tree]:
+        found = []
+
+        def execute(client: Any, shared: Tree, slots: Tree, cost: Any) -> tuple[Tree, Tree]:
+            # A client's part of the sum is stacked beside what it keeps.  So nothing is summed here.
+            apart = Steps.of(client).around(lambda *inputs: inputs, lambda _, __, out: ((), out))
+            _, (each, kept) = inner(apart, shared, slots, cost)
+            found.append((each, kept))
+            return jax.tree.map(lambda x: x[0], each), kept
+
+        algorithm.round(key, state, rows, cohort, executor=execute)
+        if len(found) != 1:
+            raise ValueError(
+                f"a secure sum needs an algorithm whose round runs its clients once, got {len(found)} "
+                "times"
+            )
+        return found[0]
+
+    def server(
+        key: Key, state: Tree, rows: Tree, cohort: Cohort, total: Tree, kept: Tree
+    ) -> tuple[Tree, Tree, Tree]:
+        return algorithm.round(key, state, rows, cohort, executor=lambda *_: (total, kept))
+
+    return Halves(jax.jit(clients), jax.jit(server))
+
+
+def needed(
+    parts: Halves, key: Key, state: Tree, rows: Tree, cohort: Cohort
+) -> tuple[TreeLike, tuple[bool, ...], frozenset[str]]:
+    """The total's shapes, the leaves on which the next state depends, and the metrics that follow.
+
+    Nothing else is sent.  A metric that needs more, such as the mean loss, is not known to the server.
+    """
+    each, kept = jax.eval_shape(parts.clients, key, state, rows, cohort)
+    total = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), each)
+    first = len(jax.tree.leaves((key, state, rows, cohort)))
+    places = range(first, first + len(jax.tree.leaves(total)))
+    closed, out = jax.make_jaxpr(parts.server, return_shape=True)(
+        key, state, rows, cohort, total, kept
+    )
+    moved, kept_rows, metrics = out
+    count = len(jax.tree.leaves((moved, kept_rows)))
+
+    def sources(outputs: range) -> set[int]:
+        return _sources(closed.jaxpr, set(outputs)) & set(places)
+
+    used = sources(range(count))
+    names = [name for name in sorted(metrics) for _ in jax.tree.leaves(metrics[name])]
+    known = {name for i, name in enumerate(names, start=count) if sources(range(i, i + 1)) <= used}
+    return total, tuple(place in used for place in places), frozenset(known)
+
+
+def _sources(jaxpr: Any, outputs: set[int]) -> set[int]:
+    """The numbers of the inputs on which some outputs of a program depend."""
+    live = {v for i, v in enumerate(jaxpr.outvars) if i in outputs and not _literal(v)}
+    for equation in reversed(jaxpr.eqns):
+        hit = {i for i, v in enumerate(equation.outvars) if v in live}
+        if not hit:
+            continue
+        called = equation.params.get("jaxpr") if equation.primitive.name in _CALLS else None
+        everything = set(range(len(equation.invars)))
+        inputs = everything if called is None else _sources(called.jaxpr, hit)
+        live |= {v for i, v in enumerate(equation.invars) if i in inputs and not _literal(v)}
+    return {i for i, v in enumerate(jaxpr.invars) if v in live}
+
+
+_CALLS = ("jit", "pjit")
+"""Names of the primitive that calls a program with the same inputs and outputs."""
+
+
+def _literal(variable: Any) -> bool:
+    return hasattr(variable, "val")
+
+
+class Layout(NamedTuple):
+    """The place of the leaves that are sent in one vector of integers.
+
+    Attributes:
+        total: shapes of the total.
+        sent: for each leaf, True if it is sent.
+        metrics: names of the metrics that follow from the leaves that are sent.
+    """
+
+    total: TreeLike
+    sent: tuple[bool, ...]
+    metrics: frozenset[str]
+
+    @classmethod
+    def of(cls, total: TreeLike, sent: tuple[bool, ...], metrics: frozenset[str]) -> "Layout":
+        """The layout of a total.
+
+        Raises:
+            TypeError: a leaf that is sent is not of integers.
+        """
+        for (path, leaf), goes in zip(
+            jax.tree_util.tree_leaves_with_path(total), sent, strict=True
+        ):
+            if goes and not np.issubdtype(leaf.dtype, np.integer):
+                raise TypeError(
+                    "a secure sum adds integers, and the server needs the sum of "
+                    f"{leaf.dtype} at {jax.tree_util.keystr(path)} of a client's contribution; take an "
+                    "aggregator of integers, such as aggregators.integer_mean(...) or "
+                    "aggregators.distributed(...)"
+                )
+        return cls(total, sent, metrics)
+
+    @property
+    def size(self) -> int:
+        """The integers that one client sends."""
+        return sum(int(np.prod(like.shape)) for like in self._leaves(self.total))
+
+    def zeros(self) -> Tree:
+        """The total of nobody."""
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.total)
+
+    def _leaves(self, tree: Tree) -> Iterator[Any]:
+        return (x for x, goes in zip(jax.tree.leaves(tree), self.sent, strict=True) if goes)
+
+    @property
+    def wide(self) -> bool:
+        """True if a leaf has 64 bits."""
+        return any(x.dtype.itemsize > 4 for x in self._leaves(self.total))
+
+    def vectors(self, each: Tree, bits: int) -> np.ndarray:
+        """The integers of each client, ``[m, d]``.
+
+        Raises:
+            ValueError: integers of these clients could add up to more than b bits.
+        """
+        rows = [np.asarray(x).reshape(len(x), -1) for x in self._leaves(each)]
+        for row in rows:
+            width = 8 * row.dtype.itemsize
+            if bits >= width or not row.size:
+                continue  # the sum wraps where that of the compiled round does
+            most = max(abs(int(row.min())), abs(int(row.max()))) * len(row)
+            if most >= 1 << (bits - (row.dtype.kind == "i")):
+                raise ValueError(
+                    f"{len(row)} contributions may add up to {most}, which does not fit into "
+                    f"bits={bits}; take more bits"
+                )
+        word = np.int64 if self.wide else np.int32
+        return np.concatenate([x.astype(word) for x in rows], axis=1)
+
+    def totals(self, unsigned: np.ndarray, signed: np.ndarray) -> Tree:
+        """The total as a tree; leaves that were not sent are zeros."""
+        leaves, place = [], 0
+        for like, goes in zip(jax.tree.leaves(self.total), self.sent, strict=True):
+            if not goes:
+                leaves.append(np.zeros(like.shape, like.dtype))
+                continue
+            size = int(np.prod(like.shape))
+            source = signed if like.dtype.kind == "i" else unsigned
+            leaves.append(source[place : place + size].astype(like.dtype).reshape(like.shape))
+            place += size
+        return jax.tree.structure(self.total).unflatten(leaves)

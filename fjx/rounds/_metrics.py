@@ -58,7 +58,7 @@ def report(
         noised: True if the aggregate message is a private release.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}
-    told = _averages(tally)
+    told = dict(_averages(tally))
     if jax.tree.leaves(heard):
         # Absent clients are sent the broadcast, and not what becomes of the round.
         sent = bytes_sent(down, invited(cohort)), bytes_sent(heard, tally["participants"])

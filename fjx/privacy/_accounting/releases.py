@@ -163,7 +163,9 @@ def run_of(
         distance += draws * getattr(mechanism, "distance", 0.0)
         zero_out = amplified_by is None
         assumes = assumes_of_floats(mechanism)
-        return Run(release, count, often.rounds, slack, words, zero_out, whole, distance, assumes)
+        return Run(
+            release, count, often.rounds, slack, words, zero_out, whole, distance, assumes=assumes
+        )
 
     if mechanism.correlation is not None and often.most > 0:
         chance = isinstance(subsampling, Chance | CyclicPoisson)

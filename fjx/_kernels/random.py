@@ -96,7 +96,8 @@ def words(key: Key, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """64 random bits a place, as two words.
 
     A block of Threefry makes two words, of which :func:`jax.random.bits` returns the xor.  Both are
-    used here, so that 64 bits cost what 32 bits cost there.
+    used here, so that 64 bits cost what 32 bits cost there.  They are also the keys that
+    :func:`jax.random.split` and ``fold_in`` make of this key, so it must have no other use.
 
     Args:
         key: a typed key.

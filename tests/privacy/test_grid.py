@@ -98,6 +98,7 @@ def test_the_release_depends_on_the_sum_alone():
     np.testing.assert_allclose(split(one, noise, step), exact, rtol=2.0**-22)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("clip_norm", [2.0**-64, 1.0, 2.0**100])
 @pytest.mark.parametrize("z", [0.0, 2.0**-5, 1.0, 1000.0])
 def test_no_accepted_clip_norm_and_cohort_overflows(clip_norm, z):
@@ -130,6 +131,7 @@ def test_what_could_overflow_is_refused():
         privacy.gaussian(clip_norm=1e30, noise_multiplier=1e9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", [privacy.gaussian, privacy.laplace])
 def test_small_multipliers_add_little(make):
     """Below 2^-17 the grid stays, and the noise shrinks on it."""

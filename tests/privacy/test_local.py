@@ -183,9 +183,7 @@ def test_worst_case_messages_are_told_apart_no_better_than_epsilon_allows():
         def first(key, codec=codec, x=x):
             keys = jax.random.split(key, 2 * count)
             signed = jnp.concatenate([jnp.ones(count), -jnp.ones(count)])
-            sent = jax.vmap(lambda k, s: codec.encode(k, s * x, ())[0].vector.values[0])(
-                keys, signed
-            )
+            sent = jax.vmap(lambda k, s: codec.encode(k, s * x, ())[0].vector[0])(keys, signed)
             return sent.reshape(2, count)
 
         plus, minus = np.asarray(first(jax.random.key(4)))

@@ -63,7 +63,8 @@ def test_noise_does_not_depend_on_data():
     # Sums of a few bits, so that adding and subtracting them rounds the noise and nothing else.
     x = jnp.round(jax.random.normal(jax.random.key(0), (1000,)) * 8)
     a, b = (noise_of(jax.random.key(1), total) for total in (x, -3 * x))
-    np.testing.assert_allclose(a, b, atol=1e-5)
+    step = 1.5 / 500_000  # floats are rounded to whole steps
+    np.testing.assert_allclose(a, b, atol=1e-5 + 2 * step)
 
 
 @pytest.mark.few(1)

@@ -94,10 +94,13 @@ def draw(tables: Tables, key: Key, shape: tuple[int, ...]) -> Array:
 
     @jax.custom_batching.custom_vmap
     def many(keys: Key) -> Array:
-        drawn = jax.vmap(lambda key: _by_64_bits(tables, key, several))(keys)
+        keys = jax.vmap(jax.random.split)(keys)
+        drawn = jax.vmap(lambda pair: _by_64_bits(tables, pair[0], several))(keys)
 
         def exact() -> Array:
-            return jax.vmap(lambda key: _by_all_bits(tables, key, several))(jax.random.clone(keys))
+            return jax.vmap(lambda pair: _by_all_bits(tables, pair, several))(
+                jax.random.clone(keys)
+            )
 
         return jax.lax.cond(jnp.any(drawn == _TIE), exact, lambda: drawn)
 
@@ -119,9 +122,9 @@ def _by_64_bits(tables: Tables, key: Key, shape: tuple[int, ...]) -> Array:
     return jnp.where(word < threshold, own, other)
 
 
-def _by_all_bits(tables: Tables, key: Key, shape: tuple[int, ...]) -> Array:
-    high, low = _random.words(jax.random.clone(key), shape)
-    later = jax.random.bits(jax.random.fold_in(key, 1), (WORDS - 2, *shape), jnp.uint32)
+def _by_all_bits(tables: Tables, keys: Key, shape: tuple[int, ...]) -> Array:
+    high, low = _random.words(keys[0], shape)
+    later = jax.random.bits(keys[1], (WORDS - 2, *shape), jnp.uint32)
     own, column, stream = _start(tables, (high, low, *later), shape)
     less = jnp.zeros(shape, bool)
     for word, known in reversed(list(zip(stream, tables.words, strict=True))):

@@ -103,12 +103,18 @@ def dirichlet(
     class.  With a small alpha clients have few classes and unequal sizes; with a large alpha the
     partition is nearly IID.
 
+    Shares are rounded to whole examples.  A client that gets less than its share of one class is owed
+    the rest, and comes first in the next class.  So the size of a client is near the sum of its shares,
+    even if there are more clients than examples of a class.
+
     Afterwards a client with fewer than ``min_size`` examples receives random examples of the largest
     client, one at a time.  Hence the partition exists for any number of classes and clients.
 
     Guarantees:
         - Every example is used.
         - Every client has at least ``min_size`` examples.
+        - Sizes grow more equal as alpha grows, for any number of clients; as alpha tends to infinity
+          they differ by at most one.
         - The construction always terminates.
 
     Args:
@@ -142,13 +148,13 @@ def dirichlet(
     labels = _vector("labels", labels)
     _enough(len(labels), num_clients, min_size)
     rng = generator(key)
-    owner = np.empty(len(labels), np.int64)
+    owner, owed = np.empty(len(labels), np.int64), np.zeros(num_clients)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet(np.full(num_clients, alpha))
-        cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-        for client, part in enumerate(np.split(members, cuts)):
-            owner[part] = client
+        owed += rng.dirichlet(np.full(num_clients, alpha)) * len(members)
+        counts = _dealt(owed, len(members))
+        owed -= counts
+        owner[members] = np.repeat(np.arange(num_clients), counts)
     return _topped_up(rng, owner, num_clients, min_size)
 
 
@@ -296,6 +302,19 @@ def _enough(
             f"{num_clients} clients of at least {min_size} examples need "
             f"{num_clients * min_size} examples, got {num_examples}; lower {remedy}"
         )
+
+
+def _dealt(owed: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of examples, ``count`` in all: each example goes to the client that is owed the most.
+
+    ``owed`` sums to ``count``; entries may be negative.  A client is thus never given more than its
+    ``owed``, rounded up.
+    """
+    times = np.maximum(np.floor(owed) + 1, 0).astype(np.int64)
+    client = np.repeat(np.arange(len(owed)), times)
+    nth = np.arange(len(client)) - np.repeat(np.cumsum(times) - times, times)
+    first = np.argsort(nth - owed[client], kind="stable")[:count]
+    return np.bincount(client[first], minlength=len(owed))
 
 
 def _parts(owner: np.ndarray, num_clients: int) -> list[np.ndarray]:

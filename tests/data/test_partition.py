@@ -1,5 +1,7 @@
 """Partitions: who owns what is exact, and the skew is the one asked for."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -97,6 +99,40 @@ def test_alpha_is_skew():
     assert np.median(even.effective_classes) > 9.8
     assert skewed.label_skew.mean() > 0.7
     assert np.median(skewed.effective_classes) < 2.5
+
+
+@pytest.mark.parametrize("classes", [1, 10, 100])
+@pytest.mark.parametrize("clients", [3, 40, 500, 1800])
+def test_sizes_grow_more_equal_with_alpha_for_any_number_of_clients(clients, classes):
+    """1800 examples: also where a client's share of a class is far below one example."""
+    labels = np.arange(1800) % classes
+
+    def sizes(alpha):
+        return np.array(
+            [
+                [len(p) for p in data.dirichlet(key, labels, num_clients=clients, alpha=alpha)]
+                for key in jax.random.split(KEY, 3)
+            ]
+        )
+
+    spreads = [sizes(alpha).std(axis=1).mean() for alpha in (0.1, 1.0, 10.0, 1e3, 1e6, 1e12)]
+    # Rounding alone leaves a spread of at most 1/2.
+    assert all(b <= max(a, 0.5) for a, b in itertools.pairwise(spreads)), spreads
+    assert np.ptp(sizes(np.finfo(float).max), axis=1).max() <= 1
+
+
+def test_a_client_gets_its_share_of_each_class():
+    """Counts of a class are its drawn shares, rounded, although sizes are kept near their sums too."""
+    labels = np.arange(3000) % 3
+    parts = data.dirichlet(KEY, labels, num_clients=20, alpha=2.0, min_size=0)
+    rng, owed = np.random.default_rng(np.asarray(jax.random.key_data(KEY)).astype(np.uint32)), 0
+    for label in range(3):
+        rng.permutation(1000)
+        share = 1000 * rng.dirichlet(np.full(20, 2.0))
+        counts = np.array([(labels[part] == label).sum() for part in parts])
+        assert np.abs(counts - share).max() < 2
+        owed = owed + share - counts
+        assert np.abs(owed).max() < 1
 
 
 def test_extreme_skew_does_not_overflow():

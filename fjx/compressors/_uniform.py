@@ -166,12 +166,15 @@ def _exact_products(codes: Array, step: Array) -> Array:
     A compiler may fuse a product with the sum that takes it and then does not round it; programs differ
     in that.  So the step is cut into three parts of 8 bits, with products that are exact anyway.
     """
+    # The last part may be 2^-23 times the step.  It must not be subnormal, which XLA takes for zero.
+    up = jnp.where(step < 2.0**-64, 2.0**60, 1.0)
+    step = step * up
     bits = jax.lax.bitcast_convert_type(step, jnp.uint32)
     high, middle = (
         jax.lax.bitcast_convert_type(bits & jnp.uint32(mask), jnp.float32)
         for mask in (0xFFFF0000, 0xFFFFFF00)
     )
-    return codes * high + (codes * (middle - high) + codes * (step - middle))
+    return (codes * high + (codes * (middle - high) + codes * (step - middle))) / up
 
 
 def subtractive_dither(*, bits: int) -> Compressor:

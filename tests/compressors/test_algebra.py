@@ -11,6 +11,7 @@ c = compressors
 SIZE = 24
 DRAWS = 1500
 SIGMAS = 6.0
+LIKE = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
 
 
 def leaf(rng):
@@ -47,6 +48,19 @@ def composed(rng, depth):
     ][int(rng.integers(7))]()
 
 
+def possible(rng, depth):
+    """A composition that ``init`` accepts: the first, at random, that no codec refuses."""
+    while True:
+        codec = composed(rng, depth)
+        try:
+            codec.init(LIKE)
+        except ValueError as refused:
+            if "would choose among the scales" not in str(refused):
+                raise
+        else:
+            return codec
+
+
 def messages(rng):
     """Gaussian, flat, one large coordinate, the worst of rounding to two levels, extremes, an offset."""
     a = 1 / (np.sqrt(SIZE) + 1)
@@ -62,7 +76,7 @@ def messages(rng):
 def holds(codec, rng):
     """Measures what is promised on each message; how many numbers were promised."""
     xs = messages(rng)
-    contract = codec.contract(jax.ShapeDtypeStruct((SIZE,), jnp.float32))
+    contract = codec.contract(LIKE)
     keys = jax.random.split(jax.random.key(0), DRAWS)
 
     def send(x, key):
@@ -92,20 +106,19 @@ def holds(codec, rng):
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_derived_holds(seed):
     rng = np.random.default_rng(seed)
-    holds(composed(rng, 1), rng)
+    holds(possible(rng, 1), rng)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_what_is_derived_of_deep_compositions_holds(seed):
     rng = np.random.default_rng(seed)
-    holds(composed(rng, 1 + seed % 3), rng)
+    holds(possible(rng, 1 + seed % 3), rng)
 
 
 def test_the_compositions_are_not_all_silent():
-    like = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
     promised = [
-        composed(np.random.default_rng(seed), 1 + seed % 3).contract(like) for seed in range(60)
+        composed(np.random.default_rng(seed), 1 + seed % 3).contract(LIKE) for seed in range(60)
     ]
     assert sum(promise != Contract() for promise in promised) > 20
 

@@ -96,8 +96,8 @@ def compose(
         - ``rejected``, the number of slots with an impossible id;
         - ``uplink_bytes`` if the length of a payload depends on the data, the bytes that the cohort
           sent in all, ``u32``; 2^32 - 1 stands for more;
-        - ``downlink_bytes`` if the length of the broadcast does, the bytes that the cohort was sent;
-          the cohort must be of less than 2^16 clients.
+        - ``downlink_bytes`` if the length of the broadcast does, or if participants are sent the
+          aggregate message as well (``on_aggregate``), the bytes that the cohort was sent.
 
     Raises:
         TypeError: a slot holds something of another kind.
@@ -200,8 +200,8 @@ def play(
     rows = heard(client, message, context, rows, counts, slots.rank)
     moved = server.update(state.server, message)
     state = RoundState(moved, aggregator_state, downlink_state, state.round + 1)
-    down = sent, () if client.on_aggregate is None else on_wire(message)
-    return state, rows, report(cohort, tally, down, own)
+    back = () if client.on_aggregate is None else on_wire(message)
+    return state, rows, report(cohort, tally, sent, own, heard=back)
 
 
 KINDS = {

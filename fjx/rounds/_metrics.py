@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fjx import _tree, _validate, wire
@@ -22,7 +23,9 @@ def tally_of(counts: Array, failed: Array, size: Array, metrics: Metrics) -> dic
     }
 
 
-def report(cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics) -> Metrics:
+def report(
+    cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics, heard: Tree = ()
+) -> Metrics:
     """The metrics of a round.
 
     Args:
@@ -30,10 +33,13 @@ def report(cohort: Cohort, tally: dict[str, Any], down: Tree, own: Metrics) -> M
         tally: sum of :func:`tally_of` over the cohort.
         down: payloads that each invited client is sent.
         own: metrics of the aggregator.
+        heard: payload that each participant is sent at the end of the round.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}
-    if is_ragged(down):
-        counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
+    if is_ragged(down) or jax.tree.leaves(heard):
+        # Absent clients are sent the broadcast, and not what becomes of the round.
+        sent = bytes_sent(down, invited(cohort)), bytes_sent(heard, tally["participants"])
+        counted["downlink_bytes"] = bytes_of_a_cohort(*_tree.add(*sent))
     return _validate.disjoint(_validate.disjoint(counted, _averages(tally)), own)
 
 
@@ -53,12 +59,13 @@ def _averages(tally: dict[str, Any]) -> Metrics:
 def bytes_sent(payload: Tree, times: Array) -> tuple[Array, Array]:
     """Total bytes of ``times`` copies of a payload as (low 16 bits, high bits).
 
-    So sums over a cohort cannot overflow uint32.  ``times`` must be less than 2^16.
+    So sums over a cohort of fewer than 2^16 clients cannot overflow uint32.
     """
     bits = wire.measured_bits(payload) if is_ragged(payload) else wire.bits(payload)
     size, times = bits // 8, times.astype(jnp.uint32)
-    low = jnp.asarray(size & 0xFFFF, jnp.uint32) * times
-    return low & 0xFFFF, jnp.asarray(size >> 16, jnp.uint32) * times + (low >> 16)
+    rest, many = jnp.asarray(size & 0xFFFF, jnp.uint32), times >> 16
+    low, high = rest * (times & 0xFFFF), jnp.asarray(size >> 16, jnp.uint32) * times
+    return low & 0xFFFF, high + rest * many + (low >> 16)
 
 
 def bytes_of_a_cohort(low: Array, high: Array) -> Array:

@@ -24,7 +24,7 @@ from fjx.aggregators._around import releasing, require_aggregator
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._server import Encoded
 from fjx.rounds._shapes import aggregate_like
-from fjx.wire import Shifted, SideInformation
+from fjx.wire import OneOf, Shifted, SideInformation
 
 
 class Replicas(TypedDict):
@@ -87,8 +87,9 @@ def replicated(
         - A privacy claim of ``aggregator`` stays: the codec acts behind the noise.
 
     Bits:
-        Down, those of the codec, once for each client that is invited.  That is the bill of clients
-        that hear every broadcast.  Other costs are not billed: a client that was away for T rounds must
+        Down, those of the codec, once for each client that is invited.  The first round costs nothing,
+        because there is no message before it; so the bits are measured, as the metric
+        ``downlink_bytes``.  That is the bill of clients that hear every broadcast.  Other costs are not billed: a client that was away for T rounds must
         be sent the T payloads that it missed, or the server's state; every client needs the first
         state; and clients that are not invited must hear the broadcast as well.
 
@@ -160,7 +161,10 @@ def replicated(
         return ReplicatedServer(after, state.inner, payload, jnp.asarray(True))
 
     def send(key: Key, state: ReplicatedServer, nothing: Tree) -> tuple[Shifted, Tree]:
-        return Shifted(state.payload, SideInformation((state.before, state.begun))), nothing
+        # Receivers know the number of the round, so that no message costs no bit.
+        begun = SideInformation(state.begun.astype(jnp.uint8))
+        change = OneOf(begun, ((), state.payload))
+        return Shifted(change, SideInformation((state.before, state.begun))), nothing
 
     def receive(sent: Shifted) -> Tree:
         if sent.memory.value is None:
@@ -169,7 +173,7 @@ def replicated(
                 "was played, dataclasses.replace(payload, memory=SideInformation((replica, True)))"
             )
         replica, begun = sent.memory.value
-        stepped = server.update(replica, codec.decode(sent.change))
+        stepped = server.update(replica, codec.decode(sent.change.parts[1]))
         return server.broadcast(_tree.where(begun, stepped, replica))
 
     encoded = None if aggregator.encode is None else encode

@@ -18,8 +18,9 @@ class Ledger(NamedTuple):
         delivered: ``i64[rounds]``, clients that sent a message, finite or not.
         measured: ``i64[rounds]``, bits that clients sent, if the length of a payload depends on the
             data; else None.
-        heard: ``i64[rounds]``, bits sent to clients, if the length of a broadcast depends on the
-            data; else None.
+        heard: ``i64[rounds]``, bits sent to clients, if they depend on the data or the round (the
+            length of a broadcast; no message before the first round; an aggregate message that only
+            participants are sent); else None.
         expected: ``f64[rounds]``, expected bits of one client's message, if they are random in a
             way that the algorithm knows (:attr:`fjx.Algorithm.expected`); else None.
     """

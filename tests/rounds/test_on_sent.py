@@ -19,6 +19,7 @@ from fjx import (
     compressors,
     data,
     rounds,
+    samplers,
     simulation,
 )
 
@@ -197,6 +198,42 @@ def test_what_is_heard_is_measured_with_a_broadcast_of_varying_length():
         return sometimes.round(jax.random.key(seed), start, rows, cohort)[2]["downlink_bytes"]
 
     assert set(bytes_down(jnp.arange(6)).tolist()) == {3 * (1 + 8), 3 * (1 + 8 + 8)}
+
+
+@pytest.mark.parametrize(
+    ("ids", "comes", "bytes_down"),
+    [
+        ([0, 1, 2], [1, 1, 1], 3 * (8 + 8)),
+        ([0, 1, 2], [1, 0, 1], 3 * 8 + 2 * 8),  # who is away hears nothing of the round
+        ([0, 1, N], [0, 0, 0], 2 * 8),  # a round in which nobody comes
+        ([N, N, N], [0, 0, 0], 0),  # a round of nobody
+    ],
+)
+def test_only_messages_that_exist_are_billed(ids, comes, bytes_down):
+    """The broadcast goes to those invited, and the aggregate to those who came."""
+    ids = np.array(ids, np.int32)
+    algorithm, state = ALGORITHM, ALGORITHM.init(jnp.zeros(2))
+    rows = simulation.make_table(algorithm.init_client(jnp.zeros(2)), len(ids))
+    cohort = DATASET.cohort(ids, np.array(comes, bool))
+    play = jax.jit(algorithm.round)
+    _, _, metrics = play(jax.random.key(0), state, rows, cohort)
+    rounds = jax.tree.map(lambda x: np.asarray(x)[None], metrics)
+    ledger = simulation.Ledger.of(algorithm.traffic(jnp.zeros(2)), rounds)
+    assert (ledger.downlink, ledger.uplink) == (8 * bytes_down, 64 * sum(comes))
+
+
+def test_before_the_first_round_no_aggregate_travels_down():
+    """Replicas are sent the message of the round before: of three rounds, two."""
+    codec = compressors.top_k(0.5)
+    algorithm = fjx.compose(
+        client=CLIENT._replace(on_aggregate=None),
+        **rounds.replicated(codec, aggregator=aggregators.mean(), server=optax.sgd(1.0)),
+    )
+    result = fjx.simulate(
+        jax.random.key(0), algorithm, jnp.zeros(2), DATASET, sampler=samplers.full(), rounds=3
+    )
+    price = algorithm.traffic(jnp.zeros(2)).downlink
+    assert result.ledger.heard.tolist() == [0, N * price, N * price]
 
 
 def test_what_is_heard_of_a_payload_is_the_message():

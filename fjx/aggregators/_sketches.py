@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fjx import _validate
+from fjx import _tree, _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Tree, TreeLike
 from fjx._kernels.select import largest_magnitudes, share_of
 from fjx._kernels.sketch import estimate, sketch
 from fjx.aggregators._around import around, require_aggregator
 from fjx.aggregators._mean import mean
 from fjx.aggregators._vectors import as_vector
+from fjx.wire import Seed
 
 
 def sketched(*, rows: int, columns: int, aggregator: Aggregator | None = None) -> Aggregator:
@@ -75,13 +76,13 @@ class FetchState(NamedTuple):
     """The server's memory of :func:`fetch_sgd`.
 
     Attributes:
-        seed: ``u32[2]``, the seed of the hashes.  It is drawn in the first round and kept, because
+        seed: the seed of the hashes.  It is drawn in the first round and kept, because
             sketches of one round are added to those of another.
         momentum: ``f32[rows, columns]``, the momentum M.
         error: ``f32[rows, columns]``, the sketch E of the part that the model was not given yet.
     """
 
-    seed: Array
+    seed: Seed
     momentum: Array
     error: Array
 
@@ -141,32 +142,30 @@ def fetch_sgd(
     rows, columns = _dimensions(rows, columns)
     _validate.number("momentum", momentum, at_least=0, below=1)
 
-    def hashes(public: Public) -> tuple[Array, Key]:
-        fresh = jax.random.bits(jax.random.fold_in(public.key, 0), (2,), jnp.uint32)
-        seed = jnp.where(public.round > 0, public.state.seed, fresh)
-        return seed, jax.random.wrap_key_data(seed, impl="threefry2x32")
+    def hashes(public: Public) -> Seed:
+        fresh = Seed.of(jax.random.fold_in(public.key, 0))
+        return _tree.where(public.round > 0, public.state.seed, fresh)
 
     def init(vector_like: TreeLike) -> FetchState:
         nothing = jnp.zeros((rows, columns), jnp.float32)
-        seed = jnp.zeros(2, jnp.uint32)
-        return FetchState(seed, nothing, nothing)
+        return FetchState(_tree.zeros_like(Seed.like()), nothing, nothing)
 
     def encode(key: Key, vector: Array, public: Public) -> Array:
         vector = vector.astype(jnp.float32)
-        return sketch(hashes(public)[1], vector, rows=rows, columns=columns)
+        return sketch(hashes(public).key, vector, rows=rows, columns=columns)
 
     def contribute(table: Array, weight: Array, public: Public) -> Tree:
         return weight * table, weight
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         state, size = public.state, public.like.size
-        seed, hash_key = hashes(public)
+        seed = hashes(public)
         moving = momentum * state.momentum + _mean(total)
         error = state.error + moving
-        found = estimate(hash_key, error, size)
+        found = estimate(seed.key, error, size)
         places = largest_magnitudes(found, share_of(ratio, size))
         delta = jnp.zeros(size, found.dtype).at[places].set(found[places], unique_indices=True)
-        error = error - sketch(hash_key, delta, rows=rows, columns=columns)
+        error = error - sketch(seed.key, delta, rows=rows, columns=columns)
         return delta, FetchState(seed, moving, error), {}
 
     return as_vector(Aggregator(init, contribute, finish, SUM, encode))

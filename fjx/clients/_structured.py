@@ -14,6 +14,7 @@ from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
 from fjx.clients._submodel import Local
+from fjx.wire import Seed
 
 
 class Coordinates(Protocol):
@@ -254,7 +255,9 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
         return {
             "update": _tree.like(params),
             "coordinates": subspace.coordinates(params),
-            "choice": jax.eval_shape(subspace.choose, jax.eval_shape(jax.random.key, 0)),
+            "choice": jax.eval_shape(
+                lambda: subspace.choose(jax.random.key(0, impl="threefry2x32"))
+            ),
         }
 
     return ClientUpdate(lambda params: (), update, message)
@@ -263,15 +266,14 @@ def structured(loss_fn: LossFn, local: Local, *, subspace: Subspace) -> ClientUp
 def _of_leaves(like: Any, expand: Any) -> Subspace:
     """Subspace that treats each array by itself; its choice is a seed."""
 
-    def choose(key: Key) -> Array:
-        return jax.random.bits(key, (2,), jnp.uint32)
+    def choose(key: Key) -> Seed:
+        return Seed.of(key)
 
     def coordinates(params: TreeLike) -> TreeLike:
         return tuple(like(leaf) for leaf in _floats(params))
 
-    def expand_tree(choice: Array, coordinates: Tree, params: TreeLike) -> Tree:
-        # A fixed generator, because the server must expand the same seed.
-        key = jax.random.wrap_key_data(choice, impl="threefry2x32")
+    def expand_tree(choice: Seed, coordinates: Tree, params: TreeLike) -> Tree:
+        key = choice.key
         parts = [
             expand(jax.random.fold_in(key, i), z, leaf)
             for i, (z, leaf) in enumerate(zip(coordinates, _floats(params), strict=True))

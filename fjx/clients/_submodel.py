@@ -17,6 +17,7 @@ from fjx._base import Array, ClientUpdate, Examples, Key, Metrics, Tree, TreeLik
 from fjx._kernels.permutation import permute
 from fjx._kernels.select import share_of
 from fjx.clients._loss import Loss, LossFn, as_loss
+from fjx.wire import Seed
 
 Sizes = dict[str, int]
 """Number of units of each named axis."""
@@ -109,7 +110,7 @@ def federated_dropout(ratio: float) -> Units:
         ratio: share of the units of each axis, in (0, 1].
 
     Returns:
-        A :class:`Units` whose choices are a seed.
+        A :class:`Units` whose choices are a :class:`fjx.wire.Seed`.
 
     Raises:
         TypeError: ``ratio`` is not a Python number.
@@ -129,12 +130,11 @@ def federated_dropout(ratio: float) -> Units:
     """
     ratio = _validate.static_number("ratio", ratio, above=0, at_most=1)
 
-    def choose(key: Key, examples: Examples) -> Array:
-        return jax.random.bits(key, (2,), jnp.uint32)
+    def choose(key: Key, examples: Examples) -> Seed:
+        return Seed.of(key)
 
-    def masks(choice: Array, sizes: Sizes) -> dict[str, Array]:
-        # A fixed generator, because the server must expand the same seed.
-        key = jax.random.wrap_key_data(choice, impl="threefry2x32")
+    def masks(choice: Seed, sizes: Sizes) -> dict[str, Array]:
+        key = choice.key
 
         def some(i: int, size: int) -> Array:
             chosen = permute(jax.random.fold_in(key, i), jnp.arange(share_of(ratio, size)), size)
@@ -142,7 +142,7 @@ def federated_dropout(ratio: float) -> Units:
 
         return {name: some(i, size) for i, (name, size) in enumerate(sorted(sizes.items()))}
 
-    return Units(choose, masks, jax.ShapeDtypeStruct((2,), jnp.uint32))
+    return Units(choose, masks, Seed.like())
 
 
 def submodel(loss_fn: LossFn, local: Local, *, axes: Tree, units: Units) -> ClientUpdate:

@@ -89,9 +89,12 @@ def replicated(
     Bits:
         Down, those of the codec, once for each client that is invited.  The first round costs nothing,
         because there is no message before it; so the bits are measured, as the metric
-        ``downlink_bytes``.  That is the bill of clients that hear every broadcast.  Other costs are not billed: a client that was away for T rounds must
-        be sent the T payloads that it missed, or the server's state; every client needs the first
-        state; and clients that are not invited must hear the broadcast as well.
+        ``downlink_bytes``.
+
+        That is the bill of clients that hear every broadcast.  Other costs are not billed: a client
+        that was away for T rounds must be sent the T payloads that it missed, or the server's state;
+        every client needs the first state; and clients that are not invited must hear the broadcast as
+        well.
 
     Args:
         codec: codec C of aggregate messages, with any state; the model loses what it loses.

@@ -1,7 +1,7 @@
 """A compressor on trial: its programs, and what they make of all messages."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,9 @@ DRAWS = 2000
 """How often one message is encoded for the statistical laws, with independent keys."""
 
 GROUP = 10
+
+HARD_DRAWS = 100
+"""How often each of :func:`hard_messages` is encoded."""
 
 
 RUNS = (
@@ -137,9 +140,14 @@ class Trial:
 
         Only sums are kept, so that memory does not grow with the number of draws: for each coordinate
         the sums of the error and of its square; for each draw the squared norms of the error and of
-        what was decoded; for each group of ten draws the squared norm of the mean error.
+        what was decoded; for each group of ten draws the squared norm of the mean error.  Of
+        :func:`hard_messages` only the squared norms of errors are kept.
         """
         message, state = _laws.normal(self.like, 3), self.state
+        hard = hard_messages(self.like)
+        messages = _laws.stack([message, *hard.values()])
+        of = np.repeat(np.arange(1, 1 + len(hard)), HARD_DRAWS // GROUP)
+        of = np.concatenate([np.zeros(DRAWS // GROUP, int), of])  # the message of each group
 
         def wide(tree: Tree) -> list[jax.Array]:
             return [jnp.asarray(x).astype(jnp.float32) for _, x in _laws.floats(tree)]
@@ -147,25 +155,24 @@ class Trial:
         def squared(parts: list[jax.Array]) -> jax.Array:
             return sum((jnp.sum(x**2, axis=tuple(range(1, x.ndim))) for x in parts), jnp.zeros(()))
 
-        def group(sums: Tree, keys: Key) -> tuple[Tree, Tree]:
+        def group(sums: Tree, given: tuple[Key, jax.Array]) -> tuple[Tree, Tree]:
+            keys, number = given
+            sent = jax.tree.map(lambda x: jnp.asarray(x)[number], messages)
+
             def once(key: Key) -> Tree:
-                return self.codec.decode(self.codec.encode(key, message, state)[0])
+                return self.codec.decode(self.codec.encode(key, sent, state)[0])
 
             decoded = wide(jax.vmap(once)(keys))
-            errors = [y - x[None] for y, x in zip(decoded, wide(message), strict=True)]
-            sums = jax.tree.map(
-                lambda s, e: (s[0] + jnp.sum(e, 0), s[1] + jnp.sum(e**2, 0)),
-                sums,
-                errors,
-                is_leaf=lambda part: isinstance(part, tuple),
-            )
+            errors = [y - x[None] for y, x in zip(decoded, wide(sent), strict=True)]
+            added = [(jnp.sum(e, 0), jnp.sum(e**2, 0)) for e in errors]
+            sums = jax.tree.map(lambda s, e: s + jnp.where(number == 0, e, 0.0), sums, added)
             mean = squared([jnp.mean(e, 0)[None] for e in errors])
             return sums, (squared(errors), squared(decoded), mean)
 
         def run(key: Key) -> Tree:
-            keys = jax.random.split(key, (DRAWS // GROUP, GROUP))
+            keys = jax.random.split(key, (len(of), GROUP))
             start = [(jnp.zeros(x.shape), jnp.zeros(x.shape)) for x in wide(message)]
-            return jax.lax.scan(group, start, keys)
+            return jax.lax.scan(group, start, (keys, jnp.asarray(of)))
 
         with attempt("the message of seed 3, encoded 2000 times", RUNS):
             sums, (errors, norms, means) = _laws.numpy(_laws.jit(run)(jax.random.key(11)))
@@ -173,13 +180,52 @@ class Trial:
             "message": [(name, np.asarray(x, np.float64)) for name, x in _laws.floats(message)],
             "rounding": [8 * float(jnp.finfo(x.dtype).eps) for _, x in _laws.floats(message)],
             "sums": [(s.astype(np.float64), q.astype(np.float64)) for s, q in sums],
-            "errors": errors.reshape(-1).astype(np.float64),
-            "norms": norms.reshape(-1).astype(np.float64),
-            "means": means.reshape(-1).astype(np.float64),
+            "errors": errors[of == 0].reshape(-1).astype(np.float64),
+            "norms": norms[of == 0].reshape(-1).astype(np.float64),
+            "means": means[of == 0].reshape(-1).astype(np.float64),
+            "hard": {
+                name: (_squared_norm(sent), errors[of == i].reshape(-1).astype(np.float64))
+                for i, (name, sent) in enumerate(hard.items(), start=1)
+            },
         }
 
     def squared_norm(self) -> float:
-        return float(sum(np.sum(x**2) for _, x in self.draws["message"]))
+        return _squared_norm(_laws.normal(self.like, 3))
+
+
+def hard_messages(like: TreeLike) -> dict[str, Tree]:
+    """Messages on which codecs err most, by name: each leaf is flat, a spike, and so on."""
+    rng = np.random.default_rng(4)
+
+    def spike(size: int) -> np.ndarray:
+        return np.where(np.arange(size) == size // 2, 1.0, 1e-3)
+
+    def extremes(size: int) -> np.ndarray:
+        return 1.5 * ((np.arange(size) == 0) - 1.0 * (np.arange(size) == size - 1))
+
+    def two_levels(size: int) -> np.ndarray:
+        return np.where(np.arange(size) == 0, 1.0, 1 / (np.sqrt(size) + 1))
+
+    kinds: dict[str, Callable[[int], np.ndarray]] = {
+        "1 or -1 everywhere": lambda size: rng.choice([-1.0, 1.0], size),
+        "one large coordinate": spike,
+        "two opposite extremes and zeros": extremes,
+        "the worst of two levels": two_levels,
+        "100 + noise": lambda size: 100 + rng.normal(size=size),
+    }
+    return {
+        name: jax.tree.map(
+            lambda x, make=make: (
+                make(x.size).reshape(x.shape).astype(x.dtype) if is_float(x) else x
+            ),
+            _laws.normal(like, 4),
+        )
+        for name, make in kinds.items()
+    }
+
+
+def _squared_norm(message: Tree) -> float:
+    return float(sum(np.sum(x.astype(np.float64) ** 2) for _, x in _laws.floats(message)))
 
 
 BAD = {"the largest": None, "NaN": np.nan, "+inf": np.inf, "-inf": -np.inf}

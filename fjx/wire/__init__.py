@@ -19,7 +19,7 @@ The payload types, by kind:
   :class:`Summed`, and :class:`Structure` for the shape of a tree.
 - Optional parts: :class:`OneOf`, :class:`MaybeSent`.
 - Parts that are not sent: :class:`SideInformation`, :class:`Shifted`, :class:`Observed`.
-- Shared codes and lossless codes: :class:`Codes`, :class:`Words`, :class:`Coded`.
+- Seeds, shared codes and lossless codes: :class:`Seed`, :class:`Codes`, :class:`Words`, :class:`Coded`.
 
 :class:`Payload` and :class:`Ragged` are the bases for payload types of your own.
 """
@@ -53,6 +53,7 @@ from fjx.wire._payload import Payload as Payload
 from fjx.wire._payload import Ragged as Ragged
 from fjx.wire._quic import Quic as Quic
 from fjx.wire._rotated import Rotated as Rotated
+from fjx.wire._seed import Seed as Seed
 from fjx.wire._shared import Codes as Codes
 from fjx.wire._shared import Words as Words
 from fjx.wire._side_information import Observed as Observed
@@ -103,6 +104,7 @@ __all__ = [
     "Quic",
     "Ragged",
     "Rotated",
+    "Seed",
     "Selected",
     "Shifted",
     "SideInformation",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fjx import Contract, compressors
+from fjx import Contract, compressors, testing
 
 c = compressors
 SIZE = 24
@@ -219,3 +219,55 @@ def test_two_floats_that_cancel_have_a_promise_of_their_own(size):
     assert (1 + alone.omega) * 1.125 - 1 < share / 10  # the rule of products is far from true here
     assert share <= promised.omega
     assert promised.unbiased
+
+
+WRAPPERS = {
+    "flatten": c.flatten,
+    "per_leaf": c.per_leaf,
+    "blockwise": lambda codec: c.blockwise(codec, size=8),
+    "entropy": lambda codec: c.entropy(codec, "golomb"),
+    "mixture": lambda codec: c.mixture(codec, codec, probabilities=(0.5, 0.5)),
+    "repeat": lambda codec: c.repeat(codec, times=2),
+    "induced": lambda codec: c.induced(c.top_k(0.5), codec),
+    "scaled": lambda codec: c.scaled(codec, 0.5),
+}
+
+
+def promised_and_kept(codec, size):
+    """Whether the contract bounds the error; fails if a measured error is above it."""
+    laws = {law.name: law for law in testing.compressor_laws(codec, np.zeros(size), leaves={})}
+    if "errs_as_declared" in laws:
+        laws["errs_as_declared"].check()
+    return "errs_as_declared" in laws
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(2))
+@pytest.mark.parametrize("name", AFTER)
+def test_what_is_promised_of_wrapped_codecs_in_chains_holds(name, turn):
+    """Each codec is wrapped in two of the wrappers, in front of another one."""
+    wrap = list(WRAPPERS.values())[(list(AFTER).index(name) + 3 * turn) % len(WRAPPERS)]
+    promised_and_kept(c.chain(wrap(AFTER[name]), LATER["natural" if turn else "quantize"]), SIZE)
+
+
+LARGE = {
+    **{name: codec for name, codec in AFTER.items() if name != "random_projection"},
+    "top_k": c.top_k(0.01),
+    "rand_k": c.rand_k(0.01),
+    "natural": c.natural(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1000, 100_000])
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_promised_of_chains_holds_for_large_messages(name, size):
+    """Constants that hide in small messages, such as a factor of d, show in large ones."""
+    promised_and_kept(c.flatten(c.chain(LARGE[name], c.per_leaf(LATER["natural"]))), size)
+
+
+def test_large_chains_are_not_all_silent():
+    like = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    chains = [c.flatten(c.chain(codec, c.per_leaf(LATER["natural"]))) for codec in LARGE.values()]
+    promised = [chain.contract(like) for chain in chains]
+    assert sum(one.omega is not None or one.delta is not None for one in promised) >= 12

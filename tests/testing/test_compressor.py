@@ -247,6 +247,19 @@ def test_a_biased_quantiser_that_looks_right_is_found():
         testing.check_compressor(codec)
 
 
+def test_a_bound_that_only_random_messages_keep_is_found():
+    """Natural compression of normal numbers has 0.082 ||x||^2 of error; of 1.5 it has 1/9."""
+    law = "errs_as_declared"
+    for omega in (0.1, 1 / 8):
+        codec = claiming(compressors.natural(), omega=omega)
+        laws = {one.name: one for one in testing.compressor_laws(codec, jnp.ones(64), leaves={})}
+        if omega == 1 / 8:
+            laws[law].check()
+        else:
+            with pytest.raises(testing.LawError, match="two opposite extremes"):
+                laws[law].check()
+
+
 def test_refuses_what_is_no_codec():
     with pytest.raises(TypeError, match=r"codec must be a fjx\.Compressor"):
         testing.check_compressor(compressors.identity)

@@ -107,6 +107,7 @@ EXAMPLES = {
     "LowRank": lambda: [wire.LowRank(jnp.ones((3, 1)), jnp.ones((4, 1)), (3, 2, 2), FLOAT)],
     "Sketched": lambda: [wire.Sketched(jnp.ones((2, 3)), seed(), (7,), FLOAT, THREEFRY)],
     "Projected": lambda: [wire.Projected(jnp.ones(2), seed(), (7,), FLOAT, THREEFRY)],
+    "Seed": lambda: [wire.Seed(seed(), THREEFRY)],
     "SideInformation": lambda: [wire.SideInformation(None)],
     "Shifted": lambda: [wire.Shifted(sparse(), wire.SideInformation(None))],
     "Observed": lambda: [wire.Observed(sparse(), wire.SideInformation(None))],

@@ -1,14 +1,15 @@
 """Seeds on the wire say how they are read, and are refused if this process would read them otherwise."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fjx import aggregators, clients, wire
 from fjx import compressors as c
-from fjx import wire
 from fjx._kernels import random
 from tests.support import tables
 
@@ -76,10 +77,52 @@ def test_a_seed_of_another_generator_is_refused(impl):
         wire.from_bytes(wire.to_bytes(forged))
 
 
-def test_no_module_reads_a_seed_by_itself():
-    """The rule lives in one place: ``seed_of`` and ``key_of``."""
-    import pathlib
+PARAMS = {"w": jnp.zeros((4, 3)), "b": jnp.zeros(3)}
+CHOICES = {
+    "federated_dropout": lambda key: clients.federated_dropout(0.5).choose(key, None),
+    "random_mask": lambda key: clients.random_mask(0.5).choose(key),
+    "random_low_rank": lambda key: clients.random_low_rank(1).choose(key),
+}
 
-    folder = pathlib.Path(random.__file__).parents[1] / "compressors"
-    for path in folder.glob("*.py"):
-        assert "wrap_key_data" not in path.read_text(), path.name
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_that_is_a_seed_names_the_order(name):
+    """Sub-models and subspaces: a receiver that reads seeds otherwise refuses the client's choice."""
+    choice = CHOICES[name](jax.random.key(0))
+    assert choice.impl == "threefry2x32"
+    data = wire.to_bytes({"choice": choice})
+    read = wire.from_bytes(data)["choice"]
+    assert (jax.random.key_data(read.key) == choice.words).all()
+    with original():
+        assert CHOICES[name](jax.random.key(0)).impl == "threefry2x32-original"
+        with pytest.raises(ValueError, match="'jax_threefry_partitionable', True"):
+            wire.from_bytes(data)
+        with pytest.raises(ValueError, match="'jax_threefry_partitionable', True"):
+            _ = choice.key
+
+
+def test_a_choice_is_read_by_the_order_of_its_sender():
+    units, choice = clients.federated_dropout(0.5), CHOICES["federated_dropout"](jax.random.key(0))
+    mask, clone = clients.random_mask(0.5), CHOICES["random_mask"](jax.random.key(0))
+    with original():
+        with pytest.raises(ValueError, match="'jax_threefry_partitionable', True"):
+            units.masks(choice, {"h": 6})
+        with pytest.raises(ValueError, match="'jax_threefry_partitionable', True"):
+            mask.expand(clone, mask.coordinates(PARAMS), PARAMS)
+
+
+def test_the_hashes_of_a_sketching_server_are_read_as_they_were_drawn():
+    aggregator = aggregators.fetch_sgd(0.5, rows=1, columns=8)
+    state = aggregator.init(PARAMS)
+    assert [part.impl for part in parts(state)] == ["threefry2x32"]
+
+
+def test_no_module_reads_a_seed_by_itself():
+    """The rule lives in one place: ``seed_of`` and ``key_of``.  Keys are placed on devices elsewhere."""
+    folder = pathlib.Path(random.__file__).parents[1]
+    readers = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if "jax.random.wrap_key_data(" in path.read_text()
+    }
+    assert readers == {"_kernels/random.py", "simulation/_compile.py"}

@@ -73,11 +73,12 @@ def _of_rows(x: Array, size: int) -> Array:
     """The transform of each row of ``size`` = 2^m coordinates, done along each axis of [.., 16, 16]."""
     whole, rest = divmod(size.bit_length() - 1, 4)
     axes = (2**rest,) * (rest > 0) + (_RADIX,) * whole
-    return _transform(x.reshape(x.size // size, *axes)).reshape(-1)
+    factors = [_sylvester(side) for side in axes]
+    return _transform(x.reshape(x.size // size, *axes), factors).reshape(-1)
 
 
 @jax.custom_batching.custom_vmap
-def _transform(x: Array) -> Array:
+def _transform(x: Array, factors: list[Array]) -> Array:
     """The transform along every axis but the first, in tiles that stay in the cache.
 
     No reshape may follow the last sum within one loop over memory, since the loop would not be
@@ -85,28 +86,38 @@ def _transform(x: Array) -> Array:
     """
     rows = min(max(_TILE // math.prod(x.shape[1:]), 1), x.shape[0])
     if rows == x.shape[0]:
-        return _transform_tile(x)
+        return _transform_tile(x, factors)
 
     def tile(i: Array, out: Array) -> Array:
         first = jnp.minimum(i * rows, x.shape[0] - rows)  # the last tile may repeat some rows
-        done = _transform_tile(jax.lax.dynamic_slice_in_dim(x, first, rows))
+        done = _transform_tile(jax.lax.dynamic_slice_in_dim(x, first, rows), factors)
         return jax.lax.dynamic_update_slice_in_dim(out, done, first, axis=0)
 
     return jax.lax.fori_loop(0, -(-x.shape[0] // rows), tile, jnp.zeros_like(x))
 
 
 @_transform.def_vmap
-def _transform_all(axis_size: int, in_batched: list[bool], x: Array) -> tuple[Array, bool]:
-    return _transform(x.reshape(-1, *x.shape[2:])).reshape(x.shape), True
+def _transform_all(
+    axis_size: int, in_batched: tuple[bool, list[bool]], x: Array, factors: list[Array]
+) -> tuple[Array, bool]:
+    # In a branch that depends on the row, JAX repeats even constants.  Inside a function with a rule of
+    # its own it refuses to, so the factors are arguments.
+    batched, repeated = in_batched
+    factors = [
+        matrix[0] if again else matrix for matrix, again in zip(factors, repeated, strict=True)
+    ]
+    if not batched:
+        return _transform(x, factors), False
+    return _transform(x.reshape(-1, *x.shape[2:]), factors).reshape(x.shape), True
 
 
-def _transform_tile(x: Array) -> Array:
-    for axis in range(1, x.ndim):
-        x = _sums(x, axis)
+def _transform_tile(x: Array, factors: list[Array]) -> Array:
+    for axis, matrix in enumerate(factors, start=1):
+        x = _sums(x, matrix, axis)
     return x
 
 
-def _sums(x: Array, axis: int) -> Array:
+def _sums(x: Array, matrix: Array, axis: int) -> Array:
     """Sylvester's matrix applied along one axis.
 
     It is written as sums.  A matrix product would lose digits on some devices, and its rounding
@@ -114,7 +125,7 @@ def _sums(x: Array, axis: int) -> Array:
     nothing.
     """
     side = x.shape[axis]
-    signs = _sylvester(side).reshape(side, side, *(1,) * (x.ndim - 1 - axis))
+    signs = matrix.reshape(side, side, *(1,) * (x.ndim - 1 - axis))
     terms = [
         jax.lax.slice_in_dim(x, i, i + 1, axis=axis)
         * signs[i].reshape(*(1,) * axis, *signs[i].shape)

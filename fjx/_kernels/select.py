@@ -96,6 +96,8 @@ _add_to = jax.custom_batching.custom_vmap(_add)
 
 @_add_to.def_vmap
 def _add_to_each(size: int, batched: Any, counts: Array, bins: Array) -> tuple[Array, bool]:
+    if batched[0]:  # zeros, repeated by a branch that depends on the row
+        counts = counts[0]
     # On a CPU one after another, since its cache holds the counts of one client, but not of a cohort.
     if jax.default_backend() == "cpu":
         return jax.lax.map(functools.partial(_add_to, counts), bins), True

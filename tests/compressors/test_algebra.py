@@ -12,6 +12,7 @@ SIZE = 24
 DRAWS = 1500
 SIGMAS = 6.0
 LIKE = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
+X = np.arange(SIZE, dtype=np.float32)
 
 
 def leaf(rng):
@@ -248,6 +249,16 @@ def test_what_is_promised_of_wrapped_codecs_in_chains_holds(name, turn):
     """Each codec is wrapped in two of the wrappers, in front of another one."""
     wrap = list(WRAPPERS.values())[(list(AFTER).index(name) + 3 * turn) % len(WRAPPERS)]
     promised_and_kept(c.chain(wrap(AFTER[name]), LATER["natural" if turn else "quantize"]), SIZE)
+
+
+@pytest.mark.parametrize("codec", [c.rotated(c.identity()), c.top_k(0.3), c.rotated(c.top_k(0.3))])
+def test_a_branch_that_depends_on_the_client_may_hold_any_codec(codec):
+    """JAX repeats the constants of such a branch for each client, even those of rotations."""
+    mixed = c.mixture(codec, c.identity(), probabilities=(0.5, 0.5))
+    send = lambda key: mixed.decode(mixed.encode(key, X, mixed.init(X))[0])  # noqa: E731
+    keys = jax.random.split(jax.random.key(0), 4)
+    found = jax.vmap(send)(keys)
+    np.testing.assert_array_equal(found, [send(key) for key in keys])
 
 
 LARGE = {

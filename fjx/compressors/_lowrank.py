@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx._kernels.inner import inner
 from fjx.compressors._lift import map_nodes, product
 from fjx.wire import LowRank
 
@@ -117,7 +118,7 @@ def orthonormal(columns: Array) -> Array:
         start = jnp.sum(column**2)
         for _ in range(2):
             for other in done:
-                column = column - jnp.sum(other * column) * other
+                column = column - inner(other, column) * other
         power = jnp.sum(column**2)
         # A column that depends on those before leaves only rounding errors, which are no direction.
         sound = power > 1e-10 * start

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import EXACT, Array, Compressor, Contract, Key
 from fjx._kernels import random as _random
+from fjx._kernels.inner import inner
 from fjx._kernels.rounding import unbiased
 from fjx._kernels.select import share_of
 from fjx._kernels.sketch import estimate, sketch
@@ -133,7 +134,7 @@ def random_projection(ratio: float) -> Compressor:
         flat = x.astype(jnp.float32).reshape(-1)
         seed, impl = _random.seed_of(key)
         rows = jnp.arange(share_of(ratio, x.size))
-        values = jax.lax.map(lambda i: jnp.sum(_direction(key, i, x.size) * flat), rows)
+        values = jax.lax.map(lambda i: inner(_direction(key, i, x.size), flat), rows)
         return Projected(values, seed, x.shape, x.dtype.name, impl)
 
     def decode(payload: Projected) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Array, Compressor, Contract, Key, Tree
 from fjx._kernels import random as _random
+from fjx._kernels.inner import inner
 from fjx._kernels.rounding import exact_stochastic_round, norm
 from fjx._tree import ravel, require_floating, unravel
 from fjx.privacy._bounds.clip import clip_by_global_norm
@@ -87,7 +88,7 @@ def priv_unit(*, epsilon: float, clip_norm: float) -> LocalMechanism:
         direction = jnp.where(forward, direction, -direction)
         height = along(key_along, unit(epsilon, padded.size))
         around = _random.normal(key_around, padded.shape)
-        around = around - jnp.sum(around * direction) * direction
+        around = around - inner(around, direction) * direction
         around = around / jnp.sqrt(jnp.sum(around**2))
         return height * direction + jnp.sqrt(1 - height**2) * around
 

@@ -3,8 +3,10 @@
 DoubleSqueeze and EF21-BC compress in both directions.  Their theorems hold for every pair of
 contractive codecs, so they let the errors of both codecs be as large as possible in every round.
 This script runs the two methods with top-k on the quadratics of ten clients, with the proved step
-times 1, 2, 4, ....  It prints the largest factor with which 2,000 rounds lower the loss.
+times 1, 2, 4, ....  It prints the largest factor with which the rounds (2,000) lower the loss.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 
 from fjx import algorithms, compressors, data, samplers, simulation, theory
 
-NUM_CLIENTS, DIMENSION, ROUNDS = 10, 20, 2000
+NUM_CLIENTS, DIMENSION = 10, 20
 FACTORS = 2.0 ** np.arange(15)
 PROBLEM = data.quadratic_problem(jax.random.key(0))
 
@@ -35,14 +37,14 @@ def ef21_bc(top, delta):
     )
 
 
-def largest_factor(proved, method):
+def largest_factor(proved, method, rounds):
     """The largest of the factors up to which every run ends below the loss at which it began."""
 
     def loss_after(factor):
         program = simulation.program(
-            method(proved * factor), PROBLEM.dataset, sampler=samplers.full(), evaluate_every=ROUNDS
+            method(proved * factor), PROBLEM.dataset, sampler=samplers.full(), evaluate_every=rounds
         )
-        state, _ = program.run(jax.random.key(1), program.init(jnp.zeros(DIMENSION)), ROUNDS)
+        state, _ = program.run(jax.random.key(1), program.init(jnp.zeros(DIMENSION)), rounds)
         return PROBLEM.loss(state.algorithm.params, PROBLEM.dataset.arrays, None)
 
     losses = jax.jit(lambda factors: jax.lax.map(loss_after, factors))(FACTORS)
@@ -51,10 +53,14 @@ def largest_factor(proved, method):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=2000)
+    args = parser.parse_args()
+
     print(f"{'delta':>8}{'DoubleSqueeze':>16}{'EF21-BC':>10}")
     for delta in (0.1, 0.2, 0.5, 0.8):
         top = compressors.top_k(delta)
-        factors = [largest_factor(*of(top, delta)) for of in (double_squeeze, ef21_bc)]
+        factors = [largest_factor(*of(top, delta), args.rounds) for of in (double_squeeze, ef21_bc)]
         print(f"{delta:8}{factors[0]:16.0f}{factors[1]:10.0f}", flush=True)
 
 

@@ -22,7 +22,9 @@ def ef21_bc(*, L: float, L_tilde: float, mu: float, delta: float, server_delta: 
 
     For small delta the step is of the order of delta * server_delta.  The proof lets the errors of both
     codecs be as large as their contracts allow in every round, and add up.  Sparsifiers of ordinary
-    gradients err less, so much larger steps often converge; no theorem says so.
+    gradients err less, so much larger steps often converge; no theorem says so.  On the quadratics of
+    :func:`fjx.data.quadratic_problem` with top-k in both directions, 16 times the step converges for
+    delta = 0.8, 128 times for 0.5, and 2048 times for 0.1 (``examples/proved_steps.py``).
 
     See :doc:`/theory` for the proof.
 

@@ -70,7 +70,9 @@ def double_squeeze(*, L: float, L_max: float, mu: float, delta: float) -> Theory
 
     For small delta the step is of the order of delta^2.  The proof lets the errors of both codecs be as
     large as their contracts allow in every round, and add up.  Sparsifiers of ordinary gradients err
-    less, so much larger steps often converge; no theorem says so.
+    less, so much larger steps often converge; no theorem says so.  On the quadratics of
+    :func:`fjx.data.quadratic_problem` with top-k in both directions, 32 times the step lowers the loss
+    for delta = 0.8, 256 times for 0.5, and 4096 times for 0.1 (``examples/proved_steps.py``).
 
     See :doc:`/theory` for the proof.
 

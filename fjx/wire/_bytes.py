@@ -52,7 +52,7 @@ def to_bytes(payload: Tree) -> bytes:
         The frame.
 
     Raises:
-        TypeError: a leaf has no wire format.
+        TypeError: a leaf has no wire format, or the key of a dict is neither a str nor an int.
         ValueError: a ragged payload has a client axis, or no axis of entries.
 
     Examples:

@@ -60,8 +60,7 @@ def test_onebit_adam_is_the_box_of_its_paper(share):
 def test_a_run_of_onebit_adam_is_billed_what_was_sent():
     """In both directions: gradients whole in the warm-up, a bit a coordinate and a scale after it.
 
-    A round's mean travels down at the beginning of the next, and before the first there is none: its
-    broadcast is billed as one of the warm-up.
+    A round's mean travels down at the beginning of the next, and before the first there is none.
     """
     result = fjx.simulate(
         jax.random.key(0), onebit_adam(), jnp.zeros(D), q.PROBLEM.dataset,
@@ -70,7 +69,7 @@ def test_a_run_of_onebit_adam_is_billed_what_was_sent():
     small = 8 * ((D + 4) // 8 + 4)
     assert result.ledger.traffic == (32 * D, 32 * D)
     assert result.ledger.uplink == N * (WARMUP * 32 * D + (ROUNDS - WARMUP) * small)
-    down = (WARMUP + 1) * 32 * D + (ROUNDS - WARMUP - 1) * small
+    down = WARMUP * 32 * D + (ROUNDS - WARMUP - 1) * small
     assert result.ledger.downlink == result.ledger.cumulative_downlink[-1] == N * down
 
 

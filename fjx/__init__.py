@@ -9,6 +9,7 @@ from fjx import layers as layers
 from fjx import privacy as privacy
 from fjx import rounds as rounds
 from fjx import samplers as samplers
+from fjx import secure as secure
 from fjx import servers as servers
 from fjx import simulation as simulation
 from fjx import testing as testing
@@ -79,6 +80,7 @@ __all__ = [
     "privacy",
     "rounds",
     "samplers",
+    "secure",
     "servers",
     "simulate",
     "simulation",

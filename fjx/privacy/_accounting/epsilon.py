@@ -7,8 +7,7 @@ nothing is composed round by round.
 """
 
 import dataclasses
-import itertools
-import math
+import hashlib
 from typing import Any, get_args
 
 import jax
@@ -16,14 +15,12 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Key
+from fjx.privacy._accounting.caveats import apart, caveats_of
 from fjx.privacy._accounting.claim import Epsilon, Method, Unit
-from fjx.privacy._accounting.losses import pld_epsilon
+from fjx.privacy._accounting.lowest import lowest
 from fjx.privacy._accounting.releases import Run, require_sampler, run_of
-from fjx.privacy._accounting.renyi import renyi_epsilon
 from fjx.privacy._types import Accountable, Relation, require_relation
-from fjx.samplers._types import FixedSize, Poisson, Sampler
-
-_STEPS = 100  # of the iteration towards a fixed point
+from fjx.samplers._types import FixedSize, Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Ledger:
 
     Attributes:
         runs: the entries, each a release and the number of times it happened.
-        keys: the key of each run that was added, in words; None where it was not told.
+        keys: the digest of the key of each run that was added; None where it was not told.
 
     Examples:
         >>> import jax
@@ -134,7 +131,7 @@ class Ledger:
             relation = "replace_one" if fixed else "add_or_remove_one"
         require_relation(relation)
 
-        value, method, runs = _lowest(self.runs, delta, method, relation, grid)
+        value, method, runs = lowest(self.runs, delta, method, relation, grid)
         return Epsilon(
             value,
             delta=float(delta),
@@ -143,7 +140,7 @@ class Ledger:
             sampling=", then ".join(run.words for run in runs) or "nothing was released",
             rounds=sum(run.rounds for run in runs),
             method=method,
-            caveats=(*_caveats(runs, value, delta, relation), *_apart(self.keys)),
+            caveats=(*caveats_of(runs, value, delta, relation), *apart(self.keys)),
         )
 
 
@@ -272,29 +269,6 @@ def epsilon(
     return ledger.epsilon(delta=delta, method=method, relation=relation, unit=unit, grid=grid)
 
 
-def _lowest(
-    runs: tuple[Run, ...], delta: float, method: Method, relation: Relation, grid: float | None
-) -> tuple[float, Method, tuple[Run, ...]]:
-    """Lowest epsilon by a method, or by either, with the method and the account that gave it."""
-    accounts = [runs]
-    if any(run.otherwise for run in runs):
-        accounts.append(tuple(run.otherwise or run for run in runs))
-    methods: tuple[Method, ...] = ("pld", "rdp") if method == "best" else (method,)
-    refused: list[ValueError] = []
-    found: list[tuple[float, Method, tuple[Run, ...]]] = []
-    for account, each in itertools.product(accounts, methods):
-        spendable = delta - sum(run.slack for run in account)
-        try:
-            found.append((_by(each, account, spendable, relation, grid), each, account))
-        except ValueError as error:
-            refused.append(error)
-    if found:
-        return min(found, key=lambda one: one[0])
-    if method != "best":
-        raise refused[-1]
-    raise ValueError("neither method applies: " + "; ".join(map(str, refused)))
-
-
 def _kind(run: Run) -> tuple[Any, ...]:
     """Runs of one kind are one run with more releases."""
     return run.release, run.words, run.otherwise and run.otherwise.release
@@ -312,78 +286,6 @@ def _merged(run: Run, new: Run) -> Run:
         if run.otherwise and new.otherwise
         else None,
     )
-
-
-def _by(
-    method: Method, runs: tuple[Run, ...], delta: float, relation: Relation, grid: float | None
-) -> float:
-    def of(spendable: float) -> float:
-        if spendable <= 0:
-            return math.inf
-        if method == "rdp":
-            return renyi_epsilon(runs, spendable, relation)
-        return pld_epsilon(runs, spendable, relation, grid)
-
-    distance = sum(run.distance for run in runs)
-    if not distance:
-        return of(delta)
-    # The iteration climbs from below to the least epsilon = of(delta - (1 + e^epsilon) t), which need
-    # not exist.  If that takes too many steps, inf is a claim that holds as well.
-    value, paid = 0.0, math.inf
-    for _ in range(_STEPS):
-        spendable = delta - (1 + math.exp(min(value, 700.0))) * distance
-        if spendable == paid:  # the charge is lost in the rounding of delta
-            return value
-        before, value, paid = value, of(spendable), spendable
-        if value <= before:
-            return before
-    return math.inf
-
-
-def _caveats(runs: tuple[Run, ...], value: float, delta: float, relation: Relation) -> list[str]:
-    caveats = sorted(
-        {words for run in runs if (words := getattr(run.release.once, "caveat", ""))}
-        | {run.assumes for run in runs if run.assumes}
-    )
-    distance = sum(run.distance for run in runs)
-    slack = sum(run.slack for run in runs)
-    if distance and slack < delta and (1 + math.exp(min(value, 700.0))) * distance > delta / 100:
-        caveats.append(
-            f"Tables of integer noise are up to {distance:.2g} from their law in total variation, and "
-            "(1 + e^epsilon) times that is taken from delta: fewer rounds or more noise make it less"
-        )
-    if slack > delta / 100:
-        caveats.append(
-            f"{slack:.2g} of delta is paid for cohorts that do not fit: sample with a smaller overflow, "
-            f"such as samplers.poisson(rate, overflow={_smaller(runs, delta):.0e})"
-        )
-    num_clients = max((run.release.num_clients or 0 for run in runs), default=0)
-    if num_clients and delta >= 1 / num_clients:
-        caveats.append(
-            f"delta is not below 1 / num_clients = {1 / num_clients:.2g}: such a claim allows one "
-            "client's data to be published"
-        )
-    if relation == "add_or_remove_one" and any(run.zero_out for run in runs):
-        caveats.append("An absent client counts as one whose update is zero")
-    if any(_crowds_out(run.release.amplified_by) for run in runs):
-        caveats.append(
-            "Proved for clients that remember nothing between rounds.  For clients with a state (error "
-            "feedback, SCAFFOLD) it is not proved that these cohorts amplify, because one client takes "
-            "the place of another: draw Poisson cohorts, or account samplers.full()"
-        )
-    return caveats
-
-
-def _crowds_out(sampling: object) -> bool:
-    """True if drawing one client leaves no place for another."""
-    return isinstance(sampling, FixedSize) or (
-        isinstance(sampling, Poisson) and sampling.cap is not None
-    )
-
-
-def _smaller(runs: tuple[Run, ...], delta: float) -> float:
-    """Probability of overflow in a round of which all rounds together take a thousandth of delta."""
-    return max(1e-3 * delta / sum(run.rounds for run in runs if run.slack), 1e-60)
 
 
 def relation_of(relation: Relation | None, unit: Unit) -> Relation | None:
@@ -417,7 +319,7 @@ def _require_apart(runs: tuple[Run, ...], new: Run) -> None:
 
 
 def _require_fresh(keys: tuple[str | None, ...], key: Key | None) -> str | None:
-    """A key in words, None if there is none.
+    """The digest of a key, from which the key cannot be read; None if there is none.
 
     Raises:
         TypeError: it is no typed key.
@@ -427,23 +329,14 @@ def _require_fresh(keys: tuple[str | None, ...], key: Key | None) -> str | None:
         return None
     _validate.key("key", key)
     words = f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}"
-    if words in keys:
+    digest = hashlib.sha256(words.encode()).hexdigest()
+    if digest in keys:
         raise ValueError(
-            f"a run in the ledger has this key ({words}): two runs from one key share their noise, and "
-            "the difference of their models has none, whatever epsilon says; run again with another "
-            "key.  Leave the key out of a phase that continues that run"
+            "a run in the ledger has this key: two runs from one key share their noise, and the "
+            "difference of their models has none, whatever epsilon says; run again with another key.  "
+            "Leave the key out of a phase that continues that run"
         )
-    return words
-
-
-def _apart(keys: tuple[str | None, ...]) -> tuple[str, ...]:
-    """The assumption on the keys of several runs, unless it was checked."""
-    if len(keys) < 2 or None not in keys:
-        return ()
-    return (
-        f"Assumes that each of the {len(keys)} runs had a key of its own: two runs from one key share "
-        "their noise, and the difference of their models has none",
-    )
+    return digest
 
 
 def _require_word(name: str, word: object, words: tuple[str, ...]) -> None:

@@ -221,9 +221,12 @@ def compiled():
 
 @pytest.mark.slow
 def test_a_run_compiles_one_program_for_its_rounds(resident, compiled):
-    """Whatever the sizes of cohorts and blocks; one more for draws and one for the scores."""
+    """Whatever the sizes of cohorts and blocks.
+
+    Others are for draws, the premise of the loss, and the scores of a block and of the first model.
+    """
     simulate()
-    assert compiled == ["jit(drawer)", "jit(step)", "jit(_score)"]
+    assert compiled == ["jit(drawer)", "jit(step)", "jit(_score)", "jit(_sides)", "jit(score)"]
 
 
 @pytest.mark.ci

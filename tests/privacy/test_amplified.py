@@ -140,7 +140,7 @@ def test_overlapping_columns_are_not_separate():
 )
 def test_a_claim_is_the_lower_of_two_accounts(strategy, sampler):
     """The other one is that of everybody in every round in which it is possible."""
-    mechanism = correlated(strategy, 4.0)
+    mechanism = correlated(strategy, 40.0)
     period = getattr(sampler.subsampling, "period", 1)
     how = {"rounds": 100, "delta": 1e-5, "method": "rdp"}
     for relation in ("add_or_remove_one", "replace_one"):

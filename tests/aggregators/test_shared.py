@@ -132,6 +132,7 @@ def test_a_sum_of_masked_values_is_the_mean_of_the_decoded():
     assert wire.bits(encoded(aggregator, x[0])) == 8 * 32
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "n"), [(13, 4), (3, 4), (5, 12), (1, 3), (7, 1)])
 def test_perm_k_is_exact_on_equal_messages(d, n):
@@ -140,6 +141,7 @@ def test_perm_k_is_exact_on_equal_messages(d, n):
     np.testing.assert_allclose(got, np.broadcast_to(x[0], (3, d)), rtol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("d", "n", "a"), [(12, 4, 1.0), (4, 12, 3 / 11)])
 def test_perm_k_errs_as_its_theorem_says(d, n, a):
@@ -152,6 +154,7 @@ def test_perm_k_errs_as_its_theorem_says(d, n, a):
     assert np.abs(result.mean(0) - mean).max() < slack
 
 
+@pytest.mark.ci
 def test_perm_k_of_an_incomplete_cohort_is_unbiased_for_those_who_came():
     x = vectors(4, 6)
     seeds = jnp.arange(300)
@@ -161,6 +164,7 @@ def test_perm_k_of_an_incomplete_cohort_is_unbiased_for_those_who_came():
     assert np.abs(results.mean(0) - expected).max() < SIGMAS * results.std(0).max() / np.sqrt(300)
 
 
+@pytest.mark.ci
 def test_perm_k_counts_those_it_has_no_place_for():
     got, metrics = run(aggregators.perm_k(3), vectors(5, 6))
     assert int(metrics["surplus"]) == 2
@@ -190,6 +194,7 @@ def test_integers_err_by_the_variance_of_random_rounding():
     within(np.square(result - np.asarray(x.mean(0))).sum(1), 0.25 * (f * (1 - f)).sum() / 25)
 
 
+@pytest.mark.ci
 def test_what_does_not_fit_is_left_out_and_counted():
     x = vectors(4, 3).at[1, 2].set(1e6).at[3, 0].set(jnp.nan)
     got, metrics = run(aggregators.integer_mean(2.0**-8, bits=16, clients=4), x)
@@ -226,6 +231,7 @@ def test_sums_that_could_wrap_are_refused_when_they_are_made():
         aggregators.integer_mean(1.0, bits=24, clients=257)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("x", "n"), [(0.5, 10), (0.33, 10), (0.999, 7), (1.0, 4)])
 def test_correlated_rounding_of_equal_values(x, n):
@@ -283,6 +289,7 @@ def test_the_vote_on_words_is_the_sign_of_the_sum_of_signs(n):
     np.testing.assert_array_equal(got, np.sign(votes.sum(0)))
 
 
+@pytest.mark.ci
 def test_zeros_do_not_drift():
     """A coordinate that is zero for everybody goes one step to and fro at most, whoever comes."""
     vote, x = aggregators.majority_vote(), jnp.zeros((5, 3)).at[:, 0].set(1.0)

@@ -297,6 +297,7 @@ def test_noise_is_gaussian_and_its_own_for_each_leaf_step_and_client(size):
     assert np.abs(correlation).max() * np.sqrt(500) < 5.5  # 12,720 pairs
 
 
+@pytest.mark.ci
 def test_noise_does_not_depend_on_the_examples():
     np.testing.assert_array_equal(noises(1, 4), noises(1, 0))
 

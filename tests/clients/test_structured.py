@@ -120,6 +120,7 @@ def test_random_matrices_are_nearly_orthonormal():
     assert np.abs(grams.mean(0) - np.eye(2)).max() < 6 * np.sqrt(2 / 12 / 400)
 
 
+@pytest.mark.ci
 def test_all_coordinates_are_plain_training():
     whole = jax.tree.map(lambda x: np.ones(x.shape, bool), PARAMS)
     client = clients.structured(loss_fn, local(3), subspace=clients.fixed_mask(whole))

@@ -256,6 +256,7 @@ def test_what_is_promised_of_wrapped_codecs_in_chains_holds(name, turn):
         promised_and_kept(c.chain(wrap(AFTER[name]), later), SIZE)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("codec", [c.rotated(c.identity()), c.top_k(0.3), c.rotated(c.top_k(0.3))])
 def test_a_branch_that_depends_on_the_client_may_hold_any_codec(codec):
     """JAX repeats the constants of such a branch for each client, even those of rotations."""
@@ -282,6 +283,7 @@ def test_what_is_promised_of_chains_holds_for_large_messages(name, size):
     promised_and_kept(c.flatten(c.chain(LARGE[name], c.per_leaf(LATER["natural"]))), size)
 
 
+@pytest.mark.ci
 def test_large_chains_are_not_all_silent():
     like = jax.ShapeDtypeStruct((1000,), jnp.float32)
     chains = [c.flatten(c.chain(codec, c.per_leaf(LATER["natural"]))) for codec in LARGE.values()]

@@ -14,6 +14,7 @@ LIKE = {
 }
 
 
+@pytest.mark.ci
 def test_leaves_add_up_to_the_whole_and_are_the_codec_s():
     codec = compressors.quantize(bits=4)
     found = compressors.describe(codec, LIKE)
@@ -25,6 +26,7 @@ def test_leaves_add_up_to_the_whole_and_are_the_codec_s():
     assert found.leaves[1].ratio == pytest.approx(1200 * 32 / (1200 * 4 + 32))
 
 
+@pytest.mark.ci
 def test_the_error_is_the_closed_form_s():
     """rand-k: E||C(x) - x||^2 = (d/k - 1) ||x||^2, of 64 messages within 6 standard errors."""
     like = jax.ShapeDtypeStruct((1000,), jnp.float32)
@@ -33,6 +35,7 @@ def test_the_error_is_the_closed_form_s():
     assert abs(nmse - 3) < 6 * 4 * np.sqrt(3 / 250 / 64)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "codec",

@@ -225,6 +225,7 @@ def test_what_cannot_be_sent_is_nan_throughout(bad):
 BLOCKS = compressors.eden(bits=2, block=64)
 
 
+@pytest.mark.ci
 def test_every_block_keeps_its_own_scale():
     """<x, C(x)> = ||x||^2 in each block, of norms that differ a millionfold."""
     x = np.random.default_rng(0).normal(size=(3, 64)) * np.array([[1.0], [1e-3], [1e3]])
@@ -265,6 +266,7 @@ def test_least_squares_is_a_projection_between_integers_too(bits):
     assert delta is None or 0 < delta < 1 / 40
 
 
+@pytest.mark.ci
 def test_the_bound_between_integers_holds_where_it_is_tight():
     """One large coordinate among the coarse or the fine ones: the worst for one quantiser."""
     for bits in (1.01, 1.5, 3.5):

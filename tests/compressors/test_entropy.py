@@ -238,6 +238,7 @@ def test_blocks_are_coded_from_outside():
         c.blockwise(c.entropy(c.qsgd(levels=3), "golomb"), size=8)
 
 
+@pytest.mark.ci
 def test_a_round_counts_what_each_client_sends():
     """Three clients, of which the last is absent, send x, 2x and 3x: equal codes, equal lengths."""
     x = gaussian(500)

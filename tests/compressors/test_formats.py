@@ -155,6 +155,7 @@ def test_integers_in_blocks_have_a_scale_each(bits, factory):
 # ----------------------------------------------------------------------------------------- codebooks
 
 
+@pytest.mark.ci
 def test_a_codebook_is_exact_on_as_many_different_blocks():
     x = normal((5, 4), 9)[np.random.default_rng(10).integers(5, size=60)].reshape(-1)
     codec = compressors.product_quantize(codebook=5, block=4)

@@ -82,6 +82,7 @@ def test_bits_are_of_those_kept():
     assert np.count_nonzero(decoded) == n
 
 
+@pytest.mark.ci
 def test_what_is_small_has_one_magnitude_and_what_is_large_is_exact():
     x = np.float32([100.0, -50.0, *np.linspace(-1.0, 1.0, 98)])
     payload, _ = once(compressors.importance_sampling(0.1), jax.random.key(6), x)
@@ -91,6 +92,7 @@ def test_what_is_small_has_one_magnitude_and_what_is_large_is_exact():
     np.testing.assert_allclose(np.abs(values[2:]), np.abs(values[2]), rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_extremes():
     codec = compressors.importance_sampling(0.5)
     send = jax.jit(lambda key, x: codec.decode(codec.encode(key, x, ())[0]))

@@ -153,6 +153,7 @@ def test_the_grid_never_moves(bits, top):
     np.testing.assert_array_equal(sent, np.broadcast_to(codes, sent.shape))
 
 
+@pytest.mark.ci
 def test_the_extreme_level_does_not_wrap():
     """127 + 1 is -128 in int8; of 10^5 vectors whose maximum rounds badly none wraps."""
     maxima = np.float32(np.exp(np.random.default_rng(4).uniform(-60, 60, 100_000)))
@@ -192,6 +193,7 @@ def qsgd_max_norm(x, uniform, levels):
     return np.array(out)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_equals_qsgd_fed_with_the_same_uniforms(bits):

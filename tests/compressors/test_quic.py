@@ -41,6 +41,7 @@ def test_the_error_of_a_lognormal_vector_is_that_of_a_gaussian(bits):
     assert abs(errors.mean() - STATED[bits][0]) < slack
 
 
+@pytest.mark.ci
 def test_outliers_are_exact_and_billed():
     """A vector that is one large coordinate in rotated space cannot be: so without the rotation."""
     from fjx.compressors._quic import _bounded

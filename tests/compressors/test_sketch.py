@@ -25,6 +25,7 @@ def test_sums_of_sketches_are_sketches_of_sums_bit_for_bit():
     np.testing.assert_array_equal(tables[0] + tables[1], tables[2])
 
 
+@pytest.mark.ci
 def test_the_sketch_is_what_its_estimates_say():
     """Of unit vectors: one entry a row, of size one, where and as the estimate looks for it."""
     key = jax.random.key(2)

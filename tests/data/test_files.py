@@ -312,6 +312,7 @@ def test_phone_data():
         np.testing.assert_array_equal(dataset.client(7)["y"], file["y"][mine])
 
 
+@pytest.mark.ci
 def test_digits():
     """All 1797 images, once each, in the training part or held out; the same in every call."""
     dataset = data.digits(num_clients=30, alpha=0.3)

@@ -51,6 +51,7 @@ def test_memories_of_recipes_are_in_float32_at_least(name):
     )
     row = jax.eval_shape(algorithm.init_client, narrow)
     state = jax.eval_shape(algorithm.init, narrow)
+    state = getattr(state, "inner", state)  # of the trained part, if others are frozen
     assert all(
         jnp.finfo(x.dtype).bits >= 32 for x in floats((row, state.aggregator, state.downlink))
     )

@@ -115,6 +115,7 @@ def test_another_loss(getkey):
     np.testing.assert_array_equal(model.evaluate(params, batch)["loss"], [9.0, 1.0])
 
 
+@pytest.mark.ci
 def test_batch_norm_is_refused_where_it_would_be_wrong(getkey):
     """The error names the collections and the remedy."""
     module = Normalised()
@@ -161,6 +162,7 @@ def test_padding_does_not_enter_batch_statistics(getkey):
     assert (value, metrics["accuracy"]) == (0.0, 0.0)
 
 
+@pytest.mark.ci
 def test_batch_statistics_are_those_of_the_batch(getkey):
     """One step from the start moves the running mean by (1 - 0.99) of the batch's, in NumPy."""
     model = INIT(getkey())

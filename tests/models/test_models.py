@@ -231,6 +231,7 @@ def test_inputs_of_float16_are_computed_with_in_float32(getkey):
     chex.assert_trees_all_equal(apply(params, x), apply(params, x.astype(np.float32)))
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", DROPOUT)
 def test_dropout_follows_the_key(name, getkey):
@@ -361,6 +362,7 @@ def test_refuses(factory, message):
         factory()
 
 
+@pytest.mark.ci
 def test_transformer_refuses_a_longer_sequence(getkey):
     """Positions beyond ``length`` have no embedding."""
     model = ROWS["transformer"].model
@@ -368,6 +370,7 @@ def test_transformer_refuses_a_longer_sequence(getkey):
         model.apply(INIT["transformer"](getkey()), jnp.zeros((1, 7), jnp.int32))
 
 
+@pytest.mark.ci
 def test_sensor_cnn_is_a_convolution(getkey):
     """The matrix products and maxima are flax's convolution and pooling, on an odd length too."""
 

@@ -23,6 +23,7 @@ def sgd(eta=0.01, step_size=0.1, codec=q.TOP):
     )
 
 
+@pytest.mark.ci
 def test_gossip_obeys_its_theorem_and_preserves_the_mean():
     """Eight nodes on a ring, four of twenty coordinates: e_t <= (1 - rho^2 delta / 82)^t e_0, surely."""
     bound, rounds = theory.choco_gossip(mixing=ring(8), delta=q.DELTA), 3000

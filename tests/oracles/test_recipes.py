@@ -308,6 +308,7 @@ def test_dp_fedavg_clipped_some_and_not_all():
     assert min(norms) < 0.2 < max(norms)
 
 
+@pytest.mark.ci
 def test_scaffold_is_its_algorithm_box():
     algorithm = algorithms.scaffold(loss_fn, num_clients=CLIENTS, **local, server_lr=0.8)
     models, state, table = run(algorithm)
@@ -319,6 +320,7 @@ def test_scaffold_is_its_algorithm_box():
     np.testing.assert_allclose(state.server.control, np.mean(table.client, axis=0), atol=1e-6)
 
 
+@pytest.mark.ci
 def test_mini_batches_in_the_order_that_was_drawn():
     """ClientUpdate of FedAvg with B = 2: batches are runs of a permutation drawn afresh each epoch."""
     client = clients.local_sgd(loss_fn, optax.sgd(LR), epochs=EPOCHS, batch_size=2)

@@ -115,6 +115,7 @@ def never_above(psi, bound):
 # ------------------------------------------------------------------------------- contractive codecs
 
 
+@pytest.mark.ci
 def test_ef14_obeys_its_theorem_in_every_round_from_anywhere():
     bound = theory.ef14(**CONVEX, delta=DELTA)
     gamma = bound.step_size

@@ -47,6 +47,7 @@ def test_both_multipliers_together_are_the_one_claimed():
         assert z_delta**-2 + (2 * sigma_b) ** -2 == pytest.approx(z**-2, rel=1e-12)
 
 
+@pytest.mark.ci
 def test_the_default_for_the_count_is_a_twentieth_of_the_cohort():
     _, metrics = one_round(adaptive(initial_clip=2.0), jnp.zeros((1, 3)), jnp.ones(1))
     assert float(metrics["noise_std"]) == pytest.approx(2.0 * 1.00503782, rel=1e-6)
@@ -145,6 +146,7 @@ def followed(mechanism, rounds, norms):
     return jax.lax.scan(step, state, jnp.arange(rounds))[1]
 
 
+@pytest.mark.ci
 def test_it_finds_the_median():
     """Norms lognormal(0, 1): from 0.1, the median 1 is near after 50 rounds and then followed."""
 
@@ -171,6 +173,7 @@ def test_from_below_with_all_clipped_it_grows_by_a_fixed_factor():
     assert path[25] == pytest.approx(path[23], rel=1e-5)
 
 
+@pytest.mark.ci
 def test_the_noised_fraction_has_the_noise_that_is_accounted():
     mechanism = adaptive(cohort_size=50, count_noise=4.0, initial_clip=1.0)
     total = privacy.Contribution(jnp.zeros(1), jnp.int32(40), jnp.int32(10), jnp.zeros(()))
@@ -194,6 +197,7 @@ def test_who_does_not_take_part_does_not_count():
     assert float(state.clip_norm) == pytest.approx(math.exp(-0.2 * 0.125), rel=1e-6)
 
 
+@pytest.mark.ci
 def test_an_empty_round_is_a_round():
     mechanism = adaptive(initial_clip=1.0, cohort_size=20)
     state, metrics = one_round(mechanism, jnp.ones((2, 3)), jnp.zeros(2))

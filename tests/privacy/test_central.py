@@ -21,6 +21,7 @@ def nobody(update):
     return privacy.Contribution(update, jnp.int32(0), jnp.int32(0), jnp.zeros(()))
 
 
+@pytest.mark.ci
 def test_laplace_noise_and_its_epsilon():
     mechanism = privacy.laplace(clip_norm=0.5, noise_multiplier=3.0)
     zeros = {"a": jnp.zeros(20_000), "b": jnp.zeros((100, 200))}

@@ -154,6 +154,7 @@ SEEDS, WIDTH = 200, 100  # independent copies of every round's noise: 20 000
 Z, CLIP = 2.0, 0.5
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name",

@@ -124,6 +124,7 @@ def test_words_are_compared_as_192_bits(monkeypatch, ties):
     np.testing.assert_array_equal(drawn, wanted)
 
 
+@pytest.mark.ci
 def test_a_batch_of_keys_draws_what_each_draws():
     noise = discrete_gaussian(3.0)
     keys = jax.random.split(jax.random.key(0), (3, 2))
@@ -159,6 +160,7 @@ def skellam_pmf(sd):
     return lambda x: stats.skellam.pmf(x, sd**2 / 2, sd**2 / 2)
 
 
+@pytest.mark.ci
 def test_draws_follow_their_law_and_sums_of_skellam_are_skellam():
     """A quarter of a million draws each; a p-value below 1e-4 in eight tests has probability 1e-3."""
     size = 250_000

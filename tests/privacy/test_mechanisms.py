@@ -67,6 +67,7 @@ def test_noise_does_not_depend_on_data():
     np.testing.assert_allclose(a, b, atol=1e-5 + 2 * step)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_noise_keeps_the_dtype(dtype):
@@ -82,6 +83,7 @@ def test_no_noise_is_none():
     np.testing.assert_array_equal(release(silent, jax.random.key(0), x), x)
 
 
+@pytest.mark.ci
 def test_hyper_parameters_may_be_traced():
     def run(clip_norm, noise_multiplier):
         m = privacy.gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)

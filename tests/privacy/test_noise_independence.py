@@ -90,6 +90,7 @@ def test_each_leaf_of_each_round_is_gaussian_and_independent_of_all_others():
     assert len(np.unique(np.float32(rows))) > 0.98 * rows.size
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("scale", [1.0, -1e4])
 def test_noise_does_not_depend_on_what_clients_send(scale):
     """Clipped or not: what is left of a round once its signal is gone is the noise of silence."""

@@ -99,6 +99,7 @@ def test_2_an_example_count_does_not_multiply_the_sensitivity():
     np.testing.assert_array_equal(once, weighted)
 
 
+@pytest.mark.ci
 def test_3_fixed_and_available_cohorts_are_not_accounted_as_poisson():
     fixed = epsilon(NOISY, samplers.uniform(5), num_clients=100)
     assert fixed.relation == "replace_one"
@@ -182,6 +183,7 @@ def test_7_a_mechanism_that_adds_floats_says_so():
     assert "real-valued" not in str(privacy.epsilon(NOISY, samplers.full(), rounds=1, delta=1e-5))
 
 
+@pytest.mark.ci
 def test_10_an_empty_round_is_noised_and_counted():
     moved, _, metrics = round_of(SMALL, weights=[0, 0, 0], mechanism=NOISY)
     assert int(metrics["unnoised_participants"]) == 0

@@ -92,6 +92,7 @@ def test_correlated_mechanisms_are_planned_by_their_participation():
     assert plan.claim == pytest.approx(float(alike), rel=1e-9)
 
 
+@pytest.mark.ci
 def test_examples_are_protected_under_replacement():
     plan = fjx.plan(noise_multiplier=2.0, unit="example", **{**GIVEN, "method": "pld"})
     assert (plan.accounting.relation, plan.claim.unit) == ("replace_one", "example")
@@ -366,6 +367,7 @@ def test_a_report_is_drawn():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_rescaled_noise_is_that_of_the_deployment_on_the_mean():
     def make(z):
         return privacy.gaussian(clip_norm=0.5, noise_multiplier=z)

@@ -52,6 +52,7 @@ def by_hand(z, **changed):
     )
 
 
+@pytest.mark.ci
 def test_a_claim_reads_the_client_and_the_sampler():
     assert PLAN.claim == by_hand(2.0)  # four rounds of a cycle of two
     assert (PLAN.claim.unit, PLAN.claim.rounds) == ("example", 2)
@@ -148,6 +149,7 @@ def test_clients_that_claim_nothing_are_refused(made, error):
         fjx.plan_examples(made, noise_multiplier=2.0, **GIVEN)
 
 
+@pytest.mark.ci
 def test_noise_on_the_server_holds_delta_against_examples():
     given = {"num_clients": 3, "rounds": 4, "cohort_size": 2, "clip_norm": 0.5, "method": "pld"}
     how = {"noise_multiplier": 2.0, "unit": "example", "delta": 0.1, **given}

@@ -47,6 +47,7 @@ def flat(update, *axes):
     return np.concatenate([x.reshape(*x.shape[: len(axes)], -1) for x in parts], -1)
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_client_moves_the_sum_by_more_than_the_bound(dtype):
@@ -111,6 +112,7 @@ def contributions(message, weights):
     return jax.vmap(lambda w: QUIET.contribute(message, w, PUBLIC))(weights)
 
 
+@pytest.mark.ci
 def test_noise_is_added_once_whatever_the_cohort():
     noise = []
     for clients in (0, 1, 7):

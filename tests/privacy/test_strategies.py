@@ -271,6 +271,7 @@ def test_buffers_come_near_the_best_toeplitz_matrix():
     assert errors[1] < privacy.prefix_error(root, participation)
 
 
+@pytest.mark.ci
 def test_buffers_leave_the_local_minimum_of_a_single_start():
     """Two buffers, found by a second start: 1.2 percent better than spread nodes descend to."""
     often = Participation(512, 64, 8)

@@ -106,6 +106,7 @@ def test_what_a_client_draws_depends_on_the_round_key_and_its_id_alone():
         np.testing.assert_array_equal(other[np.array([0, 2])], seen[np.array([4, 1])])
 
 
+@pytest.mark.ci
 def test_public_is_the_same_for_all_but_for_the_rank():
     """Ranks go by id, whatever the slot; padding does not count, a client that drops out does."""
     seen = run(PROBE, [4, N, 1, 3, N], np.array([1, 1, 0, 1, 1], bool))[0].server.seen
@@ -169,6 +170,7 @@ def reporting(key, broadcast, state, examples, turn):
     return jnp.zeros(2), state, {"size": examples.size.astype(jnp.float32)}
 
 
+@pytest.mark.ci
 def test_metrics_are_averaged_over_the_examples_of_those_who_take_part():
     algorithm = fjx.compose(client=client_of(reporting), server=log)
     _, _, metrics = run(algorithm, [0, 3, N, 4], np.array([1, 1, 1, 0], bool))
@@ -177,6 +179,7 @@ def test_metrics_are_averaged_over_the_examples_of_those_who_take_part():
     assert int(metrics["participants"]) == 2
 
 
+@pytest.mark.ci
 def test_a_mean_over_nobody_is_nan_and_counts_are_zero():
     """Where nobody came, where all dropped out, and where nobody that came has an example."""
     algorithm = fjx.compose(client=client_of(reporting), server=log)

@@ -342,6 +342,7 @@ def test_a_part_of_the_state_may_be_frozen():
     assert algorithm.traffic(STATEFUL).uplink == expected.uplink + 4 * 32
 
 
+@pytest.mark.ci
 def test_a_model_whose_state_is_frozen_is_trained_as_its_parameters_alone():
     """So clients that refuse a state train it, and the loss sees it."""
 

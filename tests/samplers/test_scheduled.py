@@ -147,6 +147,7 @@ CHANCES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", several(*CHANCES))
 def test_clients_take_part_with_the_same_chance_in_every_round(name):
     assert_frequency(runs(name)[0], CHANCES[name])

@@ -131,6 +131,7 @@ def test_a_broken_population_does_not_tell_whether_a_client_is_there():
         assert result.privacy is plan.claim
 
 
+@pytest.mark.ci
 def test_a_loss_that_is_nan_ends_the_run():
     """The gradient of what NaN is added to is finite, as that of a label out of range."""
     nan = fjx.algorithms.fedavg(
@@ -146,6 +147,7 @@ def test_a_loss_that_is_nan_ends_the_run():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_a_run_that_ended_is_returned_as_it_is(tmp_path):
     asked = []
 
@@ -248,6 +250,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.ci
 def test_a_claim_covers_the_rounds_of_its_checkpoint(run):
     first = run(PLAN, 1)
     assert first.privacy == PLAN.epsilon(1)

@@ -217,6 +217,7 @@ def test_checkpoints_of_another_structure_with_the_same_shapes_are_refused(tmp_p
         simulate(**named("a", "c"), rounds=2)
 
 
+@pytest.mark.ci
 def test_checkpoints_whose_parts_have_other_shapes_or_dtypes_are_refused(tmp_path):
     algorithm = algorithms.fedsgd(
         lambda m, x, key: loss_fn(m["a"].sum() + m["b"].sum(), x, key), learning_rate=0.1
@@ -353,6 +354,7 @@ def test_runs_outside_the_main_thread():
     assert results[0].stopped == "finished"
 
 
+@pytest.mark.ci
 def test_a_model_that_overflows_stops_the_run():
     """W - 1e20 (w - x) is 1e20 after a round and infinite after two; the block of 3 is finished."""
     wild = algorithms.fedsgd(loss_fn, learning_rate=1e20)

@@ -120,7 +120,7 @@ def test_the_hashes_of_a_sketching_server_are_read_as_they_were_drawn():
 def test_no_module_reads_a_seed_by_itself():
     """The rule lives in one place: ``seed_of`` and ``key_of``.
 
-    Keys are placed on devices elsewhere, and the premise of a loss is checked with a generator of its own.
+    Keys are placed on devices elsewhere; the premise of a loss is checked with a generator of its own.
     """
     folder = pathlib.Path(random.__file__).parents[1]
     readers = {

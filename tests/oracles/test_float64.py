@@ -16,6 +16,7 @@ import pytest
 
 import fjx
 from fjx import aggregators, algorithms, clients, compressors, data, theory
+from fjx.algorithms._corrected.scaffnew import steps_of
 
 with jax.enable_x64(True):
     PROBLEM = data.quadratic_problem(jax.random.key(0))
@@ -377,9 +378,7 @@ def test_scaffnew_obeys_its_theorem_and_its_controls_sum_to_zero_to_rounding():
     with jax.enable_x64(True):
         steps = jax.vmap(
             lambda seed: jnp.sum(
-                jax.vmap(lambda t: algorithms._scaffnew.steps_of(seed, t, p))(
-                    jnp.arange(60, dtype=jnp.int32)
-                )
+                jax.vmap(lambda t: steps_of(seed, t, p))(jnp.arange(60, dtype=jnp.int32))
             )
         )
         steps = np.asarray(steps(jnp.arange(SEEDS)))  # fmt: skip

@@ -2,8 +2,8 @@
 
     python -m benchmarks.secure
 
-All parties run in this process, one after another, so that the CPU time of a party is its own.  A tenth of
-the clients leave after they have shared their secrets and before they send their vectors.
+All parties run in this process, one after another, so that the CPU time of a party is its own.  A tenth
+of the clients leave after they have shared their secrets and before they send their vectors.
 """
 
 import argparse

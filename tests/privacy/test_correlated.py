@@ -205,3 +205,18 @@ def test_noise_refuses_what_it_cannot_noise():
     total = of({"n": jnp.arange(3)})
     with pytest.raises(TypeError, match=r"total must have floating leaves.*int32 at \['n'\]"):
         mechanism.release(jax.random.key(0), total, mechanism.init(total.update))
+
+
+@pytest.mark.parametrize(("coefficients", "rounds"), [([1e-4], 1), ([1.0, 2.0], 8)])
+def test_noise_that_does_not_fit_its_integers_gives_nan(coefficients, rounds):
+    """Cut to 32 bits it would be the same in most coordinates, and hide nothing of the sum."""
+    mechanism = privacy.correlated(
+        privacy.toeplitz(coefficients), clip_norm=1.0, noise_multiplier=1.0
+    )
+    nothing = privacy.Contribution(jnp.zeros(4), jnp.int32(0), jnp.int32(0), jnp.zeros(()))
+    state, release = mechanism.init(nothing.update), jit(mechanism.release)
+    for t in range(rounds):
+        noised, state, metrics = release(jax.random.key(t), nothing, state)
+        fits = metrics["noise_std"] <= 100
+        assert np.isnan(noised).all() != fits
+    assert not fits

@@ -147,3 +147,13 @@ def test_small_multipliers_add_little(make):
         tolerance = 5 * std * np.sqrt(5 / (4 * 4000))  # the kurtosis of Laplace noise is 6
         assert float(noised.std()) == pytest.approx(std, abs=tolerance)
     assert float(jnp.abs(noise(0.0)[0]).max()) == 0
+
+
+def test_large_noise_and_the_digits_of_many_clients_do_not_overflow():
+    digits = tuple(jnp.full(2, x, jnp.int32) for x in (3, 4095 * grid.MOST))
+    noise = jnp.array([10**9, -(10**9)], jnp.int32)
+    total = 3 * 4096 + 4095 * grid.MOST + np.array([10**9, -(10**9)])
+    assert (
+        grid.value(grid.Steps(digits), noise, jnp.float32(1)).tolist()
+        == total.astype(np.float32).tolist()
+    )

@@ -13,6 +13,9 @@ from fjx.privacy._mechanisms import grid
 from fjx.privacy._mechanisms.gaussian import as_bound, deviation, gaussian_event
 from fjx.privacy._types import Bound, Contribution, Mechanism, Participation
 
+_LARGER = 100.0
+"""Largest deviation of a round's noise in units of fresh noise: forty of them fit 32 bits, in steps."""
+
 
 class Strategy(NamedTuple):
     """Strategy matrix C, lower triangular and invertible, given as the stream of the rows of C^-1 Z.
@@ -81,6 +84,9 @@ def correlated(
           same key.  With C = I the noise is that of :func:`gaussian`, bit for bit.
         - The state has a constant size and holds no key.
         - Noise is added once a round, also if no client took part.
+        - A round whose noise is more than 100 times as large as fresh noise gives NaN, for all messages:
+          its integers would not fit.  That is so of coefficients that begin with less than 1/100, or
+          whose C^-1 grows without end.
 
     Args:
         strategy: strategy C, such as :func:`tree`, :func:`toeplitz` or :func:`buffered_toeplitz`.
@@ -134,10 +140,14 @@ def correlated(
             [step * grid.shrunk(x, noise_multiplier).astype(jnp.float32) for x in drawn]
         )
         noise, state = strategy.step(fresh, state)
+        larger = strategy.deviation(state)
+        # Cut noise would hide nothing: the conversion to integers saturates.
         whole = [jnp.round(x / step).astype(jnp.int32) for x in jax.tree.leaves(noise)]
         noised = grid.assemble(leaves, whole, step, total.clients, dtypes, treedef)
+        fits = larger <= _LARGER
+        noised = jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), noised)
         std = deviation(noise_multiplier, bound.radius)
-        return noised, state, {"noise_std": std * strategy.deviation(state)}
+        return noised, state, {"noise_std": std * larger}
 
     return Mechanism(
         init=strategy.init,

@@ -92,11 +92,12 @@ def _split(x: Array, step: Array, digits: int) -> Steps:
 
 def value(steps: Steps, noise: Array, step: Array) -> Array:
     """``f32``, the value of steps plus noise; it depends on their sum alone."""
-    carry, found = noise, []
+    carry, found, low = noise, [], 2**_BITS - 1
     for digit in steps.digits[:0:-1]:
-        carry = carry + digit
-        found.append(carry & (2**_BITS - 1))
-        carry = carry >> _BITS
+        # The sum itself need not fit: the digits of many clients fill 31 bits, and noise may be large.
+        both = (carry & low) + (digit & low)
+        found.append(both & low)
+        carry = (carry >> _BITS) + (digit >> _BITS) + (both >> _BITS)
     total = (steps.digits[0] + carry).astype(jnp.float32)
     for digit in found[::-1]:
         total = total * 2.0**_BITS + digit.astype(jnp.float32)

@@ -24,8 +24,9 @@ class Checkpoints:
     """The newest two checkpoints of one run, in a folder.
 
     A checkpoint holds the root key, the state (with the table of clients, wherever it lives), the
-    history so far, the noise that its rounds had, and what ended the run, if anything did.  A run that
-    is resumed from it is bitwise the run that was never interrupted.
+    history so far, the noise that its rounds had, the most rounds that were asked for, and what ended
+    the run, if anything did.  A run that is resumed from it is bitwise the run that was never
+    interrupted.
     """
 
     def __init__(self, manager: Any, ocp: Any) -> None:
@@ -52,18 +53,22 @@ class Checkpoints:
         history: History,
         noise: Mapping[str, Any],
         stopped: str,
+        asked: int,
     ) -> None:
         # NumPy arrays, because the first of several processes writes them for all.
         parts = (jax.random.key_data(key), state, history._asdict())
         content = dict(zip(("key", "state", "history"), jax.device_get(parts), strict=True))
-        content["about"] = _as_bytes({"noise": noise, "stopped": stopped})
+        content["about"] = _as_bytes({"noise": noise, "stopped": stopped, "asked": asked})
         self._manager.save(done, args=self._ocp.args.StandardSave(content))
         self._manager.wait_until_finished()  # the next block overwrites the state in place
 
     def resume(
         self, key: Key, start: SimulationState, noise: Mapping[str, Any]
-    ) -> tuple[SimulationState, list[History], str]:
-        """State, history and end of the newest checkpoint, or ``start`` if there is none.
+    ) -> tuple[SimulationState, list[History], str, int]:
+        """The newest checkpoint, or ``start`` if there is none.
+
+        Returns:
+            State, history, what ended the run, and the most rounds that any call has asked for.
 
         Raises:
             ValueError: the checkpoint belongs to another key, model, codec or number of clients; or its
@@ -71,7 +76,7 @@ class Checkpoints:
         """
         newest = self._manager.latest_step()
         if newest is None:
-            return start, [], ""
+            return start, [], "", 0
         where = f"the checkpoint in {self._manager.directory}"
         found = self._manager.restore(newest, args=self._ocp.args.StandardRestore())
         if not np.array_equal(found["key"], jax.random.key_data(key)):
@@ -82,9 +87,9 @@ class Checkpoints:
             f"{where} belongs to a run with another model, algorithm or number of clients; "
             "give the same ones or another folder"
         )
-        if "about" not in found:
+        about = json.loads(bytes(found["about"])) if "about" in found else {}
+        if "asked" not in about:
             raise ValueError(f"{where} is of an earlier version of fjx; give another folder")
-        about = json.loads(bytes(found["about"]))
         if _leaves(found["state"]) == _leaves(start) and about["noise"] != noise:
             raise ValueError(
                 f"{where} holds rounds that were run with {_in_words(about['noise'])}, and this run "
@@ -106,7 +111,8 @@ class Checkpoints:
         except ValueError as error:
             raise another from error
         history = History(**jax.tree.map(np.asarray, found["history"]))
-        return jax.tree.map(_put_back, start, found["state"]), [history], about["stopped"]
+        state = jax.tree.map(_put_back, start, found["state"])
+        return state, [history], about["stopped"], about["asked"]
 
 
 def noise_of(

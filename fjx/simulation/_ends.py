@@ -88,11 +88,13 @@ def claim(
     """Claim of a plan for a run of ``asked`` rounds that ended after ``done``.
 
     An end that was chosen while the run went on is a function of what it released.  The claim is then
-    that of all rounds that the run might have had.
+    that of all rounds that the run might have had.  So is that of a run which is resumed with fewer
+    rounds than it was begun with.
     """
-    covered = plan.epsilon(done if stopped == "finished" else asked)
-    if stopped != "finished":
+    covered = plan.epsilon(asked)
+    if stopped != "finished" or done < asked:
         why = {
+            "finished": "Fewer rounds were asked for in the end, and the run ended",
             "early": "stop ended the run",
             "diverged": "The run ended",
             "interrupted": "Somebody ended the run",

@@ -222,7 +222,10 @@ def simulate(
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
         noise = noise_of(algorithm, sampler, plan, dataset.num_clients) if store else {}
-        state, blocks, ended = store.resume(key, start, noise) if store else (start, [], "")
+        state, blocks, ended, asked = (
+            store.resume(key, start, noise) if store else (start, [], "", 0)
+        )
+        asked = max(asked, rounds)
         done = int(state.round)
         if done > rounds:
             raise ValueError(
@@ -260,7 +263,7 @@ def simulate(
             elif _anywhere(interrupted(), state):
                 stopped = "interrupted"
             if store is not None:
-                store.save(done, key, state, _join(blocks), noise, stopped)
+                store.save(done, key, state, _join(blocks), noise, stopped, asked)
 
     history = _join(blocks)
     expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)
@@ -273,7 +276,7 @@ def simulate(
         stopped=stopped,
         diverged_at=diverged_at(history),
         choice=choice,
-        privacy=None if plan is None else claim(plan, rounds, done, stopped, stop),
+        privacy=None if plan is None else claim(plan, asked, done, stopped, stop),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import fjx
 from fjx import aggregators, privacy, samplers, simulation
 from fjx.simulation import History
-from fjx.simulation._checkpoint import noise_of
+from fjx.simulation._checkpoint import Checkpoints, noise_of
 from fjx.simulation._ends import claim, diverged_at, ends
 
 N = 20
@@ -291,6 +291,22 @@ def test_an_end_that_may_depend_on_the_models_is_claimed_as_if_it_had_not_been(s
     assert (float(told), told.rounds) == (float(PLAN.epsilon(5)), 5)
     assert "after 2 rounds" in str(told)
     assert "the 5 rounds that it could have had" in str(told)
+
+
+def test_fewer_rounds_than_were_asked_for_at_first_are_claimed_as_if_all_had_run():
+    told = claim(PLAN, asked=5, done=2, stopped="finished", stop=None)
+    assert (float(told), told.rounds) == (float(PLAN.epsilon(5)), 5)
+    assert "the run ended after 2 rounds, a number that may depend on the models" in str(told)
+
+
+def test_a_checkpoint_remembers_how_many_rounds_were_asked_for(tmp_path):
+    """Else a run that its scores ended early is claimed by its own length once it is asked for again."""
+    start, noise = {"w": jnp.zeros(2)}, {"num_clients": 1, "mechanisms": []}
+    key, history = jax.random.key(0), History({"finite": np.ones(1)}, {}, np.array([1]))
+    with Checkpoints.open(tmp_path) as store:
+        assert store.resume(key, start, noise)[3] == 0
+        store.save(1, key, start, history, noise, "early", 9)
+        assert store.resume(key, start, noise)[2:] == ("early", 9)
 
 
 def test_a_stop_that_might_read_clients_is_told_of_even_if_it_did_not_end_the_run():

@@ -9,6 +9,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Algorithm, Cohort, Executor, Key, Metrics, Runs, Traffic, Tree
 from fjx.data import FederatedData
+from fjx.privacy import DistributedMechanism
 from fjx.secure._halves import Layout, halves, needed
 from fjx.secure._play import play
 from fjx.secure._protocol import Protocol
@@ -33,6 +34,9 @@ def simulated(
         - A round in which fewer clients are present than the protocol needs is one to which nobody came.
           The metric ``given_up`` counts it.
         - ``traffic`` is that of one client in a sum of ``clients`` from which nobody drops out.
+
+    A plan whose noise is added once, on the server, refuses this algorithm: on cohorts of random size
+    one client more may decide whether a round is given up, and no epsilon covers that.
 
     The aborts are those of clients that drop out before the first step.  Those of SecAgg+ that come from
     the neighbours of one client are not reproduced.
@@ -109,6 +113,14 @@ def simulated(
 
 
 def _runs(algorithm: Algorithm, round: Any) -> Runs | None:
-    if not algorithm.runs_its_aggregator or algorithm.aggregator is None:
+    """What the round runs; None if no claim of a plan covers that a round is given up.
+
+    Whether enough clients are present may depend on one client, and then all of the sum does.  Only
+    distributed noise is accounted for cohorts of fixed size, of which the count is public.
+    """
+    aggregator = algorithm.aggregator
+    if aggregator is None or not algorithm.runs_its_aggregator:
         return None
-    return Runs(algorithm.aggregator, round)
+    if not all(isinstance(one, DistributedMechanism) for one in aggregator.mechanisms):
+        return None
+    return Runs(aggregator, round)

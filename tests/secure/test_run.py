@@ -247,6 +247,16 @@ def test_the_simulation_gives_up_where_the_protocol_does():
     assert seen == [([False] * 4, [0.0] * 4), ([True] * 3 + [False], weights)]
 
 
+def test_noise_of_the_server_is_not_claimed_for_rounds_that_may_be_given_up():
+    """On Poisson cohorts one client more may decide that the sum of all the others is seen."""
+    central = aggregators.private(
+        privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0), denominator=4
+    )
+    for aggregator, claimed in ((central, False), (AGGREGATORS["distributed_gaussian"], True)):
+        paid = secure.simulated(algorithm(aggregator), PROTOCOLS["bonawitz"], DATA, clients=N)
+        assert paid.runs_its_aggregator == claimed
+
+
 @pytest.mark.slow
 def test_a_simulation_without_dropouts_is_the_usual_one(simulated):
     paid = secure.simulated(INTEGER_FEDAVG, PROTOCOLS["secagg_plus"], DATA, clients=4)

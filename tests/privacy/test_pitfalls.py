@@ -183,6 +183,20 @@ def test_7_a_mechanism_that_adds_floats_says_so():
     assert "real-valued" not in str(privacy.epsilon(NOISY, samplers.full(), rounds=1, delta=1e-5))
 
 
+def test_7_a_mechanism_that_adds_floats_says_so_whatever_describes_its_noise():
+    def curve(moves):
+        return privacy.RenyiCurve(lambda orders: orders * moves**2 / 2, "noise of my own")
+
+    floats = NOISY._replace(to_steps=None, event=curve)
+    terms = {"rounds": 1, "delta": 1e-5, "method": "rdp"}
+    assert "floats round" in str(privacy.epsilon(floats, samplers.full(), **terms))
+    assert "are integers" not in str(privacy.report(floats, samplers.full(), points=1, **terms))
+    discrete = privacy.discrete_gaussian(
+        clip_norm=1.0, noise_multiplier=1.0, granularity=2.0**-8, dimension=2
+    )
+    assert "are integers" in str(privacy.report(discrete, samplers.full(), points=1, **terms))
+
+
 @pytest.mark.ci
 def test_10_an_empty_round_is_noised_and_counted():
     moved, _, metrics = round_of(SMALL, weights=[0, 0, 0], mechanism=NOISY)

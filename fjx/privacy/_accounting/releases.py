@@ -9,7 +9,6 @@ from fjx.privacy._types import (
     DistributedMechanism,
     Mechanism,
     Participation,
-    RenyiCurve,
 )
 from fjx.samplers._types import (
     BallsInBins,
@@ -199,7 +198,7 @@ def run_of(
 
 def assumes_of_floats(mechanism: Accountable) -> str:
     """What a claim assumes of floats, in words; empty if sums and noise are integers."""
-    if isinstance(mechanism.event(1.0), RenyiCurve):
+    if isinstance(mechanism, DistributedMechanism):
         return ""
     if getattr(mechanism, "to_steps", None) is None:
         return (

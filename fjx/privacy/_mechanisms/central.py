@@ -226,4 +226,5 @@ def discrete_gaussian(
         noise_multiplier=z,
         sensitivity=by_global_norm(clip_norm).sensitivity,
         event=event,
+        to_steps=lambda update, state: update,  # of clip, which are whole steps already
     )

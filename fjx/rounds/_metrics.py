@@ -55,7 +55,6 @@ def report(
         down: payloads that each invited client is sent.
         own: metrics of the aggregator.
         heard: payload that each participant is sent at the end of the round.
-        heard: payload that each participant is sent at the end of the round.
         noised: True if the aggregate message is a private release.
     """
     counted = {"invited": invited(cohort), "rejected": cohort.rejected}

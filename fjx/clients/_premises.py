@@ -19,6 +19,7 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 
 from fjx._base import Array, Key, Template, Tree
+from fjx._kernels.inner import right_options
 
 Values = Callable[[Tree, Tree, Key], dict[str, Array]]
 """A function ``(model, batch, key) -> {name: scalar}``, the loss and its metrics by name."""
@@ -109,7 +110,8 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree, *, made_up: boo
         compare = jax.jit(functools.partial(_sides, premise.values))
         try:
             traced = compare.trace(model, pairs, key, np.float32(0))
-            program = traced.lower().compile(_QUICK if jax.default_backend() == "cpu" else None)
+            quick = _QUICK | (right_options() or {}) if jax.default_backend() == "cpu" else None
+            program = traced.lower().compile(quick)
         except Exception:  # whatever the function raises for two examples, it has one mean only
             return False
         tolerance = _tolerance(str(traced.jaxpr))

@@ -13,3 +13,18 @@ def inner(a: Array, b: Array) -> Array:
     ``vmap`` share a or b, the sum is then wrong at some sizes.  A dot product is not fused so.
     """
     return jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def right_options() -> dict[str, str] | None:
+    """Options without which XLA compiles some programs wrongly; None if there is no such fault.
+
+    XLA:CPU of JAX 0.10.2 to 0.11 fuses sums with products and loses the shape of a factor that is
+    shared (see :func:`inner`).  So only single products of matrices and convolutions are left to the
+    library that computes those fusions.
+    """
+    faulty = (0, 10, 2) <= jax.__version_info__ < (0, 12)
+    if not faulty or jax.default_backend() != "cpu":
+        return None
+    kinds = ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION")
+    kept = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
+    return {"xla_cpu_experimental_ynn_fusion_type": kept}

@@ -210,7 +210,6 @@ def play(
     moved = server.update(state.server, message)
     state = RoundState(moved, aggregator_state, downlink_state, state.round + 1)
     back = () if client.on_aggregate is None else on_wire(message)
-    back = () if client.on_aggregate is None else on_wire(message)
     noised = bool(aggregator.mechanisms)
     return state, rows, report(cohort, tally, sent, own, heard=back, noised=noised)
 

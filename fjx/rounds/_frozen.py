@@ -52,6 +52,9 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
     The trained part is the model with None in place of each frozen leaf.  A tree that follows the
     parameters, such as ``axes`` of :func:`fjx.clients.submodel`, has None there as well.
 
+    A :func:`fjx.plan_examples` makes its client before the frozen leaves are known, so such a plan is
+    refused here.  Close the loss over these leaves instead, and plan for the trained part.
+
     Guarantees:
         - A frozen leaf keeps its value, bit for bit, whatever ``make`` composes.
         - The trained part moves as it does under ``make`` of a loss that is closed over the frozen

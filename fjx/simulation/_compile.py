@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
+from fjx._kernels.inner import right_options
 from fjx.simulation._memory import require_room
 
 
@@ -52,7 +53,7 @@ class Compiler:
         """
         with self.clock():
             lowered = jitted.lower(*jax.tree.map(_like, args))
-            compiled = lowered.compile(compiler_options=_options())
+            compiled = lowered.compile(compiler_options=right_options())
         require_room(compiled)
         return compiled, lowered.out_info
 
@@ -62,21 +63,6 @@ class Compiler:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
-
-
-def _options() -> dict[str, str] | None:
-    """Options without which XLA compiles some programs wrongly; None if there is no such fault.
-
-    XLA:CPU of JAX 0.10.2 to 0.11 fuses sums with products and loses the shape of a factor that is
-    shared (see :func:`fjx._kernels.inner.inner`).  So only single products of matrices and
-    convolutions are left to the library that computes those fusions.
-    """
-    faulty = (0, 10, 2) <= jax.__version_info__ < (0, 12)
-    if not faulty or jax.default_backend() != "cpu":
-        return None
-    kinds = ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION")
-    kept = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
-    return {"xla_cpu_experimental_ynn_fusion_type": kept}
 
 
 def _like(x: Any) -> Any:

@@ -33,7 +33,8 @@ def diverged_at(history: History, *, models: bool = False) -> int | None:
     """Number of the first round after which something is not finite; None if all is finite.
 
     Broken are a model that is not finite; a round in which clients failed and none counted; a loss that
-    is not finite although some counted; and a score without any finite value.
+    is not finite although some counted; and a score without any finite value.  Scores of the initial
+    model are those of no round, and a ratio of nothing may be NaN there.
 
     Args:
         history: reports of some rounds; the numbers are those within the history.
@@ -51,7 +52,8 @@ def diverged_at(history: History, *, models: bool = False) -> int | None:
         if loss.dtype != object:  # some clients report none
             broken = broken | (~np.isfinite(loss) & (came > 0))
         after = np.asarray(history.evaluated_at) - (first_round(history) - 1)
-        at = [after[_without_value(scores)] for scores in history.evaluations.values()]
+        missing = [_without_value(scores) for scores in history.evaluations.values()]
+        at = [after[without & (after > 0)] for without in missing]
     found = np.concatenate([np.flatnonzero(broken) + 1, *at])
     return int(found.min()) if found.size else None
 

@@ -34,7 +34,7 @@ def require_premises(
     at = np.stack([at, np.roll(at, -1)], axis=1)
     pairs = jax.tree.map(lambda x: _made_up(x, at) if private else _rows(x, at), dataset.arrays)
     while premises.new:
-        require_premise(premises.new.pop(), params, pairs)
+        require_premise(premises.new.pop(), params, pairs, made_up=private)
 
 
 def _rows(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -45,11 +45,13 @@ def _rows(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _made_up(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Examples of a form: waves for floats, zeros and ones for integers and booleans."""
+    """Examples of a form: floats between zero and one, zeros and ones for integers and booleans.
+
+    Floats are positive, because a loss or a metric may take their logarithm.
+    """
     size = int(np.prod(x.shape[1:]))
     waves = np.sin(1.0 + at[..., None] * 1.7 + np.arange(size) ** 1.5).reshape(
         *at.shape, *x.shape[1:]
     )
-    return (waves if jax.numpy.issubdtype(x.dtype, jax.numpy.floating) else waves > 0).astype(
-        x.dtype
-    )
+    is_float = jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
+    return (0.5 + 0.45 * waves if is_float else waves > 0).astype(x.dtype)

@@ -47,7 +47,8 @@ def _number(x: np.ndarray) -> str:
     """A scalar, or the least, middle and largest of several numbers that are there."""
     if x.ndim == 0:
         return f"{float(x):.4g}"
-    there = x[~np.isnan(x)] if np.issubdtype(x.dtype, np.inexact) else x.ravel()
+    x = x.astype(np.float64)  # NumPy has no median of bfloat16
+    there = x[~np.isnan(x)]
     if not there.size:
         return "nan"
     low, middle, high = np.min(there), np.median(there), np.max(there)

@@ -184,6 +184,18 @@ def test_with_a_claim_of_privacy_no_example_is_looked_at():
         require_premises(noted(telling), ZEROS, large)
 
 
+def test_a_logarithm_that_made_up_examples_may_not_have_is_no_reason_to_refuse():
+    def telling(p, b, key):
+        return each(p, b).mean(), {
+            "positive": jnp.log(jnp.abs(b["x"])).mean(),
+            "above one": jnp.log(jnp.where(jnp.abs(b["x"]) > 1, 1.0, -1.0)).mean(),
+        }
+
+    large = fjx.data.from_packed({**DATA, "x": DATA["x"] + 9}, [4, 4, 4])
+    require_premises(noted(telling), ZEROS, large, private=True)
+    require_premises(noted(telling), ZEROS, large)
+
+
 def test_a_run_refuses_before_its_first_round_and_says_what_it_saw():
     algorithm = fjx.algorithms.fedsgd(OTHERS["a mean over tokens"], learning_rate=0.5, batch_size=2)
     seen = []

@@ -132,3 +132,33 @@ def test_programs_of_users_are_right_in_simulate():
     )  # fmt: skip
     expected = np.abs((x.astype(np.float64) @ model)[:, None] * model).sum()
     np.testing.assert_allclose(result.history.evaluations["size"], expected, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_programs_of_users_are_right_in_a_sweep():
+    """The same evaluation in a program: over seeds by vmap; and runs in a jit or a jvp."""
+    x = np.random.default_rng(2).standard_normal((64, 4096)).astype(np.float32)
+    model = np.random.default_rng(3).standard_normal(4096).astype(np.float32)
+
+    def evaluate(model):
+        parts = jax.vmap(lambda s, x: jnp.sum(s * x) * s, (None, 0))(model, x)
+        return {"size": jnp.sum(jnp.abs(parts))}
+
+    def run(key, scale=0.0):
+        client = clients.local_sgd(
+            lambda model, batch, key: jnp.sum(scale * model), optax.sgd(0.1), epochs=1, batch_size=2
+        )
+        program = fjx.simulation.program(
+            fjx.compose(client=client), data.from_clients([np.ones(2)] * 2),
+            sampler=samplers.full(), evaluate=evaluate,
+        )  # fmt: skip
+        state, history = program.run(key, program.init(model), 1)
+        return jnp.sum(state.params), history.evaluations["size"]
+
+    expected = np.abs((x.astype(np.float64) @ model)[:, None] * model).sum()
+    np.testing.assert_allclose(jax.vmap(run)(KEYS[:2])[1], expected, rtol=1e-4)
+    np.testing.assert_allclose(run(KEYS[0])[1], expected, rtol=1e-4)
+    total, slope = jax.jvp(lambda scale: run(KEYS[0], scale)[0], (0.0,), (1.0,))
+    jitted = jax.jit(jax.vmap(run))(KEYS[:2])[0]
+    np.testing.assert_allclose(jitted, total, rtol=1e-4)
+    np.testing.assert_allclose(slope, -0.1 * 4096, rtol=1e-4)

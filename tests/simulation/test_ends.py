@@ -102,6 +102,12 @@ def test_gaps_are_no_divergence(name):
     assert not ends(history(**SOUND[name]))
 
 
+def test_the_initial_model_has_no_round_that_diverged():
+    first = {"scores": {"precision": np.array([NAN, 0.5, 0.6])}}
+    scored = history(**first)._replace(evaluated_at=np.array([0, 2, 4]))
+    assert diverged_at(scored) is None
+
+
 def test_clients_need_not_tell_their_loss():
     told = history()
     del told.rounds["loss"]

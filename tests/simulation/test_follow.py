@@ -14,6 +14,7 @@ import pytest
 import fjx
 from fjx import algorithms, compressors, data, privacy, samplers, simulation
 from fjx.rounds import ClientRow
+from fjx.simulation._summary import _number
 
 DATASET = data.from_clients([np.float32(v) for v in ([1, 3], [5], [], [8], [4, 4])])
 N = 5
@@ -345,6 +346,13 @@ def test_a_result_prints_its_summary(followed):
     assert " ".join(text.split()).endswith(" ".join(f"privacy {claim}".split()))
     assert max(map(len, text.splitlines())) <= 100
     assert "stopped early after 4 rounds;" in str(result._replace(stopped="early"))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, np.int32, bool])
+def test_scores_of_every_type_have_their_spread(dtype):
+    assert _number(np.array([1, 0, 1], dtype)) == "0 to 1 (median 1 of 3)"
+    if jnp.issubdtype(dtype, jnp.floating):
+        assert _number(np.array([1, np.nan, 3], dtype)) == "1 to 3 (median 2 of 2)"
 
 
 def test_a_curve_begins_at_no_cost(followed):

@@ -3,6 +3,7 @@
 from fjx.secure._bfv import bfv as bfv
 from fjx.secure._bonawitz import bonawitz as bonawitz
 from fjx.secure._bonawitz import secagg_plus as secagg_plus
+from fjx.secure._ckks import ckks as ckks
 from fjx.secure._errors import Abort as Abort
 from fjx.secure._errors import Inconsistent as Inconsistent
 from fjx.secure._errors import Malformed as Malformed
@@ -45,6 +46,7 @@ __all__ = [
     "Unexpected",
     "bfv",
     "bonawitz",
+    "ckks",
     "graph_parameters",
     "in_memory",
     "join_shares",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Algorithm, Cohort, Executor, Key, Steps, Tree, TreeLike
@@ -110,34 +111,39 @@ class Layout(NamedTuple):
         total: shapes of the total.
         sent: for each leaf, True if it is sent.
         metrics: names of the metrics that follow from the leaves that are sent.
+        reals: True if floats are sent.
     """
 
     total: TreeLike
     sent: tuple[bool, ...]
     metrics: frozenset[str]
+    reals: bool = False
 
     @classmethod
-    def of(cls, total: TreeLike, sent: tuple[bool, ...], metrics: frozenset[str]) -> "Layout":
+    def of(
+        cls, total: TreeLike, sent: tuple[bool, ...], metrics: frozenset[str], reals: bool = False
+    ) -> "Layout":
         """The layout of a total.
 
         Raises:
-            TypeError: a leaf that is sent is not of integers.
+            TypeError: a leaf that is sent is not of integers, nor of floats where these are allowed.
         """
         for (path, leaf), goes in zip(
             jax.tree_util.tree_leaves_with_path(total), sent, strict=True
         ):
-            if goes and not np.issubdtype(leaf.dtype, np.integer):
+            allowed = [jnp.integer, jnp.floating] if reals else [jnp.integer]
+            if goes and not any(jnp.issubdtype(leaf.dtype, kind) for kind in allowed):
                 raise TypeError(
                     "a secure sum adds integers, and the server needs the sum of "
                     f"{leaf.dtype} at {jax.tree_util.keystr(path)} of a client's contribution; take an "
                     "aggregator of integers, such as aggregators.integer_mean(...) or "
-                    "aggregators.distributed(...)"
+                    "aggregators.distributed(...), or a protocol of floats, secure.ckks()"
                 )
-        return cls(total, sent, metrics)
+        return cls(total, sent, metrics, reals)
 
     @property
     def size(self) -> int:
-        """The integers that one client sends."""
+        """The numbers that one client sends."""
         return sum(int(np.prod(like.shape)) for like in self._leaves(self.total))
 
     def zeros(self) -> Tree:
@@ -153,12 +159,14 @@ class Layout(NamedTuple):
         return any(x.dtype.itemsize > 4 for x in self._leaves(self.total))
 
     def vectors(self, each: Tree, bits: int) -> np.ndarray:
-        """The integers of each client, ``[m, d]``.
+        """The numbers of each client, ``[m, d]``.
 
         Raises:
             ValueError: integers of these clients could add up to more than b bits.
         """
         rows = [np.asarray(x).reshape(len(x), -1) for x in self._leaves(each)]
+        if self.reals:
+            return np.concatenate([x.astype(np.float64) for x in rows], axis=1)
         for row in rows:
             width = 8 * row.dtype.itemsize
             if bits >= width or not row.size:
@@ -181,6 +189,8 @@ class Layout(NamedTuple):
                 continue
             size = int(np.prod(like.shape))
             source = signed if like.dtype.kind == "i" else unsigned
+            if self.reals and jnp.issubdtype(like.dtype, jnp.integer):
+                source = np.rint(source)
             leaves.append(source[place : place + size].astype(like.dtype).reshape(like.shape))
             place += size
         return jax.tree.structure(self.total).unflatten(leaves)

@@ -93,7 +93,7 @@ def run(
     Guarantees:
         - The model is that of :func:`fjx.simulate` with the same key, to the bit, if nobody drops out.
           Clients that drop out before their contribution has come count as clients that the sampler
-          left out.
+          left out.  Under :func:`ckks`, sums of floats are less than its precision off.
         - A round in which the protocol gives up is a round to which nobody came.
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
@@ -102,7 +102,8 @@ def run(
     Args:
         key: root key of training and sampling; round t uses ``fold_in(key, t)``.
         algorithm: algorithm whose aggregator adds integers, such as
-            :func:`fjx.aggregators.integer_mean` or :func:`fjx.aggregators.distributed`.
+            :func:`fjx.aggregators.integer_mean` or :func:`fjx.aggregators.distributed`; or floats, such
+            as :func:`fjx.aggregators.mean`, under :func:`ckks`.
         params: initial model.
         dataset: clients' examples, on the device.
         sampler: sampler of the participants of a round.
@@ -158,7 +159,7 @@ def run(
         cohort = dataset.cohort(sample.ids, sample.taking_part)
         start = Start(round_key(key, state.round), state, cohort)
         if layout is None:
-            layout = Layout.of(*needed(parts, *start.inputs))
+            layout = Layout.of(*needed(parts, *start.inputs), protocol.reals)
         each, kept = parts.clients(*start.inputs)
         added = _added(layout, start.cohort, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)

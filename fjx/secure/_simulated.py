@@ -101,7 +101,7 @@ def simulated(
             cohort = dataset.cohort(jnp.arange(clients, dtype=jnp.int32))
             return jax.random.key(0), algorithm.init(model), rows, cohort
 
-        return Layout.of(*needed(halves(algorithm), *jax.eval_shape(inputs))).size
+        return Layout.of(*needed(halves(algorithm), *jax.eval_shape(inputs)), protocol.reals).size
 
     return algorithm._replace(
         round=round, traffic=traffic, expected=None, runs=_runs(algorithm, round)

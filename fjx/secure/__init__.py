@@ -11,6 +11,9 @@ from fjx.secure._errors import Tampered as Tampered
 from fjx.secure._errors import TooFew as TooFew
 from fjx.secure._errors import Unexpected as Unexpected
 from fjx.secure._graph import graph_parameters as graph_parameters
+from fjx.secure._halves import Halves as Halves
+from fjx.secure._halves import Layout as Layout
+from fjx.secure._halves import halves as halves
 from fjx.secure._lightsecagg import lightsecagg as lightsecagg
 from fjx.secure._plain import plain as plain
 from fjx.secure._plain import two_servers as two_servers
@@ -32,7 +35,9 @@ from fjx.secure._simulated import simulated as simulated
 __all__ = [
     "Abort",
     "Bill",
+    "Halves",
     "Inconsistent",
+    "Layout",
     "Malformed",
     "Outcome",
     "Protocol",
@@ -48,6 +53,7 @@ __all__ = [
     "bonawitz",
     "ckks",
     "graph_parameters",
+    "halves",
     "in_memory",
     "join_shares",
     "lightsecagg",

@@ -27,7 +27,34 @@ class Halves(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
 def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
-    """The two halves of a round of an algorithm."""
+    """The two halves of a round of an algorithm, each compiled by itself.
+
+    :func:`run` plays both in one process.  Take the halves if clients and server are processes of your
+    own.
+
+    Args:
+        algorithm: algorithm whose round runs its clients once.
+        executor: executor of the clients' half; :func:`fjx.simulation.vectorized` by default.
+
+    Returns:
+        The :class:`Halves`.
+
+    Raises:
+        ValueError: the round runs its clients twice (from the first call of a half).
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators, secure
+        >>> dataset = fjx.data.from_clients([jnp.array([x]) for x in (1.0, 2.0, 6.0)])
+        >>> algorithm = fjx.algorithms.fedavg(
+        ...     lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=0.5, batch_size=1,
+        ...     aggregator=aggregators.integer_mean(0.5, bits=8, clients=3))
+        >>> inputs = jax.random.key(0), algorithm.init(jnp.array(0.0)), (), dataset.cohort(jnp.arange(3))
+        >>> each, _ = secure.halves(algorithm).clients(*inputs)
+        >>> layout = secure.Layout.of_round(secure.halves(algorithm), *inputs)
+        >>> layout.vectors(each, bits=8).tolist()
+        [[2, 1], [4, 1], [12, 1]]
+    """
     inner = vectorized() if executor is None else executor
 
     def clients(key: Key, state: Tree, rows: Tree, cohort: Cohort) -> tuple[Tree, Tree]:
@@ -105,7 +132,7 @@ def _literal(variable: Any) -> bool:
 
 
 class Layout(NamedTuple):
-    """The place of the leaves that are sent in one vector of integers.
+    """The place of the leaves that are sent in one vector of numbers.
 
     Attributes:
         total: shapes of the total.
@@ -140,6 +167,26 @@ class Layout(NamedTuple):
                     "aggregators.distributed(...), or a protocol of floats, secure.ckks()"
                 )
         return cls(total, sent, metrics, reals)
+
+    @classmethod
+    def of_round(
+        cls,
+        parts: Halves,
+        key: Key,
+        state: Tree,
+        rows: Tree,
+        cohort: Cohort,
+        *,
+        reals: bool = False,
+    ) -> "Layout":
+        """The layout of a round, of whose inputs only the shapes are read.
+
+        Only leaves on which the next state depends are sent.
+
+        Raises:
+            TypeError: a leaf that is sent is not of integers, nor of floats where these are allowed.
+        """
+        return cls.of(*needed(parts, key, state, rows, cohort), reals)
 
     @property
     def size(self) -> int:

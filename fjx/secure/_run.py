@@ -13,7 +13,7 @@ from fjx.data import FederatedData
 from fjx.privacy import DistributedMechanism
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
-from fjx.secure._halves import Layout, halves, needed
+from fjx.secure._halves import Layout, halves
 from fjx.secure._play import Bill, Transport, play
 from fjx.secure._protocol import Protocol
 from fjx.simulation._program import (
@@ -159,7 +159,7 @@ def run(
         cohort = dataset.cohort(sample.ids, sample.taking_part)
         start = Start(round_key(key, state.round), state, cohort)
         if layout is None:
-            layout = Layout.of(*needed(parts, *start.inputs), protocol.reals)
+            layout = Layout.of_round(parts, *start.inputs, reals=protocol.reals)
         each, kept = parts.clients(*start.inputs)
         added = _added(layout, start.cohort, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)

@@ -1,4 +1,4 @@
-"""A secure sum between processes: four clients and a server, on sockets of the loopback interface.
+"""A secure sum between processes: three clients and a server, on sockets of the loopback interface.
 
 Every client is a process that has its own examples only.  In each round
 
@@ -35,7 +35,7 @@ from jax.flatten_util import ravel_pytree
 import fjx
 from fjx import aggregators, clients, data, models, samplers, secure
 
-CLIENTS = 4
+CLIENTS = 3
 SERVER = 2**32 - 1  # the server's address; a client's is its number
 KEY = 1
 PROTOCOL = secure.secagg_plus()
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
 
+    socket.setdefaulttimeout(120)  # a party that fails ends the run
     context = multiprocessing.get_context("spawn")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -27,6 +27,8 @@ from fjx.secure._protocol import Protocol as Protocol
 from fjx.secure._run import SecureResult as SecureResult
 from fjx.secure._run import SecureRound as SecureRound
 from fjx.secure._run import run as run
+from fjx.secure._selective import Selective as Selective
+from fjx.secure._selective import selective as selective
 from fjx.secure._session import Session as Session
 from fjx.secure._shamir import join_shares as join_shares
 from fjx.secure._shamir import split_secret as split_secret
@@ -43,6 +45,7 @@ __all__ = [
     "Protocol",
     "SecureResult",
     "SecureRound",
+    "Selective",
     "Sent",
     "Session",
     "Tampered",
@@ -61,6 +64,7 @@ __all__ = [
     "play",
     "run",
     "secagg_plus",
+    "selective",
     "simulated",
     "split_secret",
     "two_servers",

@@ -209,3 +209,46 @@ def test_a_run_of_integers_is_exact():
     found = run(secure.ckks(), integers, rounds=2)
     same = run(secure.plain(), integers, rounds=2)
     assert distance(found.params, same.params) == 0
+
+
+@pytest.mark.parametrize("protocol", [secure.bfv(), secure.ckks()])
+def test_a_part_is_encrypted_and_the_rest_is_seen(protocol):
+    """The key holder gets the masked coordinates only, and the sum is that of all of them."""
+    rows = np.array([[1, -2, 3], [4, 5, -6], [7, 8, 9]])
+    partly = protocol.hiding((True, False, True))
+    found = secure.play(partly, rows, bits=16).signed
+    assert np.abs(found - rows.sum(0)).max() < PRECISION
+    assert found[1] == 11
+    seen = []
+
+    def answer(state, messages):
+        state, answers = partly.answer(state, messages)
+        if state.desk.address == SERVER and state.clear is not None:
+            seen.append(np.asarray(state.clear).tolist())
+        return state, answers
+
+    secure.play(partly._replace(answer=answer), rows, bits=16)
+    assert seen == [[11]]
+    assert partly.name != protocol.hiding((True, True, False)).name
+    with pytest.raises(ValueError, match="3 coordinates are said"):
+        secure.play(partly, rows[:, :2])
+
+
+@pytest.mark.ci
+def test_a_run_encrypts_leaves_by_path():
+    integers = fjx.compose(
+        client=CLIENT, aggregator=aggregators.integer_mean(0.01, bits=12, clients=N)
+    )
+    paths = []
+
+    def head(path):
+        paths.append(path)
+        return "'head'" in path
+
+    found = run(secure.selective(secure.bfv(), head), integers, rounds=2)
+    assert distance(found.params, run(secure.plain(), integers, rounds=2).params) == 0
+    assert sum("'head'" in path for path in paths) == 1 < len(paths)
+    with pytest.raises(ValueError, match="encrypted is False for every leaf"):
+        run(secure.selective(secure.bfv(), lambda path: False), integers)
+    with pytest.raises(ValueError, match="cannot encrypt a part"):
+        secure.selective(secure.secagg_plus(), head)

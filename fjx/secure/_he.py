@@ -296,6 +296,7 @@ def _add(parts: Parts, state: Server, messages: Sequence[bytes]) -> tuple[Server
         clear = clear + scheme.clear(session, body[:cut], seen)
         vectors = read_ciphertexts(scheme, context, body[cut:], length)
         totals = [a + b for a, b in zip(totals, vectors, strict=True)] if totals else vectors
+    clear = clear if clear.dtype.kind == "f" else session.reduced(clear)
     alive = tuple(sorted(bodies))
     body = table_bytes(dict.fromkeys(alive, b""), 0)
     body += chunks_bytes([vector.serialize() for vector in totals])
@@ -323,8 +324,7 @@ def _finish(parts: Parts, state: Server, messages: Sequence[bytes]) -> tuple[Ser
     body = read_other_server(state.desk, Kind.PARTIAL, messages)
     secret = parts.scheme.published(session, body, parts.coordinates(session)[0])
     assert state.clear is not None
-    clear = state.clear if secret.dtype.kind == "f" else session.reduced(state.clear)
-    total = parts.joined(session, secret, clear)
+    total = parts.joined(session, secret, state.clear)
     return state._replace(total=total, context=b"", clear=None), {}
 
 

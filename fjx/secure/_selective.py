@@ -34,9 +34,10 @@ class Selective(NamedTuple):
                 hides = bool(self.encrypted(jax.tree_util.keystr(path)))
                 mask += [hides] * int(np.prod(like.shape))
         if not any(mask):
-            names = [jax.tree_util.keystr(path) for path, _ in leaves]
+            pairs = zip(leaves, layout.sent, strict=True)
+            names = [jax.tree_util.keystr(path) for (path, _), goes in pairs if goes]
             raise ValueError(
-                f"encrypted is False for every leaf that is sent; the paths are {names}; take one of them"
+                f"encrypted is False for every leaf that is sent; take one of the paths {names}"
             )
         assert self.protocol.hiding is not None
         return self.protocol.hiding(tuple(mask))
@@ -45,9 +46,11 @@ class Selective(NamedTuple):
 def selective(protocol: Protocol, encrypted: Callable[[str], bool]) -> Selective:
     """A protocol for :func:`run` that encrypts only the leaves whose path is chosen.
 
-    The paths are those of a client's contribution as strings, such as ``"[0]['head']"`` for the leaf
-    ``head`` of the message of a mean.  Aggregators that mix leaves, such as
-    :func:`fjx.aggregators.rotated`, leave one path.
+    The paths are those of a client's contribution as strings, such as ``"[0][0]['head']"`` for the leaf
+    ``head`` of the message of a mean.  :func:`fjx.aggregators.integer_mean` numbers the leaves:
+    ``"[0][1]"`` is the second one.  Aggregators that mix leaves, such as
+    :func:`fjx.aggregators.rotated`, leave one path.  A function that is always False is refused, and
+    the error lists the paths.
 
     Guarantees:
         - The first server sees each client's numbers in the leaves that are not chosen, as under
@@ -74,12 +77,12 @@ def selective(protocol: Protocol, encrypted: Callable[[str], bool]) -> Selective
         >>> dataset = fjx.data.from_clients([jnp.array([x]) for x in (1.0, 2.0, 6.0)])
         >>> algorithm = fjx.algorithms.fedavg(
         ...     lambda w, x, key: jnp.mean((w["a"] + w["b"] - x) ** 2), client_lr=0.25, batch_size=1,
-        ...     aggregator=aggregators.integer_mean(0.5, bits=8, clients=3))
+        ...     aggregator=aggregators.mean())
         >>> result = secure.run(
         ...     jax.random.key(0), algorithm, {"a": jnp.array(0.0), "b": jnp.array(0.0)}, dataset,
         ...     sampler=fjx.samplers.full(), rounds=1,
-        ...     protocol=secure.selective(secure.bfv(), lambda path: "'b'" in path))
-        >>> float(result.params["a"]), float(result.params["b"])
+        ...     protocol=secure.selective(secure.ckks(), lambda path: "'b'" in path))
+        >>> round(float(result.params["a"]), 4), round(float(result.params["b"]), 4)
         (1.5, 1.5)
 
     References:

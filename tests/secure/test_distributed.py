@@ -66,6 +66,23 @@ def test_fewer_survivors_than_the_noise_is_for_give_no_sum(name):
     assert "sum of 3 clients, and the session asks for 4" in str(few.aborted)
 
 
+@pytest.mark.ci
+def test_a_weighted_mean_under_a_secure_sum_is_the_plain_weighted_mean():
+    """Weights 1 to 6 travel in the sum: no more than a step of rounding from the mean of floats."""
+    weighted, start = DATA.with_weights(jnp.arange(1.0, N + 1)), jnp.zeros(D)
+    step, same = 2.0**-12, {"sampler": samplers.full(), "rounds": 1}
+    client = fjx.clients.local_sgd(
+        lambda w, x, key: jnp.mean((w[None] - x) ** 2), optax.sgd(0.5), epochs=1, batch_size=2
+    )
+    integers = aggregators.integer_mean(step, bits=20, clients=N, max_weight=N)
+    ours = fjx.compose(client=client, aggregator=integers)
+    plain = fjx.compose(client=client, aggregator=aggregators.mean())
+    exact = fjx.simulate(KEY, plain, start, weighted, **same).params
+    for data, close in ((weighted, True), (DATA.with_weights(jnp.ones(N)), False)):
+        found = secure.run(KEY, ours, start, data, protocol=PROTOCOLS[0], **same).params
+        assert (float(jnp.abs(found - exact).max()) <= step) is close
+
+
 def sums(mechanism, rows, draws):
     """Sums of the rows under SecAgg+, ``[draws, d]``, with new noise in each draw.
 

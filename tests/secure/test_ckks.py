@@ -247,7 +247,7 @@ def test_a_run_encrypts_leaves_by_path():
 
     found = run(secure.selective(secure.bfv(), head), integers, rounds=2)
     assert distance(found.params, run(secure.plain(), integers, rounds=2).params) == 0
-    assert {"[0][0]", "[0][1]"} < set(paths)
+    assert {"[0][0]", "[0][1]"} <= set(paths)
     with pytest.raises(ValueError, match="encrypted is False for every leaf"):
         run(secure.selective(secure.bfv(), lambda path: False), integers)
     with pytest.raises(ValueError, match="cannot encrypt a part"):

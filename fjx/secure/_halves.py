@@ -49,7 +49,9 @@ def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
         >>> algorithm = fjx.algorithms.fedavg(
         ...     lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=0.5, batch_size=1,
         ...     aggregator=aggregators.integer_mean(0.5, bits=8, clients=3))
-        >>> inputs = jax.random.key(0), algorithm.init(jnp.array(0.0)), (), dataset.cohort(jnp.arange(3))
+        >>> w, cohort = jnp.array(0.0), dataset.cohort(jnp.arange(3))
+        >>> rows = jax.tree.map(lambda x: jnp.stack([x] * 3), algorithm.init_client(w))
+        >>> inputs = jax.random.key(0), algorithm.init(w), rows, cohort
         >>> each, _ = secure.halves(algorithm).clients(*inputs)
         >>> layout = secure.Layout.of_round(secure.halves(algorithm), *inputs)
         >>> layout.vectors(each, bits=8).tolist()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Algorithm, Cohort, Executor, Key, Steps, Tree, TreeLike
@@ -26,7 +27,36 @@ class Halves(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
 def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
-    """The two halves of a round of an algorithm."""
+    """The two halves of a round of an algorithm, each compiled by itself.
+
+    :func:`run` plays both in one process.  Take the halves if clients and server are processes of your
+    own.
+
+    Args:
+        algorithm: algorithm whose round runs its clients once.
+        executor: executor of the clients' half; :func:`fjx.simulation.vectorized` by default.
+
+    Returns:
+        The :class:`Halves`.
+
+    Raises:
+        ValueError: the round runs its clients twice (from the first call of a half).
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, fjx
+        >>> from fjx import aggregators, secure
+        >>> dataset = fjx.data.from_clients([jnp.array([x]) for x in (1.0, 2.0, 6.0)])
+        >>> algorithm = fjx.algorithms.fedavg(
+        ...     lambda w, x, key: jnp.mean((w - x) ** 2), client_lr=0.5, batch_size=1,
+        ...     aggregator=aggregators.integer_mean(0.5, bits=8, clients=3))
+        >>> w, cohort = jnp.array(0.0), dataset.cohort(jnp.arange(3))
+        >>> rows = jax.tree.map(lambda x: jnp.stack([x] * 3), algorithm.init_client(w))
+        >>> inputs = jax.random.key(0), algorithm.init(w), rows, cohort
+        >>> each, _ = secure.halves(algorithm).clients(*inputs)
+        >>> layout = secure.Layout.of_round(secure.halves(algorithm), *inputs)
+        >>> layout.vectors(each, bits=8).tolist()
+        [[2, 1], [4, 1], [12, 1]]
+    """
     inner = vectorized() if executor is None else executor
 
     def clients(key: Key, state: Tree, rows: Tree, cohort: Cohort) -> tuple[Tree, Tree]:
@@ -104,40 +134,65 @@ def _literal(variable: Any) -> bool:
 
 
 class Layout(NamedTuple):
-    """The place of the leaves that are sent in one vector of integers.
+    """The place of the leaves that are sent in one vector of numbers.
 
     Attributes:
         total: shapes of the total.
         sent: for each leaf, True if it is sent.
         metrics: names of the metrics that follow from the leaves that are sent.
+        reals: True if floats are sent.
     """
 
     total: TreeLike
     sent: tuple[bool, ...]
     metrics: frozenset[str]
+    reals: bool = False
 
     @classmethod
-    def of(cls, total: TreeLike, sent: tuple[bool, ...], metrics: frozenset[str]) -> "Layout":
+    def of(
+        cls, total: TreeLike, sent: tuple[bool, ...], metrics: frozenset[str], reals: bool = False
+    ) -> "Layout":
         """The layout of a total.
 
         Raises:
-            TypeError: a leaf that is sent is not of integers.
+            TypeError: a leaf that is sent is not of integers, nor of floats where these are allowed.
         """
         for (path, leaf), goes in zip(
             jax.tree_util.tree_leaves_with_path(total), sent, strict=True
         ):
-            if goes and not np.issubdtype(leaf.dtype, np.integer):
+            allowed = [jnp.integer, jnp.floating] if reals else [jnp.integer]
+            if goes and not any(jnp.issubdtype(leaf.dtype, kind) for kind in allowed):
                 raise TypeError(
                     "a secure sum adds integers, and the server needs the sum of "
                     f"{leaf.dtype} at {jax.tree_util.keystr(path)} of a client's contribution; take an "
                     "aggregator of integers, such as aggregators.integer_mean(...) or "
-                    "aggregators.distributed(...)"
+                    "aggregators.distributed(...), or a protocol of floats, secure.ckks()"
                 )
-        return cls(total, sent, metrics)
+        return cls(total, sent, metrics, reals)
+
+    @classmethod
+    def of_round(
+        cls,
+        parts: Halves,
+        key: Key,
+        state: Tree,
+        rows: Tree,
+        cohort: Cohort,
+        *,
+        reals: bool = False,
+    ) -> "Layout":
+        """The layout of a round, of whose inputs only the shapes are read.
+
+        Only leaves on which the next state depends are sent.
+
+        Raises:
+            TypeError: a leaf that is sent is not of integers, nor of floats where these are allowed.
+        """
+        return cls.of(*needed(parts, key, state, rows, cohort), reals)
 
     @property
     def size(self) -> int:
-        """The integers that one client sends."""
+        """The numbers that one client sends."""
         return sum(int(np.prod(like.shape)) for like in self._leaves(self.total))
 
     def zeros(self) -> Tree:
@@ -153,12 +208,14 @@ class Layout(NamedTuple):
         return any(x.dtype.itemsize > 4 for x in self._leaves(self.total))
 
     def vectors(self, each: Tree, bits: int) -> np.ndarray:
-        """The integers of each client, ``[m, d]``.
+        """The numbers of each client, ``[m, d]``.
 
         Raises:
             ValueError: integers of these clients could add up to more than b bits.
         """
         rows = [np.asarray(x).reshape(len(x), -1) for x in self._leaves(each)]
+        if self.reals:
+            return np.concatenate([x.astype(np.float64) for x in rows], axis=1)
         for row in rows:
             width = 8 * row.dtype.itemsize
             if bits >= width or not row.size:
@@ -181,6 +238,8 @@ class Layout(NamedTuple):
                 continue
             size = int(np.prod(like.shape))
             source = signed if like.dtype.kind == "i" else unsigned
+            if self.reals and jnp.issubdtype(like.dtype, jnp.integer):
+                source = np.rint(source)
             leaves.append(source[place : place + size].astype(like.dtype).reshape(like.shape))
             place += size
         return jax.tree.structure(self.total).unflatten(leaves)

@@ -10,7 +10,7 @@ from fjx import _validate
 from fjx.secure import _crypto
 from fjx.secure._errors import Abort
 from fjx.secure._protocol import ADDRESSES, Protocol
-from fjx.secure._session import Session, require_width, residues
+from fjx.secure._session import Session, reals, require_width, residues
 
 
 class Sent(NamedTuple):
@@ -109,7 +109,7 @@ class Outcome(NamedTuple):
     """The end of a secure sum.
 
     Attributes:
-        total: sum modulo 2^b of the survivors' vectors, as unsigned words.
+        total: sum modulo 2^b of the survivors' vectors, as unsigned words; of floats, as float64.
         survivors: numbers of the clients in the sum.
         bill: all messages.
         refused: clients that have stopped with an :class:`Abort`, and the abort.
@@ -124,7 +124,9 @@ class Outcome(NamedTuple):
 
     @property
     def signed(self) -> np.ndarray:
-        """The sum as signed integers from -2^(b-1) to 2^(b-1) - 1."""
+        """The sum as signed integers from -2^(b-1) to 2^(b-1) - 1; a sum of floats as it is."""
+        if self.total.dtype.kind == "f":
+            return self.total
         signed = self.total.astype(np.dtype(f"i{self.total.dtype.itemsize}"))
         spare = np.array(8 * self.total.dtype.itemsize - self.bits, signed.dtype)
         return (signed << spare) >> spare
@@ -148,12 +150,14 @@ def play(
     as bytes over ``transport``.
 
     Guarantees:
-        - ``total`` is the sum modulo 2^b of the vectors of ``survivors``, to the bit.
+        - ``total`` is the sum modulo 2^b of the vectors of ``survivors``, to the bit; a protocol of
+          floats states its error.
         - All secrets are new random bytes in each call.
 
     Args:
         protocol: protocol of the sum, such as :func:`secagg_plus`.
-        vectors: integers ``[n, d]``, one row for each client; from -2^(b-1) to 2^b - 1.
+        vectors: integers ``[n, d]``, one row for each client; from -2^(b-1) to 2^b - 1.  Numbers for a
+            protocol of floats, which ignores ``bits``.
         bits: width b of a coordinate, 1 to 64; the sum is modulo 2^b.
         leaves: the step, by its number, from which on a client sends nothing; clients that are not
             named stay to the end.
@@ -210,7 +214,8 @@ def play(
     except Abort as abort:
         abort.bill = Bill()
         raise
-    rows = [residues(f"vectors[{i}]", row, session) for i, row in enumerate(vectors)]
+    prepared = reals if protocol.reals else residues
+    rows = [prepared(f"vectors[{i}]", row, session) for i, row in enumerate(vectors)]
     clients = {
         i: protocol.client(session, i, row, entropy(_crypto.KEY), signing[i] if signing else None)
         for i, row in enumerate(rows)

@@ -35,6 +35,9 @@ class Protocol(NamedTuple):
         answer: ``(state, messages) -> (state, messages)`` of a server.
         outcome: ``(state) -> (total, survivors)`` of the first server, or None before its end.
         fewest: ``(clients) -> int``.  The fewest of so many clients of which it gives the sum.
+        reals: True if vectors and sums are of float64, and the sum is not exact.
+        hiding: ``(mask) -> protocol``, which encrypts only the coordinates that are True in a mask; None
+            if the protocol has no such form.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Protocol(NamedTuple):
     answer: Callable[[Any, Sequence[bytes]], tuple[Any, Messages]]
     outcome: Callable[[Any], tuple[np.ndarray, tuple[int, ...]] | None]
     fewest: Callable[[int], int]
+    reals: bool = False
+    hiding: Callable[[tuple[bool, ...]], "Protocol"] | None = None
 
 
 ADDRESSES = (SERVER, HELPER)

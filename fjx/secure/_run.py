@@ -13,9 +13,10 @@ from fjx.data import FederatedData
 from fjx.privacy import DistributedMechanism
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
-from fjx.secure._halves import Layout, halves, needed
+from fjx.secure._halves import Layout, halves
 from fjx.secure._play import Bill, Transport, play
 from fjx.secure._protocol import Protocol
+from fjx.secure._selective import Selective
 from fjx.simulation._program import (
     SimulationState,
     initial_state,
@@ -74,7 +75,7 @@ def run(
     *,
     sampler: Sampler,
     rounds: int,
-    protocol: Protocol,
+    protocol: Protocol | Selective,
     bits: int = 32,
     leaves: Leaves | None = None,
     transport: Callable[[], Transport] | None = None,
@@ -93,7 +94,7 @@ def run(
     Guarantees:
         - The model is that of :func:`fjx.simulate` with the same key, to the bit, if nobody drops out.
           Clients that drop out before their contribution has come count as clients that the sampler
-          left out.
+          left out.  Under :func:`ckks`, sums of floats are less than its precision off.
         - A round in which the protocol gives up is a round to which nobody came.
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
@@ -102,12 +103,13 @@ def run(
     Args:
         key: root key of training and sampling; round t uses ``fold_in(key, t)``.
         algorithm: algorithm whose aggregator adds integers, such as
-            :func:`fjx.aggregators.integer_mean` or :func:`fjx.aggregators.distributed`.
+            :func:`fjx.aggregators.integer_mean` or :func:`fjx.aggregators.distributed`; or floats, such
+            as :func:`fjx.aggregators.mean`, under :func:`ckks`.
         params: initial model.
         dataset: clients' examples, on the device.
         sampler: sampler of the participants of a round.
         rounds: number of rounds.
-        protocol: protocol of the sums, such as :func:`secagg_plus`.
+        protocol: protocol of the sums, such as :func:`secagg_plus`; or :func:`selective`.
         bits: width of a coordinate in messages.  With 32, sums wrap where those of the compiled round
             do; with fewer, integers that could add up to more are refused.
         leaves: ``(round, ids) -> {id: step}``, the dropouts of each round; none by default.
@@ -139,6 +141,8 @@ def run(
     _validate.key("key", key)
     rounds = _validate.static_integer("rounds", rounds, at_least=1)
     require_parts(algorithm, dataset, sampler)
+    part = protocol if isinstance(protocol, Selective) else None
+    protocol = protocol.protocol if isinstance(protocol, Selective) else protocol
     if not isinstance(protocol, Protocol):
         raise TypeError(f"protocol must be a fjx.secure.Protocol, got {protocol!r}")
     if dataset.hosted:
@@ -158,7 +162,8 @@ def run(
         cohort = dataset.cohort(sample.ids, sample.taking_part)
         start = Start(round_key(key, state.round), state, cohort)
         if layout is None:
-            layout = Layout.of(*needed(parts, *start.inputs))
+            layout = Layout.of_round(parts, *start.inputs, reals=protocol.reals)
+            sums = sums if part is None else sums._replace(protocol=part.of(layout))
         each, kept = parts.clients(*start.inputs)
         added = _added(layout, start.cohort, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)

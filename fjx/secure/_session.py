@@ -81,6 +81,23 @@ def residues(name: str, vector: np.ndarray, session: Session) -> np.ndarray:
     return session.reduced(vector.astype(session.word))
 
 
+def reals(name: str, vector: np.ndarray, session: Session) -> np.ndarray:
+    """A vector of numbers as float64.
+
+    Raises:
+        TypeError: the vector is not of real numbers.
+        ValueError: the vector has another shape, or a number is not finite.
+    """
+    vector = np.asarray(vector)
+    if vector.dtype.kind not in "uif":
+        raise TypeError(f"{name} must be of real numbers, got {vector.dtype}")
+    if vector.shape != (session.length,):
+        raise ValueError(f"{name} must have the shape ({session.length},), got {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} has numbers that are not finite; leave this client out")
+    return vector.astype(np.float64)
+
+
 def require_least(session: Session, came: int) -> None:
     """Checks that a sum of so many clients may be known.
 

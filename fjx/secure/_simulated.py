@@ -10,7 +10,7 @@ from fjx import _validate
 from fjx._base import Algorithm, Cohort, Executor, Key, Metrics, Runs, Traffic, Tree
 from fjx.data import FederatedData
 from fjx.privacy import DistributedMechanism
-from fjx.secure._halves import Layout, halves, needed
+from fjx.secure._halves import Layout, halves
 from fjx.secure._play import play
 from fjx.secure._protocol import Protocol
 from fjx.secure._run import least_of
@@ -105,7 +105,8 @@ def simulated(
             cohort = dataset.cohort(jnp.arange(clients, dtype=jnp.int32))
             return jax.random.key(0), algorithm.init(model), rows, cohort
 
-        return Layout.of(*needed(halves(algorithm), *jax.eval_shape(inputs))).size
+        shapes = jax.eval_shape(inputs)
+        return Layout.of_round(halves(algorithm), *shapes, reals=protocol.reals).size
 
     return algorithm._replace(
         round=round, traffic=traffic, expected=None, runs=_runs(algorithm, round)

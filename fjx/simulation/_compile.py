@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Array, Tree
-from fjx._kernels.inner import right_options
+from fjx._kernels.inner import goes_on_after_a_sum, right_options
 from fjx.simulation._memory import require_room
 
 
@@ -53,7 +53,10 @@ class Compiler:
         """
         with self.clock():
             lowered = jitted.lower(*jax.tree.map(_like, args))
-            compiled = lowered.compile(compiler_options=right_options())
+            compiled = lowered.compile()
+            options = right_options()
+            if options is not None and goes_on_after_a_sum(compiled.as_text()):
+                compiled = lowered.compile(compiler_options=options)
         require_room(compiled)
         return compiled, lowered.out_info
 

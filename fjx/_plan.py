@@ -102,9 +102,9 @@ class Plan(NamedTuple):
 
         The aggregator is compared by identity, because nothing is known of one that goes around it.  An
         algorithm whose ``round`` or ``aggregator`` was replaced is refused, unless its author says what
-        the new round runs.  A sampler is compared by its description: :func:`fjx.samplers.dropout` of
-        the plan's sampler is accepted.  If examples are protected, delta must be below one over their
-        number, the sum of ``sizes``.
+        the new round runs.  A sampler is compared by its description and by the factory that made its
+        functions; :func:`fjx.samplers.dropout` of the plan's sampler is accepted.  If examples are
+        protected, delta must be below one over their number, the sum of ``sizes``.
 
         Raises:
             ValueError: a part differs; the message names it, and the remedy.
@@ -262,6 +262,7 @@ def require_delta(delta: float, words: str, number: int) -> None:
 
 def require_planned(drawn: Sampler, planned: Sampler, rounds: int, most: int) -> None:
     """Raise unless cohorts are drawn as planned, in no more rounds than planned."""
+    drawn, planned = _without_dropouts(drawn), _without_dropouts(planned)
     # As tuples, Cyclic(3) and FixedSize(3) are equal.
     if (type(drawn.subsampling), drawn.subsampling) != (
         type(planned.subsampling),
@@ -271,11 +272,26 @@ def require_planned(drawn: Sampler, planned: Sampler, rounds: int, most: int) ->
             f"the sampler is {drawn.subsampling}, and {planned.subsampling} was planned: "
             "pass sampler=plan.sampler, or plan with this one"
         )
+    if not all(map(_alike, drawn[:2], planned[:2])):
+        raise ValueError(
+            f"the sampler is described as {drawn.subsampling}, as planned, and draws by other "
+            "functions: pass sampler=plan.sampler, or plan with this one"
+        )
     if rounds > most:
         raise ValueError(
             f"{rounds} rounds are asked for, those of a checkpoint included, and {most} "
             f"were planned: ask for at most as many, or plan with rounds={rounds}"
         )
+
+
+def _without_dropouts(sampler: Sampler) -> Sampler:
+    return sampler if sampler.inner is None else _without_dropouts(sampler.inner)
+
+
+def _alike(function: Any, other: Any) -> bool:
+    """True for one function, and for those that one factory has made with equal descriptions."""
+    code = getattr(function, "__code__", None)
+    return function is other or (code is not None and code is getattr(other, "__code__", None))
 
 
 def _require_once(mechanism: object, aggregator: Aggregator) -> None:

@@ -84,7 +84,8 @@ class ExamplesPlan(NamedTuple):
             raise ValueError(
                 "the algorithm does not run the plan's client, so its steps and its noise are not what "
                 "was planned: fjx.compose(client=plan.client, ...).  Nothing is known of a round that "
-                "was replaced, or that gives clients other examples, as fjx.rounds.minibatch does"
+                "was replaced, or that gives clients other examples or another loss, as "
+                "fjx.rounds.minibatch and fjx.rounds.frozen do"
             )
         require_planned(sampler, self.sampler, rounds, self.rounds)
         if sizes is None:

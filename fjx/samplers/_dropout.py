@@ -51,4 +51,4 @@ def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
         stays = ~drops(chosen.ids) | (chosen.ids == num_clients)
         return chosen._replace(taking_part=chosen.taking_part & stays)
 
-    return sampler._replace(sample=sample)
+    return sampler._replace(sample=sample, inner=sampler)

@@ -34,11 +34,13 @@ class Sampler(NamedTuple):
             :class:`BallsInBins` and :class:`FixedSize` amplify privacy by chance.  :class:`Full`,
             :class:`Cyclic` and :class:`Scheduled` only bound the number of rounds of a client.
             :func:`fjx.privacy.epsilon` refuses to account for anything else.
+        inner: the sampler whose clients these are, some of whom drop out; None if there is none.
     """
 
     sample: Callable[[Key, Array | int, int], Sample]
     capacity: Callable[[int], int]
     subsampling: Any
+    inner: "Sampler | None" = None
 
 
 class Poisson(NamedTuple):

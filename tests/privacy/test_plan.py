@@ -166,6 +166,19 @@ def test_a_run_with_swapped_parts_is_refused(swapped, message):
         simulate(PLAN, **swapped)
 
 
+def test_a_description_on_other_functions_is_another_sampler():
+    """Everybody in every round, described as chance."""
+    full, planned = samplers.full(), PLAN.sampler
+    for changed in ({"sample": full.sample}, {"capacity": full.capacity}):
+        with pytest.raises(
+            ValueError, match=r"as planned, and draws by other functions.*plan\.sampler"
+        ):
+            simulate(PLAN, sampler=samplers.dropout(planned._replace(**changed), 0.1))
+    again = samplers.poisson(planned.subsampling.rate, overflow=planned.subsampling.overflow)
+    for sampler in (planned, again, samplers.dropout(again, 0.1)):
+        PLAN.check(algorithm(PLAN.aggregator), sampler, num_clients=CLIENTS, rounds=1)
+
+
 def test_descriptions_of_other_kinds_are_other_samplers():
     plan = fjx.plan(sampler=samplers.cyclic(4), noise_multiplier=2.0, **GIVEN)
     with pytest.raises(ValueError, match=r"is FixedSize\(size=4\), and Cyclic\(period=4\) was"):

@@ -5,9 +5,9 @@ move by many times the clip norm when one client comes.  So a client's bounded u
 zero to whole steps, which keeps every norm within the bound.  Steps are added as integers, and the
 noise is an integer as well.  The result depends on their sum alone, in any order and on any devices.
 
-A step is the noise of a round divided by a constant (:mod:`fjx.privacy._mechanisms.fine`), so the rounding
-of one client is far below the noise.  Because it is towards zero, the rounding of clients and rounds whose
-updates have one sign adds up.
+A step is the noise of a round divided by a constant (:mod:`fjx.privacy._mechanisms.fine`), so the
+rounding of one client is far below the noise.  Because it is towards zero, the rounding of clients and
+rounds whose updates have one sign adds up.
 """
 
 import math

@@ -9,7 +9,8 @@ from fjx import _validate
 from fjx._base import Aggregator, Algorithm
 from fjx.aggregators import private
 from fjx.privacy._accounting.calibrate import noise_multiplier_for
-from fjx.privacy._accounting.claim import BESIDE, Epsilon, Method, Unit
+from fjx.privacy._accounting.caveats import told_beside
+from fjx.privacy._accounting.claim import Epsilon, Method, Unit
 from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
@@ -245,7 +246,7 @@ def plan(
 
 
 def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
-    claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*BESIDE)
+    claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
     if terms.unit == "client":
         return claim
     return claim.but("delta should be well below one over the number of all examples")

@@ -9,7 +9,8 @@ from fjx import _validate
 from fjx._base import Algorithm, ClientUpdate
 from fjx._plan import Claimed, one_of, require_delta, require_planned, sampler_of
 from fjx.privacy._accounting.calibrate import noise_multiplier_for
-from fjx.privacy._accounting.claim import BESIDE, Epsilon, Method
+from fjx.privacy._accounting.caveats import told_beside
+from fjx.privacy._accounting.claim import Epsilon, Method
 from fjx.privacy._accounting.report import Report, evenly, noise_in_words
 from fjx.privacy._accounting.terms import ExampleAccounting
 from fjx.privacy._types import Relation
@@ -197,7 +198,7 @@ def _claim(
     client: ClientUpdate, sampler: Sampler, rounds: int, terms: ExampleAccounting
 ) -> Epsilon:
     mechanism = _releases(client).mechanism
-    return terms.epsilon(mechanism, sampler, rounds=rounds).but(*BESIDE)
+    return terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
 
 
 def _releases(client: Any) -> Any:

@@ -2,9 +2,18 @@
 
 import math
 
-from fjx.privacy._accounting.releases import Run
-from fjx.privacy._types import Relation
+from fjx.privacy._accounting.claim import APART, COVERS, INTEGERS
+from fjx.privacy._accounting.releases import Run, assumes_of_floats
+from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import FixedSize, Poisson
+
+
+def told_beside(mechanism: Accountable) -> tuple[str, ...]:
+    """Sentences that belong to every claim for a run of a mechanism.
+
+    An epsilon says by itself what it assumes of floats, if it assumes anything.
+    """
+    return (COVERS, APART) if assumes_of_floats(mechanism) else (COVERS, APART, INTEGERS)
 
 
 def caveats_of(runs: tuple[Run, ...], value: float, delta: float, relation: Relation) -> list[str]:

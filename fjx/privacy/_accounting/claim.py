@@ -14,8 +14,8 @@ Unit = Literal["client", "example"]
 
 COVERS = (
     "Covers the models of all rounds, and not what is without noise: losses, norms, the fraction that "
-    "was clipped, the number of clients of a round, evaluations on clients' data, and what is chosen "
-    "or stopped by them"
+    "was clipped, the clients of a round and their number, clients' own states, evaluations on clients' "
+    "data, and what is chosen or stopped by them"
 )
 
 APART = (
@@ -23,8 +23,7 @@ APART = (
     "because two runs from one key share their noise, and the difference of their models has none"
 )
 
-BESIDE = (COVERS, APART)
-"""Sentences that belong to every claim for a run."""
+INTEGERS = "Sums and noise are integers, so that the last bits of floats leak nothing"
 
 
 class Epsilon(float):

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx import _validate
-from fjx.privacy._accounting.claim import BESIDE, Epsilon, Method, Unit, rounded_up
-from fjx.privacy._accounting.releases import assumes_of_floats
+from fjx.privacy._accounting.caveats import told_beside
+from fjx.privacy._accounting.claim import Epsilon, Method, Unit, rounded_up
 from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._types import Accountable, Relation
 from fjx.samplers._types import Sampler
@@ -146,13 +146,11 @@ def noise_in_words(mechanism: Accountable) -> str:
 
 def _caveats(mechanism: Accountable, num_clients: int | None) -> list[str]:
     caveats = [
-        *BESIDE,
+        *told_beside(mechanism),
         "Whoever owns k clients is protected by k epsilon only, and at a larger delta",
         "Choosing among runs by what they gave costs more: what all of them cost, if nothing without "
         "noise decides",
     ]
     if num_clients is None:
         caveats.append("delta should be well below 1 / num_clients, which was not given")
-    if not assumes_of_floats(mechanism):
-        caveats.append("Sums and noise are integers, so that the last bits of floats leak nothing")
     return caveats

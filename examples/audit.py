@@ -90,7 +90,10 @@ def main():
     mistaken = correct._replace(release=too_little.release)
 
     client = clients.local_sgd(
-        with_canaries(model.loss, canaries), optax.sgd(0.3), epochs=1, batch_size=10
+        clients.per_example(with_canaries(model.loss, canaries)),
+        optax.sgd(0.3),
+        epochs=1,
+        batch_size=10,
     )
     for name, mechanism in {"as it is": correct, "with a mistake": mistaken}.items():
         result = fjx.simulate(

@@ -25,7 +25,6 @@ class Halves(NamedTuple):
     server: Any
 
 
-@functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
 def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
     """The two halves of a round of an algorithm, each compiled by itself.
 
@@ -57,6 +56,11 @@ def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
         >>> layout.vectors(each, bits=8).tolist()
         [[2, 1], [4, 1], [12, 1]]
     """
+    return _halves(algorithm, executor)
+
+
+@functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
+def _halves(algorithm: Algorithm, executor: Executor | None) -> Halves:
     inner = vectorized() if executor is None else executor
 
     def clients(key: Key, state: Tree, rows: Tree, cohort: Cohort) -> tuple[Tree, Tree]:

@@ -170,7 +170,7 @@ def test_impossible_ids_of_a_sampler_are_padding_and_counted():
 def test_resuming_is_bitwise_the_run_without_interruption(resident, tmp_path, before, after):
     """In another place too: a checkpoint does not know where its table lived."""
     first = simulate(rounds=4, table=table_in(before, tmp_path), checkpoint=tmp_path / "run")
-    assert first.history.evaluated_at.tolist() == [3, 4]
+    assert first.history.evaluated_at.tolist() == [0, 3, 4]
     second = simulate(table=table_in(after, tmp_path), checkpoint=tmp_path / "run")
     third = simulate(table=table_in(before, tmp_path), checkpoint=tmp_path / "run")  # is done
     for place, result in ((after, second), (before, third)):
@@ -189,15 +189,15 @@ def test_ctrl_c_ends_the_run_after_the_block(resident):
     result = simulate(stop=press, table=simulation.host_table)
     assert signal.getsignal(signal.SIGINT) is before
     assert result.stopped == "interrupted"
-    assert result.history.evaluated_at.tolist() == [3]
+    assert result.history.evaluated_at.tolist() == [0, 3]
     first = jax.tree.map(lambda x: x[:3], resident.history.rounds)
     chex.assert_trees_all_equal(result.history.rounds, first)
 
 
 @pytest.mark.slow
 def test_wrong_evaluations_are_refused_before_the_first_round():
-    with pytest.raises(ValueError, match="must return a dict of scalars"):
-        simulate(evaluate=lambda w: {"w": w})
+    with pytest.raises(ValueError, match="must return a dict of arrays"):
+        simulate(evaluate=lambda w: [w])
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """A round cut in two where its executor stands: the clients before it, the server behind it."""
 
 import functools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -56,11 +56,11 @@ def halves(algorithm: Algorithm, executor: Executor | None = None) -> Halves:
         >>> layout.vectors(each, bits=8).tolist()
         [[2, 1], [4, 1], [12, 1]]
     """
-    return _halves(algorithm, executor)
+    return _halves(algorithm, cast(Hashable, executor))
 
 
 @functools.lru_cache(maxsize=8)  # a second run of the same algorithm compiles nothing
-def _halves(algorithm: Algorithm, executor: Executor | None) -> Halves:
+def _halves(algorithm: Algorithm, executor: Any) -> Halves:
     inner = vectorized() if executor is None else executor
 
     def clients(key: Key, state: Tree, rows: Tree, cohort: Cohort) -> tuple[Tree, Tree]:

@@ -1,7 +1,7 @@
 """Rounds of an algorithm whose sums are those of a protocol."""
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +153,7 @@ def run(
             "an aggregator that sums"
         )
     sums = Sums(protocol, bits, leaves, transport, least_of(algorithm))
-    parts = halves(algorithm, cast(Hashable, executor))
+    parts = halves(algorithm, executor)
     state = initial_state(algorithm, params, dataset.num_clients)
     played: list[SecureRound] = []
     layout: Layout | None = None

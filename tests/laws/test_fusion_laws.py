@@ -12,6 +12,8 @@ import pytest
 
 import fjx
 from fjx import clients, compressors, data, models, privacy, samplers
+from fjx._kernels import inner
+from fjx.simulation._compile import Compiler
 from tests.support import tables
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a fault of XLA:CPU")
@@ -162,3 +164,19 @@ def test_programs_of_users_are_right_in_a_sweep():
     jitted = jax.jit(jax.vmap(run))(KEYS[:2])[0]
     np.testing.assert_allclose(jitted, total, rtol=1e-4)
     np.testing.assert_allclose(slope, -0.1 * 4096, rtol=1e-4)
+
+
+@pytest.mark.ci
+@pytest.mark.optimized
+def test_simulate_compiles_again_only_what_goes_on_after_a_sum():
+    """Of the same sum of products: used by a product it would be wrong, and alone it is right."""
+    shared, rows = MESSAGES["vector"][0], MESSAGES["vector"]
+    for used, function in ((True, lambda s, x: jnp.sum(s * x) * s), (False, lambda s, x: s @ x)):
+        jitted = jax.jit(jax.vmap(function, (None, 0)))
+        text = jitted.lower(shared, rows).compile().as_text()
+        assert used or not inner.goes_on_after_a_sum(text)
+        compiled, _ = Compiler()(jitted, shared, rows)
+        exact = rows.astype(np.float64) @ shared.astype(np.float64)
+        exact = exact[:, None] * shared if used else exact
+        atol = 1e-5 * np.abs(exact).max()
+        np.testing.assert_allclose(compiled(shared, rows), exact, rtol=0, atol=atol)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_base", "_validate"},
+    {"_base", "_remembered", "_validate"},
     {"_tree", "_kernels"},
     {"wire", "data", "layers", "theory"},
     {"samplers", "servers", "models"},

@@ -43,12 +43,12 @@ class Premises(NamedTuple):
     """Premises of the loss functions that were traced.
 
     Attributes:
-        new: those that were not checked.
-        known: all of them, by function and shapes.
+        known: the premises by function and shapes, each with its function, whose id is then its own.
+        passed: the kinds of examples on which all of them held.
     """
 
-    new: list[Premise]
-    known: dict[tuple[int, Template, Template], Any]
+    known: dict[tuple[int, Template, Template], tuple[Any, Premise]]
+    passed: set[str]
 
 
 _TRACED: contextvars.ContextVar[Premises | None] = contextvars.ContextVar("traced", default=None)
@@ -61,7 +61,7 @@ def traced_premises() -> Iterator[Premises]:
     The tracing that a run needs anyway thus finds the loss functions, whatever client, wrapper or
     round they are in, with the shapes of what they are given.
     """
-    premises = Premises([], {})
+    premises = Premises({}, set())
     token = _TRACED.set(premises)
     try:
         yield premises
@@ -77,9 +77,7 @@ def note(loss_fn: Any, values: Values, model: Tree, batch: Tree) -> None:
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
     premise = Premise(values, Template.of(model), Template.of(one))
     known = id(loss_fn), premise.model, premise.example
-    if known not in premises.known:
-        premises.known[known] = loss_fn  # kept, so that no other function can have its id
-        premises.new.append(premise)
+    premises.known.setdefault(known, (loss_fn, premise))
 
 
 def require_premise(premise: Premise, params: Tree, pairs: Tree, *, made_up: bool = False) -> bool:

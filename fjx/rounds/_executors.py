@@ -9,10 +9,12 @@ from jax.sharding import Mesh, PartitionSpec
 
 from fjx import _tree, _validate
 from fjx._base import Array, Executor, Steps, Tree
+from fjx._remembered import remembered
 
 OneClient = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
+@remembered
 def vectorized() -> Executor:
     """All clients of the cohort at once, under ``vmap``.
 
@@ -39,6 +41,7 @@ def vectorized() -> Executor:
     return execute
 
 
+@remembered
 def chunked(size: int) -> Executor:
     """Some clients at a time under ``vmap``, those with most work first; their outputs are added up.
 
@@ -115,6 +118,7 @@ class _Lane(NamedTuple):
     carry: Tree
 
 
+@remembered
 def lanes(count: int) -> Executor:
     """Some clients in flight, side by side without ``vmap``, those with most work first.
 
@@ -203,6 +207,7 @@ def lanes(count: int) -> Executor:
     return execute
 
 
+@remembered
 def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
     """The cohort spread over the devices of a mesh, each of which runs its share by an inner executor.
 

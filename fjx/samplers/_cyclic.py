@@ -4,11 +4,13 @@ import jax.numpy as jnp
 
 from fjx import _validate
 from fjx._base import Array, Key
+from fjx._remembered import remembered
 from fjx.samplers._poisson import poisson
 from fjx.samplers._slots import OVERFLOW
 from fjx.samplers._types import Cyclic, CyclicPoisson, Full, Sample, Sampler
 
 
+@remembered
 def full() -> Sampler:
     """Every client in every round, in the order of ids.
 
@@ -27,6 +29,7 @@ def full() -> Sampler:
     return _blocks(1)._replace(subsampling=Full())
 
 
+@remembered
 def cyclic(num_blocks: int) -> Sampler:
     """Fixed disjoint blocks of clients in turn: client i takes part in rounds t = i mod num_blocks.
 
@@ -61,6 +64,7 @@ def cyclic(num_blocks: int) -> Sampler:
     return _blocks(num_blocks)
 
 
+@remembered
 def cyclic_poisson(num_blocks: int, *, rate: float, overflow: float = OVERFLOW) -> Sampler:
     """Fixed disjoint blocks in turn; a client of the block takes part with probability ``rate``.
 

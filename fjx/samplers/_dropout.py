@@ -4,9 +4,11 @@ import jax
 
 from fjx import _validate
 from fjx._base import Array, Key
+from fjx._remembered import remembered
 from fjx.samplers._types import Sample, Sampler
 
 
+@remembered
 def dropout(sampler: Sampler, rate: Array | float) -> Sampler:
     """Drop-outs: each client that ``sampler`` chooses fails with probability ``rate``.
 

@@ -11,6 +11,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Array, Key
 from fjx._kernels import random as _random
+from fjx._remembered import remembered
 from fjx.samplers._slots import OVERFLOW, into_slots, scale, slots_for
 from fjx.samplers._types import Poisson, Sample, Sampler
 
@@ -18,6 +19,7 @@ _WORD = 2**32
 _RARE = 1 / 16  # below this rate balls are thrown; from it on, every client tosses a coin
 
 
+@remembered
 def poisson(rate: float, cap: int | None = None, *, overflow: float = OVERFLOW) -> Sampler:
     """Poisson sampling: each client takes part independently with probability ``rate``.
 

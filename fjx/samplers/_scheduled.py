@@ -9,6 +9,7 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import Array, Key
+from fjx._remembered import remembered
 from fjx.samplers._slots import OVERFLOW, into_slots, numbers, slots_for
 from fjx.samplers._types import BallsInBins, Sample, Sampler, Scheduled
 
@@ -16,6 +17,7 @@ Choose = Callable[[Key, Array, int], Array]
 """``(key of the run, round, num_clients) -> bool[num_clients]``, the clients that come."""
 
 
+@remembered
 def balls_in_bins(bins: int, *, overflow: float = OVERFLOW) -> Sampler:
     """Random bins in turn: each client takes part in a random one of every ``bins`` rounds.
 
@@ -64,6 +66,7 @@ def balls_in_bins(bins: int, *, overflow: float = OVERFLOW) -> Sampler:
     )
 
 
+@remembered
 def min_separation(separation: int, *, period: int) -> Sampler:
     """Minimum separation: one random round in each period, and never two within ``separation`` rounds.
 
@@ -134,6 +137,7 @@ def min_separation(separation: int, *, period: int) -> Sampler:
     )
 
 
+@remembered
 def random_check_in(size: int, *, window: int) -> Sampler:
     """Random check-ins: clients come in a random round of each window, and ``size`` of them are used.
 
@@ -181,6 +185,7 @@ def random_check_in(size: int, *, window: int) -> Sampler:
     )
 
 
+@remembered
 def available(schedule: Choose | Array | np.ndarray, size: int, *, separation: int = 1) -> Sampler:
     """Random subset of at most ``size`` of the clients that are available.
 

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 from fjx import _validate
 from fjx._base import Array, Key
 from fjx._kernels.permutation import permute
+from fjx._remembered import remembered
 from fjx.samplers._types import FixedSize, Sample, Sampler
 
 
+@remembered
 def uniform(size: int) -> Sampler:
     """Uniformly random subset of ``size`` clients, drawn without replacement.
 

@@ -1,9 +1,9 @@
-"""Compiling ahead of time, and placing arguments on the devices of a compiled program."""
+"""Compiling ahead of time and once, and placing arguments on the devices of a compiled program."""
 
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from fjx._base import Array, Tree
 from fjx._kernels.inner import goes_on_after_a_sum, right_options
+from fjx.clients._premises import Premises, traced_premises
 from fjx.simulation._memory import require_room
 
 
@@ -35,30 +36,82 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+_KEPT = 8  # programs kept of one function, the latest
+
+
+class Once:
+    """A jitted function with the programs that were compiled of it.
+
+    JAX traces a jitted function once for each form of its arguments, but only as long as somebody keeps
+    the function.
+
+    Attributes:
+        jitted: function made by ``jax.jit``.
+        traced: what was noted of the loss functions, by traced program.
+        compiled: compiled programs, by traced program and placement of the arguments.
+    """
+
+    def __init__(self, jitted: Any) -> None:
+        self.jitted = jitted
+        self.traced: dict[Any, Premises] = {}
+        self.compiled: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of(cls, owner: Any, parts: Hashable, make: Callable[[], Any]) -> "Once":
+        """The jitted function that ``make`` made of a function ``owner`` and these parts.
+
+        It is kept as an attribute of ``owner``, so that it goes when its owner goes: the garbage
+        collector finds that circle, and would not find one through a table of ours.  Parts without a
+        hash, or an owner without attributes, are not remembered.
+        """
+        try:
+            kept = vars(owner).setdefault("_jitted", {})
+            return _latest(kept, parts, lambda: cls(make()))
+        except TypeError:
+            return cls(make())
+
+
+def _latest(kept: dict[Any, Any], name: Hashable, make: Callable[[], Any]) -> Any:
+    """``kept[name]``, made if it is not there; the oldest entries go."""
+    value = kept.pop(name, None)
+    kept[name] = make() if value is None else value
+    for oldest in list(kept)[:-_KEPT]:
+        del kept[oldest]
+    return kept[name]
+
+
 class Compiler:
-    """A compiler of programs that records the time it takes.
+    """A compiler of the programs of one run.
 
     Attributes:
         seconds: time spent on tracing, lowering and compiling so far.
+        names: names of the programs that were compiled.
+        premises: what the programs' loss functions promise.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.names: tuple[str, ...] = ()
+        self.premises: list[Premises] = []
 
-    def __call__(self, jitted: Any, *args: Any) -> tuple[Any, Tree]:
+    def __call__(self, name: str, once: Once, *args: Any) -> tuple[Any, Tree]:
         """The compiled program and the shapes of its results; only the shapes of ``args`` are read.
 
         Raises:
             MemoryError: the program needs more memory than there is.
         """
+        likes = jax.tree.map(_like, args)
         with self.clock():
-            lowered = jitted.lower(*jax.tree.map(_like, args))
-            compiled = lowered.compile()
-            options = right_options()
-            if options is not None and goes_on_after_a_sum(compiled.as_text()):
-                compiled = lowered.compile(compiler_options=options)
+            with traced_premises() as premises:
+                traced = once.jitted.trace(*likes)
+            self.premises.append(_latest(once.traced, traced.jaxpr, lambda: premises))
+            placed = tuple(getattr(x, "sharding", None) for x in jax.tree.leaves(likes))
+            about = traced.jaxpr, placed, jax.config.jax_default_device  # type: ignore[attr-defined]
+            if about not in once.compiled:
+                self.names += (name,)
+            compiled = _latest(once.compiled, about, lambda: _compiled(traced.lower()))
         require_room(compiled)
-        return compiled, lowered.out_info
+        return compiled, traced.out_info
 
     @contextlib.contextmanager
     def clock(self) -> Iterator[None]:
@@ -66,6 +119,13 @@ class Compiler:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
+
+
+def _compiled(lowered: Any) -> Any:
+    compiled, options = lowered.compile(), right_options()
+    if options is not None and goes_on_after_a_sum(compiled.as_text()):
+        return lowered.compile(compiler_options=options)
+    return compiled
 
 
 def _like(x: Any) -> Any:

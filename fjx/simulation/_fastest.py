@@ -17,7 +17,7 @@ from fjx._base import Algorithm, Cohort, Executor, Key, Tree
 from fjx.data import FederatedData, on_device, take_clients
 from fjx.rounds._executors import chunked, lanes, sharded, vectorized
 from fjx.samplers import Sampler
-from fjx.simulation._compile import Compiler, place
+from fjx.simulation._compile import Compiler, Once, place
 from fjx.simulation._program import initial_state, require_parts, sampling_key
 from fjx.simulation._table import gather
 
@@ -213,7 +213,8 @@ def _player(key: Key, algorithm: Algorithm, state: Any, cohort: Cohort, executor
         server, rows, _ = algorithm.round(key, state.algorithm, rows, cohort, executor=executor)
         return server, rows
 
-    compiled, _ = Compiler()(jax.jit(play, keep_unused=True), key, state, cohort)
+    trial = Once(jax.jit(play, keep_unused=True))
+    compiled, _ = Compiler()("trial", trial, key, state, cohort)
     on_key, on_state, on_cohort = compiled.input_shardings[0]
     key, state, cohort = place(key, on_key), place(state, on_state), place(cohort, on_cohort)
     sizes = np.asarray(cohort.examples.size)

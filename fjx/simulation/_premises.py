@@ -8,12 +8,13 @@ from fjx.clients._premises import Premises, require_premise
 from fjx.data import FederatedData
 
 _ROWS = 16
+REAL, MADE_UP = "real", "made up"  # kinds of examples
 
 
 def require_premises(
     premises: Premises, params: Tree, dataset: FederatedData, *, private: bool = False
 ) -> None:
-    """Check the loss functions that were traced since the last call.
+    """Check the loss functions of a traced program, once.
 
     A refusal tells something about the examples.  With a claim of privacy they are therefore made up,
     from their shapes.
@@ -21,7 +22,7 @@ def require_premises(
     Raises:
         ValueError: a plain loss function, or one of its metrics, is not a mean over examples.
     """
-    if not premises.new:
+    if premises.passed & {REAL, MADE_UP if private else REAL}:
         return
     leaves = jax.tree.leaves((params, dataset.arrays))
     rows = len(jax.tree.leaves(dataset.arrays)[0])
@@ -33,8 +34,9 @@ def require_premises(
     at = np.random.default_rng(0).permutation(at)
     at = np.stack([at, np.roll(at, -1)], axis=1)
     pairs = jax.tree.map(lambda x: _made_up(x, at) if private else _rows(x, at), dataset.arrays)
-    while premises.new:
-        require_premise(premises.new.pop(), params, pairs, made_up=private)
+    for _, premise in premises.known.values():
+        require_premise(premise, params, pairs, made_up=private)
+    premises.passed.add(MADE_UP if private else REAL)
 
 
 def _rows(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -76,6 +76,12 @@ class Run(NamedTuple):
     evaluate: Evaluate | None
     participant_ids: bool = False
 
+    @property
+    def mechanisms(self) -> tuple[Any, ...]:
+        """Private mechanisms of the aggregate; none if it is not noised."""
+        aggregator = self.algorithm.aggregator
+        return aggregator.mechanisms if aggregator is not None else ()
+
 
 class Program(NamedTuple):
     """A run as two pure functions, made by :func:`program`.
@@ -149,7 +155,7 @@ def program(
             "use fjx.simulate, or data.on_device(dataset)"
         )
     play = round_of(algorithm, executor, participant_ids)
-    core = rounds_of(play, sampler, evaluate_every)
+    core = rounds_of(whole_round_of(play, sampler), evaluate_every)
     jitted = jax.jit(core, static_argnums=4)
     right = jax.jit(core, static_argnums=4, compiler_options=right_options())
 
@@ -231,11 +237,12 @@ def round_of(
     return play
 
 
-def rounds_of(
-    play: Play, sampler: Sampler, evaluate_every: int
-) -> Callable[..., tuple[SimulationState, History]]:
-    """Rounds ``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
-    evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
+OneRound = Callable[[FederatedData, Key, SimulationState], tuple[SimulationState, Metrics]]
+"""A round with the table of clients and the sampler; see :func:`whole_round_of`."""
+
+
+def whole_round_of(play: Play, sampler: Sampler) -> OneRound:
+    """One round ``(dataset, key, state) -> (state, metrics)``."""
 
     def one_round(
         dataset: FederatedData, key: Key, state: SimulationState
@@ -246,6 +253,44 @@ def rounds_of(
         key_round = round_key(key, state.round)
         state, rows, metrics = play(key_round, state, rows, cohort, sample.truncated)
         return state._replace(clients=scatter(state.clients, cohort.ids, rows)), metrics
+
+    return one_round
+
+
+def block_of(one_round: OneRound, room: int) -> Callable[..., tuple[SimulationState, History]]:
+    """At most ``room`` rounds and an evaluation ``(dataset, evaluate, key, state, length) -> ...``.
+
+    ``length`` is an array, so that one program serves blocks of every length.  Of the reports of
+    rounds, ``[room, ...]``, the first ``length`` are filled.
+    """
+    one_round = jax.jit(one_round, inline=True)  # traced once, for its shapes and for the loop
+
+    def block(
+        dataset: FederatedData,
+        evaluate: Evaluate | None,
+        key: Key,
+        state: SimulationState,
+        length: Array,
+    ) -> tuple[SimulationState, History]:
+        def step(t: Array, carry: tuple[SimulationState, Metrics]) -> Any:
+            state, metrics = one_round(dataset, key, carry[0])
+            return state, jax.tree.map(lambda x, new: x.at[t].set(new), carry[1], metrics)
+
+        _, like = jax.eval_shape(one_round, dataset, key, state)
+        empty = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), like)
+        state, reports = jax.lax.fori_loop(0, length, step, (state, empty))
+        scores = {} if evaluate is None else evaluated(evaluate, state.params)
+        scores, at = jax.tree.map(lambda x: jnp.asarray(x)[None], (scores, state.round))
+        return state, History(reports, scores, at)
+
+    return block
+
+
+def rounds_of(
+    one_round: OneRound, evaluate_every: int
+) -> Callable[..., tuple[SimulationState, History]]:
+    """Rounds ``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
+    evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
 
     def run(
         dataset: FederatedData,

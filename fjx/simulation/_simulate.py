@@ -17,7 +17,6 @@ from fjx import _tree, _validate
 from fjx._base import Algorithm, Executor, Key, Metrics, Tree
 from fjx._plan import Plan
 from fjx._plan_examples import ExamplesPlan
-from fjx.clients._premises import traced_premises
 from fjx.data import FederatedData
 from fjx.privacy import Epsilon
 from fjx.samplers import Sampler
@@ -41,6 +40,8 @@ from fjx.simulation._resident import Resident
 from fjx.simulation._stream import Stream
 from fjx.simulation._summary import summary
 from fjx.simulation._table import TableOf, is_hosted, make_table
+
+_ROOM = 10  # rounds for which every program has room
 
 
 class Timing(NamedTuple):
@@ -69,6 +70,7 @@ class Result(NamedTuple):
         diverged_at: first round (from 1) after which something is not finite: the model or its state,
             the loss, a score, or every message that was sent; None if there is none.
         choice: choice of ``executor="auto"``; None for any other executor.
+        compiled: names of the programs that this call compiled; empty if earlier calls had all of them.
         privacy: claim of the plan, if there is one, for all rounds of the run, those of its checkpoint
             included.  If the run ended before its last round, it is that of all rounds that it could
             have had, because the end may depend on the data.
@@ -82,6 +84,7 @@ class Result(NamedTuple):
     stopped: str
     diverged_at: int | None
     choice: ExecutorChoice | None
+    compiled: tuple[str, ...] = ()
     privacy: Epsilon | None = None
 
     def __str__(self) -> str:
@@ -236,17 +239,16 @@ def simulate(
         bar = stack.enter_context(_bar(progress, rounds, done, choice))
         over = {"early": stop is not None, "diverged": on_nonfinite == "stop"}
         stopped = ended if over.get(ended) else "finished"
-        premises = stack.enter_context(traced_premises())
-        play: Resident | Stream = Resident(run, evaluate_every, compiler)
-        if done < rounds and (dataset.hosted or is_hosted(state.clients)):
-            play = Stream(run, state, rounds, compiler)
+        play: Resident | Stream | None = None
         while done < rounds and stopped == "finished":
             # Blocks end at multiples of evaluate_every, even if the run was resumed between two.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
+            play = play or _player(run, state, rounds, evaluate_every, compiler)
             coming = play.coming(state, length)
             _require_history(coming, blocks)
             with compiler.clock():
-                require_premises(premises, params, dataset, private=plan is not None)
+                for premises in compiler.premises:
+                    require_premises(premises, params, dataset, private=plan is not None)
             if evaluate_first and done == 0:
                 blocks.append(before_first_round(run, state, coming, compiler))
                 call(0, state, blocks[-1])
@@ -276,8 +278,19 @@ def simulate(
         stopped=stopped,
         diverged_at=diverged_at(history),
         choice=choice,
+        compiled=compiler.names,
         privacy=None if plan is None else claim(plan, asked, done, stopped, stop),
     )
+
+
+def _player(
+    run: Run, state: SimulationState, rounds: int, evaluate_every: int, compiler: Compiler
+) -> Resident | Stream:
+    """Player of a run's blocks, compiled."""
+    if run.dataset.hosted or is_hosted(state.clients):
+        return Stream(run, state, rounds, compiler)
+    # One program for all blocks, and for other runs of as few rounds.
+    return Resident(run, state, min(evaluate_every, max(rounds, _ROOM)), compiler)
 
 
 def _require_history(coming: History, blocks: list[History]) -> None:

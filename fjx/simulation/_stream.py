@@ -22,11 +22,10 @@ from fjx._base import Array, Cohort, Examples, Key, Metrics, Tree
 from fjx.data._collect import buffers, collect
 from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
-from fjx.simulation._compile import Compiler, like_on, place
-from fjx.simulation._evaluate import evaluated
+from fjx.simulation._compile import Compiler, Once, like_on, place
+from fjx.simulation._first import scoring
 from fjx.simulation._nans import played, scored
 from fjx.simulation._program import (
-    Evaluate,
     History,
     Play,
     Run,
@@ -95,7 +94,11 @@ class Stream:
         self._dataset = dataclasses.replace(
             data, offsets=np.asarray(data.offsets), weights=np.asarray(data.weights)
         )
-        draw, _ = compile(jax.jit(_drawer(run.sampler, population)), run.key, jnp.int32(0))
+        sampler = run.sampler
+        drawer = Once.of(
+            sampler.sample, (sampler, population), lambda: jax.jit(_drawer(sampler, population))
+        )
+        draw, _ = compile("cohorts", drawer, run.key, jnp.int32(0))
         self._drawn = _draws(draw, run.key, int(state.round), rounds)
         room = max(
             int(self._dataset.windows(drawn.ids)[1].sum())
@@ -112,10 +115,19 @@ class Stream:
 
         self._ids, inputs = self._inputs(next(self._drawn))
         previous = jax.tree.map(np.zeros_like, inputs.rows)
-        play = round_of(run.algorithm, run.executor, run.participant_ids)
-        step = jax.jit(_step(play), donate_argnums=1, keep_unused=True)
+
+        def make() -> Any:
+            play = round_of(run.algorithm, run.executor, run.participant_ids)
+            return jax.jit(_step(play), donate_argnums=1, keep_unused=True)
+
+        parts = run.executor, run.participant_ids, bool(run.mechanisms)
         self._step, (_, _, self._metrics) = compile(
-            step, run.key, self._without_table(state), inputs, previous
+            "rounds",
+            Once.of(run.algorithm.round, parts, make),
+            run.key,
+            self._without_table(state),
+            inputs,
+            previous,
         )
         (on_key, self._on_state, self._on_inputs, on_rows), _ = self._step.input_shardings
         if not data.hosted:  # placed once, not in every round
@@ -129,8 +141,9 @@ class Stream:
         self._operand = as_operand(run.evaluate)
         if run.evaluate is not None:
             params = like_on(state.params, self._on_state.params)
-            score = jax.jit(_score, keep_unused=True)
-            self._evaluate, self._scores = compile(score, self._operand, params)
+            self._evaluate, self._scores = compile(
+                "evaluation", scoring(run.evaluate), self._operand, params
+            )
             self._operand = place(self._operand, self._evaluate.input_shardings[0][0])
 
     def coming(self, state: SimulationState, length: int) -> History:
@@ -227,10 +240,6 @@ def _step(play: Play) -> Callable[..., Any]:
         return state, rows, metrics
 
     return step
-
-
-def _score(evaluate: Evaluate, params: Tree) -> Metrics:
-    return evaluated(evaluate, params)
 
 
 def _drawer(sampler: Sampler, num_clients: int) -> Callable[[Key, Array], _Draw]:

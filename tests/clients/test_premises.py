@@ -134,7 +134,7 @@ def rows(table):
 
 @pytest.mark.parametrize("loss_fn", rows(MEANS))
 def test_means_over_examples_are_accepted(loss_fn):
-    (premise,) = noted(loss_fn).new
+    ((_, premise),) = noted(loss_fn).known.values()
     pairs = jax.tree.map(lambda x: np.stack([x, np.roll(x, 1, 0)], 1), DATA)
     assert require_premise(premise, ZEROS, pairs) == (
         loss_fn is not MEANS["a loss of one row only"]
@@ -226,7 +226,7 @@ def test_every_client_notes_its_loss_with_the_shapes_of_one_example(client):
     window = fjx.Examples(DATASET.arrays, jnp.int32(0), jnp.int32(4))
     with traced_premises() as premises:
         jax.eval_shape(made.update, jax.random.key(0), sent, made.init(ZEROS), window, fjx.Turn())
-    (premise,) = premises.new  # traced more than once, noted once
+    ((_, premise),) = premises.known.values()  # traced more than once, noted once
     assert premise.model == Template.of(ZEROS)
     assert premise.example.tree["x"].shape == (6,)
 
@@ -239,7 +239,7 @@ def test_nothing_is_compiled_but_two_forward_passes():
         shapes.append(b["x"].shape)
         return each(p, b).mean()
 
-    (premise,) = noted(loss_fn).new
+    ((_, premise),) = noted(loss_fn).known.values()
     pairs = jax.tree.map(lambda x: x.reshape(ROWS // 2, 2, *x.shape[1:]), DATA)
     shapes.clear()
     require_premise(premise, ZEROS, pairs)

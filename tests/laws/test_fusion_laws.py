@@ -13,7 +13,7 @@ import pytest
 import fjx
 from fjx import clients, compressors, data, models, privacy, samplers
 from fjx._kernels import inner
-from fjx.simulation._compile import Compiler
+from fjx.simulation._compile import Compiler, Once
 from tests.support import tables
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a fault of XLA:CPU")
@@ -175,7 +175,7 @@ def test_simulate_compiles_again_only_what_goes_on_after_a_sum():
         jitted = jax.jit(jax.vmap(function, (None, 0)))
         text = jitted.lower(shared, rows).compile().as_text()
         assert used or not inner.goes_on_after_a_sum(text)
-        compiled, _ = Compiler()(jitted, shared, rows)
+        compiled, _ = Compiler()("rows", Once(jitted), shared, rows)
         exact = rows.astype(np.float64) @ shared.astype(np.float64)
         exact = exact[:, None] * shared if used else exact
         atol = 1e-5 * np.abs(exact).max()

@@ -40,9 +40,9 @@ from fjx._plan_examples import plan_examples as plan_examples
 from fjx.rounds._compose import compose as compose
 from fjx.simulation import Result as Result
 from fjx.simulation import simulate as simulate
-from fjx.simulation._devices import devices_from_environment as _heed_environment
+from fjx.simulation._devices import devices_by_default as _make_devices
 
-_heed_environment()
+_make_devices()
 
 __version__ = "0.1.0"
 

@@ -23,6 +23,6 @@ def remembered(factory: Callable[P, R]) -> Callable[P, R]:
             hash((args, *kwargs.values()))
         except TypeError:
             return factory(*args, **kwargs)
-        return known(*args, **kwargs)
+        return known(*args, **kwargs)  # type: ignore[arg-type]
 
     return remember

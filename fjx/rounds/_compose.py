@@ -26,7 +26,7 @@ from fjx._base import (
 from fjx.aggregators import mean
 from fjx.compressors import identity
 from fjx.rounds._client import met, training, upload
-from fjx.rounds._executors import vectorized
+from fjx.rounds._executors import by_shapes
 from fjx.rounds._metrics import report
 from fjx.rounds._server import heard, on_wire
 from fjx.rounds._shapes import received_like, require_trainable, traffic_of
@@ -185,7 +185,7 @@ def play(
     _validate.key("key", key)
     require_rows(rows, cohort)
     client, _, downlink, aggregator, server = parts
-    execute = vectorized() if executor is None else executor
+    execute = executor or by_shapes(state.params, cohort.ids.shape[0])
     keys, template = RoundKeys.of(key), client.message(state.params)
 
     broadcast = server.broadcast(state.server)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from fjx import _tree, _validate
-from fjx._base import Array, Executor, Steps, Tree
+from fjx._base import Array, Executor, Steps, Tree, TreeLike
 from fjx._remembered import remembered
 
 OneClient = Callable[[Tree, Tree], tuple[Tree, Tree]]
@@ -271,6 +271,24 @@ def sharded(mesh: Mesh, inner: Executor | None = None) -> Executor:
         return total, jax.tree.map(lambda x: x[back], stacked)
 
     return execute
+
+
+def by_shapes(params: TreeLike, slots: int) -> Executor:
+    """An executor of one device that is good without timing.
+
+    A small cohort of small models is bound by the number of kernels launched; it runs all at once.  A
+    CPU runs other cohorts one client after another, because the products of one client's matrices are
+    faster than batched products.
+    """
+    if is_small(params, slots) or jax.default_backend() != "cpu":
+        return vectorized()
+    return chunked(1)
+
+
+def is_small(params: TreeLike, slots: int) -> bool:
+    """True if all models of the cohort together are at most a megabyte."""
+    models = slots * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+    return models <= 2**20
 
 
 def _shapes(client: OneClient, shared: Tree, slots: Tree) -> tuple[Tree, Tree]:

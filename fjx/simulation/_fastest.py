@@ -15,16 +15,17 @@ from jax.sharding import Mesh
 from fjx import _validate
 from fjx._base import Algorithm, Cohort, Executor, Key, Tree
 from fjx.data import FederatedData, on_device, take_clients
-from fjx.rounds._executors import chunked, lanes, sharded, vectorized
+from fjx.rounds._executors import by_shapes, chunked, is_small, lanes, sharded, vectorized
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, Once, place
+from fjx.simulation._devices import tell_of_idle_cores
+from fjx.simulation._memory import available
 from fjx.simulation._program import initial_state, require_parts, sampling_key
 from fjx.simulation._table import gather
 
 _SECONDS = 0.15  # a trial round is shortened to about this
 _TIMES = 4  # repetitions of a trial, of which the best counts
 _GLANCE = 1 / 16  # share of the examples in a first, short trial
-_SMALL = 2**20  # most bytes of all models of a small cohort
 
 
 class ExecutorChoice(NamedTuple):
@@ -114,24 +115,30 @@ def fastest(
 _CHOICES: Any = weakref.WeakKeyDictionary()
 
 
-def usual(params: Tree, slots: int) -> Executor:
-    """An executor that is good without timing, chosen by shapes alone so that a run can be repeated.
+def usual(params: Tree, slots: int, data: Tree) -> Executor:
+    """An executor that is good without timing, chosen by shapes so that a run can be repeated.
 
-    A small cohort of small models is bound by the number of kernels launched; it runs all at once
-    on one device.  Other cohorts are spread over all devices.  A CPU device then runs one client
-    after another, because the products of one client's matrices are faster than batched products.
+    It is :func:`fjx.rounds._executors.by_shapes`, spread over all devices if the cohort is large.  A
+    device without a client of its own is left out, and so are CPU devices whose copies of the examples
+    would take more than half of the memory that is free.
     """
-    models = slots * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
-    if models <= _SMALL:
-        return vectorized()
-    return spread(chunked(1) if jax.default_backend() == "cpu" else vectorized())
-
-
-def spread(inner: Executor) -> Executor:
-    """The executor over all devices of all processes, if there are several."""
-    if jax.device_count() == 1:
+    inner = by_shapes(params, slots)
+    if is_small(params, slots):
         return inner
-    return sharded(Mesh(np.asarray(jax.devices()), ("clients",)), inner)
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
+        return spread(inner)
+    tell_of_idle_cores()
+    copy, free = sum(x.nbytes for x in jax.tree.leaves(data)), available()
+    fitting = slots if free is None or not copy else max(1, free // (2 * copy))
+    return spread(inner, at_most=min(slots, fitting))
+
+
+def spread(inner: Executor, at_most: int | None = None) -> Executor:
+    """The executor over all devices of all processes, or over the first few."""
+    devices = jax.devices()[:at_most]
+    if len(devices) == 1:
+        return inner
+    return sharded(Mesh(np.asarray(devices), ("clients",)), inner)
 
 
 def _trial(

@@ -49,7 +49,7 @@ def memory(
         params: model.
         dataset: clients' examples.
         sampler: sampler, which decides the number of slots of a cohort.
-        executor: executor of a cohort; :func:`fjx.simulation.vectorized` by default.
+        executor: executor of a cohort; by default one that usually suits the shapes, on one device.
 
     Returns:
         A :class:`Memory` for each of the devices that take part.

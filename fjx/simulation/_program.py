@@ -121,7 +121,7 @@ def program(
         algorithm: algorithm from :func:`fjx.compose`.
         dataset: clients' examples.
         sampler: sampler of the participants.
-        executor: executor of a cohort; :func:`fjx.simulation.vectorized` by default.
+        executor: executor of a cohort; by default one that usually suits the shapes, on one device.
         evaluate: evaluation ``(params) -> {name: scores}``.
         evaluate_every: rounds between evaluations; the last round is always evaluated.
         participant_ids: True to report who took part in each round, as in :class:`History`.

@@ -22,7 +22,7 @@ from fjx.privacy import Epsilon
 from fjx.samplers import Sampler
 from fjx.simulation._callbacks import Callback, together
 from fjx.simulation._checkpoint import Checkpoints, noise_of
-from fjx.simulation._compile import Compiler
+from fjx.simulation._compile import Compiler, on_first_device
 from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_scores
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._first import before_first_round
@@ -215,7 +215,7 @@ def simulate(
     traffic = algorithm.traffic(_tree.like(start.params))
     choice = None
     if executor is None:
-        executor = usual(start.params, slots)
+        executor = usual(start.params, slots, dataset.arrays)
     elif executor == "auto":
         choice = fastest(key, algorithm, params, dataset, sampler=sampler)
         executor = choice.executor
@@ -267,7 +267,7 @@ def simulate(
             if store is not None:
                 store.save(done, key, state, _join(blocks), noise, stopped, asked)
 
-    history = _join(blocks)
+    state, history = on_first_device(state), _join(blocks)
     expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)
     return Result(
         params=state.params,

@@ -108,6 +108,7 @@ class Stream:
             raise ValueError(
                 f"a cohort of this run has {room} examples, more than 2^31 - 1; sample fewer clients"
             )
+        room = _rounded(room)
         # The round in flight reads one of them while the host fills the other for the next round.
         slots = run.sampler.capacity(population)
         self._memory = itertools.cycle([self._allocate(room, slots) for _ in range(2)])
@@ -219,6 +220,12 @@ class Stream:
 
     def _without_table(self, state: SimulationState) -> SimulationState:
         return state if self._table is None else state._replace(clients=None)
+
+
+def _rounded(room: int) -> int:
+    """At most an eighth more, so that most runs of other keys have buffers of one size."""
+    step = 2 ** max(room.bit_length() - 4, 0)
+    return max(room, min(-(-room // step) * step, 2**31 - 1))  # places are of 32 bits
 
 
 def _step(play: Play) -> Callable[..., Any]:

@@ -26,10 +26,14 @@ client = fjx.clients.local_sgd(
 uplink = fjx.compressors.error_feedback(fjx.compressors.quantize(bits=3))
 algorithm = fjx.compose(client=client, uplink=uplink)
 
+ran_on = []
+
 def play(executor):
     result = fjx.simulate(
         jax.random.key(0), algorithm, jnp.zeros(3), dataset, sampler=samplers.uniform(6), rounds=3,
-        executor=executor, progress=False)
+        executor=executor, progress=False,
+        callbacks=[lambda _, state, __: ran_on.append(len(state.params.sharding.device_set))])
+    assert len(result.params.sharding.device_set) == 1
     return result.params, result.state.clients
 
 expected = play(simulation.vectorized())
@@ -38,7 +42,7 @@ for devices in (1, 2, 4, 8):
     for inner in (simulation.vectorized(), simulation.chunked(2)):
         found = play(simulation.sharded(mesh, inner))
         chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
-        assert len(found[0].sharding.device_set) == devices
+        assert ran_on[-1] == devices
 try:
     simulation.use_cpu_devices(3)
 except RuntimeError as error:
@@ -79,14 +83,15 @@ def test_a_second_process_compiles_nothing(twice):
 
 
 @pytest.mark.ci
-def test_the_environment_sets_devices_or_says_what_is_wrong_with_it():
+def test_importing_makes_a_device_of_each_core_unless_somebody_chose():
     count = "import fjx, jax; print(jax.device_count())"
     assert run("-c", count, FJX_CPU_DEVICES="3").stdout == "3\n"
     every = str(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
     assert run("-c", count, FJX_CPU_DEVICES="all").stdout == every + "\n"
-    assert run("-c", count, FJX_CPU_DEVICES="").stdout == "1\n"
+    assert run("-c", count, FJX_CPU_DEVICES="").stdout == every + "\n"  # as if it were not set
+    assert run("-c", f"import jax; jax.devices(); {count}").stdout == "1\n"  # too late
     wrong = run("-c", count, FJX_CPU_DEVICES="two")
     assert wrong.returncode != 0
     assert "FJX_CPU_DEVICES must be a positive number or \"all\", got 'two'" in wrong.stderr

@@ -49,18 +49,36 @@ def test_a_choice_is_remembered_until_shapes_change():
     assert choose(6) is not choose(7)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_large_cohorts_are_spread_over_all_devices_and_small_ones_are_not():
     large = jnp.zeros(2**16)  # ten models of a quarter of a megabyte
     algorithm = fjx.algorithms.fedsgd(
         lambda w, x, key: jnp.mean((jnp.sum(w) - x) ** 2), learning_rate=1e-6
     )
-    expected = simulate(large, algorithm=algorithm, executor=simulation.vectorized())
-    found = simulate(large, algorithm=algorithm)
+    devices = []
+
+    def note(_, state, __):
+        devices.append(len(state.params.sharding.device_set))
+
+    expected = simulate(
+        large, algorithm=algorithm, executor=simulation.vectorized(), callbacks=[note]
+    )
+    found = simulate(large, algorithm=algorithm, callbacks=[note])
+    simulate(callbacks=[note])
     chex.assert_trees_all_close(found.params, expected.params, rtol=1e-5)
-    assert found.params.sharding.device_set == set(jax.devices())
-    assert len(expected.params.sharding.device_set) == 1
-    assert len(simulate().params.sharding.device_set) == 1
+    assert (devices[0], devices[-1]) == (1, 1)
+    assert set(devices[1:-1]) == {jax.device_count()}
+    assert len(found.params.sharding.device_set) == 1  # the caller's programs run once
+
+
+def test_a_device_without_a_client_is_left_out():
+    large, run = (
+        jnp.zeros(2**20),
+        [simulation._fastest.usual(jnp.zeros(2**20), n, ()) for n in (1, 9)],
+    )
+    assert run[0] is simulation.chunked(1)
+    assert run[1] is simulation._fastest.spread(simulation.chunked(1))
+    assert run[1] is simulation._fastest.usual(large, 9, jnp.zeros(3))
 
 
 def test_choosing_is_refused_where_nothing_can_be_timed():

@@ -1,0 +1,102 @@
+"""A program is compiled once for an algorithm, and is gone with it."""
+
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fjx
+from fjx import data, samplers, simulation
+
+DATASET = data.from_clients([np.full((2, 2), n, np.float32) for n in range(6)])
+
+
+def score(params, batch):
+    return {"error": jnp.sum((params[None] - batch) ** 2, axis=-1)}
+
+
+def algorithm_of(loss_fn):
+    return fjx.algorithms.fedavg(loss_fn, client_lr=0.1, batch_size=2)
+
+
+def mean_square(params, batch, key):
+    return jnp.mean((params[None] - batch) ** 2)
+
+
+def run(algorithm, key=0, rounds=4, dataset=DATASET, **options):
+    """A call as users write it: sampler, executor and evaluation are made in place."""
+    options = {"sampler": samplers.uniform(3), "evaluate_every": 3, **options}
+    evaluate = simulation.evaluation(score, DATASET.arrays)
+    return fjx.simulate(
+        jax.random.key(key), algorithm, jnp.zeros(2), dataset, rounds=rounds, evaluate=evaluate,
+        executor=simulation.chunked(2), progress=False, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [data.on_device, data.on_host])
+def test_a_second_run_compiles_nothing(place):
+    algorithm, dataset = algorithm_of(mean_square), place(DATASET)
+    first = run(algorithm, dataset=dataset, evaluate_first=True)
+    assert set(first.compiled) >= {"rounds", "evaluation"}
+    assert run(algorithm, dataset=dataset, evaluate_first=True).compiled == ()
+    again = run(algorithm, dataset=dataset, key=1, rounds=5, evaluate_first=True)
+    assert again.compiled == ()  # another key, and other lengths of blocks
+    np.testing.assert_array_equal(again.history.evaluated_at, [0, 3, 5])
+    assert len(again.history.rounds["finite"]) == 5
+    expected = run(algorithm_of(mean_square), dataset=dataset, key=1, rounds=5)
+    assert expected.compiled != ()  # another algorithm
+    np.testing.assert_array_equal(again.params, expected.params)
+    assert run(algorithm, dataset=dataset, sampler=samplers.uniform(4)).compiled != ()
+
+
+def test_blocks_of_any_length_are_the_rounds_of_one_program():
+    """The last block has one round of the three for which its program has room."""
+    algorithm = algorithm_of(mean_square)
+    result = run(algorithm, rounds=4)
+    program = simulation.program(
+        algorithm, DATASET, sampler=samplers.uniform(3), executor=simulation.chunked(2)
+    )
+    state, history = program.run(jax.random.key(0), program.init(jnp.zeros(2)), 4)
+    np.testing.assert_array_equal(result.params, state.params)
+    assert set(result.history.rounds) == set(history.rounds)
+    for name, values in history.rounds.items():
+        np.testing.assert_array_equal(result.history.rounds[name], values)
+
+
+def test_other_settings_of_jax_are_another_program():
+    algorithm = algorithm_of(mean_square)
+    run(algorithm)
+    with jax.default_matmul_precision("highest"):
+        assert run(algorithm).compiled == ("rounds",)
+    assert run(algorithm).compiled == ()
+
+
+def test_a_loss_that_is_refused_once_is_refused_again():
+    """Although the second call traces nothing."""
+    algorithm = algorithm_of(lambda params, batch, key: jnp.sum((params[None] - batch) ** 2))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not a mean over the examples"):
+            run(algorithm)
+
+
+def test_programs_go_with_their_algorithm():
+    algorithm = algorithm_of(mean_square)
+    run(algorithm)
+    alive = weakref.ref(algorithm.round)
+    del algorithm
+    gc.collect()
+    assert alive() is None
+
+
+def test_equal_arguments_give_one_sampler_and_one_executor():
+    assert samplers.poisson(0.5, cap=4) is samplers.poisson(0.5, cap=4)
+    assert samplers.dropout(samplers.full(), 0.25) is samplers.dropout(samplers.full(), 0.25)
+    assert samplers.uniform(3) is not samplers.uniform(4)
+    assert simulation.chunked(2) is simulation.chunked(2)
+    rates = jnp.float32(0.25)  # an array has no hash
+    assert samplers.dropout(samplers.full(), rates) is not samplers.dropout(samplers.full(), rates)
+    with pytest.raises(TypeError, match="size"):
+        samplers.uniform([3])

@@ -17,6 +17,7 @@ from fjx._base import Array
 
 _SHORT = 1 << 16  # sorting a shorter vector is faster than clearing the histograms
 _LOW = 15  # bits, of 31, that the second histogram tells apart
+_ROWS = 256  # of a histogram, summed up before it is searched
 
 
 def share_of(ratio: float, size: int) -> int:
@@ -77,9 +78,17 @@ def _threshold(ranks: Array, k: int) -> tuple[Array, Array]:
 
 def _kth(counts: Array, k: Array | int) -> tuple[Array, Array]:
     """The bin of the k-th largest, and the number of entries in bins beyond."""
+    rows = counts.reshape(_ROWS, -1)  # two short running sums cost less than a long one
+    row, beyond = _reaching(jnp.sum(rows, axis=1), k)
+    place, further = _reaching(rows[row], k - beyond)
+    return (row * rows.shape[1] + place).astype(jnp.uint32), beyond + further
+
+
+def _reaching(counts: Array, k: Array | int) -> tuple[Array, Array]:
+    """The last bin from which on there are k entries, and the number of entries beyond it."""
     reached = jnp.cumsum(counts[::-1])[::-1]
     chosen = jnp.sum(reached >= k) - 1
-    return chosen.astype(jnp.uint32), reached[chosen] - counts[chosen]
+    return chosen, reached[chosen] - counts[chosen]
 
 
 def _count(bins: Array, size: int) -> Array:

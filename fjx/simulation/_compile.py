@@ -135,13 +135,6 @@ def _like(x: Any) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def like_on(tree: Tree, shardings: Tree) -> Tree:
-    """Shapes of a tree that will be placed by ``shardings``."""
-    return jax.tree.map(
-        lambda x, on: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), tree, shardings
-    )
-
-
 def place(tree: Tree, shardings: Tree) -> Tree:
     """The tree on the devices of a compiled program; ``shardings`` are those of its arguments.
 

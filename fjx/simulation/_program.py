@@ -257,31 +257,24 @@ def whole_round_of(play: Play, sampler: Sampler) -> OneRound:
     return one_round
 
 
-def block_of(one_round: OneRound, room: int) -> Callable[..., tuple[SimulationState, History]]:
-    """At most ``room`` rounds and an evaluation ``(dataset, evaluate, key, state, length) -> ...``.
+def block_of(one_round: OneRound, room: int) -> Callable[..., tuple[SimulationState, Metrics]]:
+    """At most ``room`` rounds ``(dataset, key, state, length) -> (state, metrics)``.
 
-    ``length`` is an array, so that one program serves blocks of every length.  Of the reports of
-    rounds, ``[room, ...]``, the first ``length`` are filled.
+    ``length`` is an array, so that one program serves blocks of every length.  Of the metrics,
+    ``[room, ...]``, the first ``length`` are filled.
     """
     one_round = jax.jit(one_round, inline=True)  # traced once, for its shapes and for the loop
 
     def block(
-        dataset: FederatedData,
-        evaluate: Evaluate | None,
-        key: Key,
-        state: SimulationState,
-        length: Array,
-    ) -> tuple[SimulationState, History]:
+        dataset: FederatedData, key: Key, state: SimulationState, length: Array
+    ) -> tuple[SimulationState, Metrics]:
         def step(t: Array, carry: tuple[SimulationState, Metrics]) -> Any:
             state, metrics = one_round(dataset, key, carry[0])
             return state, jax.tree.map(lambda x, new: x.at[t].set(new), carry[1], metrics)
 
         _, like = jax.eval_shape(one_round, dataset, key, state)
         empty = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), like)
-        state, reports = jax.lax.fori_loop(0, length, step, (state, empty))
-        scores = {} if evaluate is None else evaluated(evaluate, state.params)
-        scores, at = jax.tree.map(lambda x: jnp.asarray(x)[None], (scores, state.round))
-        return state, History(reports, scores, at)
+        return jax.lax.fori_loop(0, length, step, (state, empty))
 
     return block
 

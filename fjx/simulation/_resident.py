@@ -5,18 +5,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from fjx._base import Metrics
 from fjx.simulation._compile import Compiler, Once, place
 from fjx.simulation._nans import played
 from fjx.simulation._program import (
     History,
     Run,
     SimulationState,
-    as_operand,
     block_of,
     round_of,
     whole_round_of,
 )
+from fjx.simulation._scores import Scores, coming, with_scores
 
 
 class Resident:
@@ -26,27 +25,25 @@ class Resident:
         def make() -> Any:
             play = round_of(run.algorithm, run.executor, run.participant_ids)
             block = block_of(whole_round_of(play, run.sampler), room)
-            return jax.jit(block, donate_argnums=3, keep_unused=True)
+            return jax.jit(block, donate_argnums=2, keep_unused=True)
 
         parts = run.sampler, run.executor, run.participant_ids, bool(run.mechanisms), room
         once = Once.of(run.algorithm.round, parts, make)
-        inputs = (run.dataset, as_operand(run.evaluate), run.key)
-        self._program, (_, self._coming) = compile("rounds", once, *inputs, state, np.int32(0))
+        inputs = run.dataset, run.key
+        self._program, (_, metrics) = compile("rounds", once, *inputs, state, np.int32(0))
         self._placed = self._program.input_shardings[0]
-        self._inputs = place(inputs, self._placed[:3])
+        self._inputs = place(inputs, self._placed[:2])
+        self._one_round = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), metrics
+        )
+        self.scores = Scores(run.evaluate, state.params, compile)
 
-    def coming(self, state: SimulationState, length: int) -> History:
+    def coming(self, length: int) -> History:
         """Shapes of the next block's history."""
-        like = self._coming.rounds
-        rounds = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype), like)
-        return self._coming._replace(rounds=rounds)
+        return coming(self._one_round, length, self.scores)
 
     def __call__(self, state: SimulationState, length: int) -> tuple[SimulationState, History]:
-        state, rounds = place((state, np.int32(length)), self._placed[3:])
-        state, history = played(self._program, *self._inputs, state, rounds)
-        history = jax.device_get(history)
-        return state, history._replace(rounds=_first(length, history.rounds))
-
-
-def _first(length: int, reports: Metrics) -> Metrics:
-    return jax.tree.map(lambda x: x[:length], reports)
+        state, rounds = place((state, np.int32(length)), self._placed[2:])
+        state, metrics = played(self._program, *self._inputs, state, rounds)
+        metrics, scores, at = jax.device_get((metrics, self.scores(state.params), state.round))
+        return state, with_scores(jax.tree.map(lambda x: x[:length], metrics), scores, at)

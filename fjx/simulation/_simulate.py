@@ -25,7 +25,6 @@ from fjx.simulation._checkpoint import Checkpoints, noise_of
 from fjx.simulation._compile import Compiler, on_first_device
 from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_scores
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
-from fjx.simulation._first import before_first_round
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._premises import require_premises
 from fjx.simulation._program import (
@@ -37,6 +36,7 @@ from fjx.simulation._program import (
     require_parts,
 )
 from fjx.simulation._resident import Resident
+from fjx.simulation._scores import before_first_round
 from fjx.simulation._stream import Stream
 from fjx.simulation._summary import summary
 from fjx.simulation._table import TableOf, is_hosted, make_table
@@ -244,13 +244,13 @@ def simulate(
             # Blocks end at multiples of evaluate_every, even if the run was resumed between two.
             length = min(evaluate_every - done % evaluate_every, rounds - done)
             play = play or _player(run, state, rounds, evaluate_every, compiler)
-            coming = play.coming(state, length)
+            coming = play.coming(length)
             _require_history(coming, blocks)
             with compiler.clock():
                 for premises in compiler.premises:
                     require_premises(premises, params, dataset, private=plan is not None)
             if evaluate_first and done == 0:
-                blocks.append(before_first_round(run, state, coming, compiler))
+                blocks.append(before_first_round(play.scores, state.params, coming))
                 call(0, state, blocks[-1])
             state, block = play(state, length)
             blocks.append(block)

@@ -22,19 +22,18 @@ from fjx._base import Array, Cohort, Examples, Key, Metrics, Tree
 from fjx.data._collect import buffers, collect
 from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
-from fjx.simulation._compile import Compiler, Once, like_on, place
-from fjx.simulation._first import scoring
-from fjx.simulation._nans import played, scored
+from fjx.simulation._compile import Compiler, Once, place
+from fjx.simulation._nans import played
 from fjx.simulation._program import (
     History,
     Play,
     Run,
     SimulationState,
-    as_operand,
     round_key,
     round_of,
     sampling_key,
 )
+from fjx.simulation._scores import Scores, coming, with_scores
 from fjx.simulation._table import HostTable, gather, is_hosted, refresh, scatter
 
 _DRAWN = 32  # rounds for which one call draws the cohorts
@@ -137,23 +136,11 @@ class Stream:
         self._key, self._rows = place(run.key, on_key), place(previous, on_rows)
         self._next = place(inputs, self._on_inputs)
 
-        self._evaluate: Any = None
-        self._scores: Any = {}
-        self._operand = as_operand(run.evaluate)
-        if run.evaluate is not None:
-            params = like_on(state.params, self._on_state.params)
-            self._evaluate, self._scores = compile(
-                "evaluation", scoring(run.evaluate), self._operand, params
-            )
-            self._operand = place(self._operand, self._evaluate.input_shardings[0][0])
+        self.scores = Scores(run.evaluate, state.params, compile)
 
-    def coming(self, state: SimulationState, length: int) -> History:
+    def coming(self, length: int) -> History:
         """Shapes of the next block's history."""
-
-        def stack(tree: Tree, n: int) -> Tree:
-            return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)
-
-        return History(stack(self._metrics, length), stack(self._scores, 1), state.round)
+        return coming(self._metrics, length, self.scores)
 
     def __call__(self, state: SimulationState, length: int) -> tuple[SimulationState, History]:
         state = place(self._without_table(state), self._on_state)
@@ -164,17 +151,14 @@ class Stream:
             self._in_flight.append(_Flight(metrics, self._ids, self._rows))
             reports.append(metrics)
             self._prepare()
-        scores: Any = {}
-        if self._evaluate is not None:
-            scores = scored(self._evaluate, self._operand, state.params)
+        scores = self.scores(state.params)
         while self._in_flight:
             self._retire()
         reports, scores, at = jax.device_get((reports, scores, state.round))
         rounds = jax.tree.map(lambda *x: np.stack(x), *reports)
-        scores, at = jax.tree.map(lambda x: np.asarray(x)[None], (scores, at))
         if self._table is not None:
             state = state._replace(clients=self._table.table)
-        return state, History(rounds, scores, at)
+        return state, with_scores(rounds, scores, at)
 
     def _prepare(self) -> None:
         """Put the inputs of the next round on the device, if there is one."""

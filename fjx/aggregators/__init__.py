@@ -13,7 +13,14 @@ from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import scaled_sum as scaled_sum
 from fjx.aggregators._mean import uniform as uniform
 from fjx.aggregators._private import private as private
-from fjx.aggregators._robust.median import median as median
+from fjx.aggregators._robust.coordinates import mean_around_median as mean_around_median
+from fjx.aggregators._robust.coordinates import median as median
+from fjx.aggregators._robust.coordinates import trimmed_mean as trimmed_mean
+from fjx.aggregators._robust.geometric import geometric_median as geometric_median
+from fjx.aggregators._robust.mixing import bucketing as bucketing
+from fjx.aggregators._robust.mixing import nearest_neighbour_mixing as nearest_neighbour_mixing
+from fjx.aggregators._robust.selection import krum as krum
+from fjx.aggregators._robust.selection import multi_krum as multi_krum
 from fjx.aggregators._shared import perm_k as perm_k
 from fjx.aggregators._shared import rotated as rotated
 from fjx.aggregators._shared import shared_rand_k as shared_rand_k
@@ -32,14 +39,20 @@ __all__ = [
     "around",
     "as_vector",
     "assigned_mean",
+    "bucketing",
     "compressed",
     "correlated_quantization",
     "distributed",
     "fetch_sgd",
+    "geometric_median",
     "integer_mean",
+    "krum",
     "majority_vote",
     "mean",
+    "mean_around_median",
     "median",
+    "multi_krum",
+    "nearest_neighbour_mixing",
     "per_field",
     "perm_k",
     "private",
@@ -51,5 +64,6 @@ __all__ = [
     "structured_mean",
     "submodel_mean",
     "switch",
+    "trimmed_mean",
     "uniform",
 ]

@@ -274,6 +274,16 @@ AGGREGATORS = {
     "uniform_mean": (aggregators.uniform(aggregators.mean()), {}),
     "scaled_sum": (aggregators.scaled_sum(7.0), {}),
     "median": (aggregators.median(), {}),
+    "trimmed_mean": (aggregators.trimmed_mean(1), {}),
+    "mean_around_median": (aggregators.mean_around_median(1), {}),
+    "krum": (aggregators.krum(1), {}),
+    "multi_krum": (aggregators.multi_krum(1), {}),
+    "geometric_median": (aggregators.geometric_median(), {}),
+    "nearest_neighbour_mixing": (
+        aggregators.nearest_neighbour_mixing(aggregators.trimmed_mean(1), 1),
+        {},
+    ),
+    "bucketing": (aggregators.bucketing(aggregators.mean(), 2), {}),
     "majority_vote": (aggregators.majority_vote(), {}),
     "per_field": (
         aggregators.per_field(a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())),

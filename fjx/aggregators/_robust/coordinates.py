@@ -1,0 +1,173 @@
+"""Rules that treat each coordinate by itself: median, trimmed mean, mean around the median."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fjx._base import Aggregator, Array, Metrics, Tree
+from fjx.aggregators._robust.stack import Stack, admitted, byzantine, rows, stacking
+
+
+def median() -> Aggregator:
+    """The coordinate-wise median of the messages, each client counted once.
+
+    Guarantees:
+        - Fewer than half of the clients cannot move a coordinate outside the range of the others, for
+          any messages that they send.
+        - (f, kappa)-robust for f < n / 2: :func:`fjx.theory.kappa_median`.
+        - For an even number of clients it is the mean of the middle two.
+        - Zero if nobody takes part.
+        - A message that is not finite is left out, and counted in the metric ``left_out``.
+
+    Returns:
+        An :class:`fjx.Aggregator` that stacks.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> x = jnp.array([1.0, 2.0, 1e9])
+        >>> float(aggregators.aggregate(jax.random.key(0), aggregators.median(), x)[0])
+        2.0
+
+    References:
+        Yin, Chen, Kannan, Bartlett, *Byzantine-Robust Distributed Learning*, ICML 2018
+        (arXiv:1803.01498).
+    """
+
+    def rule(stack: Stack) -> tuple[Tree, Metrics]:
+        return coordinate_wise(lambda x: _middle(x, stack), stack), {}
+
+    return stacking(rule, by_norm=False)
+
+
+def trimmed_mean(f: int | Array) -> Aggregator:
+    r"""The mean of each coordinate without its f smallest and its f largest values.
+
+    Each client counts once.
+
+    Guarantees:
+        - Up to f clients cannot move a coordinate outside the range of the others.
+        - (f, kappa)-robust for f < n / 2: :func:`fjx.theory.kappa_trimmed_mean`.
+        - With f = 0 it is the mean of the messages.
+        - Zero if nobody takes part.
+        - A message that is not finite is left out, and counted in the metric ``left_out``.
+        - If the n messages that came are too few, f becomes the largest number with 2 f < n, and the
+          metric ``f_lowered`` is 1.
+
+    Args:
+        f: number of Byzantine clients to withstand, at least 0; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` that stacks.
+
+    Raises:
+        TypeError: ``f`` is not an integer.
+        ValueError: ``f`` is negative; or, from ``finish``, the cohort has no 2 f + 1 slots.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> x = jnp.array([-1e9, 1.0, 2.0, 3.0, 7.0])
+        >>> float(aggregators.aggregate(jax.random.key(0), aggregators.trimmed_mean(1), x)[0])
+        2.0
+
+    References:
+        Yin, Chen, Kannan, Bartlett, *Byzantine-Robust Distributed Learning*, ICML 2018
+        (arXiv:1803.01498).
+    """
+    f = byzantine("trimmed_mean", f)
+
+    def rule(stack: Stack) -> tuple[Tree, Metrics]:
+        trimmed, metrics = admitted("trimmed_mean", f, stack)
+        return coordinate_wise(lambda x: trimmed_mean_of(x, stack, trimmed), stack), metrics
+
+    return stacking(rule, by_norm=False)
+
+
+def mean_around_median(f: int | Array) -> Aggregator:
+    """The mean of the n - f values of each coordinate that are nearest to the median.
+
+    Each client counts once.  The rule is also called MeaMed.
+
+    Guarantees:
+        - (f, kappa)-robust for f < n / 2: :func:`fjx.theory.kappa_mean_around_median`.
+        - With f = 0 it is the mean of the messages.
+        - Of values that are equally near to the median, those of the first clients count.
+        - Zero if nobody takes part.
+        - A message that is not finite is left out, and counted in the metric ``left_out``.
+        - If the n messages that came are too few, f becomes the largest number with 2 f < n, and the
+          metric ``f_lowered`` is 1.
+
+    Args:
+        f: number of Byzantine clients to withstand, at least 0; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` that stacks.
+
+    Raises:
+        TypeError: ``f`` is not an integer.
+        ValueError: ``f`` is negative; or, from ``finish``, the cohort has no 2 f + 1 slots.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> x = jnp.array([1.0, 2.0, 3.0, 7.0])
+        >>> float(aggregators.aggregate(jax.random.key(0), aggregators.mean_around_median(1), x)[0])
+        2.0
+
+    References:
+        Xie, Koyejo, Gupta, *Generalized Byzantine-tolerant SGD*, 2018 (arXiv:1802.10116).
+    """
+    f = byzantine("mean_around_median", f)
+
+    def rule(stack: Stack) -> tuple[Tree, Metrics]:
+        lowered, metrics = admitted("mean_around_median", f, stack)
+
+        def leaf(x: Array) -> Array:
+            away = jnp.where(stack.present[:, None], jnp.abs(x - _middle(x, stack)[None]), jnp.inf)
+            return _mean_of_smallest(x, away, jnp.maximum(stack.count - lowered, 1))
+
+        return coordinate_wise(leaf, stack), metrics
+
+    return stacking(rule, by_norm=False)
+
+
+def coordinate_wise(function: Callable[[Array], Array], stack: Stack) -> Tree:
+    """The message of a rule ``f[m, d] -> f[d]`` for matrices."""
+
+    def leaf(x: Any) -> Array:
+        return function(x.reshape(len(x), -1)).reshape(x.shape[1:])
+
+    return jax.tree.map(leaf, stack.tree)
+
+
+def trimmed_mean_of(x: Array, stack: Stack, f: Array) -> Array:
+    """The mean of each column without its f smallest and f largest values."""
+    rank = jnp.arange(stack.slots)[:, None]
+    kept = (rank >= f) & (rank < stack.count - f)
+    total = jnp.sum(jnp.where(kept, _ranked(x, stack), 0.0), axis=0)
+    return total / jnp.maximum(stack.count - 2 * f, 1).astype(x.dtype)
+
+
+def _ranked(x: Array, stack: Stack) -> Array:
+    """Each column in ascending order; infinite where nobody is."""
+    return jnp.sort(jnp.where(rows(stack.present, x), x, jnp.inf), axis=0)
+
+
+def _middle(x: Array, stack: Stack) -> Array:
+    """The median of each column, zero if nobody came."""
+    low, high = jnp.maximum(stack.count - 1, 0) // 2, stack.count // 2
+    ranked = _ranked(x, stack)
+    # Halved before they are added: the sum of two large floats overflows.
+    return jnp.where(stack.count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
+
+
+def _mean_of_smallest(x: Array, key: Array, count: Array) -> Array:
+    """The mean of the ``count`` values of each column with the smallest key, the first of equal ones."""
+    last = jnp.sort(key, axis=0)[count - 1][None]
+    equal = key == last
+    room = count - jnp.sum(key < last, axis=0, dtype=jnp.int32)
+    chosen = (key < last) | (equal & (jnp.cumsum(equal, axis=0, dtype=jnp.int32) <= room[None]))
+    return jnp.sum(jnp.where(chosen, x, 0.0), axis=0) / count.astype(x.dtype)

@@ -284,6 +284,23 @@ AGGREGATORS = {
         {},
     ),
     "bucketing": (aggregators.bucketing(aggregators.mean(), 2), {}),
+    "bulyan": (aggregators.bulyan(0), {}),
+    "mda": (aggregators.mda(1), {}),
+    "smea": (aggregators.smea(1), {}),
+    "autogm": (aggregators.autogm(), {}),
+    "caf": (aggregators.caf(1), {}),
+    "dnc": (aggregators.dnc(1), {}),
+    "sign_guard": (aggregators.sign_guard(), {}),
+    "centered_clipping": (aggregators.centered_clipping(1.0, iterations=2), {}),
+    "adaptive_clipping": (aggregators.adaptive_clipping(aggregators.median(), 1), {}),
+    "norm_bounding": (aggregators.norm_bounding(aggregators.mean(), 1.0), {}),
+    "fltrust": (
+        # The server's message is the state, which a recipe sets.
+        aggregators.fltrust()._replace(
+            init=lambda like: jax.tree.map(jnp.ones_like, _tree.wide_zeros_like(like))
+        ),
+        {},
+    ),
     "majority_vote": (aggregators.majority_vote(), {}),
     "per_field": (
         aggregators.per_field(a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())),

@@ -124,12 +124,8 @@ def mean_around_median(f: int | Array) -> Aggregator:
 
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
         lowered, metrics = admitted("mean_around_median", f, stack)
-
-        def leaf(x: Array) -> Array:
-            away = jnp.where(stack.present[:, None], jnp.abs(x - _middle(x, stack)[None]), jnp.inf)
-            return _mean_of_smallest(x, away, jnp.maximum(stack.count - lowered, 1))
-
-        return coordinate_wise(leaf, stack), metrics
+        number = jnp.maximum(stack.count - lowered, 1)
+        return coordinate_wise(lambda x: around_median(x, stack, number), stack), metrics
 
     return stacking(rule, by_norm=False)
 
@@ -164,10 +160,17 @@ def _middle(x: Array, stack: Stack) -> Array:
     return jnp.where(stack.count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
 
 
-def _mean_of_smallest(x: Array, key: Array, count: Array) -> Array:
-    """The mean of the ``count`` values of each column with the smallest key, the first of equal ones."""
-    last = jnp.sort(key, axis=0)[count - 1][None]
-    equal = key == last
-    room = count - jnp.sum(key < last, axis=0, dtype=jnp.int32)
-    chosen = (key < last) | (equal & (jnp.cumsum(equal, axis=0, dtype=jnp.int32) <= room[None]))
-    return jnp.sum(jnp.where(chosen, x, 0.0), axis=0) / count.astype(x.dtype)
+def around_median(x: Array, stack: Stack, number: Array) -> Array:
+    """The mean of those values of each column that are nearest to its median, the first of equal ones.
+
+    Args:
+        x: ``[m, d]``, the values.
+        stack: the stack that says who is present.
+        number: how many values of each column count, at least 1.
+    """
+    away = jnp.where(stack.present[:, None], jnp.abs(x - _middle(x, stack)[None]), jnp.inf)
+    last = jnp.sort(away, axis=0)[number - 1][None]
+    nearer, equal = away < last, away == last
+    room = number - jnp.sum(nearer, axis=0, dtype=jnp.int32)
+    chosen = nearer | (equal & (jnp.cumsum(equal, axis=0, dtype=jnp.int32) <= room[None]))
+    return jnp.sum(jnp.where(chosen, x, 0.0), axis=0) / number.astype(x.dtype)

@@ -71,11 +71,103 @@ def geometric_median(*, tolerance: float = 1e-5, max_iterations: int = 1000) -> 
     _validate.integer("geometric_median: max_iterations", max_iterations, at_least=1)
 
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
+        frame = frame_of(stack)
         weights = stack.present.astype(stack.dtype)
-        coefficients, iterations = minimiser(stack, weights, tolerance, max_iterations)
-        return combination(coefficients, stack.tree), {"iterations": iterations}
+        share = weights / jnp.maximum(jnp.sum(weights), 1)
+        found = weiszfeld(frame, share, tolerance, max_iterations)
+        return combination(implicit(frame, share, found), stack.tree), {
+            "iterations": found.iterations
+        }
 
     return stacking(rule)
+
+
+def autogm(
+    *,
+    penalty: float | Array = 1.0,
+    turns: int = 10,
+    tolerance: float = 1e-5,
+    max_iterations: int = 1000,
+) -> Aggregator:
+    r"""Auto-weighted geometric median: far messages are given less weight, very far ones none.
+
+    .. math:: \min_{z, \alpha} \sum_i \alpha_i \|z - x_i\| + \frac{\lambda}{2} \|\alpha\|^2,
+        \quad \alpha_i \ge 0, \ \sum_i \alpha_i = 1
+
+    Weights and point are minimised in turn.  The penalty :math:`\lambda` is ``penalty`` times n times
+    the median distance to the message in the middle, so that the rule does not depend on a scale.
+
+    Guarantees:
+        - With a large penalty it is :func:`geometric_median`.
+        - We know no proof of a coefficient kappa.
+        - The metric ``iterations`` counts the steps of all turns.
+        - Zero if nobody takes part.
+        - A message that is not finite, or whose squared norm overflows, is left out, and counted in the
+          metric ``left_out``.
+
+    Args:
+        penalty: penalty on unequal weights, positive; may be traced.
+        turns: number of times that weights and point are minimised, at least 1.
+        tolerance: tolerance of each geometric median, at least 1e-6.
+        max_iterations: largest number of iterations of each.
+
+    Returns:
+        An :class:`fjx.Aggregator` that stacks.
+
+    Raises:
+        TypeError: an argument is no number.
+        ValueError: an argument is out of range.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> x = jnp.array([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0], [99.0, 0.0]])
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.autogm(), x)
+        >>> message.round(2).tolist()
+        [1.0, 1.0]
+
+    References:
+        Li, Ngai, Voigt, *Byzantine-Robust Aggregation in Federated Learning Empowered Industrial IoT*,
+        IEEE TII 2021.
+    """
+    _validate.number("autogm: penalty", penalty, above=0)
+    turns = _validate.static_integer("autogm: turns", turns, at_least=1)
+    _validate.number("autogm: tolerance", tolerance, at_least=1e-6, below=1)
+    _validate.integer("autogm: max_iterations", max_iterations, at_least=1)
+
+    def rule(stack: Stack) -> tuple[Tree, Metrics]:
+        frame = frame_of(stack)
+        everybody = stack.present.astype(stack.dtype)
+        count = jnp.maximum(jnp.sum(everybody), 1)
+        unit = penalty * count * jnp.sqrt(frame.typical)
+
+        def turn(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            share, _, iterations = state
+            found = weiszfeld(frame, share, tolerance, max_iterations)
+            length = jnp.sqrt(_squares(lax.stop_gradient(frame.inner), found.coefficients))
+            following = _on_simplex(jnp.where(stack.present, length, jnp.inf), unit)
+            following = jnp.where(unit > 0, following, everybody / count)
+            return following, share, iterations + found.iterations
+
+        start = everybody / count, everybody / count, jnp.int32(0)
+        share, _, iterations = lax.fori_loop(0, turns, turn, start)
+        found = weiszfeld(frame, share, tolerance, max_iterations)
+        message = combination(implicit(frame, share, found), stack.tree)
+        return message, {"iterations": iterations + found.iterations}
+
+    return stacking(rule)
+
+
+class Frame(NamedTuple):
+    """Inner products about the medoid, and the scale of the distances.
+
+    Attributes:
+        inner: ``[m, m]``, products about the medoid.
+        typical: square of the median distance to the message in the middle.
+    """
+
+    inner: Array
+    typical: Array
 
 
 class _Point(NamedTuple):
@@ -92,61 +184,78 @@ class _Point(NamedTuple):
     iterations: Array
 
 
-def minimiser(
-    stack: Stack, weights: Array, tolerance: float, max_iterations: int
-) -> tuple[Array, Array]:
-    """Coefficients of the geometric median of weighted messages, and the number of iterations.
-
-    Args:
-        stack: messages.
-        weights: ``[m]``, the weight of each; zero where nobody is present.
-        tolerance: largest length of the gradient over the sum of the weights.
-        max_iterations: largest number of steps.
-    """
+def frame_of(stack: Stack) -> Frame:
+    """The frame of a geometric median."""
     found = lax.stop_gradient(products(stack))
     ranked = jnp.sort(found.squares[nearest_to_most(found, stack)])
     typical = jnp.where(stack.count > 0, ranked[jnp.maximum(stack.count - 1, 0) // 2], 0.0)
     # If the geometric median is a message, it is the medoid.  There the distance vanishes, and
     # products about the medoid have no rounding error.
-    inner_at = inner_products(stack, row(stack.tree, _medoid(found.squares, typical, stack)))
-    tiny = jnp.finfo(stack.dtype).tiny
-    smoothing = SMOOTHING**2 * typical + tiny
-    share = weights / jnp.maximum(jnp.sum(weights), tiny)
+    medoid = row(stack.tree, _medoid(found.squares, typical, stack))
+    return Frame(inner_products(stack, medoid), typical)
 
-    def pull(coefficients: Array, inner: Array) -> Array:
-        """The share of each message over its distance from the point."""
-        about = inner @ coefficients
-        squares = jnp.diagonal(inner) - 2 * about + coefficients @ about
-        return share / jnp.sqrt(jnp.maximum(squares, 0.0) + smoothing)
 
-    fixed = lax.stop_gradient(inner_at)
+def weiszfeld(frame: Frame, share: Array, tolerance: float, max_iterations: int) -> _Point:
+    """The geometric median of messages with weights ``share``, which sum to one."""
+    frame = lax.stop_gradient(frame)
 
     def far(point: _Point) -> Array:
         return (point.gradient > tolerance) & (point.iterations < max_iterations)
 
     def move(point: _Point) -> _Point:
-        forces = pull(point.coefficients, fixed)
-        following = forces / jnp.maximum(jnp.sum(forces), tiny)
+        forces = _forces(frame, share, point.coefficients)
+        following = _normalised(forces)
         # The gradient at z is (sum of the forces) (z - next z).
         moved = following - point.coefficients
-        length = jnp.sqrt(jnp.maximum(moved @ fixed @ moved, 0.0))
+        length = jnp.sqrt(jnp.maximum(moved @ frame.inner @ moved, 0.0))
         gradient = jnp.sum(forces) * length
         # The result is a point of which the gradient is known.
         coefficients = jnp.where(gradient <= tolerance, point.coefficients, following)
         return _Point(coefficients, gradient, point.iterations + 1)
 
-    last = lax.while_loop(far, move, _Point(share, jnp.full_like(typical, jnp.inf), jnp.int32(0)))
+    first = _Point(share, jnp.full_like(frame.typical, jnp.inf), jnp.int32(0))
+    return lax.while_loop(far, move, first)
+
+
+def implicit(frame: Frame, share: Array, found: _Point) -> Array:
+    """The coefficients that were found, with the derivative of a root of Weiszfeld's equation."""
 
     def residual(coefficients: Array) -> Array:
-        forces = pull(coefficients, inner_at)
-        return forces / jnp.maximum(jnp.sum(forces), tiny) - coefficients
+        return _normalised(_forces(frame, share, coefficients)) - coefficients
 
     def tangent(linear: Callable[[Array], Array], right: Array) -> Array:
         return jnp.linalg.solve(jax.jacobian(linear)(right), right)
 
-    # No loop is differentiated: the derivative is that of a root.
-    root = lax.custom_root(residual, last.coefficients, lambda _, found: found, tangent)
-    return root, last.iterations
+    fixed = lax.stop_gradient(found.coefficients)
+    return lax.custom_root(residual, fixed, lambda _, root: root, tangent)
+
+
+def _forces(frame: Frame, share: Array, coefficients: Array) -> Array:
+    """The weight of each message over its distance from a combination of messages."""
+    smoothing = SMOOTHING**2 * frame.typical + jnp.finfo(share.dtype).tiny
+    return share / jnp.sqrt(_squares(frame.inner, coefficients) + smoothing)
+
+
+def _squares(inner: Array, coefficients: Array) -> Array:
+    """Squared distances of all messages from a combination of them."""
+    about = inner @ coefficients
+    return jnp.maximum(jnp.diagonal(inner) - 2 * about + coefficients @ about, 0.0)
+
+
+def _normalised(forces: Array) -> Array:
+    return forces / jnp.maximum(jnp.sum(forces), jnp.finfo(forces.dtype).tiny)
+
+
+def _on_simplex(lengths: Array, unit: Array) -> Array:
+    """The weights max(0, eta - d_i) / unit that sum to one."""
+    ranked = jnp.sort(lengths)
+    finite = jnp.isfinite(ranked)
+    number = jnp.arange(1, len(lengths) + 1)
+    # With the k shortest distances, eta is their mean plus unit / k; it has to exceed the longest.
+    eta = (jnp.cumsum(jnp.where(finite, ranked, 0.0)) + unit) / number.astype(lengths.dtype)
+    last = jnp.sum(finite & (eta > ranked)) - 1
+    positive = jnp.maximum(eta[jnp.maximum(last, 0)] - lengths, 0.0)
+    return _normalised(jnp.where(jnp.isfinite(lengths), positive, 0.0))
 
 
 def _medoid(squares: Array, typical: Array, stack: Stack) -> Array:

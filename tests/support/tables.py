@@ -591,6 +591,12 @@ ALGORITHMS = {
         momentum=0.9,
         **_local,
     ),
+    # Robust.
+    "fltrust": algorithms.fltrust(
+        squared_error,
+        server_examples={"x": jnp.ones((3, 4)), "y": jnp.ones(3)},
+        **_local,
+    ),
     # Rounds that no recipe shows as they are.
     "minibatch": rounds.minibatch(algorithms.fedsgd(squared_error, **_step), 2),
     "replicated": compose(

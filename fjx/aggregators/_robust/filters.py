@@ -174,8 +174,8 @@ def sign_guard(*, low: float = 0.1, high: float = 3.0, coordinates: int = 10_000
     A message counts if its norm is between ``low`` and ``high`` times the median norm, and if it is in
     the largest cluster of the shares of positive, zero and negative signs among coordinates that are
     drawn at random.  Clusters are those of a mean shift with a flat kernel, whose radius is the mean
-    distance of a message's signs from those of the nearer half.  Longer messages than the median are
-    scaled down to it.
+    distance of a message's signs from those of the nearer half of the others.  Longer messages than
+    the median are scaled down to it.
 
     Guarantees:
         - The result is at most as long as the median message.
@@ -258,19 +258,19 @@ def _signs(key: Key, stack: Stack, coordinates: int) -> Array:
 
 
 def _largest_cluster(points: Array, present: Array) -> Array:
-    """``bool[m]``: the points whose mean shift ends where most do; of such places, the tightest."""
+    """``bool[m]``: the points whose mean shift ends where most do; of such places, the most central."""
     count = jnp.sum(present)
     both = present[:, None] & present[None, :]
 
     def between(a: Array, b: Array) -> Array:
         return jnp.sqrt(jnp.sum((a[:, None] - b[None, :]) ** 2, axis=-1))
 
-    ranked = jnp.sort(jnp.where(both, between(points, points), jnp.inf), axis=1)
-    near = jnp.arange(len(points))[None] < (count + 1) // 2
+    # The nearest point is the point itself.
+    ranked = jnp.sort(jnp.where(both, between(points, points), jnp.inf), axis=1)[:, 1:]
+    near = jnp.arange(ranked.shape[1])[None] < count // 2
     total = jnp.sum(jnp.where(near & present[:, None], ranked, 0.0))
     # A little more than the mean, so that rounding does not part equal points.
-    pairs = jnp.maximum(count * ((count + 1) // 2), 1)
-    radius = total / pairs.astype(total.dtype) + 1e-6
+    radius = total / jnp.maximum(count * (count // 2), 1).astype(total.dtype) + 1e-6
 
     def shift(_: Array, modes: Array) -> Array:
         inside = ((between(modes, points) <= radius) & present[None]).astype(points.dtype)
@@ -278,5 +278,5 @@ def _largest_cluster(points: Array, present: Array) -> Array:
 
     modes = lax.fori_loop(0, 30, shift, points)
     same = (between(modes, modes) <= radius) & both
-    spread = jnp.sum(jnp.where(same, between(points, points), 0.0), axis=1)
-    return same[jnp.argmax(jnp.sum(same, axis=1, dtype=spread.dtype) - spread / (1 + spread))]
+    away = jnp.sum(jnp.where(both, between(modes, points), 0.0), axis=1)
+    return same[jnp.argmax(jnp.sum(same, axis=1, dtype=away.dtype) - away / (1 + away))]

@@ -20,7 +20,8 @@ def bulyan(f: int | Array) -> Aggregator:
     Guarantees:
         - Its paper bounds each coordinate, for n >= 4 f + 3.  We know no proof of a coefficient kappa.
         - With f = 0 it is the mean of the messages.
-        - Of equal scores, and of values equally near to the median, the first count.
+        - Of equal scores, and of values equally near to the median, the first count.  The last choices
+          of Krum have few neighbours, so equal scores are common, and the order of messages matters.
         - Zero if nobody takes part.
         - A message that is not finite, or whose squared norm overflows, is left out, and counted in the
           metric ``left_out``.

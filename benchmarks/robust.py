@@ -8,8 +8,7 @@ arrays and on PyTorch tensors.  Compiling is not in the figures.  A process repo
 call, the seconds of all processors that it took, and its peak of memory so far.
 
 ByzFL's geometric median makes 3 of Weiszfeld's steps, whatever is left; fjx iterates until the gradient
-is at most 1e-5.  Rules that try all subsets are left out at this size, and so is Bulyan, which ByzFL does
-not have.
+is at most 1e-5.  Rules that try all subsets are left out at this size.  ByzFL has no Bulyan.
 """
 
 import argparse

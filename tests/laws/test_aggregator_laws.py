@@ -20,15 +20,19 @@ TRACED = {"keeps_structure_and_dtypes", "is_a_pure_function", "uses_each_key_onc
 RARER = {
     *("uniform_mean", "compressed", "as_vector", "sketched", "fetch_sgd", "assigned_mean"),
     *("correlated_quantization", "around"),
+    *("trimmed_mean", "mean_around_median", "multi_krum", "bulyan", "mda", "smea", "caf", "dnc"),
+    *("autogm", "sign_guard", "bucketing", "adaptive_clipping", "norm_bounding", "fltrust"),
 }
 LONGER = {"distributed", "perm_k", "shared_rand_k", "private", "rotated"}
+ROBUST = {"krum", "geometric_median", "nearest_neighbour_mixing", "centered_clipping"}
+"""A rule of each kind, beside the median."""
 
 
 def tier(name, law):
     others = tables.AGGREGATORS.keys() - RARER
     if law in TRACED:
-        return tables.tier(name, others, tables.AGGREGATORS)
-    return tables.tier(name, others - LONGER, LONGER)
+        return tables.tier(name, others - ROBUST, tables.AGGREGATORS)
+    return tables.tier(name, others - LONGER - ROBUST, LONGER | ROBUST)
 
 
 @functools.cache
@@ -45,7 +49,7 @@ def test_law(name, law):
     laws(name)[law].check()
 
 
-@tables.rows(tables.AGGREGATORS, set(tables.AGGREGATORS) - RARER)
+@tables.rows(tables.AGGREGATORS, set(tables.AGGREGATORS) - RARER - ROBUST, ROBUST)
 def test_a_mean_over_nobody_is_nan(name):
     """A zero would be read as a value.  Counts are integers; what does not depend on them is public."""
     aggregator, _ = tables.AGGREGATORS[name]

@@ -8,10 +8,8 @@ from jax import lax
 
 from fjx._base import Aggregator, Array, Metrics, Tree
 from fjx._kernels.columns import sorted_columns
+from fjx.aggregators._robust.products import COLUMNS
 from fjx.aggregators._robust.stack import Stack, admitted, byzantine, rows, stacking
-
-COLUMNS = 1 << 10
-"""Coordinates in a block: 100 clients' blocks of this size are sorted in the cache of a core."""
 
 
 def median() -> Aggregator:

@@ -10,11 +10,10 @@ from jax import lax
 from fjx import _validate
 from fjx._base import Aggregator, Array, Metrics, Tree
 from fjx.aggregators._robust.products import (
+    about_message,
     combination,
-    inner_products,
     nearest_to_most,
     products,
-    row,
 )
 from fjx.aggregators._robust.stack import Stack, stacking
 
@@ -186,13 +185,13 @@ class _Point(NamedTuple):
 
 def frame_of(stack: Stack) -> Frame:
     """The frame of a geometric median."""
-    found = lax.stop_gradient(products(stack))
-    ranked = jnp.sort(found.squares[nearest_to_most(found, stack)])
+    found = products(stack)
+    squares = lax.stop_gradient(found.squares)
+    ranked = jnp.sort(squares[nearest_to_most(squares, stack)])
     typical = jnp.where(stack.count > 0, ranked[jnp.maximum(stack.count - 1, 0) // 2], 0.0)
     # If the geometric median is a message, it is the medoid.  There the distance vanishes, and
     # products about the medoid have no rounding error.
-    medoid = row(stack.tree, _medoid(found.squares, typical, stack))
-    return Frame(inner_products(stack, medoid), typical)
+    return Frame(about_message(found.inner, _medoid(squares, typical, stack)), typical)
 
 
 def weiszfeld(frame: Frame, share: Array, tolerance: float, max_iterations: int) -> _Point:

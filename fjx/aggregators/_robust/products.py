@@ -18,7 +18,7 @@ from jax import lax
 from fjx._base import Array, Tree
 from fjx.aggregators._robust.stack import Stack, rows
 
-COLUMNS = 1 << 12
+COLUMNS = 1 << 10
 """Coordinates in a block: 100 clients' blocks of this size stay in the cache of a core."""
 
 BLURRED = 1 / 16
@@ -48,7 +48,7 @@ def products(stack: Stack) -> Products:
     lies nearest to most others, that message is the centre.
     """
     about_zero = _products(stack, None)
-    middle = lax.stop_gradient(nearest_to_most(about_zero, stack))
+    middle = lax.stop_gradient(nearest_to_most(about_zero.squares, stack))
 
     def again() -> Array:
         return inner_products(stack, row(stack.tree, middle))
@@ -57,9 +57,9 @@ def products(stack: Stack) -> Products:
     return _measured(stack, inner)
 
 
-def nearest_to_most(found: Products, stack: Stack) -> Array:
+def nearest_to_most(squares: Array, stack: Stack) -> Array:
     """The place of the message with the smallest median distance to all messages."""
-    ranked = jnp.sort(found.squares, axis=1)
+    ranked = jnp.sort(squares, axis=1)
     median = ranked[:, jnp.maximum(stack.count - 1, 0) // 2]
     return jnp.argmin(jnp.where(stack.present, median, jnp.inf))
 
@@ -122,6 +122,14 @@ def _gram(x: Array, present: Array, centre: Array | None) -> Array:
         return total + block(part, here), None
 
     return lax.scan(step, total, jnp.arange(whole))[0]
+
+
+def about_message(inner: Array, place: Array) -> Array:
+    """Inner products about one of the messages, whose own products are exactly zero."""
+    own = inner[place]
+    moved = inner - own[:, None] - own[None, :] + own[place]
+    here = jnp.arange(len(inner)) == place
+    return jnp.where(here[:, None] | here[None, :], 0.0, moved)
 
 
 def nearest(squares: Array, count: Array) -> Array:

@@ -4,6 +4,7 @@ All rules are one program, over a batch of cohorts with their own number f: see 
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -173,6 +174,7 @@ CHECKED = [
 ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("f", [0, 1, 2])
 @pytest.mark.parametrize("rule", CHECKED)
 def test_rule_is_its_paper_s(rule, f):
@@ -187,6 +189,7 @@ def test_rule_is_its_paper_s(rule, f):
         )
 
 
+@pytest.mark.ci
 def test_the_geometric_median_is_within_its_tolerance():
     for name, (x, here, counts) in COHORTS.items():
         found, metrics = results()[name, 0]["geometric_median"]
@@ -202,12 +205,14 @@ def test_the_geometric_median_is_within_its_tolerance():
         assert metrics["iterations"] < 1000, name
 
 
+@pytest.mark.ci
 def test_messages_that_are_not_finite_are_left_out_and_counted():
     for name, (_, here, counts) in COHORTS.items():
         for rule, (_, metrics) in results()[name, 1].items():
             assert metrics["left_out"] == np.sum(here & ~counts), (name, rule)
 
 
+@pytest.mark.ci
 def test_f_is_lowered_to_what_those_who_came_allow_and_counted():
     for (name, f), found in results().items():
         n = int(np.sum(COHORTS[name][1] & COHORTS[name][2]))
@@ -220,6 +225,7 @@ def test_f_is_lowered_to_what_those_who_came_allow_and_counted():
                 assert metrics["f_lowered"] == times * (asked > 0 and n < least), (name, rule)
 
 
+@pytest.mark.ci
 def test_f_zero_is_the_mean():
     names = {
         "trimmed_mean",
@@ -285,18 +291,21 @@ def transformed():
     return x, shift, parts
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("rule", [rule for rule in rules(1) if rule != "bulyan"])
 def test_the_order_of_messages_does_not_matter(rule):
     _, _, (base, shuffled, _, _) = transformed()
     np.testing.assert_allclose(shuffled[rule][0], base[rule][0], rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("rule", [rule for rule in rules(1) if rule not in BY_NORM])
 def test_a_shift_of_all_messages_shifts_the_result(rule):
     _, shift, (base, _, moved, _) = transformed()
     np.testing.assert_allclose(moved[rule][0], base[rule][0] + shift, rtol=1e-4, atol=5e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("rule", [r for r in rules(1) if r not in ("centered_clipping", "fltrust")])
 def test_a_factor_of_all_messages_is_one_of_the_result(rule):
     _, _, (base, _, _, scaled) = transformed()
@@ -318,8 +327,6 @@ KAPPA = {
 
 def worst_ratios(x, found, f):
     """By rule: for each cohort, the largest squared error over the variance of n - f messages."""
-    import itertools
-
     subsets = np.array(list(itertools.combinations(range(SLOTS), SLOTS - f)))
     honest = x[:, subsets].astype(np.float64)  # [b, subsets, n - f, d]
     mean = honest.mean(2)
@@ -338,6 +345,7 @@ def attacked(rng, number):
     return x.astype(np.float32)
 
 
+@pytest.mark.ci
 def test_no_attack_is_beyond_the_proved_coefficient():
     """About 500 random cohorts, every subset being the honest one."""
     rng = np.random.default_rng(2)
@@ -349,6 +357,7 @@ def test_no_attack_is_beyond_the_proved_coefficient():
             assert ratios.max() >= theory.kappa_lower_bound(SLOTS, 2) / 4, rule
 
 
+@pytest.mark.ci
 def test_no_rule_is_better_than_the_lower_bound():
     """On the cohort of the proof, zeros and ones."""
     x = np.zeros((1, SLOTS, SIZE), np.float32)
@@ -363,6 +372,7 @@ def test_no_rule_is_better_than_the_lower_bound():
 ROBUST = [*KAPPA, "bulyan", "caf", "autogm", "dnc", "sign_guard", "clipped_mean"]
 
 
+@pytest.mark.ci
 def test_up_to_f_messages_cannot_carry_the_result_away_and_a_majority_can():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(2, SLOTS, SIZE)) + 1
@@ -430,6 +440,7 @@ def test_a_mixer_needs_messages_that_it_can_read():
             make(None)
 
 
+@pytest.mark.ci
 def test_a_plan_refuses_a_robust_rule():
     for rule in (
         lambda mechanism, denominator: aggregators.median(),
@@ -469,6 +480,7 @@ def test_a_secure_sum_refuses_a_robust_rule_and_says_what_is_possible():
         )
 
 
+@pytest.mark.ci
 def test_norm_bounding_sums_and_keeps_a_claim():
     mechanism = privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0)
     bounded = aggregators.norm_bounding(aggregators.private(mechanism, denominator=4), 0.5)

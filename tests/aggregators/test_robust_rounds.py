@@ -35,7 +35,7 @@ def play(algorithm, dataset, executor=None):
 
 @pytest.mark.ci
 def test_a_rule_is_given_decoded_messages_on_any_number_of_devices():
-    """Five of six clients have examples.  The signs of a codec are what is compared."""
+    """Five of six clients have examples."""
     dataset = tables.federated()
     codec = compressors.chain(compressors.top_k(0.5), compressors.quantize(bits=8))
     ours = algorithm(rule(), uplink=codec)
@@ -69,10 +69,7 @@ def test_derivatives_are_those_of_differences():
     made = [
         aggregators.geometric_median(tolerance=1e-6),
         aggregators.trimmed_mean(1),
-        aggregators.mean_around_median(1),
-        rule(),
         aggregators.centered_clipping(1.0),
-        aggregators.adaptive_clipping(aggregators.median(), 1),
     ]
 
     def value(x):
@@ -86,6 +83,7 @@ def test_derivatives_are_those_of_differences():
     np.testing.assert_allclose(slopes, (values[0] - values[1]) / (2 * step), rtol=0.02, atol=0.01)
 
 
+@pytest.mark.ci
 def test_derivatives_at_equal_messages_are_finite():
     x = jnp.ones((5, 3))
     found = jax.grad(
@@ -96,6 +94,7 @@ def test_derivatives_at_equal_messages_are_finite():
     assert np.isfinite(found).all()
 
 
+@pytest.mark.ci
 def test_buckets_part_those_who_came():
     """Six messages in buckets of two: the mean of their means is the mean of all."""
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)

@@ -58,11 +58,11 @@ def bulyan(f: int | Array) -> Aggregator:
         def choose(turn: Array, left: Array) -> Array:
             both = left[:, None] & left[None, :]
             best = jnp.argmin(scores(jnp.where(both, squares, jnp.inf), left, lowered))
-            return left & ~((jnp.arange(stack.slots) == best) & (turn < stack.count - 2 * lowered))
+            return left & ~((jnp.arange(stack.slots) == best) & (turn < stack.came - 2 * lowered))
 
         left = lax.fori_loop(0, stack.slots, choose, stack.present)
         chosen = Stack(stack.tree, stack.present & ~left)
-        number = jnp.maximum(stack.count - 4 * lowered, 1)
+        number = jnp.maximum(stack.came - 4 * lowered, 1)
         return coordinate_wise(lambda x: around_median(x, chosen, number), stack), metrics
 
     return stacking(rule)

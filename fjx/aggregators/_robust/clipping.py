@@ -63,7 +63,7 @@ def centered_clipping(radius: float | Array = 100.0, *, iterations: int = 1) -> 
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         stack, metrics = checked(total)
-        count = jnp.maximum(stack.count, 1)
+        count = jnp.maximum(stack.came, 1)
         centre = public.state
         for _ in range(iterations):
             away = jax.tree.map(
@@ -72,7 +72,7 @@ def centered_clipping(radius: float | Array = 100.0, *, iterations: int = 1) -> 
             factors = _factors(squared_norms(Stack(away, stack.present)), radius)
             steps = jax.tree.map(lambda x: jnp.sum(x, axis=0), scaled(factors, away))
             centre = _tree.add(centre, _tree.divide(steps, count))
-        somebody = stack.count > 0
+        somebody = stack.came > 0
         message = _tree.where(somebody, centre, _tree.zeros_like(centre))
         return message, _tree.where(somebody, centre, public.state), metrics
 
@@ -179,11 +179,11 @@ def adaptive_clipping(inner: Aggregator, f: int | Array) -> Aggregator:
 
     def clip(key: Key, stack: Stack) -> tuple[Stack, Metrics]:
         lowered, metrics = admitted("adaptive_clipping", f, stack)
-        count = jnp.maximum(stack.count, 1)
+        count = jnp.maximum(stack.came, 1)
         squares = squared_norms(stack)
         clipped = 2 * lowered * (count - lowered) // count
         bound = jnp.sort(jnp.where(stack.present, squares, jnp.inf))[count - clipped - 1]
-        bound = jnp.where(stack.count > 0, bound, 0.0)
+        bound = jnp.where(stack.came > 0, bound, 0.0)
         return Stack(scaled(_factors(squares, jnp.sqrt(bound)), stack.tree), stack.present), metrics
 
     require_decoded("adaptive_clipping", inner)

@@ -126,7 +126,7 @@ def mean_around_median(f: int | Array) -> Aggregator:
 
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
         lowered, metrics = admitted("mean_around_median", f, stack)
-        number = jnp.maximum(stack.count - lowered, 1)
+        number = jnp.maximum(stack.came - lowered, 1)
         return coordinate_wise(lambda x: around_median(x, stack, number), stack), metrics
 
     return stacking(rule, by_norm=False)
@@ -160,9 +160,9 @@ def coordinate_wise(function: Callable[[Array], Array], stack: Stack) -> Tree:
 def trimmed_mean_of(x: Array, stack: Stack, f: Array) -> Array:
     """The mean of each column without its f smallest and f largest values."""
     rank = jnp.arange(stack.slots)[:, None]
-    kept = (rank >= f) & (rank < stack.count - f)
+    kept = (rank >= f) & (rank < stack.came - f)
     total = jnp.sum(jnp.where(kept, _ranked(x, stack), 0.0), axis=0)
-    return total / jnp.maximum(stack.count - 2 * f, 1).astype(x.dtype)
+    return total / jnp.maximum(stack.came - 2 * f, 1).astype(x.dtype)
 
 
 def _ranked(x: Array, stack: Stack) -> Array:
@@ -172,10 +172,10 @@ def _ranked(x: Array, stack: Stack) -> Array:
 
 def _middle(x: Array, stack: Stack) -> Array:
     """The median of each column, zero if nobody came."""
-    low, high = jnp.maximum(stack.count - 1, 0) // 2, stack.count // 2
+    low, high = jnp.maximum(stack.came - 1, 0) // 2, stack.came // 2
     ranked = _ranked(x, stack)
     # Halved before they are added: the sum of two large floats overflows.
-    return jnp.where(stack.count > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
+    return jnp.where(stack.came > 0, ranked[low] / 2 + ranked[high] / 2, 0.0)
 
 
 def around_median(x: Array, stack: Stack, number: Array) -> Array:

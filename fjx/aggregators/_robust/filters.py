@@ -1,5 +1,7 @@
 """Rules that leave out what stands out: by covariance, by a random projection, by signs."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -70,15 +72,15 @@ def caf(f: int | Array) -> Aggregator:
         lowered, metrics = admitted("caf", f, stack)
         inner = lax.stop_gradient(products(stack)).inner
         tiny = jnp.finfo(inner.dtype).tiny
-        enough = (stack.count - 2 * lowered).astype(inner.dtype)
+        enough = (stack.came - 2 * lowered).astype(inner.dtype)
         everybody = stack.present.astype(inner.dtype)
 
-        def more(state: tuple[Array, ...]) -> Array:
-            weights, _, _, turn = state
-            return ((jnp.sum(weights) > enough) | (turn == 0)) & (turn < stack.slots)
+        def more(state: _Weights) -> Array:
+            first = state.turns == 0
+            return ((jnp.sum(state.weights) > enough) | first) & (state.turns < stack.slots)
 
-        def filtered(state: tuple[Array, ...]) -> tuple[Array, ...]:
-            weights, best, smallest, turn = state
+        def filtered(state: _Weights) -> _Weights:
+            weights = state.weights
             root = jnp.sqrt(weights)
             centred = centred_products(inner, weights)
             values, vectors = jnp.linalg.eigh(root[:, None] * centred * root[None, :])
@@ -87,15 +89,34 @@ def caf(f: int | Array) -> Aggregator:
             along = (centred @ (root * vectors[:, -1])) ** 2
             along = jnp.where(weights > 0, along, 0.0)
             kept = weights * (1 - along / jnp.maximum(jnp.max(along), tiny))
-            best = jnp.where(largest < smallest, weights, best)
-            return kept, best, jnp.minimum(largest, smallest), turn + 1
+            best = jnp.where(largest < state.smallest, weights, state.best)
+            smallest = jnp.minimum(largest, state.smallest)
+            return _Weights(kept, best, smallest, state.turns + 1)
 
-        start = everybody, everybody, jnp.full((), jnp.inf, inner.dtype), jnp.int32(0)
-        _, best, _, turns = lax.while_loop(more, filtered, start)
-        share = best / jnp.maximum(jnp.sum(best), tiny)
-        return combination(share, stack.tree), {**metrics, "iterations": turns}
+        infinite = jnp.full((), jnp.inf, inner.dtype)
+        last = lax.while_loop(
+            more, filtered, _Weights(everybody, everybody, infinite, jnp.int32(0))
+        )
+        share = last.best / jnp.maximum(jnp.sum(last.best), tiny)
+        return combination(share, stack.tree), {**metrics, "iterations": last.turns}
 
     return stacking(rule)
+
+
+class _Weights(NamedTuple):
+    """The state of a filter.
+
+    Attributes:
+        weights: ``[m]``, the weight of each message.
+        best: ``[m]``, the weights with the smallest covariance so far.
+        smallest: its largest eigenvalue.
+        turns: number of covariances so far.
+    """
+
+    weights: Array
+    best: Array
+    smallest: Array
+    turns: Array
 
 
 def dnc(f: int | Array, *, iterations: int = 1, coordinates: int = 10_000) -> Aggregator:
@@ -150,7 +171,7 @@ def dnc(f: int | Array, *, iterations: int = 1, coordinates: int = 10_000) -> Ag
         centred = weights[:, None] * centred_products(inner, weights) * weights[None, :]
         along = (centred @ jnp.linalg.eigh(centred)[1][:, -1]) ** 2
         score = jnp.where(stack.present, along, jnp.inf)
-        return ~nearest(score[None], stack.count - lowered)[0]
+        return ~nearest(score[None], stack.came - lowered)[0]
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         def rule(stack: Stack) -> tuple[Tree, Metrics]:
@@ -217,7 +238,7 @@ def sign_guard(*, low: float = 0.1, high: float = 3.0, coordinates: int = 10_000
         def rule(stack: Stack) -> tuple[Tree, Metrics]:
             norms = jnp.sqrt(lax.stop_gradient(squared_norms(stack)))
             ranked = jnp.sort(jnp.where(stack.present, norms, jnp.inf))
-            median = ranked[jnp.maximum(stack.count - 1, 0) // 2]
+            median = ranked[jnp.maximum(stack.came - 1, 0) // 2]
             usual = (norms >= low * median) & (norms <= high * median) & stack.present
             trusted = usual & _largest_cluster(_signs(key, stack, coordinates), usual)
             long = norms > median

@@ -188,7 +188,7 @@ def frame_of(stack: Stack) -> Frame:
     found = products(stack)
     squares = lax.stop_gradient(found.squares)
     ranked = jnp.sort(squares[nearest_to_most(squares, stack)])
-    typical = jnp.where(stack.count > 0, ranked[jnp.maximum(stack.count - 1, 0) // 2], 0.0)
+    typical = jnp.where(stack.came > 0, ranked[jnp.maximum(stack.came - 1, 0) // 2], 0.0)
     # If the geometric median is a message, it is the medoid.  There the distance vanishes, and
     # products about the medoid have no rounding error.
     return Frame(about_message(found.inner, _medoid(squares, typical, stack)), typical)

@@ -59,7 +59,7 @@ def nearest_neighbour_mixing(inner: Aggregator, f: int | Array) -> Aggregator:
 
     def mix(key: Key, stack: Stack) -> tuple[Stack, Metrics]:
         lowered, metrics = admitted("nearest_neighbour_mixing", f, stack)
-        near = nearest(lax.stop_gradient(products(stack).squares), stack.count - lowered)
+        near = nearest(lax.stop_gradient(products(stack).squares), stack.came - lowered)
         near = (near & stack.present[None] & stack.present[:, None]).astype(stack.dtype)
         weights = near / jnp.maximum(jnp.sum(near, axis=1, keepdims=True), 1)
         return Stack(combination(weights, stack.tree), stack.present), metrics

@@ -60,14 +60,14 @@ def products(stack: Stack) -> Products:
 def nearest_to_most(squares: Array, stack: Stack) -> Array:
     """The place of the message with the smallest median distance to all messages."""
     ranked = jnp.sort(squares, axis=1)
-    median = ranked[:, jnp.maximum(stack.count - 1, 0) // 2]
+    median = ranked[:, jnp.maximum(stack.came - 1, 0) // 2]
     return jnp.argmin(jnp.where(stack.present, median, jnp.inf))
 
 
 def _blurred(found: Products, stack: Stack, middle: Array) -> Array:
     """Whether rounding is too large for the distances of ``middle`` to the nearer half."""
     norms = jnp.diagonal(found.inner)
-    near = nearest(found.squares[middle][None], (stack.count + 1) // 2)[0] & stack.present
+    near = nearest(found.squares[middle][None], (stack.came + 1) // 2)[0] & stack.present
     largest = jnp.max(jnp.where(near, norms, 0.0)) + norms[middle]
     return jnp.max(jnp.where(near, found.squares[middle], 0.0)) < BLURRED * largest
 

@@ -96,7 +96,7 @@ def multi_krum(f: int | Array) -> Aggregator:
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
         lowered, metrics = admitted("multi_krum", f, stack)
         score = scores(products(stack).squares, stack.present, lowered)
-        return mean_of(nearest(score[None], stack.count - lowered)[0], stack), metrics
+        return mean_of(nearest(score[None], stack.came - lowered)[0], stack), metrics
 
     return stacking(rule)
 

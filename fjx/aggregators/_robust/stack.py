@@ -27,7 +27,7 @@ class Stack(NamedTuple):
         return len(self.present)
 
     @property
-    def count(self) -> Array:
+    def came(self) -> Array:
         """The number of messages that count."""
         return jnp.sum(self.present, dtype=jnp.int32)
 
@@ -70,7 +70,7 @@ def applied(rule: Rule, stack: Stack) -> tuple[Tree, Metrics]:
         one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), stack.tree)
         stack = Stack(one, jnp.zeros(1, bool))
     message, metrics = rule(stack)
-    return _tree.where(stack.count > 0, message, _tree.zeros_like(message)), metrics
+    return _tree.where(stack.came > 0, message, _tree.zeros_like(message)), metrics
 
 
 def checked(total: Tree, *, by_norm: bool = True) -> tuple[Stack, Metrics]:
@@ -129,6 +129,6 @@ def admitted(
             f"{name}: f must be at most {most} for a cohort of {stack.slots} slots, got {f}: the rule "
             f"needs at least {times} f + {plus} messages; lower f, or let more clients take part"
         )
-    most = jnp.maximum((stack.count - plus) // times, 0)
-    lowered = jnp.minimum(jnp.asarray(f, jnp.int32), most)
+    allowed = jnp.maximum((stack.came - plus) // times, 0)
+    lowered = jnp.minimum(jnp.asarray(f, jnp.int32), allowed)
     return lowered, {"f_lowered": (lowered < f).astype(jnp.int32)}

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fjx._base import Aggregator, Array, Metrics, Tree
-from fjx.aggregators._robust.coordinates import around_median, coordinate_wise
-from fjx.aggregators._robust.products import products
+from fjx.aggregators._robust.coordinates import around_median
+from fjx.aggregators._robust.products import by_blocks, products
 from fjx.aggregators._robust.selection import scores
 from fjx.aggregators._robust.stack import Stack, admitted, byzantine, stacking
 
@@ -63,6 +63,6 @@ def bulyan(f: int | Array) -> Aggregator:
         left = lax.fori_loop(0, stack.slots, choose, stack.present)
         chosen = Stack(stack.tree, stack.present & ~left)
         number = jnp.maximum(stack.came - 4 * lowered, 1)
-        return coordinate_wise(lambda x: around_median(x, chosen, number), stack), metrics
+        return by_blocks(lambda x: around_median(x, chosen, number), stack), metrics
 
     return stacking(rule)

@@ -14,7 +14,6 @@ from fjx.aggregators._robust.stack import (
     byzantine,
     checked,
     contribute,
-    rows,
 )
 
 
@@ -66,11 +65,10 @@ def centered_clipping(radius: float | Array = 100.0, *, iterations: int = 1) -> 
         count = jnp.maximum(stack.came, 1)
         centre = public.state
         for _ in range(iterations):
-            away = jax.tree.map(
-                lambda x, v: jnp.where(rows(stack.present, x), x - v[None], 0.0), stack.tree, centre
-            )
-            factors = _factors(squared_norms(Stack(away, stack.present)), radius)
-            steps = jax.tree.map(lambda x: jnp.sum(x, axis=0), scaled(factors, away))
+            away = jax.tree.map(lambda x, v: x - v[None], stack.tree, centre)
+            away = Stack(away, stack.present)
+            steps = scaled(_factors(squared_norms(away), radius), away)
+            steps = jax.tree.map(lambda x: jnp.sum(x, axis=0), steps)
             centre = _tree.add(centre, _tree.divide(steps, count))
         somebody = stack.came > 0
         message = _tree.where(somebody, centre, _tree.zeros_like(centre))
@@ -123,9 +121,8 @@ def norm_bounding(inner: Aggregator, bound: float | Array) -> Aggregator:
     code = inner.encode
 
     def short(message: Tree) -> Tree:
-        one = jax.tree.map(lambda x: _tree.wide(x)[None], message)
-        factor = _factors(squared_norms(Stack(one, jnp.ones(1, bool))), bound)
-        return jax.tree.map(lambda x: x[0], scaled(factor, one))
+        one = Stack(jax.tree.map(lambda x: _tree.wide(x)[None], message), jnp.ones(1, bool))
+        return jax.tree.map(lambda x: x[0], scaled(_factors(squared_norms(one), bound), one))
 
     def bounded(message: Tree, weight: Array, public: Public) -> Tree:
         return inner.contribute(short(message), weight, public)
@@ -184,7 +181,7 @@ def adaptive_clipping(inner: Aggregator, f: int | Array) -> Aggregator:
         clipped = 2 * lowered * (count - lowered) // count
         bound = jnp.sort(jnp.where(stack.present, squares, jnp.inf))[count - clipped - 1]
         bound = jnp.where(stack.came > 0, bound, 0.0)
-        return Stack(scaled(_factors(squares, jnp.sqrt(bound)), stack.tree), stack.present), metrics
+        return Stack(scaled(_factors(squares, jnp.sqrt(bound)), stack), stack.present), metrics
 
     require_decoded("adaptive_clipping", inner)
     return mixed(inner, clip)

@@ -1,14 +1,10 @@
 """Rules that treat each coordinate by itself: median, trimmed mean, mean around the median."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
-from jax import lax
 
 from fjx._base import Aggregator, Array, Metrics, Tree
 from fjx._kernels.columns import sorted_columns
-from fjx.aggregators._robust.products import COLUMNS
+from fjx.aggregators._robust.products import by_blocks
 from fjx.aggregators._robust.stack import Stack, admitted, byzantine, rows, stacking
 
 
@@ -39,7 +35,7 @@ def median() -> Aggregator:
     """
 
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
-        return coordinate_wise(lambda x: _middle(x, stack), stack), {}
+        return by_blocks(lambda x: _middle(x, stack), stack), {}
 
     return stacking(rule, by_norm=False)
 
@@ -83,7 +79,7 @@ def trimmed_mean(f: int | Array) -> Aggregator:
 
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
         trimmed, metrics = admitted("trimmed_mean", f, stack)
-        return coordinate_wise(lambda x: trimmed_mean_of(x, stack, trimmed), stack), metrics
+        return by_blocks(lambda x: trimmed_mean_of(x, stack, trimmed), stack), metrics
 
     return stacking(rule, by_norm=False)
 
@@ -127,34 +123,9 @@ def mean_around_median(f: int | Array) -> Aggregator:
     def rule(stack: Stack) -> tuple[Tree, Metrics]:
         lowered, metrics = admitted("mean_around_median", f, stack)
         number = jnp.maximum(stack.came - lowered, 1)
-        return coordinate_wise(lambda x: around_median(x, stack, number), stack), metrics
+        return by_blocks(lambda x: around_median(x, stack, number), stack), metrics
 
     return stacking(rule, by_norm=False)
-
-
-def coordinate_wise(function: Callable[[Array], Array], stack: Stack) -> Tree:
-    """The message of a rule ``f[m, d] -> f[d]`` of columns, block by block of them.
-
-    A block stays in the cache, and nothing but the message is as long as the messages.
-    """
-
-    def leaf(x: Array) -> Array:
-        flat = x.reshape(len(x), -1)
-        size = flat.shape[1]
-        if size <= COLUMNS:
-            return function(flat).reshape(x.shape[1:])
-        # The last block begins earlier than the others would have it, so that all are equally wide.
-        starts = [*range(0, size - COLUMNS, COLUMNS), size - COLUMNS]
-
-        def block(start: Array) -> Array:
-            return function(lax.dynamic_slice_in_dim(flat, start, COLUMNS, axis=1))
-
-        found = lax.map(block, jnp.asarray(starts, jnp.int32))
-        new = size - COLUMNS * (len(starts) - 1)
-        whole = [found[:-1].reshape(-1), found[-1, COLUMNS - new :]]
-        return jnp.concatenate(whole).reshape(x.shape[1:])
-
-    return jax.tree.map(leaf, stack.tree)
 
 
 def trimmed_mean_of(x: Array, stack: Stack, f: Array) -> Array:

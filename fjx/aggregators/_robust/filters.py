@@ -98,7 +98,7 @@ def caf(f: int | Array) -> Aggregator:
             more, filtered, _Weights(everybody, everybody, infinite, jnp.int32(0))
         )
         share = last.best / jnp.maximum(jnp.sum(last.best), tiny)
-        return combination(share, stack.tree), {**metrics, "iterations": last.turns}
+        return combination(share, stack), {**metrics, "iterations": last.turns}
 
     return stacking(rule)
 
@@ -246,7 +246,7 @@ def sign_guard(*, low: float = 0.1, high: float = 3.0, coordinates: int = 10_000
             factors = jnp.where(trusted, factors, 0.0)
             share = factors / jnp.maximum(jnp.sum(trusted), 1).astype(stack.dtype)
             number = jnp.sum(trusted, dtype=jnp.int32)
-            return combination(share, stack.tree), {"trusted": number}
+            return combination(share, stack), {"trusted": number}
 
         stack, metrics = checked(total)
         message, own = applied(rule, stack)

@@ -74,9 +74,7 @@ def geometric_median(*, tolerance: float = 1e-5, max_iterations: int = 1000) -> 
         weights = stack.present.astype(stack.dtype)
         share = weights / jnp.maximum(jnp.sum(weights), 1)
         found = weiszfeld(frame, share, tolerance, max_iterations)
-        return combination(implicit(frame, share, found), stack.tree), {
-            "iterations": found.iterations
-        }
+        return combination(implicit(frame, share, found), stack), {"iterations": found.iterations}
 
     return stacking(rule)
 
@@ -151,7 +149,7 @@ def autogm(
         start = everybody / count, everybody / count, jnp.int32(0)
         share, _, iterations = lax.fori_loop(0, turns, turn, start)
         found = weiszfeld(frame, share, tolerance, max_iterations)
-        message = combination(implicit(frame, share, found), stack.tree)
+        message = combination(implicit(frame, share, found), stack)
         return message, {"iterations": iterations + found.iterations}
 
     return stacking(rule)

@@ -62,7 +62,7 @@ def nearest_neighbour_mixing(inner: Aggregator, f: int | Array) -> Aggregator:
         near = nearest(lax.stop_gradient(products(stack).squares), stack.came - lowered)
         near = (near & stack.present[None] & stack.present[:, None]).astype(stack.dtype)
         weights = near / jnp.maximum(jnp.sum(near, axis=1, keepdims=True), 1)
-        return Stack(combination(weights, stack.tree), stack.present), metrics
+        return Stack(combination(weights, stack), stack.present), metrics
 
     return mixed(inner, mix)
 
@@ -115,7 +115,7 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
         inside = (place[None] // size == jnp.arange(buckets)[:, None]) & stack.present[None]
         count = jnp.sum(inside, axis=1)
         weights = inside.astype(stack.dtype) / jnp.maximum(count, 1)[:, None].astype(stack.dtype)
-        return Stack(combination(weights, stack.tree), count > 0), {}
+        return Stack(combination(weights, stack), count > 0), {}
 
     return mixed(inner, mix, by_norm=False)
 

@@ -9,6 +9,7 @@ centre near most of them.  Far messages do not blur the distances among near one
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -106,8 +107,8 @@ def _gram(x: Array, present: Array, centre: Array | None) -> Array:
     """Inner products of the rows of a matrix, block by block of its columns."""
 
     def block(x: Array, centre: Array | None) -> Array:
-        if centre is not None:
-            x = jnp.where(present[:, None], x - centre[None], 0.0)
+        x = x if centre is None else x - centre[None]
+        x = jnp.where(present[:, None], x, 0.0)
         return lax.dot_general(x, x, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
 
     whole = x.shape[1] // COLUMNS
@@ -122,6 +123,32 @@ def _gram(x: Array, present: Array, centre: Array | None) -> Array:
         return total + block(part, here), None
 
     return lax.scan(step, total, jnp.arange(whole))[0]
+
+
+def by_blocks(function: Callable[[Array], Array], stack: Stack) -> Tree:
+    """The result of ``f[m, d] -> f[..., d]``, block by block of coordinates.
+
+    A block stays in the cache, and nothing but the result is as long as the messages.
+    """
+
+    def leaf(x: Array) -> Array:
+        flat = x.reshape(len(x), math.prod(x.shape[1:]))
+        size = flat.shape[1]
+        if size <= COLUMNS:
+            found = function(flat)
+            return found.reshape(*found.shape[:-1], *x.shape[1:])
+        # The last block begins earlier than the others would have it, so that all are equally wide.
+        starts = [*range(0, size - COLUMNS, COLUMNS), size - COLUMNS]
+
+        def block(start: Array) -> Array:
+            return function(lax.dynamic_slice_in_dim(flat, start, COLUMNS, axis=1))
+
+        found = jnp.moveaxis(lax.map(block, jnp.asarray(starts, jnp.int32)), 0, -2)
+        lead, new = found.shape[:-2], size - COLUMNS * (len(starts) - 1)
+        whole = [found[..., :-1, :].reshape(*lead, -1), found[..., -1, COLUMNS - new :]]
+        return jnp.concatenate(whole, axis=-1).reshape(*lead, *x.shape[1:])
+
+    return jax.tree.map(leaf, stack.tree)
 
 
 def about_message(inner: Array, place: Array) -> Array:
@@ -144,31 +171,34 @@ def row(tree: Tree, place: Array) -> Tree:
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, place, keepdims=False), tree)
 
 
-def combination(weights: Array, tree: Tree) -> Tree:
-    """The message sum_i w_i x_i; for weights ``[k, m]`` a stack of k messages."""
+def combination(weights: Array, stack: Stack) -> Tree:
+    """The message sum_i w_i x_i of those present; for weights ``[k, m]`` a stack of k messages."""
 
-    def leaf(x: Array) -> Array:
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        product = jnp.matmul(weights.astype(x.dtype), flat, precision=lax.Precision.HIGHEST)
-        return product.reshape(*weights.shape[:-1], *x.shape[1:])
+    def block(x: Array) -> Array:
+        x = jnp.where(stack.present[:, None], x, 0.0)
+        return jnp.matmul(weights.astype(x.dtype), x, precision=lax.Precision.HIGHEST)
 
-    return jax.tree.map(leaf, tree)
+    return by_blocks(block, stack)
 
 
 def mean_of(chosen: Array, stack: Stack) -> Tree:
     """The mean of the chosen messages, ``bool[m]``."""
     weights = (chosen & stack.present).astype(stack.dtype)
-    return combination(weights / jnp.maximum(jnp.sum(weights), 1), stack.tree)
+    return combination(weights / jnp.maximum(jnp.sum(weights), 1), stack)
 
 
 def squared_norms(stack: Stack) -> Array:
-    """``[m]``, the squared norm of each message."""
+    """``[m]``, the squared norm of each message; anything of those that do not count."""
     total = jnp.zeros(stack.slots, stack.dtype)
     for x in jax.tree.leaves(stack.tree):
         total += jnp.sum(x * x, axis=range(1, x.ndim)).astype(total.dtype)
     return total
 
 
-def scaled(factors: Array, tree: Tree) -> Tree:
-    """The stack of f_i x_i."""
-    return jax.tree.map(lambda x: rows(factors, x).astype(x.dtype) * x, tree)
+def scaled(factors: Array, stack: Stack) -> Tree:
+    """The stack of f_i x_i; zeros where nobody is present."""
+
+    def leaf(x: Array) -> Array:
+        return jnp.where(rows(stack.present, x), rows(factors, x).astype(x.dtype) * x, 0.0)
+
+    return jax.tree.map(leaf, stack.tree)

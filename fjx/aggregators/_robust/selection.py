@@ -52,7 +52,7 @@ def krum(f: int | Array) -> Aggregator:
         lowered, metrics = admitted("krum", f, stack)
         best = jnp.argmin(scores(products(stack).squares, stack.present, lowered))
         chosen = (jnp.arange(stack.slots) == best).astype(stack.dtype)
-        return combination(lax.stop_gradient(chosen), stack.tree), metrics
+        return combination(lax.stop_gradient(chosen), stack), metrics
 
     return stacking(rule)
 

@@ -14,7 +14,8 @@ class Stack(NamedTuple):
     """The messages of a cohort side by side.
 
     Attributes:
-        tree: tree of ``[m, ...]``, each leaf in the dtype of sums; zeros where nobody is present.
+        tree: tree of ``[m, ...]``, each leaf in the dtype of sums.  A message that does not count may be
+            anything, NaN as well; it is replaced block by block, because a copy of all would be slow.
         present: ``bool[m]``, true for the messages that count.
     """
 
@@ -78,10 +79,8 @@ def checked(total: Tree, *, by_norm: bool = True) -> tuple[Stack, Metrics]:
     messages, sent = total
     tree = jax.tree.map(_tree.wide, messages)
     sound = _sound(tree, len(sent), by_norm)
-    stack = Stack(tree, sent & sound)
-    kept = jax.tree.map(lambda x: jnp.where(rows(stack.present, x), x, jnp.zeros_like(x)), tree)
     left_out = jnp.sum(sent & ~sound, dtype=jnp.int32)
-    return Stack(kept, stack.present), {"left_out": left_out}
+    return Stack(tree, sent & sound), {"left_out": left_out}
 
 
 def _sound(tree: Tree, slots: int, by_norm: bool) -> Array:

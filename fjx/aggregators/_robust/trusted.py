@@ -57,7 +57,7 @@ def fltrust() -> Aggregator:
         all_scores = jnp.sum(score)
         share = score * length / scale / jnp.where(all_scores > 0, all_scores, 1.0)
         trusted = jnp.sum(score > 0, dtype=jnp.int32)
-        message = combination(share, stack.tree)
+        message = combination(share, stack)
         return message, public.state, {**metrics, "trusted": trusted}
 
     def init(message_like: TreeLike) -> Tree:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx import _validate
-from fjx._base import Aggregator, Algorithm
+from fjx._base import STACK, Aggregator, Algorithm
 from fjx.aggregators import private
 from fjx.privacy._accounting.calibrate import noise_multiplier_for
 from fjx.privacy._accounting.caveats import told_beside
@@ -302,6 +302,13 @@ def _require_once(mechanism: object, aggregator: Aggregator) -> None:
     releases = aggregator.mechanisms
     if len(releases) == 1 and releases[0] is mechanism:
         return
+    if aggregator.combine is STACK and not releases:
+        raise ValueError(
+            "aggregator made one that stacks messages: a robust rule is no sum, so the noise of a sum "
+            "does not cover what one client changes in its result, and the claim is for one release of "
+            "the plan's mechanism.  The private sum bounds each message by clip_norm, which is a "
+            "defence too; aggregators.norm_bounding around it makes the bound smaller"
+        )
     if not releases:
         found = (
             "that does not claim that all of its result is noised, or lost the claim by _replace"

@@ -45,6 +45,7 @@ from fjx.algorithms._decentralized.choco import choco_gossip as choco_gossip
 from fjx.algorithms._decentralized.choco import choco_sgd as choco_sgd
 from fjx.algorithms._private.dp_fedavg import dp_fedavg as dp_fedavg
 from fjx.algorithms._private.dp_ftrl import dp_ftrl as dp_ftrl
+from fjx.algorithms._robust.fltrust import fltrust as fltrust
 
 __all__ = [
     "ClagState",
@@ -83,6 +84,7 @@ __all__ = [
     "fedsgd",
     "fedyogi",
     "fetch_sgd",
+    "fltrust",
     "marina",
     "mcm",
     "onebit_adam",

@@ -150,7 +150,9 @@ def run(
     if algorithm.aggregator is not None and algorithm.aggregator.combine is STACK:
         raise ValueError(
             "the aggregator needs every message by itself, and a secure sum gives their sum only; take "
-            "an aggregator that sums"
+            "an aggregator that sums.  Against Byzantine clients, bound each message by "
+            "aggregators.norm_bounding, or sum securely in groups and give the groups' means to a "
+            "robust rule (aggregators.aggregate)"
         )
     sums = Sums(protocol, bits, leaves, transport, least_of(algorithm))
     parts = halves(algorithm, executor)

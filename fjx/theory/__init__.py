@@ -7,7 +7,8 @@ theorem; :doc:`/theory` has the proofs that are our own.  Unless a function says
 theorem is for full gradients, for all clients in every round, and for models that are sent down
 without compression.
 
-A function has the name of its recipe in :mod:`fjx.algorithms`.  Some compressed recipes have no
+The functions ``kappa_...`` are the robustness coefficients of rules in :mod:`fjx.aggregators`.  Any
+other function has the name of its recipe in :mod:`fjx.algorithms`.  Some compressed recipes have no
 function:
 
 - ``sign_sgd``: if clients differ, there are problems on which it does not converge at any step
@@ -46,6 +47,15 @@ from fjx.theory._local import scaffnew as scaffnew
 from fjx.theory._local import tamuna as tamuna
 from fjx.theory._residual import double_squeeze as double_squeeze
 from fjx.theory._residual import ef14 as ef14
+from fjx.theory._robust import kappa_geometric_median as kappa_geometric_median
+from fjx.theory._robust import kappa_krum as kappa_krum
+from fjx.theory._robust import kappa_lower_bound as kappa_lower_bound
+from fjx.theory._robust import kappa_mda as kappa_mda
+from fjx.theory._robust import kappa_mean_around_median as kappa_mean_around_median
+from fjx.theory._robust import kappa_median as kappa_median
+from fjx.theory._robust import kappa_nearest_neighbour_mixing as kappa_nearest_neighbour_mixing
+from fjx.theory._robust import kappa_smea as kappa_smea
+from fjx.theory._robust import kappa_trimmed_mean as kappa_trimmed_mean
 from fjx.theory._theory import Theory as Theory
 
 __all__ = [
@@ -67,6 +77,15 @@ __all__ = [
     "fedcomgate",
     "fedlin",
     "fedpaq",
+    "kappa_geometric_median",
+    "kappa_krum",
+    "kappa_lower_bound",
+    "kappa_mda",
+    "kappa_mean_around_median",
+    "kappa_median",
+    "kappa_nearest_neighbour_mixing",
+    "kappa_smea",
+    "kappa_trimmed_mean",
     "marina",
     "mcm",
     "pp_marina",

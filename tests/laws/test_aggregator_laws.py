@@ -22,13 +22,24 @@ RARER = {
     *("correlated_quantization", "around"),
 }
 LONGER = {"distributed", "perm_k", "shared_rand_k", "private", "rotated"}
+ROBUST = {"krum", "geometric_median", "nearest_neighbour_mixing", "centered_clipping"}
+"""A rule of each kind, beside the median."""
+
+
+RARER_ROBUST = {
+    *("trimmed_mean", "mean_around_median", "multi_krum", "bulyan", "mda", "smea", "caf", "dnc"),
+    *("autogm", "sign_guard", "bucketing", "adaptive_clipping", "norm_bounding", "fltrust"),
+}
+"""Rules that ``tests/aggregators/test_robust.py`` compares in CI, in one program."""
+
+RARER |= RARER_ROBUST
 
 
 def tier(name, law):
     others = tables.AGGREGATORS.keys() - RARER
     if law in TRACED:
-        return tables.tier(name, others, tables.AGGREGATORS)
-    return tables.tier(name, others - LONGER, LONGER)
+        return tables.tier(name, others - ROBUST, tables.AGGREGATORS.keys() - RARER_ROBUST)
+    return tables.tier(name, others - LONGER - ROBUST, LONGER | ROBUST)
 
 
 @functools.cache
@@ -45,7 +56,7 @@ def test_law(name, law):
     laws(name)[law].check()
 
 
-@tables.rows(tables.AGGREGATORS, set(tables.AGGREGATORS) - RARER)
+@tables.rows(tables.AGGREGATORS, set(tables.AGGREGATORS) - RARER - ROBUST, ROBUST)
 def test_a_mean_over_nobody_is_nan(name):
     """A zero would be read as a value.  Counts are integers; what does not depend on them is public."""
     aggregator, _ = tables.AGGREGATORS[name]

@@ -274,6 +274,33 @@ AGGREGATORS = {
     "uniform_mean": (aggregators.uniform(aggregators.mean()), {}),
     "scaled_sum": (aggregators.scaled_sum(7.0), {}),
     "median": (aggregators.median(), {}),
+    "trimmed_mean": (aggregators.trimmed_mean(1), {}),
+    "mean_around_median": (aggregators.mean_around_median(1), {}),
+    "krum": (aggregators.krum(1), {}),
+    "multi_krum": (aggregators.multi_krum(1), {}),
+    "geometric_median": (aggregators.geometric_median(), {}),
+    "nearest_neighbour_mixing": (
+        aggregators.nearest_neighbour_mixing(aggregators.trimmed_mean(1), 1),
+        {},
+    ),
+    "bucketing": (aggregators.bucketing(aggregators.mean(), 2), {}),
+    "bulyan": (aggregators.bulyan(0), {}),
+    "mda": (aggregators.mda(1), {}),
+    "smea": (aggregators.smea(1), {}),
+    "autogm": (aggregators.autogm(), {}),
+    "caf": (aggregators.caf(1), {}),
+    "dnc": (aggregators.dnc(1), {}),
+    "sign_guard": (aggregators.sign_guard(), {}),
+    "centered_clipping": (aggregators.centered_clipping(1.0, iterations=2), {}),
+    "adaptive_clipping": (aggregators.adaptive_clipping(aggregators.median(), 1), {}),
+    "norm_bounding": (aggregators.norm_bounding(aggregators.mean(), 1.0), {}),
+    "fltrust": (
+        # The server's message is the state, which a recipe sets.
+        aggregators.fltrust()._replace(
+            init=lambda like: jax.tree.map(jnp.ones_like, _tree.wide_zeros_like(like))
+        ),
+        {},
+    ),
     "majority_vote": (aggregators.majority_vote(), {}),
     "per_field": (
         aggregators.per_field(a=aggregators.mean(), b=aggregators.uniform(aggregators.mean())),
@@ -562,6 +589,12 @@ ALGORITHMS = {
         noise_multiplier=0.1,
         cohort_size=4,
         momentum=0.9,
+        **_local,
+    ),
+    # Robust.
+    "fltrust": algorithms.fltrust(
+        squared_error,
+        server_examples={"x": jnp.ones((3, 4)), "y": jnp.ones(3)},
         **_local,
     ),
     # Rounds that no recipe shows as they are.

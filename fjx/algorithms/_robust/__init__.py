@@ -1,0 +1,1 @@
+"""Recipes against Byzantine clients."""

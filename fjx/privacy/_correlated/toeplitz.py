@@ -225,8 +225,8 @@ def place(column: np.ndarray, places: Places) -> float:
     r"""Largest norm of what a client sends in one place, if places of a class share the noise of a row.
 
     Let O_u be the sum of the columns of \|C\| that belong to place u: one column, or one for each period
-    if the place is kept.  Place u gets the part O_u / sum_v O_v of the variance of each row.  Here v runs
-    over the places of its class in all periods.  In units of that noise O_u has the squared norm
+    if the place is kept.  Place u gets the part O_u / sum_v O_v of the variance of each row, with v in
+    the places of its class in all periods.  In units of that noise O_u has the squared norm
     sum_t O_u(t) sum_v O_v(t).  The classes of other periods are drawn independently, so their largest
     sum in each row is taken.
     """

@@ -191,7 +191,7 @@ def _moved(x: Array, step: Array) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating) or not x.size:
         return x
     inputs = max(x.size // x.shape[-1], 1) if x.ndim else 1
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = np.promote_types(x.dtype, np.float32)
     wave = jnp.sin(jnp.arange(1, x.size + 1, dtype=wide)).reshape(x.shape)
     return x + (step * inputs**-0.5 * wave).astype(x.dtype)
 

@@ -102,7 +102,7 @@ def scaffold(
         mean_gradient = _tree.scale(inverse, _tree.subtract(x, y))
         change = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, mean_gradient, c)
         # Steps of size zero tell nothing of the gradients.
-        change = _tree.where(learning_rate > 0, change, _tree.zeros_like(change))
+        change = _tree.where(jnp.asarray(learning_rate > 0), change, _tree.zeros_like(change))
         sent = {"params": _tree.subtract(y, x), "control": change}
         return sent, _tree.add(control, change), metrics
 

@@ -294,7 +294,7 @@ class Places(NamedTuple):
     Attributes:
         rounds: T, the number of rounds of the run.
         period: L, the number of rounds of a period.
-        count: M, the number of places of a period.
+        number: M, the number of places of a period.
         apart: g, at least 1.  A class has every g-th place, and the claim takes it for known in which
             class the client's place is.
         kept: True if a client has the same place in all periods, which begin with the run; False if it
@@ -303,7 +303,7 @@ class Places(NamedTuple):
 
     rounds: int
     period: int
-    count: int
+    number: int
     apart: int
     kept: bool
 

@@ -1,6 +1,7 @@
 """The identity of a dataset in a few words: its form, the clients' sizes and weights, and some rows."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ def data_of(dataset: FederatedData) -> dict[str, Any]:
     }
 
 
-def difference(found: dict[str, Any], given: dict[str, Any]) -> str:
+def difference(found: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """What differs, in words."""
     for name in ("clients", "examples"):
         if found[name] != given[name]:

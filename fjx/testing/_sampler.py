@@ -337,9 +337,9 @@ def rounds_of_a_client_are_as_declared(trial: Trial) -> None:
                 float((places[:, 0] * places[:, later] * apart).mean()),
                 lambda i, later=later: f"a client in both rounds 0 and {later}",
             )
-        for r in times:
+        for t in range(trial.rounds):
             _require_frequency(
-                trial, chosen[:, r], 1 / declared.period, lambda i, r=r: f"client {i} in round {r}"
+                trial, chosen[:, t], 1 / declared.period, lambda i, t=t: f"client {i} in round {t}"
             )
     if isinstance(declared, Scheduled | MinSeparated):
         for gap in range(1, min(declared.separation, trial.rounds)):

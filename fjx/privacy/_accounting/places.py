@@ -27,10 +27,10 @@ def hidden(mechanism: Accountable, places: Places) -> tuple[int, float] | None:
         The number, and the norm of what a client sends in one place, in units of its largest
         contribution to a round.  None if nothing is known, or if there is one place only.
     """
-    if places.count < 2:
+    if places.number < 2:
         return None
     if mechanism.correlation is None:
-        return places.count, 1.0
+        return places.number, 1.0
     if not isinstance(mechanism, Mechanism) or mechanism.place is None:
         return None
     noise = getattr(mechanism.event(1.0), "noise_multiplier", 0.0)
@@ -51,8 +51,8 @@ def hidden(mechanism: Accountable, places: Places) -> tuple[int, float] | None:
 def _options(place: Callable[[Places], float], places: Places) -> list[tuple[int, float]]:
     """Numbers of places of a class, with the norm of one place, for the widest gap of each number."""
     counts, count = [], 2
-    while count <= places.count:
+    while count <= places.number:
         counts.append(count)
         count = count + 1 if count < _ALL else math.ceil(_FINER * count)
-    apart = sorted({places.count // count for count in (*counts, places.count)})
-    return [(places.count // gap, place(places._replace(apart=gap))) for gap in apart]
+    apart = sorted({places.number // count for count in (*counts, places.number)})
+    return [(places.number // gap, place(places._replace(apart=gap))) for gap in apart]

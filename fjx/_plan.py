@@ -26,6 +26,7 @@ from fjx.samplers._types import (
     CyclicPoisson,
     FixedSize,
     Full,
+    MinSeparated,
     Poisson,
     Sampler,
 )
@@ -358,7 +359,7 @@ def sampler_of(
             expected = size
         case Poisson(rate):
             expected = rate * num_clients
-        case Cyclic(period) | BallsInBins(period):
+        case Cyclic(period) | BallsInBins(period) | MinSeparated(_, period):
             expected = num_clients / period
         case CyclicPoisson(period, rate):
             expected = rate * num_clients / period

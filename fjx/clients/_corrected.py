@@ -45,7 +45,7 @@ def corrected(
 
     Args:
         descent: stateless client whose message is -g_i.
-        learning_rate: step size gamma.
+        learning_rate: step size gamma; in a round in which it is zero the h_i do not change.
         gain: step size eta of the corrections.
         steps: function of the :class:`fjx.Turn` that returns the number of local steps.
         send: function of x_i and x that returns the message.
@@ -104,7 +104,10 @@ def corrected(
                 message,
                 owns(message, public),
             )
-        return _tree.scale(jnp.asarray(gain / learning_rate), message)
+        # A round of steps of size zero has no message, and changes nothing.
+        rate = jnp.asarray(learning_rate)
+        part = jnp.where(rate > 0, gain / jnp.where(rate > 0, rate, 1), 0)
+        return _tree.scale(part, message)
 
     def on_sent(received: Tree, control: Tree, public: Public) -> Tree:
         return _tree.subtract(control, corrections(received, public))

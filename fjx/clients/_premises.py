@@ -86,7 +86,8 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree, *, made_up: boo
     Two forward passes are compiled, one for two examples together and one for single examples.  They
     run twice: with ``params``, and with parameters that were moved a little, because a model of zeros
     hides what a loss function mixes.  The randomness is the same for every example.  A function that
-    cannot be traced on two examples is left alone.
+    cannot be traced on two examples is left alone.  Values that are small beside the rounding of terms
+    near one are compared once more in float64.
 
     Args:
         premise: loss function and its shapes.
@@ -114,12 +115,55 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree, *, made_up: boo
             return False
         tolerance = _tolerance(str(traced.jaxpr))
         for step in (0.0, 0.5):
-            together, apart = jax.device_get(program(model, pairs, key, np.float32(step)))
+            arguments = model, pairs, key, np.float32(step)
+            together, apart = jax.device_get(program(*arguments))
             for name, values in together.items():
                 _require_mean(name, values, apart[name], tolerance)
+            if any(_too_small(values, apart[name], tolerance) for name, values in together.items()):
+                _require_means_in_doubles(premise.values, arguments)
             if step == 0.0 and not made_up:
                 _require_numbers(apart)
     return True
+
+
+def _too_small(together: Any, apart: Any, tolerance: float) -> bool:
+    """True if a difference may be rounding: it is small beside one, and not beside the values."""
+    together, apart = np.float64(together), np.float64(apart)
+    with np.errstate(invalid="ignore"):
+        scale = np.maximum(np.abs(together), np.abs(apart).max(axis=1))
+        return bool(np.any(np.abs(together - apart.mean(axis=1)) > tolerance * scale))
+
+
+def _require_means_in_doubles(values: Values, arguments: tuple[Tree, Tree, Key, Any]) -> None:
+    """Compare once more in float64, which tells small values from the rounding of larger ones.
+
+    A function that computes in narrower floats all the same, or not at all, is left alone.
+    """
+    model, pairs, key, step = arguments
+    try:
+        with jax.enable_x64(True):
+            model, pairs = jax.tree.map(_doubled, (model, pairs))
+            traced = jax.jit(functools.partial(_sides, values)).trace(
+                model, pairs, key, np.float64(step)
+            )
+            if re.search(r"\b(bf16|f16|f8\w*|f32)\[", str(traced.jaxpr)):
+                return
+            together, apart = jax.device_get(
+                traced.lower().compile()(model, pairs, key, np.float64(step))
+            )
+    except Exception:  # whatever the function raises for float64
+        return
+    for name, value in together.items():
+        _require_mean(name, value, apart[name], _DOUBLES, least=_LEAST)
+
+
+_DOUBLES = 2.0**-26  # the square root of their precision
+_LEAST = 2.0**-17  # times it is the rounding of terms of a hundred, and more
+
+
+def _doubled(x: Any) -> Any:
+    x = np.asarray(x)
+    return x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -147,7 +191,8 @@ def _moved(x: Array, step: Array) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating) or not x.size:
         return x
     inputs = max(x.size // x.shape[-1], 1) if x.ndim else 1
-    wave = jnp.sin(jnp.arange(1, x.size + 1, dtype=jnp.float32)).reshape(x.shape)
+    wide = np.promote_types(x.dtype, np.float32)
+    wave = jnp.sin(jnp.arange(1, x.size + 1, dtype=wide)).reshape(x.shape)
     return x + (step * inputs**-0.5 * wave).astype(x.dtype)
 
 
@@ -157,13 +202,18 @@ _PARTS = (
 )
 
 
-def _require_mean(name: str, together: Any, apart: Any, tolerance: float) -> None:
-    """Raise unless the value of each pair is the mean of the values of its examples."""
+def _require_mean(
+    name: str, together: Any, apart: Any, tolerance: float, least: float = 1.0
+) -> None:
+    """Raise unless the value of each pair is the mean of the values of its examples.
+
+    Values below ``least`` may be sums of terms as large as that, whose rounding they have.
+    """
     together, apart = np.float64(together), np.float64(apart)
     wanted = apart.mean(axis=1)
     with np.errstate(invalid="ignore"):  # infinite on both sides
         scale = np.maximum(np.abs(together), np.abs(apart).max(axis=1))
-        near = np.abs(together - wanted) <= tolerance * np.maximum(scale, 1)
+        near = np.abs(together - wanted) <= tolerance * np.maximum(scale, least)
     agree = near | (together == wanted) | (np.isnan(together) & np.isnan(wanted))
     if agree.all():
         return

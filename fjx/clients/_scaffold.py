@@ -31,7 +31,8 @@ def scaffold(
 
     Args:
         loss_fn: loss, as for :func:`fjx.clients.local_sgd`.
-        learning_rate: step size eta_l; may be traced.
+        learning_rate: step size eta_l; may be traced.  If it is zero in a round (a schedule), the
+            client moves nothing and keeps its control variate.
         epochs: passes over the client's examples.
         steps: number of batches; give it or ``epochs``.
         batch_size: examples in a batch.
@@ -61,7 +62,7 @@ def scaffold(
         Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*,
         ICML 2020 (arXiv:1910.06378), algorithm 1.
     """
-    _validate.number("learning_rate", learning_rate, above=0)
+    _validate.number("learning_rate", learning_rate, at_least=0)
     train = trainer(
         loss_fn, optax.sgd(learning_rate), epochs=epochs, steps=steps, batch_size=batch_size
     )
@@ -96,9 +97,12 @@ def scaffold(
     ) -> tuple[Tree, Tree, Metrics]:
         x, c = broadcast["params"], broadcast["control"]
         y, metrics = trained
-        inverse = 1 / (jnp.maximum(metrics["steps"], 1.0) * learning_rate)
+        inverse = 1 / jnp.where(learning_rate > 0, learning_rate, 1.0)
+        inverse /= jnp.maximum(metrics["steps"], 1.0)
         mean_gradient = _tree.scale(inverse, _tree.subtract(x, y))
         change = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, mean_gradient, c)
+        # Steps of size zero tell nothing of the gradients.
+        change = _tree.where(jnp.asarray(learning_rate > 0), change, _tree.zeros_like(change))
         sent = {"params": _tree.subtract(y, x), "control": change}
         return sent, _tree.add(control, change), metrics
 

@@ -105,7 +105,8 @@ def rescaling(schedule: Callable[[Array], Array | float]) -> Callable[[Array], A
     rescaling.
 
     Args:
-        schedule: ``(t) -> gamma_t`` as in optax, positive.  t counts the client's own messages;
+        schedule: ``(t) -> gamma_t`` as in optax.  Where it is zero, nothing moves the model, and the
+            residual keeps its scale.  t counts the client's own messages;
             these are the rounds of the server if all clients take part.
 
     Returns:
@@ -126,7 +127,8 @@ def rescaling(schedule: Callable[[Array], Array | float]) -> Callable[[Array], A
     def decay(t: Array) -> Array:
         t = jnp.asarray(t)
         before, now = (jnp.asarray(schedule(s), jnp.float32) for s in (jnp.maximum(t - 1, 0), t))
-        return jnp.where(t > 0, before / now, 1.0)
+        usual = (t > 0) & (now > 0)
+        return jnp.where(usual, before / jnp.where(usual, now, 1.0), 1.0)
 
     return decay
 

@@ -68,6 +68,7 @@ from fjx.privacy._types import Encoded as Encoded
 from fjx.privacy._types import LocalMechanism as LocalMechanism
 from fjx.privacy._types import Mechanism as Mechanism
 from fjx.privacy._types import Participation as Participation
+from fjx.privacy._types import Places as Places
 from fjx.privacy._types import Relation as Relation
 from fjx.privacy._types import RenyiCurve as RenyiCurve
 
@@ -87,6 +88,7 @@ __all__ = [
     "Method",
     "Norm",
     "Participation",
+    "Places",
     "Relation",
     "RenyiCurve",
     "Report",

@@ -159,6 +159,8 @@ class Mechanism(NamedTuple):
             of one release for each round in which a client may take part, with independent noise, of
             a sum that moves by at most this factor times the client's largest contribution.  Sampling
             amplifies these releases, and not the one release of the whole run.
+        place: None, or ``(Places) -> float``, for correlated noise: the same, for one release for each
+            place in which a client may be, of which it is in a random one.
         to_steps: ``(update, state) -> steps``: the update of ``clip``, rounded towards zero to whole
             steps of the grid on which ``release`` adds its noise.  Steps are integers, whose sum is
             exact.  None if updates are added as ``clip`` returns them; a sum of floats then rounds,
@@ -175,6 +177,7 @@ class Mechanism(NamedTuple):
     event: Callable[[float], Any]
     correlation: "Callable[[Participation], float] | None" = None
     turn: "Callable[[Participation], float] | None" = None
+    place: "Callable[[Places], float] | None" = None
     to_steps: Callable[[Tree, Tree], Tree] | None = None
     distance: float = 0.0
 
@@ -281,6 +284,28 @@ class Participation(NamedTuple):
     rounds: int
     separation: int
     most: int
+
+
+class Places(NamedTuple):
+    """Rounds of which a client comes in a random one, for noise that is correlated between rounds.
+
+    A period of L rounds begins with M places, and a client is in one of them.
+
+    Attributes:
+        rounds: T, the number of rounds of the run.
+        period: L, the number of rounds of a period.
+        number: M, the number of places of a period.
+        apart: g, at least 1.  A class has every g-th place, and the claim takes it for known in which
+            class the client's place is.
+        kept: True if a client has the same place in all periods, which begin with the run; False if it
+            draws a new one in each, and the run begins at any place of a period.
+    """
+
+    rounds: int
+    period: int
+    number: int
+    apart: int
+    kept: bool
 
 
 class RenyiCurve(NamedTuple):

@@ -100,8 +100,8 @@ def compose(
         - ``downlink_bytes`` if the length of the broadcast does, or if participants are sent the
           aggregate message as well (``on_aggregate``), the bytes that the cohort was sent.
 
-        If the aggregator adds noise, the names of all that clients tell begin with ``unnoised_``
-        (``unnoised_loss``, ``unnoised_participants``): no epsilon covers them.
+        If the aggregator adds noise, all these names begin with ``unnoised_`` (``unnoised_loss``,
+        ``unnoised_invited``): no epsilon covers what clients tell, nor who was drawn.
 
     Raises:
         TypeError: a slot holds something of another kind; or, when the model is given, a parameter is

@@ -11,7 +11,7 @@ from fjx.rounds._state import invited
 from fjx.wire._bits import is_ragged
 
 UNNOISED = "unnoised_"
-"""Prefix of a metric that is computed from clients' data in a round whose result is noised."""
+"""Prefix of a metric that depends on the clients or on their data in a round whose result is noised."""
 
 
 def unnoised(metrics: Metrics) -> Metrics:
@@ -47,7 +47,8 @@ def report(
 ) -> Metrics:
     """The metrics of a round.
 
-    If the result of the round is noised, the names of all that clients told are marked.
+    If the result of the round is noised, the names of all that clients told are marked, and of all that
+    depends on who was drawn.  Sampling amplifies a claim only while that is secret.
 
     Args:
         cohort: cohort of the round.
@@ -57,15 +58,14 @@ def report(
         heard: payload that each participant is sent at the end of the round.
         noised: True if the aggregate message is a private release.
     """
-    counted = {"invited": invited(cohort), "rejected": cohort.rejected}
-    told = dict(_averages(tally))
+    told = {"invited": invited(cohort), "rejected": cohort.rejected, **_averages(tally)}
     if jax.tree.leaves(heard):
         # Absent clients are sent the broadcast, and not what becomes of the round.
         sent = bytes_sent(down, invited(cohort)), bytes_sent(heard, tally["participants"])
         told["downlink_bytes"] = bytes_of_a_cohort(*_tree.add(*sent))
     elif is_ragged(down):
-        counted["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
-    return _validate.disjoint(_validate.disjoint(counted, unnoised(told) if noised else told), own)
+        told["downlink_bytes"] = bytes_of_a_cohort(*bytes_sent(down, invited(cohort)))
+    return _validate.disjoint(unnoised(told) if noised else told, own)
 
 
 def _averages(tally: dict[str, Any]) -> Metrics:

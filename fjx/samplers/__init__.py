@@ -24,6 +24,7 @@ from fjx.samplers._types import Cyclic as Cyclic
 from fjx.samplers._types import CyclicPoisson as CyclicPoisson
 from fjx.samplers._types import FixedSize as FixedSize
 from fjx.samplers._types import Full as Full
+from fjx.samplers._types import MinSeparated as MinSeparated
 from fjx.samplers._types import Poisson as Poisson
 from fjx.samplers._types import Sample as Sample
 from fjx.samplers._types import Sampler as Sampler
@@ -36,6 +37,7 @@ __all__ = [
     "CyclicPoisson",
     "FixedSize",
     "Full",
+    "MinSeparated",
     "Poisson",
     "Sample",
     "Sampler",

@@ -11,7 +11,7 @@ from fjx import _validate
 from fjx._base import Array, Key
 from fjx._remembered import remembered
 from fjx.samplers._slots import OVERFLOW, into_slots, numbers, slots_for
-from fjx.samplers._types import BallsInBins, Sample, Sampler, Scheduled
+from fjx.samplers._types import BallsInBins, MinSeparated, Sample, Sampler, Scheduled
 
 Choose = Callable[[Key, Array, int], Array]
 """``(key of the run, round, num_clients) -> bool[num_clients]``, the clients that come."""
@@ -67,7 +67,7 @@ def balls_in_bins(bins: int, *, overflow: float = OVERFLOW) -> Sampler:
 
 
 @remembered
-def min_separation(separation: int, *, period: int) -> Sampler:
+def min_separation(separation: int, *, period: int, overflow: float = OVERFLOW) -> Sampler:
     """Minimum separation: one random round in each period, and never two within ``separation`` rounds.
 
     A client has a random phase, fixed for the run.  On its own clock, t + phase, it takes part once in
@@ -83,10 +83,12 @@ def min_separation(separation: int, *, period: int) -> Sampler:
     Args:
         separation: minimum separation b, at least 1.
         period: period L, at least b.  With L = b the rounds of a client are exactly L apart.
+        overflow: as in :func:`poisson`.
 
     Returns:
-        A :class:`~fjx.samplers.Sampler` described as ``Scheduled``, for mechanisms with correlated
-        noise.  Privacy is not amplified.
+        A :class:`~fjx.samplers.Sampler` described as ``MinSeparated(separation, period, overflow)``.
+        Privacy is amplified, also with correlated noise, because the round in each period is secret;
+        see :func:`fjx.privacy.epsilon`.
 
     Raises:
         TypeError: an argument is not a Python integer.
@@ -110,6 +112,8 @@ def min_separation(separation: int, *, period: int) -> Sampler:
     """
     separation = _validate.static_integer("separation", separation, at_least=1)
     period = _validate.static_integer("period", period, at_least=separation)
+    overflow = _validate.static_number("overflow", overflow, at_least=1e-250, at_most=1e-3)
+    described = MinSeparated(separation, period, overflow)
 
     def choose(key: Key, round: Array, num_clients: int) -> Array:
         key_phase, key_place = (jax.random.fold_in(key, i) for i in range(2))
@@ -117,23 +121,13 @@ def min_separation(separation: int, *, period: int) -> Sampler:
         turn = round // period
 
         def place(turn: Array) -> Array:
-            return numbers(
-                jax.random.fold_in(key_place, turn), num_clients, period - separation + 1
-            )
+            return numbers(jax.random.fold_in(key_place, turn), num_clients, described.places)
 
         own = jnp.where(time // period == turn, place(turn), place(turn + 1))
         return time % period == own
 
-    words = f"once in {period} rounds, {separation} rounds or more apart"
-
-    def most(rounds: int) -> int:
-        # k rounds of a client span at least (k - 1) L - (L - b) + 1.
-        return (rounds - 1 + period - separation) // period + 1 if rounds else 0
-
     return _sampler(
-        choose,
-        lambda num_clients: slots_for(num_clients, 1 / period, OVERFLOW),
-        Scheduled(words, separation, most),
+        choose, lambda num_clients: slots_for(num_clients, 1 / period, overflow), described
     )
 
 

@@ -31,9 +31,9 @@ class Sampler(NamedTuple):
             ``num_clients`` is a Python int.
         capacity: ``(num_clients) -> int``, the number of slots m of every :class:`Sample`.
         subsampling: description for the accountant.  :class:`Poisson`, :class:`CyclicPoisson`,
-            :class:`BallsInBins` and :class:`FixedSize` amplify privacy by chance.  :class:`Full`,
-            :class:`Cyclic` and :class:`Scheduled` only bound the number of rounds of a client.
-            :func:`fjx.privacy.epsilon` refuses to account for anything else.
+            :class:`BallsInBins`, :class:`MinSeparated` and :class:`FixedSize` amplify privacy by
+            chance.  :class:`Full`, :class:`Cyclic` and :class:`Scheduled` only bound the number of
+            rounds of a client.  :func:`fjx.privacy.epsilon` refuses to account for anything else.
         inner: the sampler whose clients these are, some of whom drop out; None if there is none.
     """
 
@@ -102,6 +102,33 @@ class BallsInBins(NamedTuple):
 
     bins: int
     overflow: float
+
+
+class MinSeparated(NamedTuple):
+    """One random round in each period of a client's own clock, and a pause after the last such round.
+
+    The clock of a client is ahead by a random phase, which no claim takes for a secret.  The round in a
+    period is drawn anew for each period, and is the client's secret.
+
+    Attributes:
+        separation: minimum separation b; the last b - 1 rounds of a period are the pause.
+        period: period L.
+        overflow: bound on truncation as in :class:`Poisson`.
+    """
+
+    separation: int
+    period: int
+    overflow: float
+
+    @property
+    def places(self) -> int:
+        """Number of rounds of a period in which the client may come, L - b + 1."""
+        return self.period - self.separation + 1
+
+    def most(self, rounds: int) -> int:
+        """Return the largest number of rounds of one client in a run of that many rounds."""
+        # k rounds of a client span at least (k - 1) L - (L - b) + 1.
+        return (rounds + self.places - 2) // self.period + 1 if rounds else 0
 
 
 class Scheduled(NamedTuple):

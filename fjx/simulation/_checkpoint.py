@@ -17,6 +17,7 @@ from fjx._plan_examples import ExamplesPlan
 from fjx.privacy._types import Participation, RenyiCurve
 from fjx.samplers import Sampler
 from fjx.samplers._types import Scheduled
+from fjx.simulation._identity import difference
 from fjx.simulation._program import History, SimulationState
 
 
@@ -24,8 +25,8 @@ class Checkpoints:
     """The newest two checkpoints of one run, in a folder.
 
     A checkpoint holds the root key, the state (with the table of clients, wherever it lives), the
-    history so far, the noise that its rounds had, the most rounds that were asked for, and what ended
-    the run, if anything did.  A run that is resumed from it is bitwise the run that was never
+    history so far, the noise and the data that its rounds had, the most rounds that were asked for, and
+    what ended the run, if anything did.  A run that is resumed from it is bitwise the run that was never
     interrupted.
     """
 
@@ -52,18 +53,24 @@ class Checkpoints:
         state: SimulationState,
         history: History,
         noise: Mapping[str, Any],
+        data: Mapping[str, Any],
         stopped: str,
         asked: int,
     ) -> None:
         # NumPy arrays, because the first of several processes writes them for all.
         parts = (jax.random.key_data(key), state, history._asdict())
         content = dict(zip(("key", "state", "history"), jax.device_get(parts), strict=True))
-        content["about"] = _as_bytes({"noise": noise, "stopped": stopped, "asked": asked})
+        about = {"noise": noise, "data": data, "stopped": stopped, "asked": asked}
+        content["about"] = _as_bytes(about)
         self._manager.save(done, args=self._ocp.args.StandardSave(content))
         self._manager.wait_until_finished()  # the next block overwrites the state in place
 
     def resume(
-        self, key: Key, start: SimulationState, noise: Mapping[str, Any]
+        self,
+        key: Key,
+        start: SimulationState,
+        noise: Mapping[str, Any],
+        data: Mapping[str, Any],
     ) -> tuple[SimulationState, list[History], str, int]:
         """The newest checkpoint, or ``start`` if there is none.
 
@@ -71,8 +78,8 @@ class Checkpoints:
             State, history, what ended the run, and the most rounds that any call has asked for.
 
         Raises:
-            ValueError: the checkpoint belongs to another key, model, codec or number of clients; or its
-                rounds had other noise or sampling, so that no claim for this run covers them.
+            ValueError: the checkpoint belongs to another key, model, codec or dataset; or its rounds had
+                other noise or sampling, so that no claim for this run covers them.
         """
         newest = self._manager.latest_step()
         if newest is None:
@@ -88,7 +95,7 @@ class Checkpoints:
             "give the same ones or another folder"
         )
         about = json.loads(bytes(found["about"])) if "about" in found else {}
-        if "asked" not in about:
+        if "data" not in about:
             raise ValueError(f"{where} is of an earlier version of fjx; give another folder")
         if _leaves(found["state"]) == _leaves(start) and about["noise"] != noise:
             raise ValueError(
@@ -96,6 +103,11 @@ class Checkpoints:
                 f"has {_in_words(noise)}, so no epsilon of this run covers them: give the same "
                 "mechanism, sampler and number of clients, or another folder.  A plan for more rounds "
                 "has the same mechanism if it is given noise_multiplier in place of epsilon"
+            )
+        if _leaves(found["state"]) == _leaves(start) and about["data"] != data:
+            raise ValueError(
+                f"{where} holds rounds on other data: {difference(about['data'], data)}; give the same "
+                "dataset, or another folder"
             )
         # Orbax would silently cut, pad and cast arrays to the requested shapes and dtypes.
         if _leaves(found["state"]) != _leaves(start):

@@ -71,7 +71,7 @@ def curve(history: History, traffic: Traffic, score: str) -> Curve:
             "reduce it first, as in history._replace(evaluations={'worst': np.nanmin(x, axis=-1)})"
         )
     # All runs are evaluated after the same rounds.  A resumed run counts rounds from its beginning.
-    before = rounds.reshape(-1)[-1] - np.shape(history.rounds["invited"])[-1]
+    before = rounds.reshape(-1)[-1] - np.shape(history.rounds["finite"])[-1]
     at = rounds.reshape(-1, values.shape[-1])[0] - before
     steps = metric_of(history.rounds, "steps")
 

@@ -50,7 +50,7 @@ class Ledger(NamedTuple):
 
         return cls(
             traffic,
-            invited=np.asarray(rounds["invited"], np.int64),
+            invited=np.asarray(metric_of(rounds, "invited"), np.int64),
             delivered=np.asarray(
                 metric_of(rounds, "participants") + metric_of(rounds, "nonfinite"), np.int64
             ),

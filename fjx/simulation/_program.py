@@ -115,7 +115,7 @@ def program(
         - Round t draws from ``fold_in(key, t)``.  A run that is cut anywhere and resumed from its
           state is therefore bitwise the same run.
         - Like :func:`fjx.simulate` it is compiled without the fusions that XLA:CPU of JAX 0.10.2 to
-          0.11 gets wrong, also under ``vmap``; but not inside a ``jax.jit`` or ``jax.jvp`` of yours.
+          0.11 gets wrong, also under ``vmap``; but not inside a ``jax.jit`` or a derivative of yours.
 
     Args:
         algorithm: algorithm from :func:`fjx.compose`.
@@ -167,13 +167,17 @@ def program(
         rounds = _validate.static_integer("rounds", rounds, at_least=1)
         arguments = dataset, as_operand(evaluate), key, state, rounds
         # Options are those of a whole program: a run that is part of another has the options of that.
-        if right_options() is not None and _validate.concrete(jnp.zeros(())):
-            try:
-                return played(right, *arguments)
-            except ValueError as error:  # inside jax.jvp, which no array shows
-                if "compiler_options" not in str(error):
-                    raise
-        return played(jitted, *arguments)
+        if right_options() is None or not _validate.concrete(jnp.zeros(())):
+            return played(jitted, *arguments)
+        try:
+            return played(right, *arguments)
+        except ValueError as error:
+            # JAX refuses options if it differentiates the run.  That cannot be asked before: the number
+            # by which it differentiates may be in the algorithm alone, and the only documented call that
+            # finds it, jax.closure_convert, traces the whole run once more.
+            if "compiler_options" not in str(error):
+                raise
+            return played(jitted, *arguments)
 
     return Program(init, run)
 
@@ -219,7 +223,7 @@ def round_of(
     Its form is ``(key, state, rows, cohort, truncated) -> (state, rows, metrics)``.
     """
     noised = algorithm.aggregator is not None and algorithm.aggregator.mechanisms
-    name_of_ids = f"{UNNOISED if noised else ''}participant_ids"
+    mark = UNNOISED if noised else ""
 
     def play(
         key: Key, state: SimulationState, rows: Tree, cohort: Cohort, truncated: Array
@@ -229,9 +233,11 @@ def round_of(
         )
         state = state._replace(round=state.round + 1, algorithm=server)
         finite = _tree.all_finite(state.params)
-        own = {"truncated": truncated, "finite": finite}
+        own = {f"{mark}truncated": truncated, "finite": finite}
         if participant_ids:
-            own[name_of_ids] = jnp.where(cohort.weights > 0, cohort.ids, cohort.population)
+            own[f"{mark}participant_ids"] = jnp.where(
+                cohort.weights > 0, cohort.ids, cohort.population
+            )
         return state, rows, _validate.disjoint(metrics, own)
 
     return play

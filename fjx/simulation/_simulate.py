@@ -25,6 +25,7 @@ from fjx.simulation._checkpoint import Checkpoints, noise_of
 from fjx.simulation._compile import Compiler, on_first_device
 from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_scores
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
+from fjx.simulation._identity import data_of
 from fjx.simulation._ledger import Ledger
 from fjx.simulation._premises import require_premises
 from fjx.simulation._program import (
@@ -156,7 +157,8 @@ def simulate(
             With a plan the scores must be of public examples: the claim says so, and those of the
             dataset are refused.
         checkpoint: folder of this run alone; the newest checkpoint in it is resumed.  Its rounds must
-            have had the mechanism and the sampler of this run, so that one claim covers both.
+            have had the mechanism and the sampler of this run, so that one claim covers both, and the
+            same dataset (sizes, weights, columns, and a sample of the rows are compared).
         on_nonfinite: ``"stop"`` to end after the block in which the run diverges, see
             ``Result.diverged_at``, or ``"continue"``.  If models are noised, only a model that is not
             finite stops the run, because counts, losses and scores may have no noise.
@@ -174,8 +176,8 @@ def simulate(
             ``evaluate`` does not return a dict of arrays; there is a ``stop`` or an ``evaluate_first``
             without an ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the
             checkpoint belongs to a run with another key or to a state with other parts, shapes or
-            dtypes (the caller must give the same data and hyper-parameters), or its rounds had other
-            noise, sampling or population; the aggregator, sampler or population is not the planned
+            dtypes (the caller must give the same hyper-parameters), or its rounds had other noise,
+            sampling or data; the aggregator, sampler or population is not the planned
             one, or there are more rounds than planned.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
@@ -225,8 +227,9 @@ def simulate(
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Checkpoints.open(checkpoint)) if checkpoint else None
         noise = noise_of(algorithm, sampler, plan, dataset.num_clients) if store else {}
+        data = data_of(dataset) if store else {}
         state, blocks, ended, asked = (
-            store.resume(key, start, noise) if store else (start, [], "", 0)
+            store.resume(key, start, noise, data) if store else (start, [], "", 0)
         )
         asked = max(asked, rounds)
         done = int(state.round)
@@ -265,7 +268,7 @@ def simulate(
             elif _anywhere(interrupted(), state):
                 stopped = "interrupted"
             if store is not None:
-                store.save(done, key, state, _join(blocks), noise, stopped, asked)
+                store.save(done, key, state, _join(blocks), noise, data, stopped, asked)
 
     state, history = on_first_device(state), _join(blocks)
     expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)

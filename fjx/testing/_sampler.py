@@ -16,6 +16,7 @@ from fjx.samplers import (
     CyclicPoisson,
     FixedSize,
     Full,
+    MinSeparated,
     Poisson,
     Sample,
     Sampler,
@@ -86,7 +87,9 @@ def sampler_laws(sampler: Sampler, num_clients: int = 10) -> list[Law]:
             pairs_come_as_often_as_declared,
             rounds_are_independent_as_declared,
         ]
-    elif isinstance(sampler.subsampling, Full | Cyclic | CyclicPoisson | BallsInBins | Scheduled):
+    elif isinstance(
+        sampler.subsampling, Full | Cyclic | CyclicPoisson | BallsInBins | MinSeparated | Scheduled
+    ):
         laws.append(rounds_of_a_client_are_as_declared)
     return _laws.bind(Trial(sampler, num_clients), laws)
 
@@ -322,7 +325,23 @@ def rounds_of_a_client_are_as_declared(trial: Trial) -> None:
             _require_frequency(
                 trial, chosen[:, r], 1 / period, lambda i, r=r: f"client {i}, in bin {r},"
             )
-    if isinstance(declared, Scheduled):
+    if isinstance(declared, MinSeparated):
+        phases = np.arange(declared.period)[:, None] + times
+        places = (phases % declared.period < declared.places) / declared.places
+        for later in times[1:]:
+            # Places of different periods are independent; one period has one place.
+            apart = phases[:, later] // declared.period > phases[:, 0] // declared.period
+            _require_frequency(
+                trial,
+                (chosen[:, 0] & chosen[:, later]).reshape(-1, 1),
+                float((places[:, 0] * places[:, later] * apart).mean()),
+                lambda i, later=later: f"a client in both rounds 0 and {later}",
+            )
+        for t in range(trial.rounds):
+            _require_frequency(
+                trial, chosen[:, t], 1 / declared.period, lambda i, t=t: f"client {i} in round {t}"
+            )
+    if isinstance(declared, Scheduled | MinSeparated):
         for gap in range(1, min(declared.separation, trial.rounds)):
             say(
                 not (chosen[:, gap:] & chosen[:, :-gap]).any(),

@@ -108,12 +108,42 @@ def test_every_recipe_follows_a_schedule(recipe):
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_rate_that_begins_at_zero_is_a_warm_up():
-    algorithms.fedavg(loss_fn, client_lr=optax.linear_schedule(0.0, 0.1, 3), batch_size=3)
-    with pytest.raises(ValueError, match="learning_rate must be greater than 0"):
-        algorithms.scaffold(
-            loss_fn, num_clients=2, client_lr=optax.linear_schedule(0.0, 0.1, 3), batch_size=3
-        )
+DIVIDE = {
+    "scaffold": lambda rate: algorithms.scaffold(
+        loss_fn, num_clients=2, client_lr=rate, batch_size=3
+    ),
+    "fedcomgate": lambda rate: algorithms.fedcomgate(
+        loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3
+    ),
+    "fedcom": lambda rate: algorithms.fedcom(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
+    "fedavg": lambda rate: algorithms.fedavg(loss_fn, client_lr=rate, batch_size=3),
+}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("recipe", DIVIDE)
+def test_a_round_of_rate_zero_changes_nothing(recipe):
+    """Round 0 of a warm-up, and a round in the midst: states are those without the two rounds."""
+    rates = jnp.array([0.0, 0.4, 0.0, 0.2])
+    made = {
+        "with": DIVIDE[recipe](lambda round: rates[round]),
+        "without": DIVIDE[recipe](lambda round: rates[2 * round + 1]),
+    }
+    ends = {
+        name: simulate(algorithm, rounds=rounds).state
+        for (name, algorithm), rounds in zip(made.items(), (4, 2), strict=True)
+    }
+    for actual, expected in zip(
+        *(jax.tree.leaves((end.params, end.clients)) for end in ends.values()), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+    assert np.abs(ends["with"].params) > 0.1
+
+
+@pytest.mark.parametrize("recipe", DIVIDE)
+def test_a_rate_that_is_zero_in_every_round_is_refused(recipe):
+    with pytest.raises(ValueError, match="client_lr must be greater than 0"):
+        DIVIDE[recipe](0.0)
 
 
 def test_memories_follow_the_round_too():

@@ -87,11 +87,20 @@ MEANS = {
         *jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == np.float32 else x, (p, b))
     ).mean(),
     "a loss that is NaN": lambda p, b, key: jnp.log(-1 - each(p, b).mean() ** 2),
+    "small terms": lambda p, b, key: 1e-6 * each(p, b).mean(),
+    "small differences of large terms": lambda p, b, key: (
+        jnp.mean(
+            jax.nn.logsumexp(jnp.stack([b["x"][:, 0] + 20, b["x"][:, 1]], 1), axis=1) - b["x"][:, 0]
+        )
+        - 20
+    ),
     "a loss of one row only": lambda p, b, key: each(p, b).reshape(()),
 }
 OTHERS = {
     "a sum": lambda p, b, key: each(p, b).sum(),
     "a mean over tokens": lambda p, b, key: (b["real"] * each_token(p, b)).sum() / b["real"].sum(),
+    "a small sum": lambda p, b, key: 1e-6 * each(p, b).sum(),
+    "a very small sum": lambda p, b, key: 1e-9 * each(p, b).sum(),
     "the first row": lambda p, b, key: each(p, b)[0],
     "batch statistics": lambda p, b, key: normalised(p, b),
     "a contrastive loss": contrastive,
@@ -126,10 +135,12 @@ ALWAYS = {"the mean of the examples", "dropout", "a mean over tokens", "batch st
 
 
 def rows(table):
-    slow = pytest.mark.slow
-    return [
-        pytest.param(x, id=name, marks=[] if name in ALWAYS else slow) for name, x in table.items()
-    ]
+    def tier(name):
+        return (
+            [] if name in ALWAYS else pytest.mark.ci if name == "a small sum" else pytest.mark.slow
+        )
+
+    return [pytest.param(x, id=name, marks=tier(name)) for name, x in table.items()]
 
 
 @pytest.mark.parametrize("loss_fn", rows(MEANS))

@@ -48,6 +48,11 @@ def test_decay_zero_is_the_codec_alone():
     np.testing.assert_array_equal(decoded, sent(c.top_k(0.25), MESSAGES)[0])
 
 
+def test_a_rate_of_zero_leaves_the_residual():
+    decay = c.rescaling(lambda t: jnp.array([0.0, 0.4, 0.0, 0.0, 0.2])[t])
+    assert [float(decay(t)) for t in range(5)] == [1.0, 0.0, 1.0, 1.0, 0.0]
+
+
 def test_rescaling_is_feedback_of_steps_in_place_of_gradients():
     """gamma_t C(g_t + gamma_(t-1)/gamma_t e) = C(gamma_t g_t + gamma_(t-1) e), for C is homogeneous."""
     rates = np.float32([0.5, 0.5, 0.05, 0.05, 0.2, 1.0])

@@ -88,7 +88,7 @@ def test_a_projection_with_one_key():
 MODELS = {
     "mlp": (models.mlp(features=784, hidden=(128,), classes=62), (32, 784), 62),
     "cnn": (models.emnist_cnn(), (8, 28, 28), 62),
-    "sensor_cnn": (models.sensor_cnn(), (16, 64, 6), 5),
+    "sensor_cnn": (models.sensor_cnn(), (16, 128, 6), 5),
     "logistic": (models.logistic_regression(features=784, classes=62), (64, 784), 62),
 }
 

@@ -237,7 +237,6 @@ def epsilon(sampler, rounds):
 @pytest.mark.parametrize(
     ("sampler", "rounds", "releases", "words"),
     [
-        (samplers.min_separation(3, period=5), 20, 5, "3 rounds or more apart, not amplified"),
         (
             samplers.random_check_in(2, window=4),
             9,

@@ -310,9 +310,9 @@ def test_a_checkpoint_remembers_how_many_rounds_were_asked_for(tmp_path):
     start, noise = {"w": jnp.zeros(2)}, {"num_clients": 1, "mechanisms": []}
     key, history = jax.random.key(0), History({"finite": np.ones(1)}, {}, np.array([1]))
     with Checkpoints.open(tmp_path) as store:
-        assert store.resume(key, start, noise)[3] == 0
-        store.save(1, key, start, history, noise, "early", 9)
-        assert store.resume(key, start, noise)[2:] == ("early", 9)
+        assert store.resume(key, start, noise, {})[3] == 0
+        store.save(1, key, start, history, noise, {}, "early", 9)
+        assert store.resume(key, start, noise, {})[2:] == ("early", 9)
 
 
 def test_a_stop_that_might_read_clients_is_told_of_even_if_it_did_not_end_the_run():

@@ -61,9 +61,10 @@ def fedcom(
         Haddadpour, Kamani, Mokhtari, Mahdavi, *Federated Learning with Compression: Unified Analysis and
         Sharp Guarantees*, AISTATS 2021 (arXiv:2007.01154), algorithm 1.
     """
+    if not callable(client_lr):
+        _validate.number("client_lr", client_lr, above=0)
 
     def client(rate: float | Array) -> ClientUpdate:
-        _validate.number("client_lr", rate, above=0)
         return clients.local_sgd(loss_fn, optax.sgd(rate), steps=steps, batch_size=batch_size)
 
     return compose(
@@ -172,9 +173,10 @@ def fedcomgate(
         Haddadpour, Kamani, Mokhtari, Mahdavi, AISTATS 2021 (arXiv:2007.01154), algorithm 3.
     """
     _validate.integer("steps", steps, at_least=1)
+    if not callable(client_lr):
+        _validate.number("client_lr", client_lr, above=0)
 
     def client(rate: float | Array) -> ClientUpdate:
-        _validate.number("client_lr", rate, above=0)
         return corrected(
             batch_gradient(loss_fn, batch_size),
             learning_rate=rate,

@@ -4,7 +4,7 @@ from typing import Unpack
 
 import optax
 
-from fjx import clients, servers
+from fjx import _validate, clients, servers
 from fjx._base import Algorithm, Array, ClientUpdate
 from fjx.aggregators import mean, per_field, scaled_sum, uniform
 from fjx.clients import LossFn
@@ -47,6 +47,8 @@ def scaffold(
     References:
         Karimireddy et al., ICML 2020 (arXiv:1910.06378), algorithm 1.
     """
+    if not callable(client_lr):
+        _validate.number("client_lr", client_lr, above=0)
 
     def client(rate: float | Array) -> ClientUpdate:
         return clients.scaffold(loss_fn, learning_rate=rate, epochs=epochs, batch_size=batch_size)

@@ -173,6 +173,8 @@ def epsilon(
                                required.  PLD for Gaussian and Laplace noise.
     ``balls_in_bins(b)``       a mixture of b Gaussians, of ceil(rounds / b) releases each;
                                Gaussian noise and add-or-remove-one only.
+    ``min_separation(b, L)``   for each period, a mixture of L - b + 1 Gaussians; Gaussian noise and
+                               add-or-remove-one only, else not amplified.
     ``full()``                 ``rounds`` releases, not amplified
     ``cyclic(p)``              ceil(rounds / p) releases, not amplified
     any other                  as many releases as one client may take part in
@@ -187,7 +189,8 @@ def epsilon(
 
     *Correlated noise* (``mechanism.correlation``).  The whole run is one release of a sequence, which a
     client moves as far as its participation allows.  On Poisson, cyclic Poisson and fixed-size cohorts
-    the run is also a release for each round of a client, with less noise (``mechanism.turn``).  Sampling
+    the run is also a release for each round of a client, with less noise (``mechanism.turn``); with
+    balls in bins and minimum separation, for each place of a client (``mechanism.place``).  Sampling
     amplifies that account; the claim is the lower of the two.
 
     *Noise described by a Renyi curve* is accounted by RDP.  Without sampling the curve itself is used.

@@ -4,11 +4,13 @@ import math
 from typing import Any, NamedTuple
 
 from fjx import _validate
+from fjx.privacy._accounting.places import hidden
 from fjx.privacy._types import (
     Accountable,
     DistributedMechanism,
     Mechanism,
     Participation,
+    Places,
 )
 from fjx.samplers._types import (
     BallsInBins,
@@ -16,6 +18,7 @@ from fjx.samplers._types import (
     CyclicPoisson,
     FixedSize,
     Full,
+    MinSeparated,
     Poisson,
     Sampler,
     Scheduled,
@@ -101,8 +104,8 @@ def participation(sampler: Sampler, *, rounds: int) -> Participation:
             separation, most = 1, rounds
         case Cyclic(period) | CyclicPoisson(period) | BallsInBins(period):
             separation, most = period, rounds
-        case Scheduled(_, separation, most_of):
-            most = most_of(rounds)
+        case Scheduled(_, separation) | MinSeparated(separation) as schedule:
+            most = schedule.most(rounds)
         case unknown:
             raise TypeError(
                 f"a sampler with subsampling {unknown!r} cannot be accounted: only chance that does "
@@ -130,7 +133,7 @@ def run_of(
             "mechanism must have noise_multiplier, sensitivity, event and correlation, as a "
             f"fjx.privacy.Mechanism has, got {mechanism!r}"
         )
-    fixed = isinstance(sampler.subsampling, Full | Cyclic | FixedSize | Scheduled)
+    fixed = isinstance(sampler.subsampling, Full | Cyclic | FixedSize | Scheduled | MinSeparated)
     if isinstance(mechanism, DistributedMechanism) and not fixed:
         raise ValueError(
             "a client that is not drawn adds no noise, so that noise which clients add cannot be "
@@ -146,7 +149,7 @@ def run_of(
         for what, there in {
             "correlated noise": mechanism.correlation is not None,
             "balls in bins": isinstance(subsampling, BallsInBins),
-            "a schedule": isinstance(subsampling, Scheduled),
+            "a schedule": isinstance(subsampling, Scheduled | MinSeparated),
         }.items()
         if there and rounds
     )
@@ -166,22 +169,33 @@ def run_of(
             release, count, often.rounds, slack, words, zero_out, whole, distance, assumes=assumes
         )
 
+    def in_places(places: Places, overflow: float, times: int) -> Run | None:
+        found = hidden(mechanism, places)
+        if found is None:
+            return None
+        run = released(times, found[1], BallsInBins(found[0], overflow), words)
+        return run._replace(slack=often.rounds * overflow)  # the others must fit in every round
+
     if mechanism.correlation is not None and often.most > 0:
-        chance = isinstance(subsampling, Chance | CyclicPoisson)
+        chance = isinstance(subsampling, Chance | CyclicPoisson | MinSeparated)
         not_amplified = f"{words}, not amplified" if chance else words
         once = released(1, float(mechanism.correlation(often)), None, not_amplified)
         in_turns = (
             mechanism.turn(often) if isinstance(mechanism, Mechanism) and mechanism.turn else 0.0
         )
+        run: Run | None = None
         match subsampling:
             case Poisson() | FixedSize() if in_turns:
                 run = released(often.most, in_turns, subsampling, words)
             case CyclicPoisson(_, rate, overflow) if in_turns:
                 run = released(often.most, in_turns, Poisson(rate, None, overflow), words)
                 run = run._replace(zero_out=True)
-            case _:
-                return once
-        return run._replace(otherwise=once)
+            case BallsInBins(bins, overflow):
+                run = in_places(Places(rounds, bins, bins, 1, kept=True), overflow, 1)
+            case MinSeparated(_, period, overflow):
+                places = Places(rounds, period, subsampling.places, 1, kept=False)
+                run = in_places(places, overflow, often.most)
+        return once if run is None else run._replace(otherwise=once)
     match subsampling:
         case Poisson() | FixedSize():
             return released(often.most, 1.0, subsampling, words)
@@ -193,6 +207,12 @@ def run_of(
             # All rounds of a bin are one release; the other clients of a bin must fit in every round.
             run = released(1, often.most**0.5, subsampling, words)
             return run._replace(slack=often.rounds * subsampling.overflow)
+        case MinSeparated(_, period, overflow):
+            certain = released(often.most, 1.0, None, f"{words}, not amplified")
+            places = Places(rounds, period, subsampling.places, 1, kept=False)
+            hides = not isinstance(mechanism, DistributedMechanism) and often.most > 0
+            run = in_places(places, overflow, often.most) if hides else None
+            return certain if run is None else run._replace(otherwise=certain)
     return released(often.most, 1.0, None, words)
 
 
@@ -228,6 +248,8 @@ def words_of(subsampling: Any, num_clients: int | None) -> str:
             return f"Poisson rate {rate:.4g} in one of {period} blocks by turns"
         case BallsInBins(bins):
             return f"one random bin of {bins}, by turns"
+        case MinSeparated(separation, period):
+            return f"once in {period} rounds, {separation} rounds or more apart"
     return f"{subsampling.words}, not amplified"
 
 

@@ -11,7 +11,7 @@ from fjx import _validate
 from fjx._base import Array, Key, Metrics, Tree, TreeLike
 from fjx.privacy._mechanisms import grid
 from fjx.privacy._mechanisms.gaussian import as_bound, deviation, gaussian_event
-from fjx.privacy._types import Bound, Contribution, Mechanism, Participation
+from fjx.privacy._types import Bound, Contribution, Mechanism, Participation, Places
 
 _LARGER = 100.0
 """Largest deviation of a round's noise in units of fresh noise: forty of them fit 32 bits, in steps."""
@@ -34,6 +34,8 @@ class Strategy(NamedTuple):
         turn: None if no sampling amplifies the strategy.  Otherwise ``(Participation) -> float``, the
             largest norm s that the rounds of one client have if each gets a share of the noise for
             itself; see :func:`correlated`.
+        place: None if random places do not amplify it.  Otherwise ``(Places) -> float``, the largest
+            norm of what a client sends in one place, if each place gets a share of the noise.
     """
 
     init: Callable[[TreeLike], Tree]
@@ -41,6 +43,7 @@ class Strategy(NamedTuple):
     deviation: Callable[[Tree], Array]
     sensitivity: Callable[[Participation], float]
     turn: Callable[[Participation], float] | None = None
+    place: Callable[[Places], float] | None = None
 
 
 def correlated(
@@ -71,6 +74,11 @@ def correlated(
     of :func:`gaussian`.  With b bands, and the rounds of a client b apart as in
     :func:`fjx.samplers.cyclic_poisson`, s is the norm of a column, and nothing is lost.  If the memory
     is longer, s is larger; :func:`fjx.privacy.epsilon` takes the lower of the two claims.
+
+    *Amplification by random places.*  With :func:`fjx.samplers.min_separation` and
+    :func:`fjx.samplers.balls_in_bins` a client draws one of several rounds of a period.  The noise is
+    divided among these in the same way, and the claim is that of a client in a random one of several
+    bins (``strategy.place``).
 
     *The state is secret.*  It holds past noise.  From it, the noise of the next round can be predicted
     in part, and that of the last rounds can be removed.  It belongs to the server, which is trusted.
@@ -158,6 +166,7 @@ def correlated(
         event=lambda moves: gaussian_event(noise_multiplier, moves),
         correlation=strategy.sensitivity,
         turn=strategy.turn,
+        place=strategy.place,
         to_steps=lambda update, state: grid.in_steps(
             grid.GAUSSIAN, update, noise_multiplier, bound.radius
         ),

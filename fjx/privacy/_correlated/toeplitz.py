@@ -1,5 +1,6 @@
 """Toeplitz strategies: the same correlation in every round, with few bands or few buffers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from fjx import _validate
 from fjx._base import Array, Tree, TreeLike
 from fjx.privacy._correlated.mechanism import Strategy, mix
-from fjx.privacy._types import Participation
+from fjx.privacy._types import Participation, Places
 
 
 class ToeplitzState(NamedTuple):
@@ -185,6 +186,7 @@ def _strategy(
         deviation=lambda state: jnp.sqrt(state.variance),
         sensitivity=lambda participation: sensitivity(column(participation.rounds), participation),
         turn=lambda participation: turn(column(participation.rounds), participation),
+        place=lambda places: place(column(places.rounds), places),
     )
 
 
@@ -217,6 +219,49 @@ def turn(column: np.ndarray, participation: Participation) -> float:
         for start in range(0, total.size, participation.separation)
     ]
     return float(np.sqrt(max(squares, default=0.0)))
+
+
+def place(column: np.ndarray, places: Places) -> float:
+    r"""Largest norm of what a client sends in one place, if places of a class share the noise of a row.
+
+    Let O_u be the sum of the columns of \|C\| that belong to place u: one column, or one for each period
+    if the place is kept.  Place u gets the part O_u / sum_v O_v of the variance of each row, with v in
+    the places of its class in all periods.  In units of that noise O_u has the squared norm
+    sum_t O_u(t) sum_v O_v(t).  The classes of other periods are drawn independently, so their largest
+    sum in each row is taken.
+    """
+    rounds, period, count, apart, kept = places
+    size, starts = np.trim_zeros(np.abs(column), "b"), range(0, rounds + count - 1, period)
+    if kept:
+        size = overlay(size, Participation(rounds, period, rounds))
+        starts = range(1)
+    rows = rounds if kept else rounds + count - 1  # the run may begin at any place
+    if not rows:
+        return 0.0
+
+    def of_class(first: int) -> np.ndarray:
+        total = np.zeros(rows)
+        for start in range(first, min(count, rows), apart):
+            part = size[: rows - start]
+            total[start : start + part.size] += part
+        return total
+
+    widest = np.max([of_class(first) for first in range(apart)], axis=0)
+    everybody = np.zeros(rows)
+    for start in starts:
+        everybody[start:] += widest[: rows - start]
+    largest = 0.0
+    for first in range(min(apart, rows)):
+        own = of_class(first) - widest
+        for start in starts:
+            total = np.zeros(rows - start + size.size)
+            total[: rows - start] = everybody[start:] + own[: rows - start]
+            shared = np.lib.stride_tricks.sliding_window_view(total, size.size)
+            largest = max(
+                largest,
+                float((shared[first : min(count, rows - start) : apart] @ size).max(initial=0.0)),
+            )
+    return math.sqrt(largest)
 
 
 def overlay(column: np.ndarray, participation: Participation) -> np.ndarray:

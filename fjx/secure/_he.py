@@ -385,6 +385,6 @@ def protocol(
         functools.partial(_answer, parts),
         _outcome,
         lambda clients: 2,
-        reals,
-        hiding,
+        reals=reals,
+        hiding=hiding,
     )

@@ -35,6 +35,8 @@ class Protocol(NamedTuple):
         answer: ``(state, messages) -> (state, messages)`` of a server.
         outcome: ``(state) -> (total, survivors)`` of the first server, or None before its end.
         fewest: ``(clients) -> int``.  The fewest of so many clients of which it gives the sum.
+        degree: ``(clients) -> int``.  The neighbours with whom a client shares its secrets, where these
+            are not all others; else None.
         reals: True if vectors and sums are of float64, and the sum is not exact.
         hiding: ``(mask) -> protocol``, which encrypts only the coordinates that are True in a mask; None
             if the protocol has no such form.
@@ -50,6 +52,7 @@ class Protocol(NamedTuple):
     answer: Callable[[Any, Sequence[bytes]], tuple[Any, Messages]]
     outcome: Callable[[Any], tuple[np.ndarray, tuple[int, ...]] | None]
     fewest: Callable[[int], int]
+    degree: Callable[[int], int] | None = None
     reals: bool = False
     hiding: Callable[[tuple[bool, ...]], "Protocol"] | None = None
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx import _validate
-from fjx._base import STACK, Algorithm, Cohort, Executor, Key, Tree
+from fjx._base import STACK, Algorithm, Array, Cohort, Executor, Key, Tree
 from fjx.data import FederatedData
 from fjx.privacy import DistributedMechanism
 from fjx.samplers import Sampler
@@ -98,7 +98,8 @@ def run(
         - A round in which the protocol gives up is a round to which nobody came.
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
-        - The secrets of a round are new random bytes, and none follows from ``key``.
+        - The secrets of a round are new random bytes, and none follows from ``key``.  Only the public id
+          of a session does, which draws the graph of :func:`secagg_plus`.
 
     Args:
         key: root key of training and sampling; round t uses ``fold_in(key, t)``.
@@ -165,7 +166,7 @@ def run(
             layout = Layout.of_round(parts, *start.inputs, reals=protocol.reals)
             sums = sums if part is None else sums._replace(protocol=part.of(layout))
         each, kept = parts.clients(*start.inputs)
-        added = _added(layout, start.cohort, each, sums, number)
+        added = _added(layout, start, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)
         counted[list(added.slots)] = True
         if not np.array_equal(counted, np.asarray(cohort.present)):
@@ -218,8 +219,18 @@ class Added(NamedTuple):
     round: SecureRound
 
 
-def _added(layout: Layout, cohort: Cohort, each: Tree, sums: Sums, number: int) -> Added:
+def session_words(key: Key) -> Array:
+    """The id of a round's session, ``u32[4]``, from the round's key: public, and it draws the graph."""
+    return jax.random.bits(jax.random.fold_in(key, _SESSION), (4,), jnp.uint32)
+
+
+_SESSION = 2**32 - 2
+"""A number by which nothing else is folded into the key of a round."""
+
+
+def _added(layout: Layout, start: Start, each: Tree, sums: Sums, number: int) -> Added:
     """The sum of the contributions of a cohort under the protocol."""
+    cohort = start.cohort
     ids, present = np.asarray(cohort.ids), np.asarray(cohort.present)
     slots = np.flatnonzero(ids < int(cohort.population))
     invited = tuple(int(i) for i in ids[slots])
@@ -240,6 +251,7 @@ def _added(layout: Layout, cohort: Cohort, each: Tree, sums: Sums, number: int) 
             leaves=left,
             least=sums.least,
             round=number,
+            session_id=np.asarray(session_words(start.key)).astype("<u4").tobytes(),
             transport=None if sums.transport is None else sums.transport(),
         )
     except TooFew as abort:

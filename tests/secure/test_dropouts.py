@@ -1,7 +1,7 @@
-"""Exact sums whatever drops out, and a typed abort where one more does."""
+"""Exact sums whatever drops out, and a typed abort where one more does.
 
-import collections
-import itertools
+Every pattern of up to eight clients is in ``test_every_dropout.py``.
+"""
 
 import numpy as np
 import pytest
@@ -89,42 +89,6 @@ def vectors_of(n, bits, seed=0):
     rows = np.random.default_rng(seed).integers(0, 2**bits, (n, 3), np.uint64).astype(word)
     rows[:, 0], rows[0, 1] = 2**bits - 1, 0
     return rows
-
-
-def patterns(n, steps):
-    """Every number of clients that leave at every step; all clients are alike but for their numbers."""
-    for order, leaves in enumerate(itertools.combinations_with_replacement(range(steps + 1), n)):
-        turned = np.random.default_rng(order).permutation(n)
-        yield {int(i): step for i, step in zip(turned, leaves, strict=True)}
-
-
-@pytest.mark.few(2)
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_pattern_of_three_clients(name):
-    steps = len(PROTOCOLS[name].steps)
-    rows = vectors_of(3, 32 if name != "lightsecagg" else 20)
-    kinds = collections.Counter(
-        check(name, rows, 32 if name != "lightsecagg" else 20, leaves)
-        for leaves in patterns(3, steps)
-    )
-    assert set(kinds) == {"aborted", "summed"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PROTOCOLS)
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_every_pattern_of_few_clients(name, n):
-    steps = len(PROTOCOLS[name].steps)
-    for leaves in itertools.product(range(steps + 1), repeat=n):
-        check(name, vectors_of(n, 16), 16, dict(enumerate(leaves)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PROTOCOLS)
-@pytest.mark.parametrize("n", [5, 6, 7, 8])
-def test_every_pattern_of_eight_clients(name, n):
-    for leaves in patterns(n, len(PROTOCOLS[name].steps)):
-        check(name, vectors_of(n, 32), 32, leaves)
 
 
 @pytest.mark.slow

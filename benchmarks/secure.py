@@ -1,7 +1,7 @@
 """CPU seconds and bytes of secure sums, by party, and those of Flower's SecAgg+.
 
     python -m benchmarks.secure --peers ../peers
-    python -m benchmarks.secure --clients 50 100 200 --length 100000 --dropouts 0 0.1 0.2 --peers ../peers
+    python -m benchmarks.secure --clients 50 100 --length 10000 --dropouts 0 0.1 --peers ../peers
 
 All parties run in one process, one after another, so that the CPU time of a party is its own.  Clients
 that drop out leave after they have shared their secrets and before they send their vectors.  With

@@ -4,8 +4,8 @@
 
 The server is Flower's ``SecAggPlusWorkflow`` and a client is its ``secaggplus_mod``, both as they are.
 Only the grid between them is ours: it calls the clients of this process one after another, and weighs
-each message as the bytes of its protocol buffer.  So no Ray, no network, no training and no serialisation
-is timed.  Clients that leave fail in the stage that collects the masked vectors.
+each message as the bytes of its protocol buffer.  So no Ray, no network, no training and no
+serialisation is timed.  Clients that leave fail in the stage that collects the masked vectors.
 """
 
 import argparse

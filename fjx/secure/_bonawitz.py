@@ -73,8 +73,8 @@ def secagg_plus(
 ) -> Protocol:
     """The secure sum of SecAgg+, in which each client masks with a few neighbours.
 
-    The neighbours are those on a random circle, drawn from the session's id and round.  Their number and the
-    threshold are :func:`graph_parameters`; they grow with the logarithm of the number of clients.
+    The neighbours are those on a random circle, drawn from the session's id and round.  Their number and
+    the threshold are :func:`graph_parameters`; they grow with the logarithm of the number of clients.
 
     Guarantees:
         - The sum is exact modulo 2^b over the clients whose masked vector has come.

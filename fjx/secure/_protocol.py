@@ -37,6 +37,8 @@ class Protocol(NamedTuple):
         fewest: ``(clients) -> int``.  The fewest of so many clients of which it gives the sum.
         degree: ``(clients) -> int``.  The neighbours with whom a client shares its secrets, where these
             are not all others; else None.
+        hides: True if no server sees a vector as long as no more parties collude than the protocol
+            allows.
         reals: True if vectors and sums are of float64, and the sum is not exact.
         hiding: ``(mask) -> protocol``, which encrypts only the coordinates that are True in a mask; None
             if the protocol has no such form.
@@ -53,6 +55,7 @@ class Protocol(NamedTuple):
     outcome: Callable[[Any], tuple[np.ndarray, tuple[int, ...]] | None]
     fewest: Callable[[int], int]
     degree: Callable[[int], int] | None = None
+    hides: bool = True
     reals: bool = False
     hiding: Callable[[tuple[bool, ...]], "Protocol"] | None = None
 

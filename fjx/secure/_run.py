@@ -9,8 +9,9 @@ import numpy as np
 
 from fjx import _validate
 from fjx._base import STACK, Algorithm, Array, Cohort, Executor, Key, Tree
+from fjx._plan import Plan
 from fjx.data import FederatedData
-from fjx.privacy import DistributedMechanism
+from fjx.privacy import DistributedMechanism, Epsilon
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
 from fjx.secure._halves import Layout, halves
@@ -55,11 +56,14 @@ class SecureResult(NamedTuple):
         params: model after the last round.
         state: state of server and clients after the last round.
         rounds: reports of all rounds.
+        privacy: claim of the plan for all rounds, if there is a plan.  It says if it holds against the
+            server.
     """
 
     params: Tree
     state: SimulationState
     rounds: tuple[SecureRound, ...]
+    privacy: Epsilon | None = None
 
     @property
     def bill(self) -> Bill:
@@ -80,6 +84,7 @@ def run(
     leaves: Leaves | None = None,
     transport: Callable[[], Transport] | None = None,
     executor: Executor | None = None,
+    plan: Plan | None = None,
 ) -> SecureResult:
     """Run an algorithm for some rounds, whose sums are found by a protocol between parties.
 
@@ -116,6 +121,7 @@ def run(
         leaves: ``(round, ids) -> {id: step}``, the dropouts of each round; none by default.
         transport: maker of a transport for each round; :func:`in_memory` by default.
         executor: executor of the clients' half; :func:`fjx.simulation.vectorized` by default.
+        plan: plan from :func:`fjx.plan`, with distributed noise; a run that differs from it is refused.
 
     Returns:
         A :class:`SecureResult`.
@@ -123,7 +129,8 @@ def run(
     Raises:
         TypeError: an argument of a wrong type, or the next model depends on a sum of floats.
         ValueError: an argument out of range, the aggregator stacks, the dataset is on the host, the
-            integers do not fit into ``bits``, or the protocol cannot add for so many clients.
+            integers do not fit into ``bits``, the protocol cannot add for so many clients, or the run
+            is not the planned one.
         Abort: a server was sent what no honest party sends.
 
     Examples:
@@ -153,6 +160,8 @@ def run(
             "the aggregator needs every message by itself, and a secure sum gives their sum only; take "
             "an aggregator that sums"
         )
+    if plan is not None:
+        _require_planned(plan, part or protocol, algorithm, dataset, sampler, rounds)
     sums = Sums(protocol, bits, leaves, transport, least_of(algorithm))
     parts = halves(algorithm, executor)
     state = initial_state(algorithm, params, dataset.num_clients)
@@ -178,7 +187,36 @@ def run(
         state = SimulationState(state.round + 1, server, clients)
         known = {name: float(metrics[name]) for name in sorted(layout.metrics)}
         played.append(added.round._replace(metrics=known))
-    return SecureResult(state.params, state, tuple(played))
+    privacy = None if plan is None else plan._replace(protocol=part or protocol).epsilon(rounds)
+    return SecureResult(state.params, state, tuple(played), privacy)
+
+
+def _require_planned(
+    plan: Plan,
+    protocol: Protocol | Selective,
+    algorithm: Algorithm,
+    dataset: FederatedData,
+    sampler: Sampler,
+    rounds: int,
+) -> None:
+    """Checks that a run is the planned one, and that its claim covers rounds that are given up.
+
+    Raises:
+        ValueError: it differs, or noise is added after the sum.
+    """
+    sizes = np.diff(np.asarray(dataset.offsets))
+    plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds, sizes=sizes)
+    if plan.protocol is not None and plan.protocol.name != protocol.name:
+        raise ValueError(
+            f"the protocol is {protocol.name!r}, and {plan.protocol.name!r} was planned: plan with "
+            "this one"
+        )
+    if not isinstance(plan.mechanism, DistributedMechanism):
+        raise ValueError(
+            "the planned noise is added after the sum, and one client may decide whether there is a "
+            "sum: take a mechanism whose noise comes from the clients, such as "
+            "privacy.distributed_gaussian"
+        )
 
 
 class Sums(NamedTuple):

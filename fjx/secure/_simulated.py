@@ -41,11 +41,12 @@ def simulated(
     given up for the neighbours of a single client.
 
     Guarantees:
-        - Under the same key and the same dropouts, the model is that of :func:`run` after each round, and
-          the same rounds are given up.  This holds for cohorts to which the protocol can be applied.
+        - Under the same key and the same dropouts, the model is that of :func:`run` after each round,
+          and the same rounds are given up.  A cohort for which :func:`run` raises ValueError is one of
+          them.
         - A round that is given up is one to which nobody came.  The metric ``given_up`` counts it.
-        - ``traffic`` is that of one client in a sum of ``clients`` from which nobody drops out.  A client
-          that stays pays no more in a sum from which others drop out.
+        - ``traffic`` is that of one client in a sum of ``clients`` from which nobody drops out.  A
+          client that stays pays no more in a sum from which others drop out.
 
     The ledger multiplies this traffic by the clients in the sum: it leaves out the messages of clients
     that dropped out and of rounds that were given up.  :func:`run` counts these.
@@ -63,8 +64,9 @@ def simulated(
         dataset: clients' examples, of which only the shapes are read.
         clients: size of a cohort.
         bits: width of a coordinate in messages.
-        leaves: ``(round, ids) -> i32[m]``, traced: the step from which on each client sends nothing.  Who
-            stays has the number of steps, ``len(protocol.steps)``, or more.  Nobody leaves by default.
+        leaves: ``(round, ids) -> i32[m]``, traced: the step from which on each client sends nothing.  A
+            client that stays has the number of steps, ``len(protocol.steps)``, or more.  By default
+            nobody leaves.
 
     Returns:
         An :class:`fjx.Algorithm`.

@@ -3,12 +3,15 @@
 Every pattern of up to eight clients is in ``test_every_dropout.py``.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fjx import secure
+from fjx.secure._graph import circle
 
 PROTOCOLS = {
     "plain": secure.plain(),
@@ -49,6 +52,12 @@ def survivors(name, n, leaves, graph):
             return None
         sets.append(there)
     _, shared, came, last = sets
+    apart, new = set(came), {min(came)}
+    while new:
+        apart -= new
+        new = {j for i in new for j in near[i]} & apart
+    if apart:  # groups with no mask between them
+        return None
     for i in shared:
         wanted = i in came or set(near[i]) & came
         if wanted and len(holders[i] & last) < t:
@@ -183,3 +192,20 @@ def test_a_sum_of_fewer_than_the_session_allows_is_not_known(name):
     assert outcome.total.tolist() == [4]
     with pytest.raises(secure.TooFew, match="sum of 4 clients, and the session asks for 5"):
         secure.play(PROTOCOLS[name], rows, leaves={4: step}, least=5)
+
+
+def test_clients_that_fall_apart_give_no_sum():
+    """Four clients on a circle: opposite ones have no mask in common, so two of them are two sums.
+
+    Their neighbours have left, and their keys are what the server may ask for.
+    """
+    protocol, rows = secure.secagg_plus(), vectors_of(4, 32)
+    places = circle(b"s" * 16, 0, 4)
+    for gone in itertools.combinations(range(4), 2):
+        leaves = {places[k]: 2 for k in gone}
+        try:
+            secure.play(protocol, rows, leaves=leaves, session_id=b"s" * 16)
+            found = "summed"
+        except secure.TooFew as abort:
+            found = str(abort)
+        assert ("fall apart" in found) == ((gone[1] - gone[0]) == 2), found

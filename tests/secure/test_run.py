@@ -8,7 +8,9 @@ import pytest
 
 import fjx
 from fjx import aggregators, privacy, samplers, secure
+from fjx._kernels.inner import right_options
 from fjx.rounds._state import RoundState
+from fjx.secure import _halves
 from fjx.secure._halves import Layout
 
 N, D = 6, 12
@@ -87,6 +89,19 @@ def test_the_model_is_that_of_the_simulation(simulated, name):
     assert not same(result.params, PARAMS)
     assert [len(one.survivors) for one in result.rounds] == [4, 4]
     assert result.bill.up == sum(one.bill.up for one in result.rounds) > 0
+
+
+def test_halves_are_compiled_as_whole_rounds_are(monkeypatch):
+    """With the same options: with others, training differs in its last bits and so in its integers."""
+    options, jit = [], jax.jit
+
+    def recorded(function, **others):
+        options.append(others.get("compiler_options"))
+        return jit(function, **others)
+
+    monkeypatch.setattr(_halves.jax, "jit", recorded)
+    _halves._halves.__wrapped__(INTEGER_FEDAVG, None)
+    assert options == [right_options()] * 2
 
 
 @pytest.mark.slow

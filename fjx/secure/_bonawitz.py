@@ -80,8 +80,9 @@ def secagg_plus(
         - The sum is exact modulo 2^b over the clients whose masked vector has come.
         - With as many dropouts as assumed, it is found with a probability of at least 1 - 2^-20; else
           the server raises :class:`TooFew`.
-        - A server that follows the protocol, with as many clients as assumed, learns nothing beside the
-          sum, with a probability of at least 1 - 2^-40.
+        - A server that follows the protocol, with as many clients and dropouts as assumed, learns
+          nothing beside the sum, with a probability of at least 1 - 2^-40.  With no such clients this
+          holds for any dropouts: there is no sum of clients that fall apart into groups.
         - Bytes that are changed, repeated or meant for another step, round or session are refused.
         - Nothing is promised against clients that send wrong shares or wrong vectors.
 

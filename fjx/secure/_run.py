@@ -99,7 +99,8 @@ def run(
     Guarantees:
         - The model is that of :func:`fjx.simulate` with the same key, to the bit, if nobody drops out.
           Clients that drop out before their contribution has come count as clients that the sampler
-          left out.  Under :func:`ckks`, sums of floats are less than its precision off.
+          left out.  Under :func:`ckks`, sums of floats are less than its precision off.  For this, XLA
+          must train alike in a whole round and in its half; it is given the same options for both.
         - A round in which the protocol gives up is a round to which nobody came.
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.

@@ -21,6 +21,7 @@ PACKAGES = {
     # 1.42 differs in two requirements, and one of them, certifi 2026.10.19, could not be had.
     "flower": ["flwr[simulation]==1.41.0", "torch==2.15.0", "numpy==2.4.6"],
     "byzfl": ["byzfl==0.0.11", "torch==2.14.1", "numpy==2.4.6", "scipy==1.17.1"],
+    "flower_secagg": ["flwr==1.41.0", "numpy==2.4.6"],
     "drjax": ["drjax==0.2.1", "jax==0.10.2", "jaxlib==0.10.2", "numpy==2.4.6"],
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from fjx.privacy._accounting.epsilon import relation_of
 from fjx.privacy._accounting.releases import require_sampler
 from fjx.privacy._accounting.report import Report
 from fjx.privacy._accounting.report import report as report_of
+from fjx.privacy._accounting.server import against_server
 from fjx.privacy._accounting.terms import Accounting
 from fjx.privacy._mechanisms.gaussian import gaussian
 from fjx.privacy._types import Accountable, Relation
@@ -37,7 +38,7 @@ class Claimed(NamedTuple):
 
     Attributes:
         epsilon: the claim.
-        of: ``(mechanism, sampler, rounds, accounting)`` of the plan.
+        of: ``(mechanism, sampler, rounds, accounting, protocol)`` of the plan.
     """
 
     epsilon: Epsilon
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
         rounds: the largest number of rounds that may be run.
         accounting: the terms of the claim.
         claimed: the claim that was computed when the plan was made; read :attr:`claim`.
+        protocol: the protocol of the secure sums for which the claim says what the server sees, or None.
     """
 
     mechanism: Any
@@ -67,6 +69,7 @@ class Plan(NamedTuple):
     rounds: int
     accounting: Accounting
     claimed: Claimed
+    protocol: Any = None
 
     @property
     def claim(self) -> Epsilon:
@@ -77,9 +80,9 @@ class Plan(NamedTuple):
         """Claim for the first ``rounds`` rounds."""
         mechanism, sampler, *others = self.claimed.of
         same = mechanism is self.mechanism and sampler is self.sampler
-        if same and others == [rounds, self.accounting]:
+        if same and others == [rounds, self.accounting, self.protocol]:
             return self.claimed.epsilon
-        return _claim(self.mechanism, self.sampler, rounds, self.accounting)
+        return _claim(self.mechanism, self.sampler, rounds, self.accounting, self.protocol)
 
     def report(self, *, points: int = 8) -> Report:
         """Report of epsilon against rounds; see :func:`fjx.privacy.report`."""
@@ -151,6 +154,7 @@ def plan(
     relation: Relation | None = None,
     unit: Unit = "client",
     method: Method = "pld",
+    protocol: Any = None,
 ) -> Plan:
     """Plan of a private run: sampler, bound, noise, aggregator and claim from one description.
 
@@ -187,6 +191,8 @@ def plan(
             *replaces* the message of its client, so examples are claimed under replace-one.  For
             clients that bound and noise examples one by one, see :func:`fjx.plan_examples`.
         method: method of accounting; see :func:`fjx.privacy.epsilon`.
+        protocol: protocol of the secure sums, such as ``secure.secagg_plus()``.  The claim then says if
+            it holds against the server as well.
 
     Returns:
         A :class:`Plan`.
@@ -229,7 +235,7 @@ def plan(
             epsilon, sampler, terms._replace(unit="client"), rounds=rounds, mechanism=make
         )
     made = make(noise_multiplier)
-    claim = _claim(made, sampler, rounds, terms)
+    claim = _claim(made, sampler, rounds, terms, protocol)
     if aggregator is None:
         aggregator = private
     built = aggregator(made, denominator)
@@ -242,12 +248,17 @@ def plan(
         denominator=denominator,
         rounds=rounds,
         accounting=terms,
-        claimed=Claimed(claim, (made, sampler, rounds, terms)),
+        claimed=Claimed(claim, (made, sampler, rounds, terms, protocol)),
+        protocol=protocol,
     )
 
 
-def _claim(mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting) -> Epsilon:
+def _claim(
+    mechanism: Accountable, sampler: Sampler, rounds: int, terms: Accounting, protocol: Any
+) -> Epsilon:
     claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
+    if protocol is not None:
+        claim = claim.but(against_server(mechanism, protocol))
     if terms.unit == "client":
         return claim
     return claim.but("delta should be well below one over the number of all examples")

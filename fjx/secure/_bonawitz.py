@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 from fjx import _validate
 from fjx.secure import _masked, _masked_server
-from fjx.secure._crypto import Stream, derive
 from fjx.secure._errors import TooFew
-from fjx.secure._graph import graph_parameters, harary
+from fjx.secure._graph import circle, graph_parameters, harary
 from fjx.secure._masked import Neighbours, Rules
 from fjx.secure._protocol import Protocol
 from fjx.secure._session import Session
@@ -74,15 +73,16 @@ def secagg_plus(
 ) -> Protocol:
     """The secure sum of SecAgg+, in which each client masks with a few neighbours.
 
-    The neighbours are those on a random circle, drawn from the session's id.  Their number and the
-    threshold are :func:`graph_parameters`; they grow with the logarithm of the number of clients.
+    The neighbours are those on a random circle, drawn from the session's id and round.  Their number and
+    the threshold are :func:`graph_parameters`; they grow with the logarithm of the number of clients.
 
     Guarantees:
         - The sum is exact modulo 2^b over the clients whose masked vector has come.
         - With as many dropouts as assumed, it is found with a probability of at least 1 - 2^-20; else
           the server raises :class:`TooFew`.
-        - A server that follows the protocol, with as many clients as assumed, learns nothing beside the
-          sum, with a probability of at least 1 - 2^-40.
+        - A server that follows the protocol, with as many clients and dropouts as assumed, learns
+          nothing beside the sum, with a probability of at least 1 - 2^-40.  With no such clients this
+          holds for any dropouts: there is no sum of clients that fall apart into groups.
         - Bytes that are changed, repeated or meant for another step, round or session are refused.
         - Nothing is promised against clients that send wrong shares or wrong vectors.
 
@@ -123,11 +123,11 @@ def secagg_plus(
     def neighbours(session: Session) -> Neighbours:
         n = session.clients
         degree, threshold = parameters(n)
-        order = Stream(derive(session.id, session.name, "graph")).permutation(n)
-        return Neighbours(harary(order, degree), threshold)
+        return Neighbours(harary(circle(session.id, session.round, n), degree), threshold)
 
     name = f"secagg+ {model} {float(adversary_rate)!r} {float(dropout_rate)!r}"
-    return _protocol(name, neighbours, lambda n: parameters(n)[1], active=False)
+    threshold, degree = (lambda n: parameters(n)[1]), (lambda n: parameters(n)[0])
+    return _protocol(name, neighbours, threshold, active=False)._replace(degree=degree)
 
 
 def _protocol(

@@ -164,14 +164,6 @@ class Stream:
             if value < bound:
                 return value
 
-    def permutation(self, n: int) -> tuple[int, ...]:
-        """A uniform permutation of 0 to n - 1, by Fisher and Yates."""
-        order = list(range(n))
-        for i in range(n - 1, 0, -1):
-            j = self.below(i + 1)
-            order[i], order[j] = order[j], order[i]
-        return tuple(order)
-
 
 def add_mask(vector: np.ndarray, key: bytes, sign: int = 1) -> None:
     """Adds the mask of a key to a vector, in place, or subtracts it.

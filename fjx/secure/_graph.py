@@ -2,9 +2,16 @@
 
 import functools
 import math
+import struct
 from collections.abc import Callable
 
+import jax.numpy as jnp
+import numpy as np
+
 from fjx import _validate
+from fjx._base import Array
+from fjx._kernels import chacha
+from fjx.secure._crypto import Stream
 
 SECURITY = 40
 """The server sees one client's vector with a probability of at most 2^-40."""
@@ -164,3 +171,37 @@ def harary(order: tuple[int, ...], degree: int) -> tuple[tuple[int, ...], ...]:
         around = {order[(place + step) % n] for step in range(-reach, reach + 1)}
         near[client] = tuple(sorted(around - {client}))
     return tuple(near)
+
+
+def circle(session_id: bytes, round: int, clients: int) -> tuple[int, ...]:
+    """The random order of clients on the circle of a session and round.
+
+    Everybody may know it, but nobody before it is known who colludes with the server.  Each client draws
+    64 bits from ChaCha20, and they stand in the order of these.
+    """
+    stream = Stream(session_id + struct.pack("<IIII", round, 0, 0, 0))
+    words = np.frombuffer(stream.take(8 * clients), "<u4").reshape(clients, 2)
+    return tuple(np.lexsort((words[:, 1], words[:, 0])).tolist())
+
+
+def neighbours(session_id: Array, round: Array, invited: Array, degree: Array) -> Array:
+    """The graph of :func:`circle` and :func:`harary` in a compiled round.
+
+    Args:
+        session_id: ``u32[4]``, the words of the id.
+        round: number of the round.
+        invited: ``bool[m]``, true for slots of clients, which are numbered in order.
+        degree: number of neighbours.
+
+    Returns:
+        ``bool[m, m]``, true for neighbours, and for a client and itself.
+    """
+    numbers, count = jnp.cumsum(invited) - 1, jnp.sum(invited)
+    tail = jnp.zeros(4, jnp.uint32).at[0].set(jnp.asarray(round).astype(jnp.uint32))
+    key = jnp.concatenate([session_id, tail])
+    words = chacha.words(key, 2 * len(invited)).reshape(-1, 2)[numbers]
+    order = jnp.lexsort((words[:, 1], words[:, 0], ~invited))
+    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    away = jnp.abs(place[:, None] - place[None, :])
+    near = jnp.minimum(away, count - away) <= degree // 2
+    return near & invited[:, None] & invited[None, :]

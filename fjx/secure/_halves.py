@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx._base import Algorithm, Cohort, Executor, Key, Steps, Tree, TreeLike
+from fjx._kernels.inner import right_options
 from fjx.simulation import vectorized
 
 
@@ -86,7 +87,10 @@ def _halves(algorithm: Algorithm, executor: Any) -> Halves:
     ) -> tuple[Tree, Tree, Tree]:
         return algorithm.round(key, state, rows, cohort, executor=lambda *_: (total, kept))
 
-    return Halves(jax.jit(clients), jax.jit(server))
+    return Halves(
+        jax.jit(clients, compiler_options=right_options()),
+        jax.jit(server, compiler_options=right_options()),
+    )
 
 
 def needed(
@@ -100,9 +104,10 @@ def needed(
     total = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), each)
     first = len(jax.tree.leaves((key, state, rows, cohort)))
     places = range(first, first + len(jax.tree.leaves(total)))
-    closed, out = jax.make_jaxpr(parts.server, return_shape=True)(
-        key, state, rows, cohort, total, kept
-    )
+    server = getattr(
+        parts.server, "__wrapped__", parts.server
+    )  # a program within another has no options
+    closed, out = jax.make_jaxpr(server, return_shape=True)(key, state, rows, cohort, total, kept)
     moved, kept_rows, metrics = out
     count = len(jax.tree.leaves((moved, kept_rows)))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fjx.secure._crypto import derive
-from fjx.secure._errors import Malformed, TooFew, Unexpected
+from fjx.secure._errors import Inconsistent, Malformed, TooFew, Unexpected
 from fjx.secure._messages import Kind, fixed, table_bytes, tables
 from fjx.secure._protocol import (
     Channel,
@@ -312,6 +312,8 @@ def _decrypt(parts: Parts, state: Server, messages: Sequence[bytes]) -> tuple[Se
     if len(named) < 2:
         raise TooFew(f"a sum of {len(named)} clients, and two are needed")
     require_least(session, len(named))
+    if not set(named) <= set(state.desk.clients):
+        raise Inconsistent("the other server has added for clients that were not given the key")
     context = tenseal().context_from(state.context)
     found = read_ciphertexts(scheme, context, body[4 + 4 * count :], parts.length(session))
     sums = np.array([number for vector in found for number in vector.decrypt()])
@@ -385,6 +387,6 @@ def protocol(
         functools.partial(_answer, parts),
         _outcome,
         lambda clients: 2,
-        reals,
-        hiding,
+        reals=reals,
+        hiding=hiding,
     )

@@ -11,7 +11,7 @@ from fjx.secure import _crypto, _prime
 from fjx.secure._crypto import KEY, TAG, derive
 from fjx.secure._errors import Inconsistent, Malformed, TooFew, Unexpected
 from fjx.secure._messages import Kind, fixed, packed, packed_size, table_bytes, tables, unpacked
-from fjx.secure._protocol import Channel, Desk, Messages, Protocol
+from fjx.secure._protocol import Channel, Desk, Messages, Protocol, read_survivors
 from fjx.secure._session import SERVER, Session, require_least
 
 WORD = np.dtype(np.uint64)
@@ -166,14 +166,7 @@ def _input(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
 
 def _unmask(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
     code = state.code
-    body = state.channel.read(Kind.SURVIVORS, messages)
-    (alive,) = tables(body, [0], code.clients)
-    if not set(alive) <= set(state.held):
-        raise Inconsistent(f"client {state.id} was told of survivors whose values it does not hold")
-    if state.id not in alive:
-        raise Inconsistent(f"client {state.id} was told that it has dropped out")
-    if len(alive) < code.survivors:
-        raise TooFew(f"client {state.id} was told of {len(alive)} survivors, too few")
+    alive = read_survivors(state.channel, messages, state.held, code.survivors)
     require_least(state.session, len(alive))
     total = np.zeros(code.piece, np.uint64)
     for j in alive:
@@ -229,10 +222,6 @@ def _require(state: Server, came: int, step: str) -> None:
         raise TooFew(f"{came} clients have sent {step}, and {state.code.survivors} are needed")
 
 
-def _to(state: Server, kind: Kind, bodies: Mapping[int, bytes]) -> Messages:
-    return {i: state.desk.write(kind, i, body) for i, body in bodies.items()}
-
-
 def _roster(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     desk, bodies = state.desk.open(Kind.ADVERTISE, messages)
     for body in bodies.values():
@@ -243,7 +232,7 @@ def _roster(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]
     state = state._replace(desk=desk)
     keys = desk.clients
     rosters = {i: table_bytes({j: k for j, k in keys.items() if j != i}, KEY) for i in keys}
-    return state, _to(state, Kind.ROSTER, rosters)
+    return state, state.desk.write_each(Kind.ROSTER, rosters)
 
 
 def _deliver(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
@@ -257,7 +246,7 @@ def _deliver(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages
             raise Inconsistent(f"client {i} has not sealed values for all others")
     delivered = {j: table_bytes({i: boxes[i][j] for i in boxes if i != j}, size) for j in boxes}
     state = state._replace(shared=tuple(boxes))
-    return state, _to(state, Kind.DELIVERED, delivered)
+    return state, state.desk.write_each(Kind.DELIVERED, delivered)
 
 
 def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
@@ -270,7 +259,7 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
         total = _prime.add(total, _elements(body, code.length, code.width), code.width)
     state = state._replace(total=total, alive=tuple(bodies))
     survivors = table_bytes(dict.fromkeys(bodies, b""), 0)
-    return state, _to(state, Kind.SURVIVORS, dict.fromkeys(bodies, survivors))
+    return state, state.desk.write_each(Kind.SURVIVORS, dict.fromkeys(bodies, survivors))
 
 
 def _finish(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:

@@ -6,7 +6,7 @@ cancel in the sum.  Shares of b_i and of the key behind the s_ij are held by the
 client they give back one of the two: b_i if its vector has come, the key if it has not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from fjx.secure import _crypto
 from fjx.secure._crypto import KEY, TAG, Stream, derive
 from fjx.secure._errors import Inconsistent, TooFew, Unexpected
 from fjx.secure._messages import Kind, fixed, packed, table_bytes, tables
-from fjx.secure._protocol import Channel, Messages
+from fjx.secure._protocol import Channel, Messages, read_survivors
 from fjx.secure._session import SERVER, Session, require_least
 from fjx.secure._shamir import PRIME, split_secret
 
@@ -42,6 +42,14 @@ class Neighbours(NamedTuple):
     def holders(self, client: int) -> tuple[int, ...]:
         """The clients that hold shares of a client's secrets: its neighbours and itself."""
         return tuple(sorted((*self.of[client], client)))
+
+    def connect(self, clients: Collection[int]) -> bool:
+        """True if paths over neighbours lead from each of some clients to all others of them."""
+        apart, reached = set(clients), set(list(clients)[:1])
+        while reached:
+            apart -= reached
+            reached = {j for i in reached for j in apart.intersection(self.of[i])}
+        return not apart
 
 
 class Rules(NamedTuple):
@@ -228,16 +236,7 @@ def _mask(state: Client, messages: Sequence[bytes]) -> tuple[Client, bytes]:
 def _survivors(state: Client, messages: Sequence[bytes]) -> tuple[int, ...]:
     """The survivors that the server names, once they are found to be possible."""
     near = state.neighbours
-    (named,) = tables(state.channel.read(Kind.SURVIVORS, messages), [0], state.session.clients)
-    alive = tuple(named)
-    if not set(alive) <= set(state.held):
-        raise Inconsistent(f"client {state.id} was told of survivors whose shares it does not hold")
-    if state.id not in alive:
-        raise Inconsistent(f"client {state.id} was told that it has dropped out")
-    if len(alive) < near.threshold:
-        raise TooFew(
-            f"client {state.id} was told of {len(alive)} survivors, and needs {near.threshold}"
-        )
+    alive = read_survivors(state.channel, messages, state.held, near.threshold)
     if len(near.of[state.id]) + 1 == state.session.clients:  # else it knows its neighbours only
         require_least(state.session, len(alive))
     return alive

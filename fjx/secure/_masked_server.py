@@ -80,10 +80,6 @@ def _require(state: Server, came: int, step: str) -> None:
         raise TooFew(f"{came} clients have sent {step}, and the threshold is {threshold}")
 
 
-def _to(state: Server, kind: Kind, bodies: Mapping[int, bytes]) -> Messages:
-    return {i: state.desk.write(kind, i, body) for i, body in bodies.items()}
-
-
 def _roster(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     desk, bodies = state.desk.open(Kind.ADVERTISE, messages)
     _require(state, len(bodies), "their keys")
@@ -97,7 +93,7 @@ def _roster(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]
     rosters = {
         i: table_bytes({j: rows[j] for j in near.of[i] if j in rows}, 2 * KEY + size) for i in rows
     }
-    return state, _to(state, Kind.ROSTER, rosters)
+    return state, state.desk.write_each(Kind.ROSTER, rosters)
 
 
 def _deliver(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
@@ -112,7 +108,7 @@ def _deliver(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages
         j: table_bytes({i: boxes[i][j] for i in near.of[j] if i in boxes}, SEALED) for j in boxes
     }
     state = state._replace(shared=tuple(boxes))
-    return state, _to(state, Kind.DELIVERED, delivered)
+    return state, state.desk.write_each(Kind.DELIVERED, delivered)
 
 
 def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
@@ -120,6 +116,11 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     bodies = state.desk.read(Kind.INPUT, messages, state.shared)
     _require(state, len(bodies), "their vectors")
     require_least(session, len(bodies))
+    if not near.connect(bodies):
+        raise TooFew(
+            f"the {len(bodies)} clients that are left fall apart into groups without a mask between "
+            "them, and each group's sum would be seen"
+        )
     total = np.zeros(session.length, session.word)
     for body in bodies.values():
         total += unpacked(body, session.length, session.bits, session.word)
@@ -127,7 +128,7 @@ def _add(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
     survivors = {
         i: table_bytes({j: b"" for j in near.holders(i) if j in bodies}, 0) for i in bodies
     }
-    return state, _to(state, Kind.SURVIVORS, survivors)
+    return state, state.desk.write_each(Kind.SURVIVORS, survivors)
 
 
 def _pass_on(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:
@@ -137,7 +138,7 @@ def _pass_on(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages
         content = survived(state.session, state.alive)
         _crypto.verify(state.session.identities[i], fixed(body, SIGNATURE), content)
     signatures = table_bytes(bodies, SIGNATURE)
-    return state, _to(state, Kind.SIGNATURES, dict.fromkeys(bodies, signatures))
+    return state, state.desk.write_each(Kind.SIGNATURES, dict.fromkeys(bodies, signatures))
 
 
 def _finish(state: Server, messages: Sequence[bytes]) -> tuple[Server, Messages]:

@@ -140,7 +140,7 @@ def plain() -> Protocol:
         total = session.reduced(total)
         return state._replace(desk=desk, done=1, total=total, alive=tuple(sorted(bodies))), {}
 
-    return _protocol("plain", 1, no_check, send, answer, fewest=1)
+    return _protocol("plain", 1, no_check, send, answer, fewest=1)._replace(hides=False)
 
 
 def two_servers() -> Protocol:

@@ -1,13 +1,13 @@
 """Protocols as pure state machines, and the channel between a client and a server."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fjx.secure import _crypto
-from fjx.secure._errors import Malformed, Unexpected
-from fjx.secure._messages import Kind, read, write
+from fjx.secure._errors import Inconsistent, Malformed, TooFew, Unexpected
+from fjx.secure._messages import Kind, read, tables, write
 from fjx.secure._session import HELPER, SERVER, Session
 
 Messages = dict[int, bytes]
@@ -35,6 +35,10 @@ class Protocol(NamedTuple):
         answer: ``(state, messages) -> (state, messages)`` of a server.
         outcome: ``(state) -> (total, survivors)`` of the first server, or None before its end.
         fewest: ``(clients) -> int``.  The fewest of so many clients of which it gives the sum.
+        degree: ``(clients) -> int``.  The neighbours with whom a client shares its secrets, where these
+            are not all others; else None.
+        hides: True if no server sees a vector as long as no more parties collude than the protocol
+            allows.
         reals: True if vectors and sums are of float64, and the sum is not exact.
         hiding: ``(mask) -> protocol``, which encrypts only the coordinates that are True in a mask; None
             if the protocol has no such form.
@@ -50,6 +54,8 @@ class Protocol(NamedTuple):
     answer: Callable[[Any, Sequence[bytes]], tuple[Any, Messages]]
     outcome: Callable[[Any], tuple[np.ndarray, tuple[int, ...]] | None]
     fewest: Callable[[int], int]
+    degree: Callable[[int], int] | None = None
+    hides: bool = True
     reals: bool = False
     hiding: Callable[[tuple[bool, ...]], "Protocol"] | None = None
 
@@ -99,6 +105,33 @@ class Channel(NamedTuple):
             return self._key("down")
 
         return read(self.session, kind, self.id, key, messages[0])[2]
+
+
+def read_survivors(
+    channel: Channel, messages: Sequence[bytes], held: Collection[int], threshold: int
+) -> tuple[int, ...]:
+    """The survivors that the server names to a client, once they are found to be possible.
+
+    Args:
+        channel: the client's end of its channel.
+        messages: messages that came.
+        held: clients of whom it holds a share.
+        threshold: number of shares that give a secret back.
+
+    Raises:
+        Inconsistent: a survivor is a stranger, or the client itself is not one.
+        TooFew: they are fewer than the threshold.
+    """
+    id, session = channel.id, channel.session
+    (named,) = tables(channel.read(Kind.SURVIVORS, messages), [0], session.clients)
+    alive = tuple(named)
+    if not set(alive) <= set(held):
+        raise Inconsistent(f"client {id} was told of survivors whose shares it does not hold")
+    if id not in alive:
+        raise Inconsistent(f"client {id} was told that it has dropped out")
+    if len(alive) < threshold:
+        raise TooFew(f"client {id} was told of {len(alive)} survivors, and needs {threshold}")
+    return alive
 
 
 class Desk(NamedTuple):
@@ -159,6 +192,10 @@ class Desk(NamedTuple):
     def write(self, kind: Kind, client: int, body: bytes) -> bytes:
         """A message to a client."""
         return write(self.session, kind, self.address, client, self._key("down", client), body)
+
+    def write_each(self, kind: Kind, bodies: Mapping[int, bytes]) -> Messages:
+        """A message to each of some clients."""
+        return {i: self.write(kind, i, body) for i, body in bodies.items()}
 
 
 def _key_between(desk: Desk, sender: int) -> bytes:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx import _validate
-from fjx._base import STACK, Algorithm, Cohort, Executor, Key, Tree
+from fjx._base import STACK, Algorithm, Array, Cohort, Executor, Key, Tree
+from fjx._plan import Plan
 from fjx.data import FederatedData
-from fjx.privacy import DistributedMechanism
+from fjx.privacy import DistributedMechanism, Epsilon
 from fjx.samplers import Sampler
 from fjx.secure._errors import TooFew
 from fjx.secure._halves import Layout, halves
@@ -55,11 +56,14 @@ class SecureResult(NamedTuple):
         params: model after the last round.
         state: state of server and clients after the last round.
         rounds: reports of all rounds.
+        privacy: claim of the plan for all rounds, if there is a plan.  It says if it holds against the
+            server.
     """
 
     params: Tree
     state: SimulationState
     rounds: tuple[SecureRound, ...]
+    privacy: Epsilon | None = None
 
     @property
     def bill(self) -> Bill:
@@ -80,6 +84,7 @@ def run(
     leaves: Leaves | None = None,
     transport: Callable[[], Transport] | None = None,
     executor: Executor | None = None,
+    plan: Plan | None = None,
 ) -> SecureResult:
     """Run an algorithm for some rounds, whose sums are found by a protocol between parties.
 
@@ -94,11 +99,13 @@ def run(
     Guarantees:
         - The model is that of :func:`fjx.simulate` with the same key, to the bit, if nobody drops out.
           Clients that drop out before their contribution has come count as clients that the sampler
-          left out.  Under :func:`ckks`, sums of floats are less than its precision off.
+          left out.  Under :func:`ckks`, sums of floats are less than its precision off.  For this, XLA
+          must train alike in a whole round and in its half; it is given the same options for both.
         - A round in which the protocol gives up is a round to which nobody came.
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
-        - The secrets of a round are new random bytes, and none follows from ``key``.
+        - The secrets of a round are new random bytes, and none follows from ``key``.  Only the public id
+          of a session does, which draws the graph of :func:`secagg_plus`.
 
     Args:
         key: root key of training and sampling; round t uses ``fold_in(key, t)``.
@@ -115,6 +122,7 @@ def run(
         leaves: ``(round, ids) -> {id: step}``, the dropouts of each round; none by default.
         transport: maker of a transport for each round; :func:`in_memory` by default.
         executor: executor of the clients' half; :func:`fjx.simulation.vectorized` by default.
+        plan: plan from :func:`fjx.plan`, with distributed noise; a run that differs from it is refused.
 
     Returns:
         A :class:`SecureResult`.
@@ -122,7 +130,8 @@ def run(
     Raises:
         TypeError: an argument of a wrong type, or the next model depends on a sum of floats.
         ValueError: an argument out of range, the aggregator stacks, the dataset is on the host, the
-            integers do not fit into ``bits``, or the protocol cannot add for so many clients.
+            integers do not fit into ``bits``, the protocol cannot add for so many clients, or the run
+            is not the planned one.
         Abort: a server was sent what no honest party sends.
 
     Examples:
@@ -154,6 +163,8 @@ def run(
             "aggregators.norm_bounding, or sum securely in groups and give the groups' means to a "
             "robust rule (aggregators.aggregate)"
         )
+    if plan is not None:
+        _require_planned(plan, part or protocol, algorithm, dataset, sampler, rounds)
     sums = Sums(protocol, bits, leaves, transport, least_of(algorithm))
     parts = halves(algorithm, executor)
     state = initial_state(algorithm, params, dataset.num_clients)
@@ -167,7 +178,7 @@ def run(
             layout = Layout.of_round(parts, *start.inputs, reals=protocol.reals)
             sums = sums if part is None else sums._replace(protocol=part.of(layout))
         each, kept = parts.clients(*start.inputs)
-        added = _added(layout, start.cohort, each, sums, number)
+        added = _added(layout, start, each, sums, number)
         counted = np.zeros(len(cohort.ids), bool)
         counted[list(added.slots)] = True
         if not np.array_equal(counted, np.asarray(cohort.present)):
@@ -179,7 +190,36 @@ def run(
         state = SimulationState(state.round + 1, server, clients)
         known = {name: float(metrics[name]) for name in sorted(layout.metrics)}
         played.append(added.round._replace(metrics=known))
-    return SecureResult(state.params, state, tuple(played))
+    privacy = None if plan is None else plan._replace(protocol=part or protocol).epsilon(rounds)
+    return SecureResult(state.params, state, tuple(played), privacy)
+
+
+def _require_planned(
+    plan: Plan,
+    protocol: Protocol | Selective,
+    algorithm: Algorithm,
+    dataset: FederatedData,
+    sampler: Sampler,
+    rounds: int,
+) -> None:
+    """Checks that a run is the planned one, and that its claim covers rounds that are given up.
+
+    Raises:
+        ValueError: it differs, or noise is added after the sum.
+    """
+    sizes = np.diff(np.asarray(dataset.offsets))
+    plan.check(algorithm, sampler, num_clients=dataset.num_clients, rounds=rounds, sizes=sizes)
+    if plan.protocol is not None and plan.protocol.name != protocol.name:
+        raise ValueError(
+            f"the protocol is {protocol.name!r}, and {plan.protocol.name!r} was planned: plan with "
+            "this one"
+        )
+    if not isinstance(plan.mechanism, DistributedMechanism):
+        raise ValueError(
+            "the planned noise is added after the sum, and one client may decide whether there is a "
+            "sum: take a mechanism whose noise comes from the clients, such as "
+            "privacy.distributed_gaussian"
+        )
 
 
 class Sums(NamedTuple):
@@ -220,8 +260,18 @@ class Added(NamedTuple):
     round: SecureRound
 
 
-def _added(layout: Layout, cohort: Cohort, each: Tree, sums: Sums, number: int) -> Added:
+def session_words(key: Key) -> Array:
+    """The id of a round's session, ``u32[4]``, from the round's key: public, and it draws the graph."""
+    return jax.random.bits(jax.random.fold_in(key, _SESSION), (4,), jnp.uint32)
+
+
+_SESSION = 2**32 - 2
+"""A number by which nothing else is folded into the key of a round."""
+
+
+def _added(layout: Layout, start: Start, each: Tree, sums: Sums, number: int) -> Added:
     """The sum of the contributions of a cohort under the protocol."""
+    cohort = start.cohort
     ids, present = np.asarray(cohort.ids), np.asarray(cohort.present)
     slots = np.flatnonzero(ids < int(cohort.population))
     invited = tuple(int(i) for i in ids[slots])
@@ -242,6 +292,7 @@ def _added(layout: Layout, cohort: Cohort, each: Tree, sums: Sums, number: int) 
             leaves=left,
             least=sums.least,
             round=number,
+            session_id=np.asarray(session_words(start.key)).astype("<u4").tobytes(),
             transport=None if sums.transport is None else sums.transport(),
         )
     except TooFew as abort:

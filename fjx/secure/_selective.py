@@ -21,6 +21,16 @@ class Selective(NamedTuple):
     protocol: Protocol
     encrypted: Callable[[str], bool]
 
+    @property
+    def name(self) -> str:
+        """The name of the protocol, and that it encrypts a part only."""
+        return f"{self.protocol.name}, of some leaves"
+
+    @property
+    def hides(self) -> bool:
+        """False: the first server sees the leaves that are not encrypted."""
+        return False
+
     def of(self, layout: Layout) -> Protocol:
         """The protocol for the coordinates of a layout.
 

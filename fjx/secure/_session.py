@@ -1,5 +1,6 @@
 """The facts that all parties of one secure sum agree on before it begins."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -43,10 +44,7 @@ class Session(NamedTuple):
     @property
     def name(self) -> bytes:
         """A digest of all of these facts."""
-        numbers = (self.round, self.clients, self.length, self.bits, self.least, len(self.servers))
-        return digest(
-            "fjx.secure", 1, self.protocol, self.id, *numbers, *self.servers, *self.identities
-        )
+        return _name(self)
 
     @property
     def word(self) -> np.dtype:
@@ -58,6 +56,13 @@ class Session(NamedTuple):
         if self.bits == 8 * self.word.itemsize:
             return vector
         return vector & self.word.type((1 << self.bits) - 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _name(session: Session) -> bytes:
+    sizes = session.clients, session.length, session.bits, session.least, len(session.servers)
+    facts = session.protocol, session.id, session.round, *sizes
+    return digest("fjx.secure", 1, *facts, *session.servers, *session.identities)
 
 
 def residues(name: str, vector: np.ndarray, session: Session) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A compiled round that pays for a protocol and gives up where the protocol would."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,13 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from fjx import _validate
-from fjx._base import Algorithm, Cohort, Executor, Key, Metrics, Runs, Traffic, Tree
+from fjx._base import Algorithm, Array, Cohort, Executor, Key, Metrics, Runs, Traffic, Tree
 from fjx.data import FederatedData
 from fjx.privacy import DistributedMechanism
+from fjx.secure._graph import neighbours
 from fjx.secure._halves import Layout, halves
 from fjx.secure._play import play
 from fjx.secure._protocol import Protocol
-from fjx.secure._run import least_of
+from fjx.secure._run import least_of, session_words
+from fjx.secure._survivors import survivors
+
+Steps = Callable[[Array, Array], Array]
+"""``(round, ids) -> i32[m]``: the step of the protocol from which on each client sends nothing."""
 
 
 def simulated(
@@ -23,23 +29,30 @@ def simulated(
     *,
     clients: int,
     bits: int = 32,
+    leaves: Steps | None = None,
 ) -> Algorithm:
     """The same algorithm with the traffic and the aborts of a protocol, for simulation only.
 
     There is no security in it: :func:`fjx.simulate` adds as before, and no key is made.  Use it to learn
     what a protocol would cost, and how often it would give up, before you take :func:`run`.
 
+    Clients drop out where the sampler says so, before the first step, and at the steps that ``leaves``
+    names.  The graph of SecAgg+ is drawn in each round as :func:`run` draws it, so that a round is also
+    given up for the neighbours of a single client.
+
     Guarantees:
-        - In a round from which nobody drops out the model is that of ``algorithm``.
-        - A round in which fewer clients are present than the protocol needs is one to which nobody came.
-          The metric ``given_up`` counts it.
-        - ``traffic`` is that of one client in a sum of ``clients`` from which nobody drops out.
+        - Under the same key and the same dropouts, the model is that of :func:`run` after each round,
+          and the same rounds are given up.  A cohort for which :func:`run` raises ValueError is one of
+          them.
+        - A round that is given up is one to which nobody came.  The metric ``given_up`` counts it.
+        - ``traffic`` is that of one client in a sum of ``clients`` from which nobody drops out.  A
+          client that stays pays no more in a sum from which others drop out.
+
+    The ledger multiplies this traffic by the clients in the sum: it leaves out the messages of clients
+    that dropped out and of rounds that were given up.  :func:`run` counts these.
 
     A plan whose noise is added once, on the server, refuses this algorithm: on cohorts of random size
     one client more may decide whether a round is given up, and no epsilon covers that.
-
-    The aborts are those of clients that drop out before the first step.  Those of SecAgg+ that come from
-    the neighbours of one client are not reproduced.
 
     Bits:
         Those that the messages of :func:`play` have for vectors of zeros, with headers, keys and shares.
@@ -51,6 +64,9 @@ def simulated(
         dataset: clients' examples, of which only the shapes are read.
         clients: size of a cohort.
         bits: width of a coordinate in messages.
+        leaves: ``(round, ids) -> i32[m]``, traced: the step from which on each client sends nothing.  A
+            client that stays has the number of steps, ``len(protocol.steps)``, or more.  By default
+            nobody leaves.
 
     Returns:
         An :class:`fjx.Algorithm`.
@@ -74,18 +90,35 @@ def simulated(
     """
     clients = _validate.static_integer("clients", clients, at_least=1)
     bits = _validate.static_integer("bits", bits, at_least=1, at_most=64)
-    fewest = max(protocol.fewest(clients), least_of(algorithm))
+    protocol.fewest(clients)  # raises for cohorts that it cannot add
+    least, summed = least_of(algorithm), protocol.steps.index("input")
+
+    def counted(key: Key, round: Array, cohort: Cohort) -> Array:
+        """The clients in the sum, of those that are present; none if the protocol gives up."""
+        slots = len(cohort.ids)
+        invited = cohort.ids < cohort.population
+        count = jnp.sum(invited)
+        present = cohort.weights > 0 if cohort.present is None else cohort.present
+        left = slots * [len(protocol.steps)] if leaves is None else leaves(round, cohort.ids)
+        steps = jnp.arange(len(protocol.steps))[:, None]
+        there = (invited & present)[None, :] & (steps < jnp.asarray(left)[None, :])
+        if protocol.degree is None:
+            near = jnp.ones((slots, slots), bool)
+        else:
+            degree = jnp.asarray(_by_count(protocol.degree, slots))[count]
+            near = neighbours(session_words(key), round, invited, degree)
+        threshold = jnp.asarray(_by_count(protocol.fewest, slots))[count]
+        found = survivors(near, threshold, there, summed)
+        return found & (jnp.sum(found) >= least)
 
     def round(
         key: Key, state: Any, rows: Tree, cohort: Cohort, *, executor: Executor | None = None
     ) -> tuple[Any, Tree, Metrics]:
-        present = cohort.weights > 0 if cohort.present is None else cohort.present
-        enough = jnp.sum(present) >= fewest
-        cohort = cohort._replace(
-            weights=jnp.where(enough, cohort.weights, 0), present=present & enough
-        )
+        present = counted(key, state.round, cohort)
+        weights = jnp.where(present, cohort.weights, 0)
+        cohort = cohort._replace(weights=weights, present=present)
         state, rows, metrics = algorithm.round(key, state, rows, cohort, executor=executor)
-        given_up = {"given_up": (~enough).astype(jnp.int32)}
+        given_up = {"given_up": (~jnp.any(present)).astype(jnp.int32)}
         return state, rows, _validate.disjoint(metrics, given_up)
 
     def traffic(params: Tree) -> Traffic:
@@ -111,6 +144,19 @@ def simulated(
     return algorithm._replace(
         round=round, traffic=traffic, expected=None, runs=_runs(algorithm, round)
     )
+
+
+def _by_count(number: Callable[[int], int], most: int) -> list[int]:
+    """A number of the protocol for each size of a cohort; one more than it has where it cannot add."""
+    pair = number(2)  # a sum of fewer clients than two is one that they do not reach
+
+    def of(count: int) -> int:
+        try:
+            return number(max(count, 2)) if count >= 2 else pair
+        except ValueError:
+            return count + 1
+
+    return [of(count) for count in range(most + 1)]
 
 
 def _runs(algorithm: Algorithm, round: Any) -> Runs | None:

@@ -1,9 +1,11 @@
 """The primitives against the vectors of their RFCs, and masks against what a mask must be."""
 
+import jax
 import numpy as np
 import pytest
 
 from fjx import secure
+from fjx._kernels import chacha
 from fjx.secure import _crypto, _prime
 
 
@@ -97,15 +99,20 @@ def test_masks_are_uniform(dtype, bits):
         assert ((counts - 10_000) ** 2 / 10_000).sum() < 7 + 6 * 14**0.5
 
 
-def test_permutations_and_integers_below_a_bound_are_uniform():
-    """6,000 permutations of 3: chi-square with 5 degrees of freedom, bound 5 + 6 sqrt(10)."""
+def test_integers_below_a_bound_are_uniform():
+    """6,000 integers below 5: chi-square with 4 degrees of freedom, bound 4 + 6 sqrt(8)."""
     stream = _crypto.Stream(bytes(32))
-    counts: dict[tuple[int, ...], int] = {}
-    for _ in range(6000):
-        order = stream.permutation(3)
-        counts[order] = counts.get(order, 0) + 1
-    assert len(counts) == 6
-    assert sum((c - 1000) ** 2 / 1000 for c in counts.values()) < 5 + 6 * 10**0.5
+    counts = np.bincount([stream.below(5) for _ in range(6000)], minlength=5)
+    assert len(counts) == 5
+    assert ((counts - 1200) ** 2 / 1200).sum() < 4 + 6 * 8**0.5
+
+
+def test_traced_streams_are_those_of_the_host():
+    """Which are those of RFC 8439: one block, more than one, and a part of one."""
+    key = bytes(range(32))
+    words = np.frombuffer(_crypto.Stream(key).take(4 * 37), "<u4")
+    found = jax.jit(chacha.words, static_argnums=1)(np.frombuffer(key, "<u4"), 37)
+    assert np.array_equal(found, words)
 
 
 @pytest.mark.parametrize("width", [31, 61])

@@ -1,5 +1,7 @@
 """Noise under a secure sum: enough for the fewest survivors, and the attack that it stops."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +131,70 @@ def test_a_secure_sum_gives_a_member_away_and_noise_hides_it(name):
     )
     assert 0 <= shown < promised
     assert auditing.clopper_pearson(scores[0.0, True], scores[0.0, False], delta=1e-5) > 3
+
+
+def planned(protocol, mechanism=None):
+    """A plan of distributed noise, or of noise on the server."""
+    settings = {name: value for name, value in SETTINGS.items() if name != "noise_multiplier"}
+    distributed = {
+        "mechanism": lambda z: privacy.distributed_gaussian(noise_multiplier=z, **settings),
+        "aggregator": lambda made, n: aggregators.rotated(aggregators.distributed(made, n)),
+        "method": "rdp",
+    }
+    others = distributed if mechanism is None else mechanism
+    return fjx.plan(
+        num_clients=N, rounds=2, delta=1e-3, noise_multiplier=1.0, sampler=samplers.full(),
+        protocol=protocol, **others,
+    )  # fmt: skip
+
+
+PART = secure.selective(secure.bfv(), lambda path: True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mechanism", "words"),
+    [
+        (secure.secagg_plus(), None, "Holds against the server as well.*at least 4 clients"),
+        (secure.plain(), None, "Does not hold against the server.*of single clients"),
+        (PART, None, "Does not hold against the server.*of single clients"),
+        (secure.ckks(), {"clip_norm": 1.0}, "server, which is trusted.*the sum of each round with"),
+        (secure.plain(), {"clip_norm": 1.0}, "server, which is trusted.*every message without it"),
+    ],
+)
+def test_a_plan_says_what_the_server_sees(protocol, mechanism, words):
+    """The same number in each case, and another sentence beside it."""
+    plan, bare = planned(protocol, mechanism), planned(None, mechanism)
+    assert plan.claim == bare.claim
+    assert re.search(words, plan.claim.caveats[-1])
+    assert plan.claim.caveats[:-1] == bare.claim.caveats
+    assert bare._replace(protocol=protocol).claim.caveats == plan.claim.caveats
+
+
+@pytest.mark.ci
+def test_a_planned_run_claims_what_its_protocol_hides():
+    plan = planned(None)
+    client = fjx.clients.local_sgd(
+        lambda w, x, key: jnp.mean((w[None] - x) ** 2), optax.sgd(0.5), epochs=1, batch_size=2
+    )
+    ours = fjx.compose(client=client, aggregator=plan.aggregator)
+
+    def run(protocol, plan=plan, algorithm=ours, rounds=1):
+        return secure.run(
+            KEY, algorithm, jnp.zeros(D), DATA, sampler=plan.sampler, rounds=rounds,
+            protocol=protocol, plan=plan,
+        )  # fmt: skip
+
+    hidden, open = run(secure.two_servers()).privacy, run(secure.plain()).privacy
+    assert hidden == open == plan.epsilon(1)
+    assert "Holds against the server" in str(hidden)
+    assert "Does not hold against the server" in str(open)
+    with pytest.raises(ValueError, match="'plain', and 'two servers' was planned"):
+        run(secure.plain(), plan._replace(protocol=secure.two_servers()))
+    with pytest.raises(ValueError, match="the algorithm's aggregator is not the plan's"):
+        run(secure.plain(), algorithm=algorithm(MECHANISMS["gaussian"](**SETTINGS)))
+    with pytest.raises(ValueError, match="3 rounds are asked for"):
+        run(secure.plain(), rounds=3)
+    central = planned(None, {"clip_norm": 1.0})
+    noisy = fjx.compose(client=client, aggregator=central.aggregator)
+    with pytest.raises(ValueError, match="the planned noise is added after the sum"):
+        run(secure.ckks(), central, noisy)

@@ -1,9 +1,15 @@
 """The graph of SecAgg+ against the table of its production code, and its shape."""
 
+import collections
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fjx import secure
-from fjx.secure._graph import harary
+from fjx.secure._graph import circle, harary, neighbours
 
 SIZES = (10, 100, 1000, 10**6)
 
@@ -59,3 +65,32 @@ def test_the_graph_is_regular_symmetric_and_connected(n, degree):
         new = {j for i in new for j in near[i]} - reached
         reached |= new
     assert reached == set(range(n))
+
+
+def test_circles_are_uniform_and_new_for_every_round():
+    """6,000 orders of 3: chi-square with 5 degrees of freedom, bound 5 + 6 sqrt(10)."""
+    counts = collections.Counter(circle(b"i" * 16, round, 3) for round in range(6000))
+    assert len(counts) == 6
+    assert sum((c - 1000) ** 2 / 1000 for c in counts.values()) < 5 + 6 * 10**0.5
+    assert circle(b"i" * 16, 0, 20) != circle(b"j" * 16, 0, 20)
+
+
+def test_the_traced_graph_is_that_of_the_parties():
+    """Also with slots of nobody between the clients, and degrees of all and more."""
+    slots = 11
+    traced = jax.jit(neighbours)
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        invited = random.random(slots) < (1.0 if seed < 3 else 0.6)
+        clients, degree, id = (
+            np.flatnonzero(invited),
+            2 * int(random.integers(1, 6)),
+            os.urandom(16),
+        )
+        near = harary(circle(id, seed, len(clients)), degree)
+        expected = np.zeros((slots, slots), bool)
+        for i, others in enumerate(near):
+            expected[clients[i], clients[[*others, i]]] = True
+        words = jnp.asarray(np.frombuffer(id, "<u4"))
+        found = traced(words, jnp.int32(seed), jnp.asarray(invited), jnp.int32(degree))
+        assert np.array_equal(found, expected)

@@ -19,6 +19,8 @@ PROTOCOLS = {
     "secagg_plus": secure.secagg_plus(),
     "lightsecagg": secure.lightsecagg(dropout_rate=0.3),
     "bfv": secure.bfv(),
+    "ckks": secure.ckks(),
+    "partly": secure.bfv().hiding((True, False)),
 }
 VECTORS = np.arange(8).reshape(4, 2)
 
@@ -51,6 +53,7 @@ MASKED = [
 for name in ("bonawitz", "secagg_plus", "lightsecagg"):
     KINDS[name] = MASKED
 KINDS["active"] = [*MASKED, (Kind.SIGNATURE, SERVER), (Kind.SIGNATURES, 1)]
+KINDS["ckks"] = KINDS["partly"] = KINDS["bfv"]
 ROWS = [(name, kind, receiver) for name, kinds in KINDS.items() for kind, receiver in kinds]
 
 

@@ -8,6 +8,9 @@ import pytest
 
 import fjx
 from fjx import aggregators, privacy, samplers, secure
+from fjx._kernels.inner import right_options
+from fjx.rounds._state import RoundState
+from fjx.secure import _halves
 from fjx.secure._halves import Layout
 
 N, D = 6, 12
@@ -86,6 +89,19 @@ def test_the_model_is_that_of_the_simulation(simulated, name):
     assert not same(result.params, PARAMS)
     assert [len(one.survivors) for one in result.rounds] == [4, 4]
     assert result.bill.up == sum(one.bill.up for one in result.rounds) > 0
+
+
+def test_halves_are_compiled_as_whole_rounds_are(monkeypatch):
+    """With the same options: with others, training differs in its last bits and so in its integers."""
+    options, jit = [], jax.jit
+
+    def recorded(function, **others):
+        options.append(others.get("compiler_options"))
+        return jit(function, **others)
+
+    monkeypatch.setattr(_halves.jax, "jit", recorded)
+    _halves._halves.__wrapped__(INTEGER_FEDAVG, None)
+    assert options == [right_options()] * 2
 
 
 @pytest.mark.slow
@@ -228,23 +244,85 @@ def test_the_simulation_pays_what_the_protocol_costs(name):
         assert found.downlink == alone.downlink + 8 * bill.down
 
 
+def counting(cohorts):
+    """A round that keeps the cohort that it is given, and its number."""
+
+    def round(key, state, rows, cohort, *, executor=None):
+        cohorts.append((cohort.present.tolist(), cohort.weights.tolist()))
+        return state, rows, {}
+
+    return round
+
+
+def round_state(number):
+    return RoundState((), (), (), jnp.int32(number))
+
+
 def test_the_simulation_gives_up_where_the_protocol_does():
     """Two of four are too few for bonawitz(): the round is given a cohort in which nobody is."""
     seen = []
-
-    def round(key, state, rows, cohort, *, executor=None):
-        seen.append((cohort.present.tolist(), cohort.weights.tolist()))
-        return state, rows, {}
-
     paid = secure.simulated(
-        INTEGER_FEDAVG._replace(round=round), PROTOCOLS["bonawitz"], DATA, clients=4
+        INTEGER_FEDAVG._replace(round=counting(seen)), PROTOCOLS["bonawitz"], DATA, clients=4
     )
     for present in (2, 3):
         cohort = DATA.cohort(jnp.arange(4), jnp.arange(4) < present)
-        _, _, metrics = paid.round(KEY, (), (), cohort)
+        _, _, metrics = paid.round(KEY, round_state(0), (), cohort)
         assert int(metrics["given_up"]) == (present == 2)
     weights = cohort.weights.tolist()
     assert seen == [([False] * 4, [0.0] * 4), ([True] * 3 + [False], weights)]
+
+
+ROUNDS = 16
+LEAVING = np.random.default_rng(3).choice(5, (ROUNDS, N), p=[0.05, 0.1, 0.1, 0.05, 0.7])
+"""A step for each round and client, of the four of SecAgg+; 4 stays."""
+
+
+def schedule(round, ids):
+    return jnp.asarray(LEAVING)[round, jnp.minimum(ids, N - 1)]
+
+
+def played_schedule(round, ids):
+    return {i: int(LEAVING[round, i]) for i in ids if LEAVING[round, i] < 4}
+
+
+@pytest.mark.ci
+def test_a_simulation_with_dropouts_is_the_run():
+    """Two of three neighbours are enough at SecAgg+ of four clients, and so are two of four clients.
+
+    So rounds are given up for one neighbourhood alone, under the very graph that the parties draw.
+    """
+    protocol, rounds = PROTOCOLS["secagg_plus"], ROUNDS
+    paid = secure.simulated(INTEGER_FEDAVG, protocol, DATA, clients=4, leaves=schedule)
+    found = fjx.simulate(KEY, paid, PARAMS, DATA, sampler=SAMPLER, rounds=rounds)
+    result = run(protocol, rounds=rounds, leaves=played_schedule)
+    aborted = [one.aborted is not None for one in result.rounds]
+    assert found.history.rounds["given_up"].tolist() == aborted
+    assert same(found.state, result.state)
+    reasons = " ".join(str(one.aborted) for one in result.rounds)
+    assert "neighbours of client" in reasons
+    assert 0 < sum(aborted) < rounds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_simulation_with_dropouts_is_the_run_of_every_protocol(name):
+    """On cohorts of any size, for which thresholds and graphs differ, and padding between slots."""
+    protocol, rounds = PROTOCOLS[name], ROUNDS if name != "bfv" else 10
+    sampler = samplers.poisson(0.7, cap=N)
+    steps = len(protocol.steps)
+
+    def leaves(round, ids):
+        return jnp.minimum(schedule(round, ids), steps)
+
+    def played(round, ids):
+        return {i: min(step, steps) for i, step in played_schedule(round, ids).items()}
+
+    paid = secure.simulated(INTEGER_FEDAVG, protocol, DATA, clients=N, leaves=leaves)
+    found = fjx.simulate(KEY, paid, PARAMS, DATA, sampler=sampler, rounds=rounds)
+    result = run(protocol, rounds=rounds, leaves=played, sampler=sampler)
+    aborted = [one.aborted is not None for one in result.rounds]
+    assert found.history.rounds["given_up"].tolist() == aborted
+    assert same(found.state, result.state)
 
 
 def test_noise_of_the_server_is_not_claimed_for_rounds_that_may_be_given_up():

@@ -1,6 +1,7 @@
 """The bytes that a server sees say nothing beside the sum."""
 
 import collections
+import contextlib
 import itertools
 
 import numpy as np
@@ -34,7 +35,8 @@ def structure(monkeypatch, protocol, leaves):
             now[0] = None
 
     monkeypatch.setattr(_crypto, "add_mask", add_mask)
-    secure.play(protocol._replace(send=send), np.zeros((3, 1), int), bits=2, leaves=leaves)
+    with contextlib.suppress(secure.TooFew):
+        secure.play(protocol._replace(send=send), np.zeros((3, 1), int), bits=2, leaves=leaves)
     return clients, opened
 
 
@@ -79,6 +81,21 @@ def test_transcripts_of_equal_sums_are_equally_distributed(monkeypatch, protocol
         by_sum[total].add(views(clients, opened, vectors, seen))
     assert [len(by_sum[total]) for total in range(MODULUS)] == [1] * MODULUS
     assert len(set.union(*by_sum.values())) == MODULUS  # and the sums themselves differ
+
+
+@pytest.mark.parametrize("leaves", [{1: 3, 2: 3}, {0: 2, 1: 3}])
+def test_an_abort_leaks_nothing(monkeypatch, leaves):
+    """One of three is left at the end, too few: the view is the same whatever the vectors are.
+
+    The server then holds one share of each secret, which is uniform (see the tests of Shamir's scheme).
+    """
+    with pytest.raises(secure.TooFew):
+        secure.play(secure.bonawitz(), np.zeros((3, 1), int), bits=2, leaves=leaves)
+    clients, opened = structure(monkeypatch, secure.bonawitz(), leaves)
+    assert opened == set()
+    seen = [i for i in range(3) if leaves.get(i, 4) > 2]
+    inputs = itertools.product(range(MODULUS), repeat=3)
+    assert len({views(clients, opened, vectors, seen) for vectors in inputs}) == 1
 
 
 def test_views_tell_vectors_apart_where_a_mask_is_missing(monkeypatch):

@@ -43,6 +43,19 @@ from fjx.algorithms._corrected.tamuna import compressed_scaffnew as compressed_s
 from fjx.algorithms._corrected.tamuna import tamuna as tamuna
 from fjx.algorithms._decentralized.choco import choco_gossip as choco_gossip
 from fjx.algorithms._decentralized.choco import choco_sgd as choco_sgd
+from fjx.algorithms._personal.clusters import fedem as fedem
+from fjx.algorithms._personal.clusters import hypcluster as hypcluster
+from fjx.algorithms._personal.clusters import ifca as ifca
+from fjx.algorithms._personal.meta import per_fedavg as per_fedavg
+from fjx.algorithms._personal.meta import reptile as reptile
+from fjx.algorithms._personal.own_models import apfl as apfl
+from fjx.algorithms._personal.own_models import ditto as ditto
+from fjx.algorithms._personal.own_models import mr_mtl as mr_mtl
+from fjx.algorithms._personal.own_models import pfedme as pfedme
+from fjx.algorithms._personal.private_leaves import fedbn as fedbn
+from fjx.algorithms._personal.private_leaves import fedper as fedper
+from fjx.algorithms._personal.private_leaves import fedrep as fedrep
+from fjx.algorithms._personal.private_leaves import lg_fedavg as lg_fedavg
 from fjx.algorithms._private.dp_fedavg import dp_fedavg as dp_fedavg
 from fjx.algorithms._private.dp_ftrl import dp_ftrl as dp_ftrl
 
@@ -54,6 +67,7 @@ __all__ = [
     "MarinaState",
     "OneBitAdamState",
     "PowerSgdState",
+    "apfl",
     "artemis",
     "choco_gossip",
     "choco_sgd",
@@ -62,6 +76,7 @@ __all__ = [
     "compressed_scaffnew",
     "dasha",
     "diana",
+    "ditto",
     "double_squeeze",
     "dp_fedavg",
     "dp_ftrl",
@@ -74,20 +89,31 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
+    "fedbn",
     "fedcom",
     "fedcomgate",
     "fedcomloc",
+    "fedem",
     "fedlin",
     "fedpaq",
+    "fedper",
     "fedprox",
+    "fedrep",
     "fedsgd",
     "fedyogi",
     "fetch_sgd",
+    "hypcluster",
+    "ifca",
+    "lg_fedavg",
     "marina",
     "mcm",
+    "mr_mtl",
     "onebit_adam",
+    "per_fedavg",
+    "pfedme",
     "power_sgd",
     "pp_marina",
+    "reptile",
     "scaffnew",
     "scaffold",
     "sign_sgd",

@@ -9,6 +9,7 @@ from fjx.clients._loss import Loss as Loss
 from fjx.clients._loss import LossFn as LossFn
 from fjx.clients._loss import per_example as per_example
 from fjx.clients._loss import whole_batch as whole_batch
+from fjx.clients._personal import fine_tuned as fine_tuned
 from fjx.clients._prox import proximal as proximal
 from fjx.clients._scaffold import scaffold as scaffold
 from fjx.clients._sgd import local_sgd as local_sgd
@@ -33,6 +34,7 @@ __all__ = [
     "by_round",
     "dp_sgd",
     "federated_dropout",
+    "fine_tuned",
     "fixed_mask",
     "gradient",
     "held_coordinates",

@@ -171,7 +171,7 @@ class FederatedData:
             ids=ids,
             weights=jnp.where(present & (examples.size > 0), weights, 0.0),
             examples=examples,
-            population=jnp.int32(population),
+            population=np.int32(population),  # known while a round is traced
             rejected=jnp.sum(impossible, dtype=jnp.int32),
             present=present,
         )

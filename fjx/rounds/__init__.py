@@ -14,6 +14,9 @@ from fjx.rounds._gossip import ChocoRow as ChocoRow
 from fjx.rounds._gossip import ChocoState as ChocoState
 from fjx.rounds._gossip import choco as choco
 from fjx.rounds._minibatch import minibatch as minibatch
+from fjx.rounds._private_leaves import Ends as Ends
+from fjx.rounds._private_leaves import SharedState as SharedState
+from fjx.rounds._private_leaves import private_leaves as private_leaves
 from fjx.rounds._replicated import Replicas as Replicas
 from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
 from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
@@ -27,16 +30,19 @@ __all__ = [
     "ChocoState",
     "ClientRow",
     "DifferenceState",
+    "Ends",
     "FrozenState",
     "Link",
     "Phase",
     "Replicas",
     "ReplicatedAggregate",
     "ReplicatedServer",
+    "SharedState",
     "choco",
     "difference",
     "frozen",
     "minibatch",
+    "private_leaves",
     "replicated",
     "two_phases",
 ]

@@ -7,13 +7,15 @@ from fjx import _validate
 from fjx._base import SUM, Aggregator, Array, Key, Metrics, Public, Template, Tree, TreeLike
 from fjx.aggregators._around import releasing, require_aggregator, sent
 from fjx.privacy import Mechanism
+from fjx.wire import SideInformation
 
 
 def grouped(aggregator: Aggregator, groups: int) -> Aggregator:
     """The aggregate of each group of clients, stacked: a tree of ``[groups, ...]``.
 
     Its messages are dicts: ``"group"`` is the number of the client's group, an integer below
-    ``groups``, and ``"update"`` is the message for ``aggregator``.
+    ``groups``, and ``"update"`` is the message for ``aggregator``.  A number that the server knows is a
+    :class:`fjx.wire.SideInformation`, and costs nothing.
 
     Guarantees:
         - The result of a group is that of ``aggregator`` for the messages of that group alone.
@@ -32,8 +34,8 @@ def grouped(aggregator: Aggregator, groups: int) -> Aggregator:
 
     Raises:
         TypeError: ``aggregator`` is something else.
-        ValueError: ``aggregator`` stacks, or its noise is that of the clients; ``groups`` is below one; the message is another (from
-            ``init``).
+        ValueError: ``aggregator`` stacks, or its noise is that of the clients; ``groups`` is below one;
+            the message is another (from ``init``).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -69,17 +71,18 @@ def grouped(aggregator: Aggregator, groups: int) -> Aggregator:
         return public._replace(state=state, template=like)
 
     def of(public: Public, group: Array) -> Public:
-        return inside(public, jax.tree.map(lambda x: x[group.astype(jnp.int32)], public.state))
+        return inside(public, jax.tree.map(lambda x: x[group], public.state))
 
     def encode(key: Key, message: Tree, public: Public) -> Tree:
-        update = sent(aggregator, key, message["update"], of(public, message["group"]))
+        update = sent(aggregator, key, message["update"], of(public, _number(message["group"])))
         return {"update": update, "group": message["group"]}
 
     def contribute(payload: Tree, weight: Array, public: Public) -> Tree:
-        group = payload["group"]
+        group = _number(payload["group"])
         share = aggregator.contribute(payload["update"], weight, of(public, group))
-        place = group.astype(jnp.int32)
-        return jax.tree.map(lambda x: jnp.zeros((groups, *x.shape), x.dtype).at[place].set(x), share)
+        return jax.tree.map(
+            lambda x: jnp.zeros((groups, *x.shape), x.dtype).at[group].set(x), share
+        )
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
         def one(key: Key, total: Tree, state: Tree) -> tuple[Tree, Tree, Metrics]:
@@ -92,3 +95,9 @@ def grouped(aggregator: Aggregator, groups: int) -> Aggregator:
 
     encoded = None if aggregator.encode is None else encode
     return releasing(Aggregator(init, contribute, finish, SUM, encoded), *aggregator.mechanisms)
+
+
+def _number(group: Tree) -> Array:
+    """The number of a group, without its wrapper."""
+    number = group.value if isinstance(group, SideInformation) else group
+    return number.astype(jnp.int32)

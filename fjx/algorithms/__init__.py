@@ -41,8 +41,11 @@ from fjx.algorithms._corrected.scaffnew import scaffnew as scaffnew
 from fjx.algorithms._corrected.scaffold import scaffold as scaffold
 from fjx.algorithms._corrected.tamuna import compressed_scaffnew as compressed_scaffnew
 from fjx.algorithms._corrected.tamuna import tamuna as tamuna
+from fjx.algorithms._decentralized.averaging import dsgd as dsgd
+from fjx.algorithms._decentralized.averaging import gradient_tracking as gradient_tracking
 from fjx.algorithms._decentralized.choco import choco_gossip as choco_gossip
 from fjx.algorithms._decentralized.choco import choco_sgd as choco_sgd
+from fjx.algorithms._hierarchical.edges import hierarchical as hierarchical
 from fjx.algorithms._personal.clusters import fedem as fedem
 from fjx.algorithms._personal.clusters import hypcluster as hypcluster
 from fjx.algorithms._personal.clusters import ifca as ifca
@@ -80,6 +83,7 @@ __all__ = [
     "double_squeeze",
     "dp_fedavg",
     "dp_ftrl",
+    "dsgd",
     "ef14",
     "ef21",
     "ef21_bc",
@@ -102,6 +106,8 @@ __all__ = [
     "fedsgd",
     "fedyogi",
     "fetch_sgd",
+    "gradient_tracking",
+    "hierarchical",
     "hypcluster",
     "ifca",
     "lg_fedavg",

@@ -3,6 +3,7 @@
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged
 from fjx.clients._by_round import by_round as by_round
+from fjx.clients._clusters import Mixture as Mixture
 from fjx.clients._dp_sgd import dp_sgd as dp_sgd
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
@@ -28,6 +29,7 @@ __all__ = [
     "AveragedState",
     "Loss",
     "LossFn",
+    "Mixture",
     "Subspace",
     "Units",
     "averaged",

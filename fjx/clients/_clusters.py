@@ -159,7 +159,10 @@ def expectation_maximization(
         tiny = jnp.finfo(jnp.float32).tiny  # a weight of zero would be NaN in the next round
         new = jnp.log(jnp.maximum(total / jnp.maximum(examples.size, 1).astype(total.dtype), tiny))
         train = local_sgd(
-            weighted(models, log_pi), optax.sgd(lambda _: rate), epochs=epochs, batch_size=batch_size
+            weighted(models, log_pi),
+            optax.sgd(lambda _: rate),
+            epochs=epochs,
+            batch_size=batch_size,
         )
         message, _, metrics = train.update(key, models, (), examples, turn)
         return message, jnp.where(examples.size > 0, new, log_pi), metrics

@@ -91,7 +91,9 @@ def moreau(loss_fn: LossFn, *, lam: float | Array, steps: int, rate: float | Arr
         value, metrics, state = loss.evaluate(theta, batch, mask, key)
         apart = _tree.subtract(*(_tree.split_floats(x)[0] for x in (model, theta)))
         for x in jax.tree.leaves(apart):
-            value += jnp.asarray(lam / 2, value.dtype) * jnp.sum(_tree.wide(x) ** 2, dtype=value.dtype)
+            value += jnp.asarray(lam / 2, value.dtype) * jnp.sum(
+                _tree.wide(x) ** 2, dtype=value.dtype
+            )
         return value, metrics, state
 
     return Moreau(Loss(evaluate), solve)
@@ -152,6 +154,6 @@ def require_stateless(name: str, model: Tree) -> None:
 def _gradient(loss: Loss, model: Tree, batch: Tree, mask: Array, key: Key) -> Tree:
     """Gradient of the floating parameters."""
     floats, others = _tree.split_floats(model)
-    return jax.grad(
-        lambda floats: loss.evaluate(_tree.merge(floats, others), batch, mask, key)[0]
-    )(floats)
+    return jax.grad(lambda floats: loss.evaluate(_tree.merge(floats, others), batch, mask, key)[0])(
+        floats
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from fjx import _tree
 from fjx._base import (
@@ -82,11 +83,13 @@ def in_turn(*updates: ClientUpdate) -> ClientUpdate:
     def update(
         key: Key, model: Tree, state: Tree, examples: Examples, turn: Turn
     ) -> tuple[Tree, Tree, Metrics]:
-        now, metrics, steps = model, {}, []
+        now, told = model, []
         for key_stage, stage in zip(jax.random.split(key, len(updates)), updates, strict=True):
             message, _, metrics = stage.update(key_stage, now, (), examples, turn)
-            now, steps = _tree.add(now, message), [*steps, metrics["steps"]]
-        return _tree.subtract(now, model), state, {**metrics, "steps": sum(steps[1:], steps[0])}
+            now = _tree.add(now, message)
+            told.append(metrics)
+        steps = jnp.sum(jnp.stack([metrics["steps"] for metrics in told]))
+        return _tree.subtract(now, model), state, {**told[-1], "steps": steps}
 
     return ClientUpdate(lambda params: (), update, _tree.like)
 

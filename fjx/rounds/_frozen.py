@@ -11,7 +11,6 @@ import numpy as np
 from fjx import _tree
 from fjx._base import (
     Algorithm,
-
     Cohort,
     Executor,
     Key,

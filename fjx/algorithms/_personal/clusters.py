@@ -5,13 +5,24 @@ from typing import Any, Unpack
 import optax
 
 from fjx import _validate
-from fjx._base import Algorithm, Array, ClientUpdate, Cohort, Executor, Key, Metrics, Runs, Tree
+from fjx._base import (
+    Aggregator,
+    Algorithm,
+    Array,
+    ClientUpdate,
+    Cohort,
+    Executor,
+    Key,
+    Metrics,
+    Runs,
+    Tree,
+)
 from fjx.aggregators import grouped, mean
 from fjx.clients import LossFn
 from fjx.clients._by_round import following
 from fjx.clients._clusters import choosing, expectation_maximization
 from fjx.clients._minibatch import client_sgd
-from fjx.rounds._compose import OpenParts, compose
+from fjx.rounds._compose import Codecs, OpenParts, compose
 from fjx.servers._sgd import server_sgd
 
 
@@ -23,7 +34,8 @@ def ifca(
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
-    **parts: Unpack[OpenParts],
+    aggregator: Aggregator | None = None,
+    **codecs: Unpack[Codecs],
 ) -> Algorithm:
     """IFCA: each client trains the one of k models that fits its examples best.
 
@@ -46,11 +58,12 @@ def ifca(
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size of the server.
-        **parts: remaining parts of :func:`fjx.compose`.  ``aggregator`` is that of one cluster, and sums.
+        aggregator: aggregator of one cluster, which sums; the mean weighted by examples by default.
+        **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`.
 
     Returns:
-        An :class:`fjx.Algorithm` whose ``params`` are the k models; ``algorithm.model_of(state, row)`` is
-        the one that a client chose last, and ``row.client`` is its number.
+        An :class:`fjx.Algorithm` whose ``params`` are the k models.  ``algorithm.model_of(state, row)``
+        is the one that a client chose last, and ``row.client`` is its number.
 
     Raises:
         ValueError: ``clusters`` is out of range; ``aggregator`` stacks; ``params`` are not k stacked
@@ -70,12 +83,11 @@ def ifca(
     """
     clusters = _validate.static_integer("clusters", clusters, at_least=1, at_most=256)
     train = client_sgd(loss_fn, client_lr, epochs, batch_size)
-    inner = parts.pop("aggregator", mean())
     algorithm = compose(
         client=choosing(train, loss_fn, clusters=clusters, batch_size=batch_size),
-        aggregator=grouped(inner, clusters),
+        aggregator=grouped(mean() if aggregator is None else aggregator, clusters),
         server=server_sgd(server_lr),
-        **parts,
+        **codecs,
     )
     return _with_clients_for(clusters, algorithm)
 
@@ -94,7 +106,8 @@ def _with_clients_for(clusters: int, algorithm: Algorithm) -> Algorithm:
             )
         return algorithm.round(key, state, rows, cohort, executor=executor)
 
-    assert algorithm.aggregator is not None and algorithm.runs is not None
+    assert algorithm.aggregator is not None
+    assert algorithm.runs is not None
     runs = Runs(algorithm.aggregator, play, algorithm.runs.client)
     return algorithm._replace(round=play, runs=runs)
 
@@ -107,7 +120,8 @@ def hypcluster(
     batch_size: int,
     epochs: int = 1,
     server_lr: float | Array = 1.0,
-    **parts: Unpack[OpenParts],
+    aggregator: Aggregator | None = None,
+    **codecs: Unpack[Codecs],
 ) -> Algorithm:
     """HypCluster: each client trains the one of k hypotheses that fits its examples best.
 
@@ -124,7 +138,8 @@ def hypcluster(
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         server_lr: step size of the server.
-        **parts: remaining parts of :func:`fjx.compose`.  ``aggregator`` is that of one cluster, and sums.
+        aggregator: aggregator of one cluster, which sums; the mean weighted by examples by default.
+        **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`.
 
     Returns:
         An :class:`fjx.Algorithm` like that of :func:`ifca`.
@@ -145,7 +160,8 @@ def hypcluster(
         batch_size=batch_size,
         epochs=epochs,
         server_lr=server_lr,
-        **parts,
+        aggregator=aggregator,
+        **codecs,
     )
 
 
@@ -183,8 +199,8 @@ def fedem(
         **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
-        An :class:`fjx.Algorithm` whose ``params`` are the M models; ``algorithm.model_of(state, row)`` is
-        a :class:`Mixture` of the models and the client's weights.
+        An :class:`fjx.Algorithm` whose ``params`` are the M models.  ``algorithm.model_of(state, row)``
+        is a :class:`fjx.clients.Mixture` of the models and the client's weights.
 
     Raises:
         ValueError: ``components`` is below one; ``params`` are not M stacked models (when given).

@@ -52,15 +52,16 @@ def ditto(
         client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes over the common model.
-        lam: strength lambda of the pull towards the common model.  SGD needs step size times lam below 2.
+        lam: strength lambda of the pull towards the common model.  SGD needs ``lam`` times the step size
+            below 2.
         personal_lr: step size of the own model; that of the common model by default.
         personal_epochs: number of local passes over the own model; as many by default.
         server_lr: step size of the server.
         **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
-        An :class:`fjx.Algorithm`; ``algorithm.model_of(state, row)`` is a client's own model.  Its metric
-        ``personal_loss`` is the loss of the own models while they train.
+        An :class:`fjx.Algorithm`; ``algorithm.model_of(state, row)`` is a client's own model.  The
+        metric ``personal_loss`` is the loss of the own models while they train.
 
     Examples:
         >>> from fjx import algorithms

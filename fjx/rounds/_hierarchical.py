@@ -184,7 +184,7 @@ def hierarchical(
             server=parts.server.init(params),
             edges=Edges(
                 stacked(_tree.wide_zeros_like(message)),
-                jnp.zeros(count),
+                jnp.zeros(count, jnp.float32),
                 stacked(codec.init(message)),
             ),
             aggregator=parts.aggregator.init(received_like(parts, params)),
@@ -209,7 +209,7 @@ def hierarchical(
         total = jax.tree.map(lambda x: jnp.sum(x, axis=0), shares)
         weight = jnp.sum(edges.weight)
         message = _tree.divide(total, jnp.where(weight > 0, weight, 1.0))
-        fresh = Edges(_tree.zeros_like(edges.drift), jnp.zeros(count), states)
+        fresh = Edges(_tree.zeros_like(edges.drift), jnp.zeros(count, jnp.float32), states)
         return message, fresh, bytes_of_a_cohort(*(jnp.sum(x, dtype=x.dtype) for x in sent))
 
     def play(
@@ -250,7 +250,7 @@ def hierarchical(
         )
 
         at = edge_of(cohort.ids)
-        came = jnp.zeros(count).at[at].add(jnp.where(counts, cohort.weights, 0.0))
+        came = jnp.zeros(count, jnp.float32).at[at].add(jnp.where(counts, cohort.weights, 0.0))
         now = Edges(
             _tree.add(state.edges.drift, messages), state.edges.weight + came, state.edges.codec
         )

@@ -86,7 +86,7 @@ def assert_close(actual, expected, tolerance=1e-6):
             np.testing.assert_array_equal(x, y)
 
 
-HEARING = {"fedcomgate", "choco_sgd", "choco"}
+HEARING = {"fedcomgate", "choco_sgd", "choco", "dsgd", "gradient_tracking", "gossip", "tracking"}
 """Rows hold what clients hear: a floating sum in the order of the slots."""
 
 

@@ -149,7 +149,7 @@ def compose(
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
         require_trainable(params)
-        require_noise_fits(parts.aggregator, client.message(params))
+        _require_noise_fits(parts.aggregator, client.message(params))
         state = parts.server.init(params)
         return RoundState(
             server=state,
@@ -230,7 +230,7 @@ KINDS = {
 """The type of each part."""
 
 
-def require_noise_fits(aggregator: Aggregator, message: TreeLike) -> None:
+def _require_noise_fits(aggregator: Aggregator, message: TreeLike) -> None:
     """Raises TypeError if noise would be added to mutable state, such as a running variance."""
     noised = isinstance(message, Stateful) and jax.tree.leaves(message.state)
     if noised and aggregator.mechanisms:

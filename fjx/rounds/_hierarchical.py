@@ -29,11 +29,11 @@ from fjx._base import (
     Turn,
 )
 from fjx.aggregators import grouped, mean
+from fjx.aggregators._around import require_aggregator
 from fjx.clients._clusters import row_of
 from fjx.compressors import identity
 from fjx.compressors._shapes import require_compressor
 from fjx.rounds._client import met, training, upload
-from fjx.rounds._compose import require_noise_fits
 from fjx.rounds._executors import vectorized
 from fjx.rounds._metrics import bytes_of_a_cohort, bytes_sent, report
 from fjx.rounds._shapes import received_like, require_trainable, traffic_of
@@ -112,7 +112,6 @@ def hierarchical(
           order of sums.
         - An edge none of whose clients took part since the last round of the cloud sends nothing, and
           its codec's state stays.
-        - There is no privacy claim.
 
     Bits:
         ``traffic`` and the ledger are those of clients.  The metric ``cloud_bytes`` counts what the
@@ -134,9 +133,9 @@ def hierarchical(
 
     Raises:
         TypeError: an argument is something else.
-        ValueError: a number is out of range; an edge has no client; ``aggregator`` stacks; ``client``
-            has an ``on_sent`` or an ``on_aggregate``; ``edges`` is for another number of clients (when a
-            round is traced).
+        ValueError: a number is out of range; an edge has no client; ``aggregator`` stacks, or is
+            private; ``client`` has an ``on_sent`` or an ``on_aggregate``; ``edges`` is for another
+            number of clients (when a round is traced).
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -159,6 +158,13 @@ def hierarchical(
             "hierarchical averages on each edge first, and a client's on_sent and on_aggregate are made "
             "for one server: they must be None"
         )
+    aggregator = mean() if aggregator is None else aggregator
+    require_aggregator("hierarchical", aggregator)
+    if aggregator.mechanisms:
+        raise ValueError(
+            "hierarchical takes no private aggregator: the cloud weighs its edges by the clients that "
+            "took part, which the noise does not cover; use algorithms.dp_fedavg"
+        )
     edge_rounds = _validate.static_integer("edge_rounds", edge_rounds, at_least=1)
     edge_of, count = _edges(edges)
     codec = identity() if edge_uplink is None else edge_uplink
@@ -168,7 +174,7 @@ def hierarchical(
         client=_on_edges(client, edge_of),
         uplink=identity() if uplink is None else uplink,
         downlink=identity() if downlink is None else downlink,
-        aggregator=grouped(mean() if aggregator is None else aggregator, count),
+        aggregator=grouped(aggregator, count),
         server=from_optax(server),
     )
 
@@ -179,7 +185,6 @@ def hierarchical(
         params = jax.tree.map(jnp.asarray, params)
         require_trainable(params)
         message = client.message(params)
-        require_noise_fits(parts.aggregator, message)
         return HierarchicalState(
             server=parts.server.init(params),
             edges=Edges(
@@ -269,8 +274,7 @@ def hierarchical(
             invited_to = jnp.zeros(count, jnp.int32).at[at].add(cohort.ids < cohort.population)
             each = jax.vmap(bytes_sent)(down, invited_to)
             told["downlink_bytes"] = bytes_of_a_cohort(*(jnp.sum(x, dtype=x.dtype) for x in each))
-        noised = bool(parts.aggregator.mechanisms)
-        return state, rows, report(cohort, tally, (), told, noised=noised)
+        return state, rows, report(cohort, tally, (), told)
 
     def personal(state: HierarchicalState, row: ClientRow) -> Tree:
         assert client.personal is not None

@@ -135,10 +135,9 @@ def test_edges_for_another_population_are_refused(edges, text):
         jax.eval_shape(play)
 
 
-def test_noise_of_each_edge_is_not_claimed():
+def test_noise_of_each_edge_is_refused():
     private = aggregators.private(
         privacy.gaussian(clip_norm=1.0, noise_multiplier=1.0), denominator=2
     )
-    algorithm = algorithms.hierarchical(box.loss_fn, edges=2, aggregator=private, **LOCAL)
-    assert algorithm.aggregator is None
-    assert not algorithm.runs_its_aggregator
+    with pytest.raises(ValueError, match="weighs its edges by the clients that took part"):
+        algorithms.hierarchical(box.loss_fn, edges=2, aggregator=private, **LOCAL)

@@ -8,8 +8,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from fjx import algorithms, clients, simulation
+import fjx
+from fjx import algorithms, clients, samplers, simulation
 from tests.oracles import test_recipes as box
 from tests.support import tables
 
@@ -357,3 +359,37 @@ def test_the_boxes_reduce_to_those_that_they_generalise():
 def test_the_schedule_has_clients_of_both_clusters():
     """Else the oracle of IFCA would not tell clusters apart."""
     assert len(np.unique(oracle_ifca()[1], axis=0)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        functools.partial(algorithms.ifca, clusters=1),
+        functools.partial(algorithms.hypcluster, clusters=1),
+        functools.partial(algorithms.fedem, components=1),
+    ],
+    ids=["ifca", "hypcluster", "fedem"],
+)
+def test_one_model_is_fedavg(recipe):
+    models, own = run(lambda _: recipe(loss_fn, **LOCAL), one, zeros[None])
+    expected, _ = fedavg()
+    np.testing.assert_allclose(models[0, :, 0], expected, atol=1e-5)
+    own = own.models[:, :, 0] if isinstance(own, clients.Mixture) else own
+    np.testing.assert_allclose(own[0], np.tile(expected[-1], (N, 1)), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", [simulation.make_table, simulation.host_table])
+def test_personal_models_live_in_any_table(table):
+    """The model of a client is read from a table on the device or on the host."""
+    algorithm = algorithms.fedrep(split_loss, pattern="^head", **LOCAL)
+    result = fjx.simulate(
+        jax.random.key(0), algorithm, START, box.DATASET, sampler=samplers.uniform(3), rounds=4,
+        evaluate_every=2, table=table, progress=False,
+    )  # fmt: skip
+    rows = result.state.client(np.arange(N))
+    models = jax.vmap(lambda row: algorithm.model_of(result.state.algorithm, row))(rows)
+    assert len(np.unique(models["head"], axis=0)) == N
+    np.testing.assert_array_equal(models["body"], np.tile(result.params["body"], (N, 1)))
+    assert result.ledger.uplink == 4 * 3 * 32 * D

@@ -375,6 +375,11 @@ class OnAggregate(Protocol):
         """The state after the round."""
 
 
+class PersonalModel(Protocol):
+    def __call__(self, broadcast: Tree, state: Tree, /) -> Tree:
+        """The model that a client with this state uses."""
+
+
 class ExampleReleases(NamedTuple):
     """The claim that a client's message is made of noised sums of single examples.
 
@@ -420,6 +425,8 @@ class ClientUpdate(NamedTuple):
             of its own, which is billed: a client need not be there when the next round begins.
         releases: the claim that the message is private towards single examples, made by
             :func:`fjx.clients.dp_sgd`; None if nothing is claimed.
+        personal: ``(broadcast, state) -> params``, or None.  The model that the client uses, of a
+            client that keeps a model, or a part of one, in its state.
     """
 
     init: ClientInit
@@ -428,6 +435,7 @@ class ClientUpdate(NamedTuple):
     on_sent: OnSent | None = None
     on_aggregate: OnAggregate | None = None
     releases: ExampleReleases | None = None
+    personal: PersonalModel | None = None
 
     @property
     def example_releases(self) -> ExampleReleases | None:
@@ -655,6 +663,8 @@ class Algorithm(NamedTuple):
         runs: the statement that ``round`` runs ``aggregator``, made with the two; None if nothing is
             known.  A function that wraps a round says what the new one runs:
             ``_replace(round=new, runs=fjx.Runs(algorithm.aggregator, new))``.
+        personal: ``(state, row) -> params``, or None.  The model that the client of a row uses; None if
+            every client uses ``state.params``.  Call :meth:`model_of`, which covers both.
     """
 
     init: Callable[[Tree], Any]
@@ -664,6 +674,17 @@ class Algorithm(NamedTuple):
     aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
     runs: Runs | None = None
+    personal: Callable[[Any, Tree], Tree] | None = None
+
+    def model_of(self, state: Any, row: Tree) -> Tree:
+        """The model that a client uses: its own if it keeps one, else the common one.
+
+        Args:
+            state: state of the server's side; ``result.state.algorithm`` of a run.
+            row: state of the client; ``result.state.client(id)`` of a run.  Several rows go through
+                ``jax.vmap`` or ``jax.lax.map``.
+        """
+        return state.params if self.personal is None else self.personal(state, row)
 
     @property
     def runs_its_aggregator(self) -> bool:

@@ -1,13 +1,14 @@
 """Small operations on pytrees that several packages need."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fjx._base import Array, Tree, TreeLike
+from fjx._base import Array, Stateful, Tree, TreeLike
 
 
 def is_float(leaf: Any) -> bool:
@@ -131,6 +132,46 @@ def merge(first: Tree, second: Tree) -> Tree:
     return jax.tree.map(
         lambda a, b: b if a is None else a, first, second, is_leaf=lambda part: part is None
     )
+
+
+def divide_by_path(model: Tree, pattern: str, *, where: str, left: str) -> tuple[Tree, Tree]:
+    """The leaves of a model that do not match a pattern, and those that do.
+
+    A :class:`fjx.Stateful` without state in the first part is that part's parameters alone.
+
+    Args:
+        model: parameters, or a :class:`fjx.Stateful`.
+        pattern: regular expression, searched for in the path of a leaf (:func:`name_of`).
+        where: name of the function, for errors.
+        left: what the first part is for, for errors.
+
+    Raises:
+        ValueError: the pattern matches no leaf, or every floating parameter.
+    """
+    names = jax.tree_util.tree_map_with_path(lambda path, _: name_of(path), model)
+    matches = re.compile(pattern).search
+    others, matching = split(model, jax.tree.map(lambda name: matches(name) is None, names))
+    if not jax.tree.leaves(matching):
+        raise ValueError(
+            f"{where}: pattern {pattern!r} matches no leaf among {jax.tree.leaves(names)}; give a "
+            "part of one of these paths"
+        )
+    parameters = others.params if isinstance(others, Stateful) else others
+    if not any(map(is_float, jax.tree.leaves(parameters))):
+        raise ValueError(
+            f"{where}: pattern {pattern!r} matches every floating parameter among "
+            f"{jax.tree.leaves(names)}, so nothing is left to {left}; give a narrower one"
+        )
+    if isinstance(others, Stateful) and not jax.tree.leaves(others.state):
+        others = others.params
+    return others, matching
+
+
+def joined(others: Tree, matching: Tree) -> Tree:
+    """Inverse of :func:`divide_by_path`."""
+    if isinstance(matching, Stateful) and not isinstance(others, Stateful):
+        others = Stateful(others, jax.tree.map(lambda _: None, matching.state))
+    return merge(others, matching)
 
 
 class Structure(NamedTuple):

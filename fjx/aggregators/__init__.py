@@ -6,6 +6,7 @@ from fjx.aggregators._around import releasing as releasing
 from fjx.aggregators._around import switch as switch
 from fjx.aggregators._assigned import assigned_mean as assigned_mean
 from fjx.aggregators._distributed import distributed as distributed
+from fjx.aggregators._grouped import grouped as grouped
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
 from fjx.aggregators._integers import integer_mean as integer_mean
 from fjx.aggregators._mean import mean as mean
@@ -63,6 +64,7 @@ __all__ = [
     "fetch_sgd",
     "fltrust",
     "geometric_median",
+    "grouped",
     "integer_mean",
     "krum",
     "majority_vote",

@@ -41,8 +41,24 @@ from fjx.algorithms._corrected.scaffnew import scaffnew as scaffnew
 from fjx.algorithms._corrected.scaffold import scaffold as scaffold
 from fjx.algorithms._corrected.tamuna import compressed_scaffnew as compressed_scaffnew
 from fjx.algorithms._corrected.tamuna import tamuna as tamuna
+from fjx.algorithms._decentralized.averaging import dsgd as dsgd
+from fjx.algorithms._decentralized.averaging import gradient_tracking as gradient_tracking
 from fjx.algorithms._decentralized.choco import choco_gossip as choco_gossip
 from fjx.algorithms._decentralized.choco import choco_sgd as choco_sgd
+from fjx.algorithms._hierarchical.edges import hierarchical as hierarchical
+from fjx.algorithms._personal.clusters import fedem as fedem
+from fjx.algorithms._personal.clusters import hypcluster as hypcluster
+from fjx.algorithms._personal.clusters import ifca as ifca
+from fjx.algorithms._personal.meta import per_fedavg as per_fedavg
+from fjx.algorithms._personal.meta import reptile as reptile
+from fjx.algorithms._personal.own_models import apfl as apfl
+from fjx.algorithms._personal.own_models import ditto as ditto
+from fjx.algorithms._personal.own_models import mr_mtl as mr_mtl
+from fjx.algorithms._personal.own_models import pfedme as pfedme
+from fjx.algorithms._personal.private_leaves import fedbn as fedbn
+from fjx.algorithms._personal.private_leaves import fedper as fedper
+from fjx.algorithms._personal.private_leaves import fedrep as fedrep
+from fjx.algorithms._personal.private_leaves import lg_fedavg as lg_fedavg
 from fjx.algorithms._private.dp_fedavg import dp_fedavg as dp_fedavg
 from fjx.algorithms._private.dp_ftrl import dp_ftrl as dp_ftrl
 from fjx.algorithms._robust.fltrust import fltrust as fltrust
@@ -55,6 +71,7 @@ __all__ = [
     "MarinaState",
     "OneBitAdamState",
     "PowerSgdState",
+    "apfl",
     "artemis",
     "choco_gossip",
     "choco_sgd",
@@ -63,9 +80,11 @@ __all__ = [
     "compressed_scaffnew",
     "dasha",
     "diana",
+    "ditto",
     "double_squeeze",
     "dp_fedavg",
     "dp_ftrl",
+    "dsgd",
     "ef14",
     "ef21",
     "ef21_bc",
@@ -75,21 +94,34 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
+    "fedbn",
     "fedcom",
     "fedcomgate",
     "fedcomloc",
+    "fedem",
     "fedlin",
     "fedpaq",
+    "fedper",
     "fedprox",
+    "fedrep",
     "fedsgd",
     "fedyogi",
     "fetch_sgd",
     "fltrust",
+    "gradient_tracking",
+    "hierarchical",
+    "hypcluster",
+    "ifca",
+    "lg_fedavg",
     "marina",
     "mcm",
+    "mr_mtl",
     "onebit_adam",
+    "per_fedavg",
+    "pfedme",
     "power_sgd",
     "pp_marina",
+    "reptile",
     "scaffnew",
     "scaffold",
     "sign_sgd",

@@ -3,12 +3,14 @@
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged
 from fjx.clients._by_round import by_round as by_round
+from fjx.clients._clusters import Mixture as Mixture
 from fjx.clients._dp_sgd import dp_sgd as dp_sgd
 from fjx.clients._gradient import gradient as gradient
 from fjx.clients._loss import Loss as Loss
 from fjx.clients._loss import LossFn as LossFn
 from fjx.clients._loss import per_example as per_example
 from fjx.clients._loss import whole_batch as whole_batch
+from fjx.clients._personal import fine_tuned as fine_tuned
 from fjx.clients._prox import proximal as proximal
 from fjx.clients._scaffold import scaffold as scaffold
 from fjx.clients._sgd import local_sgd as local_sgd
@@ -27,12 +29,14 @@ __all__ = [
     "AveragedState",
     "Loss",
     "LossFn",
+    "Mixture",
     "Subspace",
     "Units",
     "averaged",
     "by_round",
     "dp_sgd",
     "federated_dropout",
+    "fine_tuned",
     "fixed_mask",
     "gradient",
     "held_coordinates",

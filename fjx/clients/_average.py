@@ -90,4 +90,13 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         average = _tree.add(state.average, step)
         return _tree.in_dtypes_of(average, message), AveragedState(average, inner), metrics
 
-    return ClientUpdate(init, Steps.of(client.update).around(inputs, mix), client.message)
+    def personal(broadcast: Tree, state: AveragedState) -> Tree:
+        assert client.personal is not None
+        return client.personal(broadcast, state.inner)
+
+    return ClientUpdate(
+        init,
+        Steps.of(client.update).around(inputs, mix),
+        client.message,
+        personal=client.personal and personal,
+    )

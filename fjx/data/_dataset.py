@@ -147,6 +147,7 @@ class FederatedData:
         if not eager:
             ids = ids.astype(jnp.int32)
         population = self.num_clients
+        known: Any = np.int32(population)  # a number while a round is traced, unlike jnp.int32
         impossible = impossible_ids(np if eager else jnp, ids, population)
         if eager and impossible.any():
             raise ValueError(
@@ -171,7 +172,7 @@ class FederatedData:
             ids=ids,
             weights=jnp.where(present & (examples.size > 0), weights, 0.0),
             examples=examples,
-            population=jnp.int32(population),
+            population=known,
             rejected=jnp.sum(impossible, dtype=jnp.int32),
             present=present,
         )

@@ -22,6 +22,7 @@ from fjx._base import (
     Stateful,
     Template,
     Tree,
+    TreeLike,
 )
 from fjx.aggregators import mean
 from fjx.compressors import identity
@@ -148,7 +149,7 @@ def compose(
     def init(params: Tree) -> RoundState:
         params = jax.tree.map(jnp.asarray, params)
         require_trainable(params)
-        _require_noise_fits(parts.aggregator, params)
+        _require_noise_fits(parts.aggregator, client.message(params))
         state = parts.server.init(params)
         return RoundState(
             server=state,
@@ -161,6 +162,10 @@ def compose(
     def init_client(params: Tree) -> ClientRow:
         return ClientRow(client.init(params), parts.uplink.init(client.message(params)))
 
+    def personal(state: RoundState, row: ClientRow) -> Tree:
+        assert client.personal is not None
+        return client.personal(parts.server.broadcast(state.server), row.client)
+
     round = functools.partial(play, parts)
     return Algorithm(
         init,
@@ -169,6 +174,7 @@ def compose(
         traffic=functools.partial(traffic_of, parts),
         aggregator=parts.aggregator,
         runs=Runs(parts.aggregator, round, client),
+        personal=client.personal and personal,
     )
 
 
@@ -224,9 +230,9 @@ KINDS = {
 """The type of each part."""
 
 
-def _require_noise_fits(aggregator: Aggregator, params: Tree) -> None:
+def _require_noise_fits(aggregator: Aggregator, message: TreeLike) -> None:
     """Raises TypeError if noise would be added to mutable state, such as a running variance."""
-    noised = isinstance(params, Stateful) and jax.tree.leaves(params.state)
+    noised = isinstance(message, Stateful) and jax.tree.leaves(message.state)
     if noised and aggregator.mechanisms:
         raise TypeError(
             "a private aggregator adds noise to all of the message, and mutable state such as "

@@ -11,18 +11,17 @@ import numpy as np
 from fjx import _tree
 from fjx._base import (
     Algorithm,
-    Array,
     Cohort,
     Executor,
     Key,
     Metrics,
     Runs,
-    Stateful,
     Traffic,
     Tree,
     TreeLike,
 )
-from fjx.clients._loss import Loss, LossFn, OfPart, as_loss
+from fjx.clients._loss import LossFn, as_loss
+from fjx.clients._parts import loss_beside
 
 
 class FrozenState(NamedTuple):
@@ -39,7 +38,7 @@ class FrozenState(NamedTuple):
     @property
     def params(self) -> Tree:
         """The current model with all of its leaves."""
-        return _joined(self.inner.params, self.fixed)
+        return _tree.joined(self.inner.params, self.fixed)
 
 
 def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str) -> Algorithm:
@@ -101,31 +100,15 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
         ([1.0, 1.0, 1.0], True)
     """
     as_loss(loss_fn)  # raises
-    matches = re.compile(pattern).search
+    re.compile(pattern)  # raises
 
     def divide(model: Tree) -> tuple[Tree, Tree]:
         """The trained part and the frozen leaves."""
-        names = jax.tree_util.tree_map_with_path(lambda path, _: _tree.name_of(path), model)
-        inside = jax.tree.map(lambda name: matches(name) is None, names)
-        trained, fixed = _tree.split(model, inside)
-        if not jax.tree.leaves(fixed):
-            raise ValueError(
-                f"frozen: pattern {pattern!r} matches no leaf among {jax.tree.leaves(names)}; give a "
-                "part of one of these paths"
-            )
-        parameters = trained.params if isinstance(trained, Stateful) else trained
-        if not any(map(_tree.is_float, jax.tree.leaves(parameters))):
-            raise ValueError(
-                f"frozen: pattern {pattern!r} matches every floating parameter among "
-                f"{jax.tree.leaves(names)}, so nothing is left to train; give a narrower one"
-            )
-        if isinstance(trained, Stateful) and not jax.tree.leaves(trained.state):
-            trained = trained.params
-        return trained, fixed
+        return _tree.divide_by_path(model, pattern, where="frozen", left="train")
 
     def made(fixed: Tree) -> Algorithm:
         """The algorithm of the trained part, beside these frozen leaves."""
-        algorithm = make(_loss_beside(fixed, loss_fn))
+        algorithm = make(loss_beside(fixed, loss_fn))
         if not isinstance(algorithm, Algorithm):
             raise TypeError(
                 f"frozen: make must return an fjx.Algorithm, got {type(algorithm).__name__}; for "
@@ -149,6 +132,9 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
         trained, fixed = divide(params)
         function = made(fixed).expected
         return None if function is None else function(trained, rounds)
+
+    def personal(state: FrozenState, row: Tree) -> Tree:
+        return _tree.joined(made(state.fixed).model_of(state.inner, row), state.fixed)
 
     # Two calls tell whether the aggregator is one object, as a plan's is, or made anew by a recipe.
     first, second = made(()), made(())
@@ -182,33 +168,5 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
         aggregator=aggregator,
         expected=None if first.expected is None else expected,
         runs=Runs(aggregator, play) if claims and aggregator is not None else None,
+        personal=None if first.personal is None else personal,
     )
-
-
-def _loss_beside(fixed: Tree, loss_fn: LossFn) -> LossFn:
-    """The loss of the trained part, of the same kind as the loss of the whole model."""
-    if not isinstance(loss_fn, Loss):
-        return OfPart(loss_fn, lambda trained: _joined(trained, fixed))
-
-    def evaluate(trained: Tree, batch: Tree, mask: Array, key: Key) -> tuple[Array, Metrics, Tree]:
-        loss, metrics, state = loss_fn.evaluate(_joined(trained, fixed), batch, mask, key)
-        if not isinstance(trained, Stateful) or state is None:
-            return loss, metrics, None
-        moved = jax.tree.map(
-            lambda kept, new: new if kept is None else None, fixed.state, state, is_leaf=_is_none
-        )
-        return loss, metrics, moved
-
-    return Loss(evaluate)
-
-
-def _joined(trained: Tree, fixed: Tree) -> Tree:
-    """The whole model."""
-    if isinstance(fixed, Stateful) and not isinstance(trained, Stateful):
-        nothing = jax.tree.map(lambda _: None, fixed.state)
-        trained = Stateful(trained, nothing)
-    return _tree.merge(trained, fixed)
-
-
-def _is_none(part: Any) -> bool:
-    return part is None

@@ -1,9 +1,11 @@
 """Gossip: clients that talk to their neighbours, and no server."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fjx import _tree, _validate, wire
 from fjx._base import (
@@ -17,6 +19,7 @@ from fjx._base import (
     Metrics,
     Traffic,
     Tree,
+    TreeLike,
 )
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._client import guard, training
@@ -25,7 +28,7 @@ from fjx.rounds._metrics import bytes_sent, report, tally_of
 from fjx.rounds._state import Context, RoundKeys, Slot, invited, require_rows, slots_of
 
 
-class ChocoState(NamedTuple):
+class NodesState(NamedTuple):
     """The state of an observer of all nodes; no node holds it.
 
     Attributes:
@@ -35,6 +38,137 @@ class ChocoState(NamedTuple):
 
     params: Tree
     round: Array
+
+
+class Told(NamedTuple):
+    """A node after its local work.
+
+    Attributes:
+        row: its state.
+        checked: trees that must be finite for the node to count.
+        payload: what it sends to each neighbour.
+    """
+
+    row: Any
+    checked: Tree
+    payload: Tree
+
+
+def network(
+    name: str,
+    client: ClientUpdate,
+    matrices: np.ndarray,
+    *,
+    begin: Callable[[Tree], Any],
+    tell: Callable[[Key, Any, Tree, Tree], Told],
+    listen: Callable[[Any, Array], Any],
+    payload_like: Callable[[Tree], TreeLike],
+) -> Algorithm:
+    """A round of nodes: local work begun at a node's own model, then gossip among those that are there.
+
+    The rows have a field ``model``, the node's own, and a field ``client``, the state of its local work.
+
+    Args:
+        name: name of the method, for errors.
+        client: local work.
+        matrices: mixing matrices of a period, ``f64[T, n, n]``.
+        begin: function of the parameters, a node's first row.
+        tell: function ``(key, row, message, memory)`` of a node after its local work.
+        listen: function of the rows ``[m, ...]`` and of the weights ``f[m, m]`` among the nodes that are
+            there, the rows after the gossip.
+        payload_like: function of the parameters, the shapes of a payload.
+    """
+    if not isinstance(client, ClientUpdate):
+        raise TypeError(f"{name} needs a fjx.ClientUpdate, got {client!r}")
+    if client.on_sent is not None or client.on_aggregate is not None:
+        raise ValueError(
+            f"{name} has no server of which a client could hear: on_sent and on_aggregate must be None"
+        )
+    nodes = matrices.shape[1]
+    diagonal = np.diagonal(matrices, axis1=1, axis2=2)
+    neighbours = (matrices != 0).sum(2) - (diagonal != 0)
+
+    def init(params: Tree) -> NodesState:
+        return NodesState(jax.tree.map(jnp.asarray, params), jnp.int32(0))
+
+    def init_client(params: Tree) -> Any:
+        if not all(map(_tree.is_float, jax.tree.leaves(params))):
+            raise TypeError("models that gossip are averaged: they must hold floating leaves only")
+        return begin(params)
+
+    def after(
+        context: Context, slot: Slot, trained: tuple[Tree, Tree, Metrics]
+    ) -> tuple[Tree, Tree]:
+        message, memory, metrics = trained
+        told = tell(context.keys(slot.id).uplink, slot.row, message, memory)
+        counts, failed = guard(slot, told.checked, takes_part=slot.present)
+        tally = tally_of(counts, failed, slot.size, metrics)
+        heard_by = _in_round(neighbours, context.round)[slot.id].astype(jnp.int32)
+        # A message that is not finite was sent all the same, and is billed.
+        tally["sent"] = bytes_sent(told.payload, jnp.where(slot.present, heard_by, 0))
+        return tally, (_tree.where(counts, told.row, slot.row), counts)
+
+    def play(
+        key: Key,
+        state: NodesState,
+        rows: Any,
+        cohort: Cohort,
+        *,
+        executor: Executor | None = None,
+    ) -> tuple[NodesState, Any, Metrics]:
+        _validate.key("key", key)
+        require_rows(rows, cohort)
+        execute = vectorized() if executor is None else executor
+        keys = RoundKeys.of(key)
+        context = Context(
+            key_clients=keys.clients,
+            key_public=keys.public,
+            broadcast=(),
+            arrays=cohort.examples.arrays,
+            aggregator=(),
+            size=invited(cohort),
+            round=state.round,
+            template=None,
+        )
+        slots = slots_of(cohort, rows)
+        is_node = (cohort.ids < nodes) & (cohort.ids < cohort.population)
+        slots = slots._replace(present=(cohort.weights > 0) & is_node)
+        one_node = training(client.update, model=lambda context, row: row.model)(after)
+        tally, (told, counts) = execute(one_node, context, slots, slots.size)
+
+        among = _in_round(matrices, state.round)[cohort.ids[:, None], cohort.ids[None, :]]
+        heard = listen(told, jnp.where(counts[:, None] & counts[None, :], among, 0.0))
+
+        step = _tree.scale(1 / cohort.population, _tree.subtract(heard.model, rows.model))
+        mean = _tree.add(state.params, jax.tree.map(lambda x: jnp.sum(x, axis=0), step))
+        strangers = jnp.sum((cohort.weights > 0) & ~slots.present, dtype=jnp.int32)
+        cohort = cohort._replace(rejected=cohort.rejected + strangers)
+        return NodesState(mean, state.round + 1), heard, report(cohort, tally, (), {})
+
+    def traffic(params: Tree) -> Traffic:
+        bits = wire.bits(payload_like(params))
+        return Traffic(uplink=bits * int(neighbours.max()), downlink=0)
+
+    return Algorithm(
+        init, init_client, play, traffic, personal=lambda state, row: row.model
+    )  # fmt: skip
+
+
+def pull(weights: Array, rows: Array) -> Array:
+    """sum_j w_ij (z_j - z_i) of each node i, in the dtype of sums.
+
+    The mean is subtracted first, because sums of large equal numbers would lose the digits of small
+    differences.
+    """
+    z = _tree.wide(rows).reshape(rows.shape[0], -1)
+    z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
+    return (w @ z - jnp.sum(w, axis=1)[:, None] * z).reshape(rows.shape)
+
+
+def _in_round(per_round: np.ndarray, round: Array) -> Array:
+    """The entry of a period that belongs to a round."""
+    dtype = jnp.result_type(float) if per_round.dtype == np.float64 else jnp.int32
+    return jnp.asarray(per_round, dtype)[round % len(per_round)]
 
 
 class ChocoRow(NamedTuple):
@@ -108,99 +242,38 @@ def choco(
         Koloskova, Stich, Jaggi, *Decentralized Stochastic Optimization and Gossip Algorithms with
         Compressed Communication*, ICML 2019 (arXiv:1902.00340), algorithms 1 and 2.
     """
-    if not isinstance(client, ClientUpdate):
-        raise TypeError(f"choco needs a fjx.ClientUpdate, got {client!r}")
-    if client.on_sent is not None or client.on_aggregate is not None:
-        raise ValueError(
-            "choco has no server of which a client could hear: on_sent and on_aggregate must be None"
-        )
     require_compressor("choco", codec)
     _validate.number("step_size", step_size, above=0)
-    matrix = _validate.mixing(mixing)
-    neighbours = (matrix != 0).sum(1) - (matrix.diagonal() != 0)
 
-    def init(params: Tree) -> ChocoState:
-        return ChocoState(jax.tree.map(jnp.asarray, params), jnp.int32(0))
-
-    def init_client(params: Tree) -> ChocoRow:
-        if not all(map(_tree.is_float, jax.tree.leaves(params))):
-            raise TypeError("models that gossip are averaged: they must hold floating leaves only")
+    def begin(params: Tree) -> ChocoRow:
         message = client.message(params)
         nothing = _tree.wide_zeros_like(params)
         return ChocoRow(params, nothing, client.init(params), codec.init(message))
 
-    def tell(
-        context: Context, slot: Slot, trained: tuple[Tree, Tree, Metrics]
-    ) -> tuple[Tree, Tree]:
+    def tell(key: Key, row: ChocoRow, message: Tree, memory: Tree) -> Told:
         """y_i = x_i + message_i, and z_i moves by the decoded difference."""
-        message, memory, metrics = trained
-        row = slot.row
         moved = _tree.add(row.model, message)
         difference = _tree.subtract(_tree.widened(moved), row.public)
         difference = _tree.in_dtypes_of(difference, message)
-        payload, inner = codec.encode(context.keys(slot.id).uplink, difference, row.codec)
+        payload, inner = codec.encode(key, difference, row.codec)
         known = _tree.add(row.public, codec.decode(payload))
-        counts, failed = guard(slot, moved, known, takes_part=slot.present)
-        after = _tree.where(counts, ChocoRow(moved, known, memory, inner), row)
-        tally = tally_of(counts, failed, slot.size, metrics)
-        heard_by = jnp.asarray(neighbours, jnp.int32)[slot.id]
-        # A message that is not finite was sent all the same, and is billed.
-        tally["sent"] = bytes_sent(payload, jnp.where(slot.present, heard_by, 0))
-        return tally, (after, counts)
+        return Told(ChocoRow(moved, known, memory, inner), (moved, known), payload)
 
-    def gossip(rows: ChocoRow, ids: Array, counts: Array) -> ChocoRow:
-        """x_i = y_i + gamma sum_j w_ij (z_j - z_i), over the nodes that are there."""
-        among = jnp.asarray(matrix, jnp.result_type(float))[ids[:, None], ids[None, :]]
-        weights = jnp.where(counts[:, None] & counts[None, :], among, 0.0)
+    def listen(rows: ChocoRow, weights: Array) -> ChocoRow:
+        """x_i = y_i + gamma sum_j w_ij (z_j - z_i)."""
 
         def mixed(model: Array, public: Array) -> Array:
-            z = _tree.wide(public).reshape(public.shape[0], -1)
-            # Nodes exchange differences.  The mean is subtracted first, because sums of large equal
-            # numbers would lose the digits of small differences.
-            z, w = z - jnp.mean(z, axis=0, keepdims=True), weights.astype(z.dtype)
-            pull = w @ z - jnp.sum(w, axis=1)[:, None] * z
-            moved = jnp.asarray(step_size, z.dtype) * pull
-            return model + moved.reshape(model.shape).astype(model.dtype)
+            pulled = pull(weights, public)
+            return model + (jnp.asarray(step_size, pulled.dtype) * pulled).astype(model.dtype)
 
         return rows._replace(model=jax.tree.map(mixed, rows.model, rows.public))
 
-    def play(
-        key: Key,
-        state: ChocoState,
-        rows: ChocoRow,
-        cohort: Cohort,
-        *,
-        executor: Executor | None = None,
-    ) -> tuple[ChocoState, ChocoRow, Metrics]:
-        _validate.key("key", key)
-        require_rows(rows, cohort)
-        execute = vectorized() if executor is None else executor
-        keys = RoundKeys.of(key)
-        context = Context(
-            key_clients=keys.clients,
-            key_public=keys.public,
-            broadcast=(),
-            arrays=cohort.examples.arrays,
-            aggregator=(),
-            size=invited(cohort),
-            round=state.round,
-            template=None,
-        )
-        slots = slots_of(cohort, rows)
-        is_node = (cohort.ids < len(matrix)) & (cohort.ids < cohort.population)
-        slots = slots._replace(present=(cohort.weights > 0) & is_node)
-        one_node = training(client.update, model=lambda context, row: row.model)(tell)
-        tally, (after, counts) = execute(one_node, context, slots, slots.size)
-        after = gossip(after, cohort.ids, counts)
-
-        step = _tree.scale(1 / cohort.population, _tree.subtract(after.model, rows.model))
-        mean = _tree.add(state.params, jax.tree.map(lambda x: jnp.sum(x, axis=0), step))
-        strangers = jnp.sum((cohort.weights > 0) & ~slots.present, dtype=jnp.int32)
-        cohort = cohort._replace(rejected=cohort.rejected + strangers)
-        return ChocoState(mean, state.round + 1), after, report(cohort, tally, (), {})
-
-    def traffic(params: Tree) -> Traffic:
-        payload = payload_like(codec, client.message(params))
-        return Traffic(uplink=wire.bits(payload) * int(neighbours.max()), downlink=0)
-
-    return Algorithm(init, init_client, play, traffic)
+    return network(
+        "choco",
+        client,
+        _validate.mixing(mixing)[None],
+        begin=begin,
+        tell=tell,
+        listen=listen,
+        payload_like=lambda params: payload_like(codec, client.message(params)),
+    )

@@ -152,7 +152,7 @@ def traffic_is_known_from_shapes(trial: Trial) -> None:
 
 
 def a_round_moves_the_model_and_counts(trial: Trial) -> None:
-    """Rounds move every floating leaf of the model, and metrics count who took part."""
+    """Rounds move every floating leaf of the model or of a client's own, and count who took part."""
     metrics = trial.base[2]
     came = int((trial.sizes > 0).sum()) - 1
     wanted = {"invited": trial.n, "participants": came, "nonfinite": 0, "rejected": 0}
@@ -161,9 +161,12 @@ def a_round_moves_the_model_and_counts(trial: Trial) -> None:
         found = f"metric {name} is {value}, and {number} it should be"
         remedy = "report invited, participants, nonfinite and rejected, as fjx.compose does"
         require(value is not None and int(value) == number, BASE, found, remedy)
-    before, after = _laws.floats(trial.params), _laws.floats(_numbers(trial.before[0]))
-    for (name, x), (_, y) in zip(before, after, strict=True):
-        moved = not np.array_equal(np.asarray(x), np.asarray(y))
+    state, table = trial.before
+    after = _laws.floats(_numbers(state))
+    own = dict(_laws.floats(_model_of(trial, state, table)))
+    for (name, x), (_, y) in zip(_laws.floats(trial.params), after, strict=True):
+        # A leaf that stays on the clients moves there.
+        moved = any(not np.array_equal(np.asarray(x), np.asarray(z)) for z in (y, own.get(name, y)))
         remedy = "return a state whose params are the moved model"
         require(moved, "two rounds of all clients", f"the model is as before at {name}", remedy)
 
@@ -171,6 +174,14 @@ def a_round_moves_the_model_and_counts(trial: Trial) -> None:
 def _numbers(state: Any) -> Tree:
     """The model of a state, as the model given to init has it."""
     return state.params
+
+
+def _model_of(trial: Trial, state: Any, table: Tree) -> Tree:
+    """The model of a client with examples; nothing, if all use the common one."""
+    if trial.algorithm.personal is None:
+        return ()
+    row = jax.tree.map(lambda x: x[int(np.argmax(trial.sizes))], table)
+    return trial.algorithm.personal(state, row)
 
 
 def the_order_of_slots_does_not_matter(trial: Trial) -> None:

@@ -39,8 +39,12 @@ def test_memories_of_codecs_are_in_float32_at_least(name, dtype):
     ]
 
 
-MODELS = {"choco", "choco_gossip", "choco_sgd"}
-"""Recipes whose clients hold a model of their own, in the dtype of the user."""
+MODELS = {
+    *("choco", "choco_gossip", "choco_sgd", "dsgd", "gradient_tracking", "gossip", "tracking"),
+    *("ditto", "mr_mtl", "apfl", "pfedme"),
+    *("fedper", "lg_fedavg", "fedrep", "fedbn", "private_leaves"),
+}
+"""Recipes whose clients hold a model of their own, or a part of one, in the dtype of the user."""
 
 
 @pytest.mark.parametrize("name", sorted(tables.ALGORITHMS.keys() - MODELS))

@@ -32,7 +32,7 @@ OWN_PROGRAM = {"padding_changes_nothing", "chunks_change_nothing", "vmap_over_se
 DEFAULT = {"scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median"}
 COMMON = DEFAULT | {"mutable_state", "ef21_bc", "choco_sgd", "marina"}
 KINDS = {"scaffold", "median"}
-PHASES = {"fedlin", "power_sgd", "two_phases"}
+PHASES = {"fedlin", "power_sgd", "two_phases", "hierarchical", "edges"}
 
 
 def tier(name, law):
@@ -86,7 +86,7 @@ def assert_close(actual, expected, tolerance=1e-6):
             np.testing.assert_array_equal(x, y)
 
 
-HEARING = {"fedcomgate", "choco_sgd", "choco"}
+HEARING = {"fedcomgate", "choco_sgd", "choco", "dsgd", "gradient_tracking", "gossip", "tracking"}
 """Rows hold what clients hear: a floating sum in the order of the slots."""
 
 

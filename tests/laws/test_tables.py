@@ -12,8 +12,8 @@ from tests.support import tables
 ROOMS = {
     "COMPRESSORS": (compressors, {"describe", "lift", "rescaling"}),
     "AGGREGATORS": (aggregators, {"aggregate", "releasing"}),
-    # Expressions that losses and units are made of stand outside of the table.
-    "CLIENTS": (clients, {"held_coordinates"}),
+    # Expressions that losses and units are made of stand outside of the table; fine_tuned is no update.
+    "CLIENTS": (clients, {"held_coordinates", "fine_tuned"}),
     # All clients begin alike, so that gossip alone moves nothing; its round is that of choco_sgd.
     "ALGORITHMS": (algorithms, {"choco_gossip"}),
     "SAMPLERS": (samplers, set()),
@@ -44,10 +44,14 @@ def mentioned(table):
     raise LookupError(table)
 
 
+GRAPHS = {"metropolis", "one_peer_exponential", "random_graph", "spectral_gap"}
+"""Functions of mixing matrices, which are tested on their own."""
+
+
 def test_every_kind_of_round_is_in_the_table():
     """Executors are not rounds: results do not depend on them, see the law of chunks."""
     makers = {n for n in rounds.__all__ if isinstance(getattr(rounds, n), types.FunctionType)}
-    assert sorted(makers - mentioned("ALGORITHMS")) == []
+    assert sorted(makers - GRAPHS - mentioned("ALGORITHMS")) == []
 
 
 @pytest.mark.parametrize("table", ROOMS)

@@ -341,6 +341,13 @@ AGGREGATORS = {
         aggregators.submodel_mean(_held),
         {"messages": _submodels, "result": _six},
     ),
+    "grouped": (
+        aggregators.grouped(aggregators.mean(), 2),
+        {
+            "messages": {"update": _pairs, "group": np.array([0, 1, 1, 0, 1], np.uint8)},
+            "result": jax.ShapeDtypeStruct((2, 2), jnp.float32),
+        },
+    ),
     "as_vector": (aggregators.as_vector(aggregators.mean()), {}),
     "around": (
         aggregators.around(
@@ -576,7 +583,27 @@ ALGORITHMS = {
     "compressed_scaffnew": algorithms.compressed_scaffnew(
         squared_error, **_memory, owners=2, p=0.5
     ),
+    # Personal: own models, private leaves, several models.
+    "ditto": algorithms.ditto(squared_error, **_local),
+    "mr_mtl": algorithms.mr_mtl(squared_error, **_local),
+    "apfl": algorithms.apfl(squared_error, adaptive=True, **_local),
+    "pfedme": algorithms.pfedme(squared_error, lam=2.0, personal_steps=2, **_local),
+    "per_fedavg": algorithms.per_fedavg(squared_error, **_local),
+    "reptile": algorithms.reptile(squared_error, client_lr=0.05, batch_size=2, steps=2),
+    "fedper": algorithms.fedper(squared_error, pattern="^w$", **_local),
+    "lg_fedavg": algorithms.lg_fedavg(squared_error, pattern="^b$", **_local),
+    "fedrep": algorithms.fedrep(squared_error, pattern="^b$", **_local),
+    "fedbn": algorithms.fedbn(clients.whole_batch(centred_error), pattern="^state", **_local),
+    "ifca": algorithms.ifca(squared_error, clusters=2, **_local),
+    "hypcluster": algorithms.hypcluster(squared_error, clusters=2, **_local),
+    "fedem": algorithms.fedem(squared_error, components=2, **_local),
+    # Hierarchical.
+    "hierarchical": algorithms.hierarchical(squared_error, edges=2, edge_rounds=2, **_local),
     # Decentralised.
+    "dsgd": algorithms.dsgd(squared_error, mixing=rounds.ring(N), **_local),
+    "gradient_tracking": algorithms.gradient_tracking(
+        squared_error, mixing=rounds.torus(2, N // 2), **_step
+    ),
     "choco_sgd": algorithms.choco_sgd(squared_error, _TOP, mixing=_ring(N), step_size=0.5, **_step),
     # Private.
     "dp_fedavg": algorithms.dp_fedavg(
@@ -606,6 +633,22 @@ ALGORITHMS = {
     "difference": compose(
         client=_local_sgd, server=optax.sgd(1.0), **rounds.difference(_TOP, num_clients=N)
     ),
+    "gossip": rounds.gossip(_local_sgd, mixing=np.stack([rounds.ring(N), rounds.exponential(N)])),
+    "tracking": rounds.tracking(_descent, mixing=rounds.ring(N), step_size=0.1),
+    "edges": rounds.hierarchical(
+        client=_local_sgd,
+        edges=[0, 0, 1, 2, 1, 2],
+        edge_rounds=2,
+        uplink=_feedback,
+        downlink=c.error_feedback(_FINE),
+        edge_uplink=_feedback,
+    ),
+    "private_leaves": compose(
+        uplink=_feedback,
+        **rounds.private_leaves(
+            client=_local_sgd, server=optax.sgd(1.0, momentum=0.5), pattern="^b$"
+        ),
+    ),
     "choco": rounds.choco(_local_sgd, _FINE, mixing=_ring(N), step_size=0.5),
     "two_phases": rounds.two_phases(
         rounds.Phase(_ask, _scalar, lambda state, mean: state._replace(size=mean)),
@@ -631,6 +674,11 @@ ALGORITHMS = {
 PARAMS = {
     "mutable_state": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
     "frozen": integer_leaves(),
+    "fedbn": Stateful(weights(), {"mean": jnp.zeros(4), "batches": jnp.int32(0)}),
+    **dict.fromkeys(
+        ("ifca", "hypcluster", "fedem"),
+        jax.tree.map(lambda x: jnp.stack([x, 0.5 - x]), weights()),
+    ),
     "power_sgd": {"w": jnp.linspace(-1.0, 1.0, 20).reshape(4, 5), "b": jnp.zeros(())},
 }
 """The models of rows that have another than the linear one."""

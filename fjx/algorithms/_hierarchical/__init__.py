@@ -1,0 +1,1 @@
+"""Algorithms with servers between the clients and the cloud."""

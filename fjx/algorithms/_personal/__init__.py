@@ -1,0 +1,1 @@
+"""Algorithms that give each client, or each group of clients, a model of its own."""

@@ -5,6 +5,7 @@ from fjx.aggregators._around import around as around
 from fjx.aggregators._around import releasing as releasing
 from fjx.aggregators._around import switch as switch
 from fjx.aggregators._assigned import assigned_mean as assigned_mean
+from fjx.aggregators._counted import counted as counted
 from fjx.aggregators._distributed import distributed as distributed
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
 from fjx.aggregators._integers import integer_mean as integer_mean
@@ -12,7 +13,10 @@ from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import scaled_sum as scaled_sum
 from fjx.aggregators._mean import uniform as uniform
+from fjx.aggregators._mean import weighted_sum as weighted_sum
 from fjx.aggregators._private import private as private
+from fjx.aggregators._reweighted import Weigh as Weigh
+from fjx.aggregators._reweighted import reweighted as reweighted
 from fjx.aggregators._robust.median import median as median
 from fjx.aggregators._shared import perm_k as perm_k
 from fjx.aggregators._shared import rotated as rotated
@@ -28,12 +32,14 @@ from fjx.aggregators._vote import majority_vote as majority_vote
 
 __all__ = [
     "FetchState",
+    "Weigh",
     "aggregate",
     "around",
     "as_vector",
     "assigned_mean",
     "compressed",
     "correlated_quantization",
+    "counted",
     "distributed",
     "fetch_sgd",
     "integer_mean",
@@ -44,6 +50,7 @@ __all__ = [
     "perm_k",
     "private",
     "releasing",
+    "reweighted",
     "rotated",
     "scaled_sum",
     "shared_rand_k",
@@ -52,4 +59,5 @@ __all__ = [
     "submodel_mean",
     "switch",
     "uniform",
+    "weighted_sum",
 ]

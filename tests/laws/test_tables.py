@@ -15,7 +15,7 @@ ROOMS = {
     # Expressions that losses and units are made of stand outside of the table.
     "CLIENTS": (clients, {"held_coordinates"}),
     # All clients begin alike, so that gossip alone moves nothing; its round is that of choco_sgd.
-    "ALGORITHMS": (algorithms, {"choco_gossip"}),
+    "RECIPES": (algorithms, {"choco_gossip"}),
     "SAMPLERS": (samplers, set()),
     "SERVERS": (servers, set()),
     "MECHANISMS": (

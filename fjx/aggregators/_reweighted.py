@@ -84,9 +84,10 @@ def reweighted(
 
         metrics = {}
         if "loss" in messages:
-            worst = jnp.max(messages["loss"], initial=-jnp.inf, where=weights > 0)
+            came = jnp.sum(weights > 0, dtype=jnp.int32)
+            most = jnp.max(messages["loss"], initial=-jnp.inf, where=weights > 0)
             metrics["worst_loss"] = _tree.mean_of(
-                jnp.where(jnp.any(weights > 0), worst, 0.0), jnp.any(weights > 0)
+                jnp.where(came > 0, most, 0.0), jnp.minimum(came, 1)
             )
         return jax.tree.map(mean, messages["update"]), state, metrics
 

@@ -13,6 +13,7 @@ from fjx.algorithms._averaging.fedprox_adaptive import fedprox_adaptive as fedpr
 from fjx.algorithms._averaging.fedsam import fedsam as fedsam
 from fjx.algorithms._averaging.normalised import fednova as fednova
 from fjx.algorithms._averaging.normalised import fedshuffle as fedshuffle
+from fjx.algorithms._averaging.power_of_choice import power_of_choice as power_of_choice
 from fjx.algorithms._compressed.bidirectional import artemis as artemis
 from fjx.algorithms._compressed.bidirectional import ef21_bc as ef21_bc
 from fjx.algorithms._compressed.dasha import DashaState as DashaState
@@ -119,6 +120,7 @@ __all__ = [
     "mimelite",
     "moon",
     "onebit_adam",
+    "power_of_choice",
     "power_sgd",
     "pp_marina",
     "qffl",

@@ -18,6 +18,10 @@ from fjx.rounds._replicated import Replicas as Replicas
 from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
 from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
 from fjx.rounds._replicated import replicated as replicated
+from fjx.rounds._selecting import Choose as Choose
+from fjx.rounds._selecting import highest as highest
+from fjx.rounds._selecting import proportional as proportional
+from fjx.rounds._selecting import selecting as selecting
 from fjx.rounds._state import ClientRow as ClientRow
 from fjx.rounds._two_phases import Phase as Phase
 from fjx.rounds._two_phases import two_phases as two_phases
@@ -25,6 +29,7 @@ from fjx.rounds._two_phases import two_phases as two_phases
 __all__ = [
     "ChocoRow",
     "ChocoState",
+    "Choose",
     "ClientRow",
     "DifferenceState",
     "FrozenState",
@@ -36,7 +41,10 @@ __all__ = [
     "choco",
     "difference",
     "frozen",
+    "highest",
     "minibatch",
+    "proportional",
     "replicated",
+    "selecting",
     "two_phases",
 ]

@@ -165,6 +165,7 @@ SAMPLERS = {
     "poisson_certain": samplers.poisson(1.0),
     "poisson_capped": samplers.poisson(0.5, cap=4),
     "full": samplers.full(),
+    "clustered": samplers.clustered([0, 1, 1, 0, 2, 2, 1, 0, 2, 2], each=2),
     "cyclic": samplers.cyclic(3),
     "cyclic_poisson": samplers.cyclic_poisson(3, rate=0.4),
     "balls_in_bins": samplers.balls_in_bins(3),
@@ -572,6 +573,7 @@ RECIPES = {
     "fedexp": partial(algorithms.fedexp, squared_error, **_local),
     "fedsam": partial(algorithms.fedsam, squared_error, rho=0.1, **_local),
     "fedprox_adaptive": partial(algorithms.fedprox_adaptive, squared_error, mu=1.0, **_local),
+    "power_of_choice": partial(algorithms.power_of_choice, squared_error, cohort_size=3, **_local),
     # Fair.
     "qffl": partial(algorithms.qffl, squared_error, q=1.0, **_local),
     "afl": partial(algorithms.afl, squared_error, num_clients=N, weights_lr=0.1, **_local),
@@ -656,6 +658,18 @@ ALGORITHMS = {
     **{name: recipe() for name, recipe in RECIPES.items()},
     # Rounds that no recipe shows as they are.
     "minibatch": rounds.minibatch(algorithms.fedsgd(squared_error, **_step), 2),
+    "selecting_highest": rounds.selecting(
+        algorithms.fedavg(squared_error, **_local),
+        clients.mean_loss(squared_error, batch_size=2),
+        choose=rounds.highest,
+        size=3,
+    ),
+    "selecting_proportional": rounds.selecting(
+        algorithms.scaffold(squared_error, num_clients=N, **_local),
+        clients.gradient_norm(squared_error, batch_size=2),
+        choose=rounds.proportional,
+        size=3,
+    ),
     "replicated": compose(
         client=_descent,
         **rounds.replicated(_FINE, aggregator=aggregators.mean(), server=optax.sgd(0.1)),

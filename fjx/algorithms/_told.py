@@ -42,7 +42,7 @@ def told(
         raise ValueError(
             "aggregator is private, and clients of this method send numbers beside their update (a "
             "loss, a norm, a count of steps), which share one clip norm with it: the noise of one would "
-            "drown the other.  Use a method whose message is the update alone, such as "
+            "drown the other: use a method whose message is the update alone, such as "
             "algorithms.fedavg, fedprox or fedsam, or fjx.plan"
         )
     return compose(

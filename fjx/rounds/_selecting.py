@@ -253,7 +253,7 @@ def proportional(key: Key, scores: Array, weights: Array, size: int) -> tuple[Ar
     can = (weights > 0) & jnp.isfinite(scores)
     sizes = jnp.where(can, weights * jnp.maximum(scores, 0.0), 0.0)
     # If nobody has a positive score, all are alike.
-    sizes = jnp.where(jnp.any(sizes > 0), sizes, weights * can)
+    sizes = jnp.where(jnp.any(sizes > 0), sizes, jnp.where(can, weights, 0.0))
     inclusion = inclusion_probabilities(sizes, size)
 
     # Systematic sampling: a comb of step one, with a random start, on the probabilities in a row.

@@ -135,4 +135,5 @@ def _cosine(a: Array, b: Array) -> Array:
     """Cosine of the angle of each pair of rows; zero if a row is zero."""
     square = jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
     # The root of zero has no derivative.
-    return jnp.sum(a * b, -1) / jnp.sqrt(jnp.maximum(square, 1e-24))
+    there = square > 0
+    return jnp.where(there, jnp.sum(a * b, -1) / jnp.sqrt(jnp.where(there, square, 1.0)), 0.0)

@@ -86,9 +86,22 @@ def outcome(compose, name):
     return RUNS, algorithm, metrics
 
 
-every_recipe = tables.rows(
-    tables.RECIPES, {"fedavg", "fednova", "scaffold", "term", "ef21", "fetch_sgd"}, tables.RECIPES
-)
+DEFAULT = {"fedavg", "fednova", "scaffold", "term"}
+KINDS = {
+    *(
+        "fedsgd",
+        "fedadam",
+        "fedsam",
+        "fedexp",
+        "qffl",
+        "fedmgda",
+        "power_of_choice",
+        "ef21",
+        "marina",
+    ),
+    *("fetch_sgd", "fedlin", "feddyn", "moon", "mime", "mimelite", "choco_sgd", "dp_fedavg"),
+}
+every_recipe = tables.rows(tables.RECIPES, DEFAULT, KINDS)
 
 
 def test_every_recipe_has_a_row():

@@ -434,7 +434,7 @@ def test_the_schedule_has_what_makes_rounds_hard():
 
 
 @pytest.mark.ci
-@pytest.mark.few(7)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", BOXES)
 def test_a_recipe_is_its_algorithm_box(name):
     recipe, oracle = BOXES[name]

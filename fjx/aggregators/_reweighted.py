@@ -31,8 +31,8 @@ def reweighted(
 
     Args:
         weigh: ``(messages, weights, state) -> (weights, state)``.  Leaves of ``messages`` have a leading
-            axis of m clients; ``weights`` are those of the cohort, ``f32[m]``.  A client that does not
-            count has weight zero and a message of zeros.
+            axis of m clients, and floats are float32 or wider; ``weights`` are those of the cohort,
+            ``f32[m]``.  A client that does not count has weight zero and a message of zeros.
         init: ``(message_like) -> state`` of ``weigh``.
 
     Returns:
@@ -73,7 +73,7 @@ def reweighted(
         return message, weight
 
     def finish(key: Key, total: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
-        messages, weights = total
+        messages, weights = _tree.widened(total[0]), total[1]
         new, state = weigh(messages, weights, public.state)
         new = jnp.where(weights > 0, new, 0.0)
         share = new / jnp.where(jnp.sum(new) > 0, jnp.sum(new), 1.0)

@@ -167,8 +167,8 @@ def _billed(traffic: Traffic, metrics: Metrics, cohort: Cohort) -> Metrics:
     told = jnp.sum(cohort.weights > 0, dtype=jnp.int32)
     low, high = bytes_sent(jax.ShapeDtypeStruct((), jnp.float32), told)
     if "uplink_bytes" in metrics:
-        sent = metrics["uplink_bytes"]
-        low, high = low + (sent & 0xFFFF), high + (sent >> 16)
+        whole = metrics["uplink_bytes"]
+        low, high = low + (whole & 0xFFFF), high + (whole >> 16)
     else:
         message = jax.ShapeDtypeStruct((traffic.uplink // 8,), jnp.uint8)
         sent = bytes_sent(message, metrics["participants"] + metrics["nonfinite"])

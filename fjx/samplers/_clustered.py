@@ -90,7 +90,7 @@ def clustered(clusters: Sequence[int] | np.ndarray, *, each: int = 1) -> Sampler
             return start + permute(own, jnp.arange(each, dtype=jnp.int32), size)
 
         numbers = jnp.arange(sizes.size, dtype=jnp.int32)
-        places = jax.vmap(of_one)(numbers, first.astype(np.int32), sizes.astype(np.int32))
+        places = jax.vmap(of_one)(numbers, *(jnp.asarray(x, jnp.int32) for x in (first, sizes)))
         ids = jnp.asarray(members)[places.reshape(-1)]
         return Sample(ids, jnp.ones(slots, bool), jnp.zeros((), jnp.int32))
 

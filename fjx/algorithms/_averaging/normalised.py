@@ -23,7 +23,7 @@ def fednova(
     *,
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
-    epochs: int | Array = 1,
+    epochs: int = 1,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd,
     server_lr: float | Array | optax.Schedule = 1.0,
     **parts: Unpack[OpenParts],

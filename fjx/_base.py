@@ -420,6 +420,7 @@ class ClientUpdate(NamedTuple):
             of its own, which is billed: a client need not be there when the next round begins.
         releases: the claim that the message is private towards single examples, made by
             :func:`fjx.clients.dp_sgd`; None if nothing is claimed.
+        rounds: the number of rounds for which its schedules are made; None for any number.
     """
 
     init: ClientInit
@@ -428,6 +429,7 @@ class ClientUpdate(NamedTuple):
     on_sent: OnSent | None = None
     on_aggregate: OnAggregate | None = None
     releases: ExampleReleases | None = None
+    rounds: int | None = None
 
     @property
     def example_releases(self) -> ExampleReleases | None:
@@ -655,6 +657,8 @@ class Algorithm(NamedTuple):
         runs: the statement that ``round`` runs ``aggregator``, made with the two; None if nothing is
             known.  A function that wraps a round says what the new one runs:
             ``_replace(round=new, runs=fjx.Runs(algorithm.aggregator, new))``.
+        rounds: the number of rounds for which its schedules are made; None for any number.  Longer runs
+            are refused.
     """
 
     init: Callable[[Tree], Any]
@@ -664,6 +668,7 @@ class Algorithm(NamedTuple):
     aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
     runs: Runs | None = None
+    rounds: int | None = None
 
     @property
     def runs_its_aggregator(self) -> bool:

@@ -2,7 +2,9 @@
 
 from fjx.clients._average import AveragedState as AveragedState
 from fjx.clients._average import averaged as averaged
+from fjx.clients._by_round import Listed as Listed
 from fjx.clients._by_round import by_round as by_round
+from fjx.clients._by_round import listed as listed
 from fjx.clients._contrastive import contrastive as contrastive
 from fjx.clients._dp_sgd import dp_sgd as dp_sgd
 from fjx.clients._dual import DualState as DualState
@@ -35,6 +37,7 @@ from fjx.clients._telling import telling as telling
 __all__ = [
     "AveragedState",
     "DualState",
+    "Listed",
     "Loss",
     "LossFn",
     "Score",
@@ -51,6 +54,7 @@ __all__ = [
     "gradient",
     "gradient_norm",
     "held_coordinates",
+    "listed",
     "local_sgd",
     "mean_loss",
     "ordered_dropout",

@@ -34,6 +34,7 @@ from fjx.simulation._program import (
     SimulationState,
     initial_state,
     require_parts,
+    require_scheduled,
 )
 from fjx.simulation._resident import Resident
 from fjx.simulation._scores import before_first_round
@@ -176,7 +177,7 @@ def simulate(
             checkpoint belongs to a run with another key or to a state with other parts, shapes or
             dtypes (the caller must give the same data and hyper-parameters), or its rounds had other
             noise, sampling or population; the aggregator, sampler or population is not the planned
-            one, or there are more rounds than planned.
+            one, or there are more rounds than planned, or than a schedule has values.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:
@@ -204,6 +205,7 @@ def simulate(
         raise ValueError("evaluate_first=True calls evaluate, but evaluate is None; give both")
     call = together(callbacks)
     require_parts(algorithm, dataset, sampler)
+    require_scheduled(algorithm, rounds)
     if plan is not None:
         if stop is not None:
             require_public_scores(evaluate, dataset.arrays)

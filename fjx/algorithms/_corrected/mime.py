@@ -24,6 +24,7 @@ from fjx._base import (
 from fjx.aggregators import mean, uniform
 from fjx.algorithms._refuse import fixes
 from fjx.clients import LossFn
+from fjx.clients._by_round import rounds_of
 from fjx.clients._dual import require_floats
 from fjx.clients._made import made
 from fjx.clients._mime import BaseOptimizer, at_anchor, walk
@@ -129,7 +130,9 @@ def mimelite(
 
     parts.setdefault("aggregator", uniform(mean()))
     return compose(
-        client=ClientUpdate(lambda params: (), made(work), message_like),
+        client=ClientUpdate(
+            lambda params: (), made(work), message_like, rounds=rounds_of(client_lr)
+        ),
         server=ServerUpdate(lambda x: _begin(server, x, None), broadcast, update),
         **parts,
     )
@@ -215,13 +218,14 @@ def mime(
         c = _tree.zeros_like(state.descent)
         return MimeState(_tree.add(state.params, moved), statistics, c)
 
-    return two_phases(
+    algorithm = two_phases(
         Phase(ask, _tree.like, lambda state, c: state._replace(descent=c), codec),
         Phase(move, _tree.like, arrive, codec),
         client=lambda params: (),
         server=lambda x: _begin(server, x, _tree.wide_zeros_like(x)),
         broadcast=lambda state: state,
     )
+    return algorithm._replace(rounds=rounds_of(client_lr))
 
 
 class _Local:

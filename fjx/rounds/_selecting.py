@@ -38,6 +38,7 @@ def selecting(algorithm: Algorithm, score: Score, *, choose: Choose, size: int) 
     Guarantees:
         - Candidates that are not chosen keep their rows bit for bit.
         - A candidate that drops out, or without examples, is not chosen: its score does not count.
+        - A candidate whose score is not finite is chosen last, and counts as ``nonfinite``.
         - With as many candidates as ``size``, and :func:`highest`, it is ``algorithm``.
 
     Bits:
@@ -108,14 +109,19 @@ def selecting(algorithm: Algorithm, score: Score, *, choose: Choose, size: int) 
         candidates = _Candidate(cohort.ids, cohort.examples.offset, cohort.examples.size)
         _, scores = execute(_scored(score), shared, candidates, cohort.examples.size)
 
-        scores = jnp.where(cohort.weights > 0, scores.astype(jnp.float32), -jnp.inf)
-        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+        broken = (cohort.weights > 0) & ~jnp.isfinite(scores)
+        fits = (cohort.weights > 0) & ~broken
+        scores = jnp.where(fits, scores.astype(jnp.float32), -jnp.inf)
         chosen, weights = choose(key_choice, scores, cohort.weights, size)
         after, own, metrics = algorithm.round(
             key, state, _at(rows, chosen), _part(cohort, chosen, weights), executor=executor
         )
         rows = jax.tree.map(lambda x, new: x.at[chosen].set(new), rows, own)
-        return after, rows, _billed(algorithm.traffic(state.params), metrics, cohort)
+        metrics = _billed(algorithm.traffic(state.params), metrics, cohort)
+        # A chosen client counts as broken by its message.
+        broken = broken.at[chosen].set(broken[chosen] & (weights <= 0))
+        failed = metrics["nonfinite"] + jnp.sum(broken, dtype=jnp.int32)
+        return after, rows, {**metrics, "nonfinite": failed}
 
     def traffic(params: Tree) -> Traffic:
         inner = algorithm.traffic(params)

@@ -444,3 +444,27 @@ def test_too_few_candidates_are_an_error():
             rows,
             dataset.cohort(np.arange(2)),
         )
+
+
+@pytest.mark.ci
+def test_candidates_are_billed_and_unchosen_ones_rest():
+    """Of five candidates with examples one has a broken loss; two are chosen, and send one float each."""
+    dataset = quadratics(np.ones(6), [0.0, 5.0, np.nan, 1.0, 4.0, 9.0], [1, 1, 1, 1, 1, 0])
+    algorithm = rounds.selecting(
+        a.scaffold(quadratic, num_clients=6, client_lr=0.1, batch_size=1),
+        clients.mean_loss(quadratic, batch_size=1),
+        choose=rounds.highest,
+        size=2,
+    )
+    w = jnp.zeros(())
+    rows = simulation.make_table(algorithm.init_client(w), 6)
+    _, after, metrics = jit(algorithm.round)(
+        jax.random.key(0), algorithm.init(w), rows, dataset.cohort(jnp.arange(6))
+    )
+    counted = {n: int(metrics[n]) for n in ("invited", "participants", "nonfinite", "uplink_bytes")}
+    # Scores of five clients, and two messages of two floats.
+    assert counted == {
+        "invited": 6, "participants": 2, "nonfinite": 1, "uplink_bytes": 4 * 5 + 2 * 8,
+    }  # fmt: skip
+    assert np.flatnonzero(after.client).tolist() == [1, 4]
+    assert algorithm.traffic(w).uplink == 2 * 32 + 32

@@ -573,7 +573,7 @@ RECIPES = {
     "fedexp": partial(algorithms.fedexp, squared_error, **_local),
     "fedsam": partial(algorithms.fedsam, squared_error, rho=0.1, **_local),
     "fedprox_adaptive": partial(algorithms.fedprox_adaptive, squared_error, mu=1.0, **_local),
-    "power_of_choice": partial(algorithms.power_of_choice, squared_error, cohort_size=3, **_local),
+    "power_of_choice": partial(algorithms.power_of_choice, squared_error, cohort_size=N, **_local),
     # Fair.
     "qffl": partial(algorithms.qffl, squared_error, q=1.0, **_local),
     "afl": partial(algorithms.afl, squared_error, num_clients=N, weights_lr=0.1, **_local),
@@ -658,17 +658,18 @@ ALGORITHMS = {
     **{name: recipe() for name, recipe in RECIPES.items()},
     # Rounds that no recipe shows as they are.
     "minibatch": rounds.minibatch(algorithms.fedsgd(squared_error, **_step), 2),
+    # As many are chosen as there are candidates, because laws count everybody.
     "selecting_highest": rounds.selecting(
         algorithms.fedavg(squared_error, **_local),
         clients.mean_loss(squared_error, batch_size=2),
         choose=rounds.highest,
-        size=3,
+        size=N,
     ),
     "selecting_proportional": rounds.selecting(
         algorithms.scaffold(squared_error, num_clients=N, **_local),
         clients.gradient_norm(squared_error, batch_size=2),
         choose=rounds.proportional,
-        size=3,
+        size=N,
     ),
     "replicated": compose(
         client=_descent,

@@ -448,7 +448,7 @@ def test_too_few_candidates_are_an_error():
 
 @pytest.mark.ci
 def test_candidates_are_billed_and_unchosen_ones_rest():
-    """Of five candidates with examples one has a broken loss; two are chosen, and send one float each."""
+    """Of five candidates with examples one has a broken loss, and two are chosen."""
     dataset = quadratics(np.ones(6), [0.0, 5.0, np.nan, 1.0, 4.0, 9.0], [1, 1, 1, 1, 1, 0])
     algorithm = rounds.selecting(
         a.scaffold(quadratic, num_clients=6, client_lr=0.1, batch_size=1),

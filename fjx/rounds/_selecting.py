@@ -37,6 +37,7 @@ def selecting(algorithm: Algorithm, score: Score, *, choose: Choose, size: int) 
 
     Guarantees:
         - Candidates that are not chosen keep their rows bit for bit.
+        - The choice depends neither on the order of slots nor on padding.
         - A candidate that drops out, or without examples, is not chosen: its score does not count.
         - A candidate whose score is not finite is chosen last, and counts as ``nonfinite``.
         - With as many candidates as ``size``, and :func:`highest`, it is ``algorithm``.
@@ -112,7 +113,9 @@ def selecting(algorithm: Algorithm, score: Score, *, choose: Choose, size: int) 
         broken = (cohort.weights > 0) & ~jnp.isfinite(scores)
         fits = (cohort.weights > 0) & ~broken
         scores = jnp.where(fits, scores.astype(jnp.float32), -jnp.inf)
-        chosen, weights = choose(key_choice, scores, cohort.weights, size)
+        by_id = jnp.argsort(cohort.ids)  # so that the choice does not depend on the order of slots
+        chosen, weights = choose(key_choice, scores[by_id], cohort.weights[by_id], size)
+        chosen = by_id[chosen]
         after, own, metrics = algorithm.round(
             key, state, _at(rows, chosen), _part(cohort, chosen, weights), executor=executor
         )
@@ -263,7 +266,8 @@ def proportional(key: Key, scores: Array, weights: Array, size: int) -> tuple[Ar
     inclusion = inclusion_probabilities(sizes, size)
 
     # Systematic sampling: a comb of step one, with a random start, on the probabilities in a row.
-    order = jax.random.permutation(key_order, scores.size)
+    # Padding comes last, and the first numbers of a key do not depend on how many are drawn.
+    order = jnp.argsort(jax.random.uniform(key_order, scores.shape))
     ends = jnp.cumsum(inclusion[order])
     # Rounding must not lose the last one.
     ends = jnp.where(ends > ends[-1] - 1e-4, jnp.round(ends[-1]), ends)

@@ -12,8 +12,8 @@ from tests.support import tables
 ROOMS = {
     "COMPRESSORS": (compressors, {"describe", "lift", "rescaling"}),
     "AGGREGATORS": (aggregators, {"aggregate", "releasing"}),
-    # Expressions that losses and units are made of stand outside of the table.
-    "CLIENTS": (clients, {"held_coordinates"}),
+    # Expressions of units and schedules of the round stand outside of the table.
+    "CLIENTS": (clients, {"held_coordinates", "listed"}),
     # All clients begin alike, so that gossip alone moves nothing; its round is that of choco_sgd.
     "RECIPES": (algorithms, {"choco_gossip"}),
     "SAMPLERS": (samplers, set()),

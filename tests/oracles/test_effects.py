@@ -468,3 +468,26 @@ def test_candidates_are_billed_and_unchosen_ones_rest():
     }  # fmt: skip
     assert np.flatnonzero(after.client).tolist() == [1, 4]
     assert algorithm.traffic(w).uplink == 2 * 32 + 32
+
+
+@pytest.mark.slow
+def test_the_choice_depends_neither_on_the_order_of_slots_nor_on_padding():
+    dataset = quadratics(np.ones(5), [1.0, -2.0, 0.5, 4.0, 0.1], [1, 3, 2, 1, 2])
+    algorithm = rounds.selecting(
+        a.fedavg(quadratic, client_lr=0.5, batch_size=3),
+        clients.gradient_norm(quadratic, batch_size=3),
+        choose=rounds.proportional,
+        size=2,
+    )
+    w = jnp.zeros(())
+
+    def ends(ids):
+        rows = simulation.make_table(algorithm.init_client(w), len(ids))
+        cohort = dataset.cohort(jnp.array(ids))
+        play = jax.vmap(lambda key: algorithm.round(key, algorithm.init(w), rows, cohort)[0].params)
+        return np.asarray(jit(play)(jax.random.split(jax.random.key(0), 20)))
+
+    plain = ends([0, 1, 2, 3, 4])
+    assert np.ptp(plain) > 0.1
+    np.testing.assert_allclose(ends([3, 1, 4, 0, 2]), plain, atol=1e-6)
+    np.testing.assert_allclose(ends([5, 0, 1, 5, 2, 3, 4]), plain, atol=1e-6)

@@ -472,7 +472,7 @@ def test_candidates_are_billed_and_unchosen_ones_rest():
 
 @pytest.mark.slow
 def test_the_choice_depends_neither_on_the_order_of_slots_nor_on_padding():
-    dataset = quadratics(np.ones(5), [1.0, -2.0, 0.5, 4.0, 0.1], [1, 3, 2, 1, 2])
+    dataset = quadratics(np.ones(5), [1.0, 2.0, 0.5, 4.0, 0.1], [1, 3, 2, 1, 2])
     algorithm = rounds.selecting(
         a.fedavg(quadratic, client_lr=0.5, batch_size=3),
         clients.gradient_norm(quadratic, batch_size=3),

@@ -425,6 +425,7 @@ class ClientUpdate(NamedTuple):
             of its own, which is billed: a client need not be there when the next round begins.
         releases: the claim that the message is private towards single examples, made by
             :func:`fjx.clients.dp_sgd`; None if nothing is claimed.
+        rounds: the number of rounds for which its schedules are made; None for any number.
         personal: ``(broadcast, state) -> params``, or None.  The model that the client uses, of a
             client that keeps a model, or a part of one, in its state.
     """
@@ -435,6 +436,7 @@ class ClientUpdate(NamedTuple):
     on_sent: OnSent | None = None
     on_aggregate: OnAggregate | None = None
     releases: ExampleReleases | None = None
+    rounds: int | None = None
     personal: PersonalModel | None = None
 
     @property
@@ -663,6 +665,8 @@ class Algorithm(NamedTuple):
         runs: the statement that ``round`` runs ``aggregator``, made with the two; None if nothing is
             known.  A function that wraps a round says what the new one runs:
             ``_replace(round=new, runs=fjx.Runs(algorithm.aggregator, new))``.
+        rounds: the number of rounds for which its schedules are made; None for any number.  Longer runs
+            are refused.
         personal: ``(state, row) -> params``, or None.  The model that the client of a row uses; None if
             every client uses ``state.params``.  Call :meth:`model_of`, which covers both.
     """
@@ -674,6 +678,7 @@ class Algorithm(NamedTuple):
     aggregator: Aggregator | None = None
     expected: Callable[[TreeLike, int], np.ndarray | None] | None = None
     runs: Runs | None = None
+    rounds: int | None = None
     personal: Callable[[Any, Tree], Tree] | None = None
 
     def model_of(self, state: Any, row: Tree) -> Tree:

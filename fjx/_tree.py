@@ -73,6 +73,13 @@ def divide(tree: Tree, number: Array) -> Tree:
     return jax.tree.map(quotient, tree)
 
 
+def square_norm(tree: Tree) -> Array:
+    """Sum of the squares of all floating leaves, in the dtype of :func:`wide`."""
+    squares = [jnp.sum(wide(x) ** 2) for x in jax.tree.leaves(tree) if is_float(x)]
+    dtype = _widest({x.dtype for x in squares} | {jnp.dtype(jnp.float32)})
+    return sum((x.astype(dtype) for x in squares), jnp.zeros((), dtype))
+
+
 def mean_of(total: Array, count: Array) -> Array:
     """Mean ``total / count`` in the dtype of :func:`wide`; NaN if ``count`` is zero.
 

@@ -5,6 +5,7 @@ from fjx.aggregators._around import around as around
 from fjx.aggregators._around import releasing as releasing
 from fjx.aggregators._around import switch as switch
 from fjx.aggregators._assigned import assigned_mean as assigned_mean
+from fjx.aggregators._counted import counted as counted
 from fjx.aggregators._distributed import distributed as distributed
 from fjx.aggregators._grouped import grouped as grouped
 from fjx.aggregators._integers import correlated_quantization as correlated_quantization
@@ -13,7 +14,10 @@ from fjx.aggregators._mean import mean as mean
 from fjx.aggregators._mean import per_field as per_field
 from fjx.aggregators._mean import scaled_sum as scaled_sum
 from fjx.aggregators._mean import uniform as uniform
+from fjx.aggregators._mean import weighted_sum as weighted_sum
 from fjx.aggregators._private import private as private
+from fjx.aggregators._reweighted import Weigh as Weigh
+from fjx.aggregators._reweighted import reweighted as reweighted
 from fjx.aggregators._robust.bulyan import bulyan as bulyan
 from fjx.aggregators._robust.clipping import adaptive_clipping as adaptive_clipping
 from fjx.aggregators._robust.clipping import centered_clipping as centered_clipping
@@ -47,6 +51,7 @@ from fjx.aggregators._vote import majority_vote as majority_vote
 
 __all__ = [
     "FetchState",
+    "Weigh",
     "adaptive_clipping",
     "aggregate",
     "around",
@@ -59,6 +64,7 @@ __all__ = [
     "centered_clipping",
     "compressed",
     "correlated_quantization",
+    "counted",
     "distributed",
     "dnc",
     "fetch_sgd",
@@ -79,6 +85,7 @@ __all__ = [
     "perm_k",
     "private",
     "releasing",
+    "reweighted",
     "rotated",
     "scaled_sum",
     "shared_rand_k",
@@ -90,4 +97,5 @@ __all__ = [
     "switch",
     "trimmed_mean",
     "uniform",
+    "weighted_sum",
 ]

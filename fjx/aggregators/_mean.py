@@ -81,6 +81,42 @@ def scaled_sum(denominator: float | Array) -> Aggregator:
     return Aggregator(lambda message_like: (), contribute, finish, SUM)
 
 
+def weighted_sum(denominator: float | Array = 1.0) -> Aggregator:
+    r"""The weighted sum of the messages over a fixed number.
+
+    .. math:: \sum_i w_i x_i / \text{denominator}
+
+    Unlike :func:`mean` it does not divide by the weights that came.  So it is unbiased if each weight
+    is divided by the probability with which its client came.
+
+    Args:
+        denominator: positive number; may be traced.
+
+    Returns:
+        An :class:`fjx.Aggregator` that sums.
+
+    Raises:
+        ValueError: ``denominator`` is not positive.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from fjx import aggregators
+        >>> message, _, _ = aggregators.aggregate(jax.random.key(0), aggregators.weighted_sum(),
+        ...     jnp.array([4.0, 1.0]), weights=jnp.array([0.5, 2.0]))
+        >>> float(message)
+        4.0
+    """
+    _validate.number("denominator", denominator, above=0)
+
+    def contribute(message: Tree, weight: Array, public: Public) -> Tree:
+        return _tree.scale(weight, message)
+
+    def finish(key: Key, summed: Tree, public: Public) -> tuple[Tree, Tree, Metrics]:
+        return _tree.scale(jnp.asarray(1 / denominator), summed), public.state, {}
+
+    return Aggregator(lambda message_like: (), contribute, finish, SUM)
+
+
 def uniform(aggregator: Aggregator) -> Aggregator:
     """The same aggregator, in which every client that takes part has the weight one.
 

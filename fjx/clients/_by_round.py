@@ -1,10 +1,12 @@
 """Hyper-parameters of local work that change from round to round."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fjx._base import Array, ClientUpdate, Public, Steps, Tree
@@ -82,8 +84,68 @@ def by_round(make: Callable[[Array], ClientUpdate]) -> ClientUpdate:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """Schedule of :func:`listed`.
+
+    Attributes:
+        values: value of each round.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def rounds(self) -> int:
+        """The number of rounds for which there is a value."""
+        return len(self.values)
+
+    def __call__(self, round: Array | int) -> Array:
+        """The value of a round."""
+        return jnp.asarray(self.values, jnp.float32).at[round].get(mode="clip")
+
+
+def listed(values: Sequence[float] | np.ndarray) -> Listed:
+    """Schedule from a list of the value of each round.
+
+    Guarantees:
+        - :func:`fjx.simulate` refuses a run of more rounds than the list has, if a client's step size is
+          such a schedule.
+
+    Args:
+        values: value of each round, finite and not negative.
+
+    Returns:
+        A function ``(round) -> value`` for ``client_lr`` of a recipe.  Past its end it keeps the last
+        value.
+
+    Raises:
+        ValueError: the list is empty, or a value is not finite or negative.
+
+    Examples:
+        >>> from fjx import clients
+        >>> schedule = clients.listed([0.1, 0.1, 0.05])
+        >>> schedule.rounds, round(float(schedule(2)), 3)
+        (3, 0.05)
+    """
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1 or not numbers.size:
+        raise ValueError(
+            f"values must be a list of one number for each round, got shape {numbers.shape}"
+        )
+    if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
+        raise ValueError(f"values must be finite and not negative, got {numbers.tolist()}")
+    return Listed(tuple(numbers.tolist()))
+
+
 def following(
     rate: float | Array | optax.Schedule, make: Callable[[Any], ClientUpdate]
 ) -> ClientUpdate:
     """``make(rate)``, or by round ``make(rate(round))`` if the rate is a schedule."""
-    return by_round(lambda round: make(rate(round))) if callable(rate) else make(rate)
+    if not callable(rate):
+        return make(rate)
+    return by_round(lambda round: make(rate(round)))._replace(rounds=rounds_of(rate))
+
+
+def rounds_of(rate: Any) -> int | None:
+    """The number of rounds for which a schedule is made; None for any number, or no schedule."""
+    return rate.rounds if isinstance(rate, Listed) else None

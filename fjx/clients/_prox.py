@@ -1,6 +1,7 @@
 """The proximal term of FedProx, as a gradient transformation."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fjx import _validate
@@ -40,7 +41,10 @@ def proximal(mu: float | Array) -> optax.GradientTransformation:
     def update(gradient: Tree, anchor: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
         if params is None:
             raise ValueError("proximal needs the parameters: call update(gradient, state, params)")
-        pulled = jax.tree.map(lambda g, w, w0: g + mu * (w - w0), gradient, params, anchor)
-        return pulled, anchor
+
+        def pull(g: Array, w: Array, w0: Array) -> Array:
+            return g + jnp.asarray(mu, w.dtype) * (w - w0)
+
+        return jax.tree.map(pull, gradient, params, anchor), anchor
 
     return optax.GradientTransformation(lambda params: params, update)

@@ -35,12 +35,17 @@ from fjx.rounds._replicated import Replicas as Replicas
 from fjx.rounds._replicated import ReplicatedAggregate as ReplicatedAggregate
 from fjx.rounds._replicated import ReplicatedServer as ReplicatedServer
 from fjx.rounds._replicated import replicated as replicated
+from fjx.rounds._selecting import Choose as Choose
+from fjx.rounds._selecting import highest as highest
+from fjx.rounds._selecting import proportional as proportional
+from fjx.rounds._selecting import selecting as selecting
 from fjx.rounds._state import ClientRow as ClientRow
 from fjx.rounds._two_phases import Phase as Phase
 from fjx.rounds._two_phases import two_phases as two_phases
 
 __all__ = [
     "ChocoRow",
+    "Choose",
     "ClientRow",
     "DifferenceState",
     "Edges",
@@ -62,13 +67,16 @@ __all__ = [
     "frozen",
     "gossip",
     "hierarchical",
+    "highest",
     "metropolis",
     "minibatch",
     "one_peer_exponential",
     "private_leaves",
+    "proportional",
     "random_graph",
     "replicated",
     "ring",
+    "selecting",
     "spectral_gap",
     "torus",
     "tracking",

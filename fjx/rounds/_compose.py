@@ -174,6 +174,7 @@ def compose(
         traffic=functools.partial(traffic_of, parts),
         aggregator=parts.aggregator,
         runs=Runs(parts.aggregator, round, client),
+        rounds=client.rounds,
         personal=client.personal and personal,
     )
 

@@ -10,6 +10,7 @@ that actually ran::
     sampler.subsampling                      # Poisson(rate=0.01, ...)
 """
 
+from fjx.samplers._clustered import clustered as clustered
 from fjx.samplers._cyclic import cyclic as cyclic
 from fjx.samplers._cyclic import cyclic_poisson as cyclic_poisson
 from fjx.samplers._cyclic import full as full
@@ -44,6 +45,7 @@ __all__ = [
     "Scheduled",
     "available",
     "balls_in_bins",
+    "clustered",
     "cyclic",
     "cyclic_poisson",
     "dropout",

@@ -5,6 +5,7 @@ from fjx.servers._adaptive import adagrad as adagrad
 from fjx.servers._adaptive import adam as adam
 from fjx.servers._adaptive import adaptive as adaptive
 from fjx.servers._adaptive import yogi as yogi
+from fjx.servers._mapped import mapped as mapped
 from fjx.servers._optax import OptaxState as OptaxState
 from fjx.servers._optax import from_optax as from_optax
 from fjx.servers._projected import projected as projected
@@ -19,6 +20,7 @@ __all__ = [
     "adam",
     "adaptive",
     "from_optax",
+    "mapped",
     "projected",
     "scaffold",
     "yogi",

@@ -165,6 +165,8 @@ def program(
     def run(key: Key, state: SimulationState, rounds: int) -> tuple[SimulationState, History]:
         _validate.key("key", key)
         rounds = _validate.static_integer("rounds", rounds, at_least=1)
+        done = int(state.round) if _validate.concrete(state.round) and state.round.ndim == 0 else 0
+        require_scheduled(algorithm, done + rounds)
         arguments = dataset, as_operand(evaluate), key, state, rounds
         # Options are those of a whole program: a run that is part of another has the options of that.
         if right_options() is None or not _validate.concrete(jnp.zeros(())):
@@ -333,6 +335,15 @@ def require_parts(algorithm: object, dataset: Any, sampler: object) -> None:
     _require("dataset", dataset, FederatedData)
     _require("sampler", sampler, Sampler)
     require_examples(dataset)
+
+
+def require_scheduled(algorithm: Algorithm, rounds: int) -> None:
+    """Raise ValueError if a schedule of the algorithm is shorter than the run."""
+    if algorithm.rounds is not None and rounds > algorithm.rounds:
+        raise ValueError(
+            f"rounds={rounds} is more than the {algorithm.rounds} rounds for which the algorithm has a "
+            "step size: give clients.listed a value for each round, or a function of the round"
+        )
 
 
 def _require(name: str, value: object, kind: type) -> None:

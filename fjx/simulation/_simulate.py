@@ -35,6 +35,7 @@ from fjx.simulation._program import (
     SimulationState,
     initial_state,
     require_parts,
+    require_scheduled,
 )
 from fjx.simulation._resident import Resident
 from fjx.simulation._scores import before_first_round
@@ -177,8 +178,8 @@ def simulate(
             without an ``evaluate``; with a plan, ``stop`` would read scores of the dataset; the
             checkpoint belongs to a run with another key or to a state with other parts, shapes or
             dtypes (the caller must give the same hyper-parameters), or its rounds had other noise,
-            sampling or data; the aggregator, sampler or population is not the planned
-            one, or there are more rounds than planned.
+            sampling or data; the aggregator, sampler or population is not the planned one, or there
+            are more rounds than planned, or than a schedule has values.
         MemoryError: a block of rounds needs more memory than there is; nothing has run.
 
     Examples:
@@ -206,6 +207,7 @@ def simulate(
         raise ValueError("evaluate_first=True calls evaluate, but evaluate is None; give both")
     call = together(callbacks)
     require_parts(algorithm, dataset, sampler)
+    require_scheduled(algorithm, rounds)
     if plan is not None:
         if stop is not None:
             require_public_scores(evaluate, dataset.arrays)

@@ -174,3 +174,55 @@ def test_memories_follow_the_round_too():
 def test_wrong_arguments_are_named(make, match):
     with pytest.raises(TypeError, match=match):
         clients.by_round(make)
+
+
+LISTED = clients.listed(RATES[:3])
+SHORT = {
+    "fedavg": algorithms.fedavg(loss_fn, client_lr=LISTED, batch_size=3),
+    "scaffold": algorithms.scaffold(loss_fn, num_clients=2, client_lr=LISTED, batch_size=3),
+    "fednova": algorithms.fednova(loss_fn, client_lr=LISTED, batch_size=3),
+    "mime": algorithms.mime(loss_fn, client_lr=LISTED, batch_size=3),
+    "mimelite": algorithms.mimelite(loss_fn, client_lr=LISTED, batch_size=3),
+    "power_of_choice": algorithms.power_of_choice(
+        loss_fn, cohort_size=1, client_lr=LISTED, batch_size=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_schedule_that_is_shorter_than_the_run_is_refused(name):
+    with pytest.raises(ValueError, match="more than the 3 rounds"):
+        simulate(SHORT[name], rounds=4)
+    program = simulation.program(SHORT[name], DATASET, sampler=samplers.full())
+    with pytest.raises(ValueError, match="a value for each round"):
+        program.run(jax.random.key(0), program.init(jnp.float32(0)), 4)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, -0.1], [np.nan], [[0.1]]])
+def test_a_list_of_rates_is_checked(values):
+    with pytest.raises(ValueError, match="values must be"):
+        clients.listed(values)
+
+
+def test_a_list_is_the_function_of_its_values():
+    np.testing.assert_allclose(jax.vmap(LISTED)(jnp.arange(4)), [*RATES[:3], RATES[2]], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_rate_of_the_server_follows_the_round():
+    """FedAvg, and the direction of FedAdam, whose rate scales the step of a round."""
+
+    def path(recipe, rates):
+        algorithm = recipe(loss_fn, client_lr=0.1, batch_size=3, server_lr=rates)
+        p = simulation.program(algorithm, DATASET, sampler=samplers.full(), evaluate_every=1,
+                               evaluate=lambda w: {"w": w})  # fmt: skip
+        _, history = p.run(jax.random.key(0), p.init(jnp.float32(0)), 4)
+        return np.asarray(history.evaluations["w"], np.float64)
+
+    moved, w, expected = 0.1, 0.0, []
+    for rate in RATES[:4]:
+        w += rate * moved * (9 / 5 - w)  # nine fifths is the mean of the examples
+        expected.append(w)
+    np.testing.assert_allclose(path(algorithms.fedavg, SCHEDULE), expected, rtol=1e-5)
+    first = path(algorithms.fedadam, SCHEDULE)[0] / path(algorithms.fedadam, 1.0)[0]
+    assert first == pytest.approx(RATES[0], rel=1e-5)

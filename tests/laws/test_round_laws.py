@@ -32,7 +32,7 @@ OWN_PROGRAM = {"padding_changes_nothing", "chunks_change_nothing", "vmap_over_se
 DEFAULT = {"scaffold", "dp_ftrl", "top_k_quantize_with_feedback", "median"}
 COMMON = DEFAULT | {"mutable_state", "ef21_bc", "choco_sgd", "marina"}
 KINDS = {"scaffold", "median"}
-PHASES = {"fedlin", "power_sgd", "two_phases", "hierarchical", "edges"}
+PHASES = {"fedlin", "mime", "power_sgd", "two_phases", "hierarchical", "edges"}
 
 
 def tier(name, law):

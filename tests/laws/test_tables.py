@@ -12,10 +12,10 @@ from tests.support import tables
 ROOMS = {
     "COMPRESSORS": (compressors, {"describe", "lift", "rescaling"}),
     "AGGREGATORS": (aggregators, {"aggregate", "releasing"}),
-    # Expressions that losses and units are made of stand outside of the table; fine_tuned is no update.
-    "CLIENTS": (clients, {"held_coordinates", "fine_tuned"}),
+    # Expressions of units, schedules of the round, and fine_tuned are no client updates.
+    "CLIENTS": (clients, {"held_coordinates", "listed", "fine_tuned"}),
     # All clients begin alike, so that gossip alone moves nothing; its round is that of choco_sgd.
-    "ALGORITHMS": (algorithms, {"choco_gossip"}),
+    "RECIPES": (algorithms, {"choco_gossip"}),
     "SAMPLERS": (samplers, set()),
     "SERVERS": (servers, set()),
     "MECHANISMS": (

@@ -1,5 +1,6 @@
 """The tables over which laws are run.  A new codec, aggregator or recipe adds a row here."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -164,6 +165,7 @@ SAMPLERS = {
     "poisson_certain": samplers.poisson(1.0),
     "poisson_capped": samplers.poisson(0.5, cap=4),
     "full": samplers.full(),
+    "clustered": samplers.clustered([0, 1, 1, 0, 2, 2, 1, 0, 2, 2], each=2),
     "cyclic": samplers.cyclic(3),
     "cyclic_poisson": samplers.cyclic_poisson(3, rate=0.4),
     "balls_in_bins": samplers.balls_in_bins(3),
@@ -191,6 +193,7 @@ SERVERS = {
     "projected": (
         servers.projected(optax.sgd(0.5), lambda m: jax.tree.map(lambda x: jnp.clip(x, -99, 99), m)),
     ),
+    "mapped": (servers.mapped(lambda m: jax.tree.map(lambda x: x / 2, m), optax.sgd(0.5)),),
     "scaffold": (
         servers.scaffold(optax.sgd(1.0)), _model, {"params": _model, "control": _model},
     ),
@@ -262,6 +265,10 @@ _structured = {
     "update": jax.vmap(_expanded, in_axes=(0, 0, None))(_choices, _pairs, None),
     "coordinates": _pairs,
     "choice": _choices,
+}
+_told = {
+    "update": _normal(size=(5, 6)).astype(np.float32),
+    "loss": _normal(size=5).astype(np.float32),
 }
 _submodels = {
     "update": _normal(size=(5, 6)).astype(np.float32)
@@ -347,6 +354,18 @@ AGGREGATORS = {
             "messages": {"update": _pairs, "group": np.array([0, 1, 1, 0, 1], np.uint8)},
             "result": jax.ShapeDtypeStruct((2, 2), jnp.float32),
         },
+    ),
+    "weighted_sum": (aggregators.weighted_sum(7.0), {}),
+    "counted": (
+        aggregators.counted(aggregators.mean()),
+        {
+            "messages": _told["update"],
+            "result": {"aggregate": _six, "participants": jax.ShapeDtypeStruct((), jnp.float32)},
+        },
+    ),
+    "reweighted": (
+        aggregators.reweighted(lambda x, w, state: (w * jnp.exp(x["loss"]), state)),
+        {"messages": _told, "result": _six},
     ),
     "as_vector": (aggregators.as_vector(aggregators.mean()), {}),
     "around": (
@@ -435,6 +454,12 @@ def _matrix_error(model, batch, key):
     return squared_error(summed, batch, key)
 
 
+def _features(model, batch):
+    """Two features of each example."""
+    return batch["x"].reshape(-1, 2, 2) @ model["w"].reshape(2, 2)[0] + model["b"]
+
+
+_sgd_lr = optax.sgd(0.05)
 _axes = {"w": ("features",), "b": ()}
 
 CLIENTS = {
@@ -479,6 +504,33 @@ CLIENTS = {
         clients.scaffold(squared_error, learning_rate=0.05, epochs=2, batch_size=2),
         {"broadcast": {"params": weights(), "control": weights()}},
     ),
+    "contrastive": (
+        clients.contrastive(
+            squared_error, _sgd_lr, features=_features, mu=1.0, epochs=2, batch_size=2
+        ),
+        {},
+    ),
+    "dual": (clients.dual(squared_error, _sgd_lr, rho=1.0, epochs=2, batch_size=2), {}),
+    "telling": (
+        clients.telling(
+            _local_sgd,
+            lambda done: (
+                done.update,
+                {
+                    "loss": clients.mean_loss(squared_error, batch_size=2)(
+                        done.key, done.broadcast, done.examples
+                    ),
+                    "norm": clients.gradient_norm(squared_error, batch_size=2)(
+                        jax.random.clone(done.key), done.broadcast, done.examples
+                    ),
+                },
+            ),
+            loss=jnp.float32,
+            norm=jnp.float32,
+        ),
+        {},
+    ),
+    "sharpness_aware": (_sgd(clients.sharpness_aware(squared_error, rho=0.1)), {}),
     "structured_random_mask": (
         clients.structured(squared_error, _sgd, subspace=clients.random_mask(0.5)),
         {},
@@ -541,75 +593,114 @@ def _stepped(state, message):
     return state._replace(params=moved)
 
 
-ALGORITHMS = {
+RECIPES = {
     # Averaging.
-    "fedsgd": algorithms.fedsgd(squared_error, **_step),
-    "fedavg": algorithms.fedavg(squared_error, **_local),
-    "fedavgm": algorithms.fedavgm(squared_error, **_local),
-    "fedprox": algorithms.fedprox(squared_error, mu=1.0, **_local),
-    "fedadam": algorithms.fedadam(squared_error, **_local, server_lr=0.1),
-    "fedadagrad": algorithms.fedadagrad(squared_error, **_local, server_lr=0.1),
-    "fedyogi": algorithms.fedyogi(squared_error, **_local, server_lr=0.1),
+    "fedsgd": partial(algorithms.fedsgd, squared_error, **_step),
+    "fedavg": partial(algorithms.fedavg, squared_error, **_local),
+    "fedavgm": partial(algorithms.fedavgm, squared_error, **_local),
+    "fedprox": partial(algorithms.fedprox, squared_error, mu=1.0, **_local),
+    "fedadam": partial(algorithms.fedadam, squared_error, **_local, server_lr=0.1),
+    "fedadagrad": partial(algorithms.fedadagrad, squared_error, **_local, server_lr=0.1),
+    "fedyogi": partial(algorithms.fedyogi, squared_error, **_local, server_lr=0.1),
+    "fednova": partial(algorithms.fednova, squared_error, **_local),
+    "fedshuffle": partial(algorithms.fedshuffle, squared_error, **_local),
+    "fedexp": partial(algorithms.fedexp, squared_error, **_local),
+    "fedsam": partial(algorithms.fedsam, squared_error, rho=0.1, **_local),
+    "fedprox_adaptive": partial(algorithms.fedprox_adaptive, squared_error, mu=1.0, **_local),
+    "power_of_choice": partial(algorithms.power_of_choice, squared_error, cohort_size=N, **_local),
+    # Fair.
+    "qffl": partial(algorithms.qffl, squared_error, q=1.0, **_local),
+    "afl": partial(algorithms.afl, squared_error, num_clients=N, weights_lr=0.1, **_local),
+    "term": partial(algorithms.term, squared_error, tilt=1.0, **_local),
+    "superquantile": partial(algorithms.superquantile, squared_error, fraction=0.5, **_local),
+    "fedmgda": partial(algorithms.fedmgda, squared_error, server_lr=0.1, **_local),
     # Compressed.
-    "compressed_gd": algorithms.compressed_gd(squared_error, _RAND, **_step),
-    "ef14": algorithms.ef14(squared_error, _TOP, **_step),
-    "double_squeeze": algorithms.double_squeeze(squared_error, _TOP, **_step),
-    "sign_sgd": algorithms.sign_sgd(squared_error, **_step),
-    "ef21": algorithms.ef21(squared_error, _TOP, **_memory),
-    "ef21_sgdm": algorithms.ef21_sgdm(squared_error, _TOP, **_memory, eta=0.5),
-    "ef_bv": algorithms.ef_bv(squared_error, _RAND, **_memory, lam=0.3, nu=0.7),
-    "diana": algorithms.diana(squared_error, c.quantize(bits=3), **_memory, lam=0.5),
-    "mcm": algorithms.mcm(squared_error, _RAND, **_memory, lam=0.4),
-    "dasha": algorithms.dasha(squared_error, _RAND, **_memory, momentum=0.3),
-    "clag": algorithms.clag(squared_error, _TOP, **_memory, zeta=0.5),
-    "ef21_bc": algorithms.ef21_bc(squared_error, _TOP, **_memory),
-    "artemis": algorithms.artemis(squared_error, _RAND, **_memory, lam=0.5),
-    "marina": algorithms.marina(squared_error, _RAND, **_step, p=0.5),
-    "pp_marina": algorithms.pp_marina(squared_error, _RAND, **_step, participants=N, p=0.5),
-    "fedcom": algorithms.fedcom(squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2),
-    "fedpaq": algorithms.fedpaq(squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2),
-    "fedcomgate": algorithms.fedcomgate(
-        squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2
+    "compressed_gd": partial(algorithms.compressed_gd, squared_error, _RAND, **_step),
+    "ef14": partial(algorithms.ef14, squared_error, _TOP, **_step),
+    "double_squeeze": partial(algorithms.double_squeeze, squared_error, _TOP, **_step),
+    "sign_sgd": partial(algorithms.sign_sgd, squared_error, **_step),
+    "ef21": partial(algorithms.ef21, squared_error, _TOP, **_memory),
+    "ef21_sgdm": partial(algorithms.ef21_sgdm, squared_error, _TOP, **_memory, eta=0.5),
+    "ef_bv": partial(algorithms.ef_bv, squared_error, _RAND, **_memory, lam=0.3, nu=0.7),
+    "diana": partial(algorithms.diana, squared_error, c.quantize(bits=3), **_memory, lam=0.5),
+    "mcm": partial(algorithms.mcm, squared_error, _RAND, **_memory, lam=0.4),
+    "dasha": partial(algorithms.dasha, squared_error, _RAND, **_memory, momentum=0.3),
+    "clag": partial(algorithms.clag, squared_error, _TOP, **_memory, zeta=0.5),
+    "ef21_bc": partial(algorithms.ef21_bc, squared_error, _TOP, **_memory),
+    "artemis": partial(algorithms.artemis, squared_error, _RAND, **_memory, lam=0.5),
+    "marina": partial(algorithms.marina, squared_error, _RAND, **_step, p=0.5),
+    "pp_marina": partial(
+        algorithms.pp_marina, squared_error, _RAND, **_step, participants=N, p=0.5
     ),
-    "fetch_sgd": algorithms.fetch_sgd(squared_error, **_step, ratio=0.5, rows=1, columns=8),
-    "onebit_adam": algorithms.onebit_adam(squared_error, **_step, warmup=1),
-    "power_sgd": algorithms.power_sgd(_matrix_error, **_step, rank=1, momentum=0.5),
+    "fedcom": partial(
+        algorithms.fedcom, squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2
+    ),
+    "fedpaq": partial(
+        algorithms.fedpaq, squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2
+    ),
+    "fedcomgate": partial(
+        algorithms.fedcomgate, squared_error, _FINE, client_lr=0.05, steps=3, batch_size=2
+    ),
+    "fetch_sgd": partial(
+        algorithms.fetch_sgd, squared_error, **_step, ratio=0.5, rows=1, columns=8
+    ),
+    "onebit_adam": partial(algorithms.onebit_adam, squared_error, **_step, warmup=1),
+    "power_sgd": partial(algorithms.power_sgd, _matrix_error, **_step, rank=1, momentum=0.5),
     # Corrected.
-    "scaffold": algorithms.scaffold(squared_error, num_clients=N, **_local),
-    "scaffnew": algorithms.scaffnew(squared_error, **_step, p=0.5),
-    "fedcomloc": algorithms.fedcomloc(squared_error, **_step, p=0.5, uplink=_TOP),
-    "fedlin": algorithms.fedlin(squared_error, **_step, steps=2),
-    "tamuna": algorithms.tamuna(squared_error, **_memory, clients_per_round=N, owners=2, p=0.5),
-    "compressed_scaffnew": algorithms.compressed_scaffnew(
-        squared_error, **_memory, owners=2, p=0.5
+    "scaffold": partial(algorithms.scaffold, squared_error, num_clients=N, **_local),
+    "feddyn": partial(algorithms.feddyn, squared_error, num_clients=N, alpha=1.0, **_local),
+    "fedadmm": partial(algorithms.fedadmm, squared_error, rho=1.0, server_lr=0.5, **_local),
+    "moon": partial(algorithms.moon, squared_error, features=_features, **_local),
+    "mime": partial(algorithms.mime, squared_error, **_local),
+    "mimelite": partial(algorithms.mimelite, squared_error, **_local),
+    "scaffnew": partial(algorithms.scaffnew, squared_error, **_step, p=0.5),
+    "fedcomloc": partial(algorithms.fedcomloc, squared_error, **_step, p=0.5, uplink=_TOP),
+    "fedlin": partial(algorithms.fedlin, squared_error, **_step, steps=2),
+    "tamuna": partial(
+        algorithms.tamuna, squared_error, **_memory, clients_per_round=N, owners=2, p=0.5
+    ),
+    "compressed_scaffnew": partial(
+        algorithms.compressed_scaffnew, squared_error, **_memory, owners=2, p=0.5
     ),
     # Personal: own models, private leaves, several models.
-    "ditto": algorithms.ditto(squared_error, **_local),
-    "mr_mtl": algorithms.mr_mtl(squared_error, **_local),
-    "apfl": algorithms.apfl(squared_error, adaptive=True, **_local),
-    "pfedme": algorithms.pfedme(squared_error, lam=2.0, personal_steps=2, **_local),
-    "per_fedavg": algorithms.per_fedavg(squared_error, **_local),
-    "reptile": algorithms.reptile(squared_error, client_lr=0.05, batch_size=2, steps=2),
-    "fedper": algorithms.fedper(squared_error, pattern="^w$", **_local),
-    "lg_fedavg": algorithms.lg_fedavg(squared_error, pattern="^b$", **_local),
-    "fedrep": algorithms.fedrep(squared_error, pattern="^b$", **_local),
-    "fedbn": algorithms.fedbn(clients.whole_batch(centred_error), pattern="^state", **_local),
-    "ifca": algorithms.ifca(squared_error, clusters=2, **_local),
-    "hypcluster": algorithms.hypcluster(squared_error, clusters=2, **_local),
-    "fedem": algorithms.fedem(squared_error, components=2, **_local),
+    "ditto": partial(algorithms.ditto, squared_error, **_local),
+    "mr_mtl": partial(algorithms.mr_mtl, squared_error, **_local),
+    "apfl": partial(algorithms.apfl, squared_error, adaptive=True, **_local),
+    "pfedme": partial(algorithms.pfedme, squared_error, lam=2.0, personal_steps=2, **_local),
+    "per_fedavg": partial(algorithms.per_fedavg, squared_error, **_local),
+    "reptile": partial(algorithms.reptile, squared_error, client_lr=0.05, batch_size=2, steps=2),
+    "fedper": partial(algorithms.fedper, squared_error, pattern="^w$", **_local),
+    "lg_fedavg": partial(algorithms.lg_fedavg, squared_error, pattern="^b$", **_local),
+    "fedrep": partial(algorithms.fedrep, squared_error, pattern="^b$", **_local),
+    "fedbn": partial(
+        algorithms.fedbn, clients.whole_batch(centred_error), pattern="^state", **_local
+    ),
+    "ifca": partial(algorithms.ifca, squared_error, clusters=2, **_local),
+    "hypcluster": partial(algorithms.hypcluster, squared_error, clusters=2, **_local),
+    "fedem": partial(algorithms.fedem, squared_error, components=2, **_local),
     # Hierarchical.
-    "hierarchical": algorithms.hierarchical(squared_error, edges=2, edge_rounds=2, **_local),
+    "hierarchical": partial(
+        algorithms.hierarchical, squared_error, edges=2, edge_rounds=2, **_local
+    ),
     # Decentralised.
-    "dsgd": algorithms.dsgd(squared_error, mixing=rounds.ring(N), **_local),
-    "gradient_tracking": algorithms.gradient_tracking(
-        squared_error, mixing=rounds.torus(2, N // 2), **_step
+    "dsgd": partial(algorithms.dsgd, squared_error, mixing=rounds.ring(N), **_local),
+    "gradient_tracking": partial(
+        algorithms.gradient_tracking, squared_error, mixing=rounds.torus(2, N // 2), **_step
     ),
-    "choco_sgd": algorithms.choco_sgd(squared_error, _TOP, mixing=_ring(N), step_size=0.5, **_step),
+    "choco_sgd": partial(
+        algorithms.choco_sgd, squared_error, _TOP, mixing=_ring(N), step_size=0.5, **_step
+    ),
     # Private.
-    "dp_fedavg": algorithms.dp_fedavg(
-        squared_error, clip_norm=0.3, noise_multiplier=0.1, cohort_size=4, **_local
+    "dp_fedavg": partial(
+        algorithms.dp_fedavg,
+        squared_error,
+        clip_norm=0.3,
+        noise_multiplier=0.1,
+        cohort_size=4,
+        **_local,
     ),
-    "dp_ftrl": algorithms.dp_ftrl(
+    "dp_ftrl": partial(
+        algorithms.dp_ftrl,
         squared_error,
         strategy=privacy.honaker_tree(4),
         clip_norm=0.3,
@@ -619,13 +710,32 @@ ALGORITHMS = {
         **_local,
     ),
     # Robust.
-    "fltrust": algorithms.fltrust(
+    "fltrust": partial(
+        algorithms.fltrust,
         squared_error,
         server_examples={"x": jnp.ones((3, 4)), "y": jnp.ones(3)},
         **_local,
     ),
+}
+"""Every recipe, as a function of the parts of ``compose`` that it leaves open."""
+
+ALGORITHMS = {
+    **{name: recipe() for name, recipe in RECIPES.items()},
     # Rounds that no recipe shows as they are.
     "minibatch": rounds.minibatch(algorithms.fedsgd(squared_error, **_step), 2),
+    # As many are chosen as there are candidates, because laws count everybody.
+    "selecting_highest": rounds.selecting(
+        algorithms.fedavg(squared_error, **_local),
+        clients.mean_loss(squared_error, batch_size=2),
+        choose=rounds.highest,
+        size=N,
+    ),
+    "selecting_proportional": rounds.selecting(
+        algorithms.scaffold(squared_error, num_clients=N, **_local),
+        clients.gradient_norm(squared_error, batch_size=2),
+        choose=rounds.proportional,
+        size=N,
+    ),
     "replicated": compose(
         client=_descent,
         **rounds.replicated(_FINE, aggregator=aggregators.mean(), server=optax.sgd(0.1)),

@@ -1,5 +1,6 @@
 """Adaptive server optimisers: FedAdagrad, FedAdam and FedYogi (Reddi et al. 2021, algorithm 2)."""
 
+from collections.abc import Callable
 from typing import Unpack
 
 import optax
@@ -9,13 +10,14 @@ from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
 from fjx.rounds._compose import OpenParts, compose
 from fjx.servers import adagrad, adam, adaptive, yogi
+from fjx.servers._sgd import by_round
 
 
 def fedadagrad(
     loss_fn: LossFn,
     *,
     client_lr: float | Array | optax.Schedule,
-    server_lr: float | Array,
+    server_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     beta1: float | Array = 0.0,
@@ -31,7 +33,7 @@ def fedadagrad(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
-        server_lr: step size eta of the server.
+        server_lr: step size eta of the server, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         beta1: decay of the first moment.
@@ -50,15 +52,14 @@ def fedadagrad(
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
-    server = adaptive(adagrad, learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **parts)
+    return compose(client=client, server=_server(adagrad, server_lr, beta1, tau), **parts)
 
 
 def fedadam(
     loss_fn: LossFn,
     *,
     client_lr: float | Array | optax.Schedule,
-    server_lr: float | Array,
+    server_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     beta1: float | Array = 0.9,
@@ -75,7 +76,7 @@ def fedadam(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
-        server_lr: step size eta of the server.
+        server_lr: step size eta of the server, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         beta1, beta2: decays of the first and of the second moment.
@@ -94,15 +95,14 @@ def fedadam(
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
-    server = adaptive(adam(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **parts)
+    return compose(client=client, server=_server(adam(beta2), server_lr, beta1, tau), **parts)
 
 
 def fedyogi(
     loss_fn: LossFn,
     *,
     client_lr: float | Array | optax.Schedule,
-    server_lr: float | Array,
+    server_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
     beta1: float | Array = 0.9,
@@ -119,7 +119,7 @@ def fedyogi(
     Args:
         loss_fn: loss function ``(params, batch, key) -> loss`` or ``(loss, metrics)``.
         client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
-        server_lr: step size eta of the server.
+        server_lr: step size eta of the server, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
         beta1, beta2: decays of the first and of the second moment.
@@ -138,5 +138,17 @@ def fedyogi(
         Reddi et al., ICLR 2021 (arXiv:2003.00295), algorithm 2.
     """
     client = client_sgd(loss_fn, client_lr, epochs, batch_size)
-    server = adaptive(yogi(beta2), learning_rate=server_lr, beta1=beta1, tau=tau)
-    return compose(client=client, server=server, **parts)
+    return compose(client=client, server=_server(yogi(beta2), server_lr, beta1, tau), **parts)
+
+
+def _server(
+    second_moment: Callable[[Array, Array], Array],
+    server_lr: float | Array | optax.Schedule,
+    beta1: float | Array,
+    tau: float | Array,
+) -> optax.GradientTransformation:
+    """The adaptive step, whose size may be a schedule of the round."""
+    if not callable(server_lr):
+        return adaptive(second_moment, learning_rate=server_lr, beta1=beta1, tau=tau)
+    direction = adaptive(second_moment, learning_rate=1.0, beta1=beta1, tau=tau)
+    return optax.chain(direction, optax.scale_by_schedule(by_round(server_lr)))

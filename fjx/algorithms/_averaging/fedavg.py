@@ -54,7 +54,7 @@ def fedavg(
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
-    server_lr: float | Array = 1.0,
+    server_lr: float | Array | optax.Schedule = 1.0,
     **parts: Unpack[OpenParts],
 ) -> Algorithm:
     """FedAvg: E epochs of local SGD, averaged by numbers of examples.
@@ -64,7 +64,8 @@ def fedavg(
         client_lr: step size eta of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number B of examples in a batch.
         epochs: number E of local passes.
-        server_lr: step size of the server along the mean update; the paper's is 1.
+        server_lr: step size of the server along the mean update, or a schedule
+            ``(round) -> step size``; the paper's is 1.
         **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 
     Returns:
@@ -91,7 +92,7 @@ def fedavgm(
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
-    server_lr: float | Array = 1.0,
+    server_lr: float | Array | optax.Schedule = 1.0,
     momentum: float | Array = 0.9,
     **parts: Unpack[OpenParts],
 ) -> Algorithm:
@@ -104,7 +105,7 @@ def fedavgm(
         client_lr: step size of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
-        server_lr: step size eta of the server.
+        server_lr: step size eta of the server, or a schedule ``(round) -> step size``.
         momentum: decay beta of the momentum.
         **parts: remaining parts of :func:`fjx.compose`: ``uplink``, ``downlink``, ``aggregator``.
 

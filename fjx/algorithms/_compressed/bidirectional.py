@@ -6,6 +6,7 @@ from fjx._base import (
     Array,
     Compressor,
 )
+from fjx.algorithms._refuse import CODEC, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.compressors import shifted
 from fjx.rounds._compose import compose
@@ -14,6 +15,7 @@ from fjx.rounds._replicated import replicated
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def ef21_bc(
     loss_fn: LossFn,
     codec: Compressor,
@@ -70,6 +72,7 @@ def ef21_bc(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def artemis(
     loss_fn: LossFn,
     codec: Compressor,

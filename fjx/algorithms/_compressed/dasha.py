@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
+from fjx.algorithms._refuse import CODEC, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.compressors._shapes import require_compressor
 from fjx.rounds._compose import compose
@@ -27,6 +28,7 @@ class DashaState(NamedTuple):
     inner: Tree
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def dasha(
     loss_fn: LossFn,
     codec: Compressor,

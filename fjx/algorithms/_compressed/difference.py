@@ -6,6 +6,7 @@ from fjx._base import (
     Array,
     Compressor,
 )
+from fjx.algorithms._refuse import CODEC, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import shifted
@@ -14,6 +15,7 @@ from fjx.rounds._difference import difference
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def ef_bv(
     loss_fn: LossFn,
     codec: Compressor,
@@ -59,6 +61,7 @@ def ef_bv(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def ef21(
     loss_fn: LossFn,
     codec: Compressor,
@@ -110,6 +113,7 @@ def ef21(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def ef21_sgdm(
     loss_fn: LossFn,
     codec: Compressor,
@@ -157,6 +161,7 @@ def ef21_sgdm(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def diana(
     loss_fn: LossFn,
     codec: Compressor,
@@ -211,6 +216,7 @@ def diana(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def mcm(
     loss_fn: LossFn,
     codec: Compressor,

@@ -5,6 +5,7 @@ import optax
 from fjx import _validate, clients
 from fjx._base import Algorithm, Array, ClientUpdate, Compressor
 from fjx.aggregators import mean, uniform
+from fjx.algorithms._refuse import CODEC, GRADIENTS, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.clients._by_round import following
 from fjx.clients._corrected import corrected
@@ -13,6 +14,7 @@ from fjx.rounds._compose import compose
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=GRADIENTS, uplink=CODEC)
 def fedcom(
     loss_fn: LossFn,
     codec: Compressor,
@@ -76,6 +78,7 @@ def fedcom(
     )
 
 
+@fixes(aggregator=GRADIENTS, uplink=CODEC)
 def fedpaq(
     loss_fn: LossFn,
     codec: Compressor,
@@ -117,6 +120,7 @@ def fedpaq(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def fedcomgate(
     loss_fn: LossFn,
     codec: Compressor,

@@ -2,6 +2,7 @@
 
 from fjx import aggregators
 from fjx._base import Algorithm, Array
+from fjx.algorithms._refuse import METHOD, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import flatten, top_k
@@ -10,6 +11,7 @@ from fjx.rounds._replicated import replicated
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=METHOD, uplink=METHOD)
 def fetch_sgd(
     loss_fn: LossFn,
     *,

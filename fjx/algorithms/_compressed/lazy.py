@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Contract, Key, Tree, TreeLike
 from fjx._tree import ravel
+from fjx.algorithms._refuse import CODEC, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.compressors._shapes import payload_like, require_compressor
 from fjx.rounds._compose import compose
@@ -31,6 +32,7 @@ class ClagState(NamedTuple):
     begun: Array
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def clag(
     loss_fn: LossFn,
     codec: Compressor,

@@ -29,6 +29,7 @@ from fjx._kernels import random as _random
 from fjx._kernels.permutation import permute
 from fjx.aggregators import compressed, mean, switch, uniform
 from fjx.aggregators._around import require_aggregator, sent
+from fjx.algorithms._refuse import CODEC, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.rounds._compose import compose
 from fjx.rounds._shapes import sent_like
@@ -37,6 +38,7 @@ from fjx.wire import OneOf, SideInformation
 from fjx.wire._bits import is_ragged
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def marina(
     loss_fn: LossFn,
     differences: Compressor | Aggregator,
@@ -107,6 +109,7 @@ def marina(
     return algorithm._replace(expected=_expected(differences, p))
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def pp_marina(
     loss_fn: LossFn,
     differences: Compressor | Aggregator,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree, Turn
+from fjx.algorithms._refuse import MEMORY, METHOD, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import error_feedback, scaled_sign
@@ -27,6 +28,7 @@ class OneBitAdamState(NamedTuple):
     variance: Tree
 
 
+@fixes(aggregator=MEMORY, uplink=METHOD)
 def onebit_adam(
     loss_fn: LossFn,
     *,

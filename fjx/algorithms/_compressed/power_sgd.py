@@ -8,6 +8,7 @@ import optax
 
 from fjx import _tree, _validate, servers
 from fjx._base import Algorithm, Array, Examples, Key, Metrics, Tree, TreeLike, Turn
+from fjx.algorithms._refuse import MEMORY, METHOD, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors._lowrank import is_approximated, orthonormal, started
@@ -34,6 +35,7 @@ class PowerSgdState(NamedTuple):
         return self.model.params
 
 
+@fixes(aggregator=MEMORY, uplink=METHOD)
 def power_sgd(
     loss_fn: LossFn,
     *,

@@ -3,6 +3,7 @@
 from fjx import clients
 from fjx._base import Algorithm, Array, Compressor
 from fjx.aggregators import majority_vote, mean, uniform
+from fjx.algorithms._refuse import CODEC, GRADIENTS, MEMORY, METHOD, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import error_feedback, shifted
@@ -10,6 +11,7 @@ from fjx.rounds._compose import compose
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=GRADIENTS, uplink=CODEC)
 def compressed_gd(
     loss_fn: LossFn,
     codec: Compressor,
@@ -55,6 +57,7 @@ def compressed_gd(
     )
 
 
+@fixes(aggregator=GRADIENTS, uplink=CODEC)
 def ef14(
     loss_fn: LossFn,
     codec: Compressor,
@@ -102,6 +105,7 @@ def ef14(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=CODEC)
 def double_squeeze(
     loss_fn: LossFn,
     codec: Compressor,
@@ -150,6 +154,7 @@ def double_squeeze(
     )
 
 
+@fixes(aggregator=METHOD, uplink=METHOD)
 def sign_sgd(
     loss_fn: LossFn,
     *,

@@ -17,6 +17,7 @@ from fjx._base import (
 )
 from fjx.aggregators import mean, uniform
 from fjx.algorithms._corrected.scaffnew import between_coins
+from fjx.algorithms._refuse import MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient
 from fjx.compressors import identity
@@ -25,6 +26,7 @@ from fjx.rounds._compose import compose
 from fjx.wire import SideInformation
 
 
+@fixes(aggregator=MEMORY)
 def fedcomloc(
     loss_fn: LossFn,
     *,

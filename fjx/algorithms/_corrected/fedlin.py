@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, Compressor, Examples, Key, Metrics, Tree, Turn
+from fjx.algorithms._refuse import MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.compressors import identity
 from fjx.rounds._two_phases import Phase, two_phases
@@ -24,6 +25,7 @@ class FedLinState(NamedTuple):
     descent: Tree
 
 
+@fixes(aggregator=MEMORY)
 def fedlin(
     loss_fn: LossFn,
     *,

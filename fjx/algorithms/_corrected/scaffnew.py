@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from fjx import _validate, clients
 from fjx._base import Algorithm, Array, ClientUpdate, Compressor
 from fjx.aggregators import mean, uniform
+from fjx.algorithms._refuse import CORRECTED, MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.clients._corrected import corrected
 from fjx.rounds._compose import compose
 
 
+@fixes(aggregator=MEMORY, uplink=CORRECTED)
 def scaffnew(
     loss_fn: LossFn,
     *,

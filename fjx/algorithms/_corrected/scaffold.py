@@ -7,12 +7,14 @@ import optax
 from fjx import _validate, clients, servers
 from fjx._base import Algorithm, Array, ClientUpdate
 from fjx.aggregators import mean, per_field, scaled_sum, uniform
+from fjx.algorithms._refuse import MEMORY, fixes
 from fjx.clients import LossFn
 from fjx.clients._by_round import following
 from fjx.rounds._compose import Codecs, compose
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=MEMORY)
 def scaffold(
     loss_fn: LossFn,
     *,
@@ -20,7 +22,7 @@ def scaffold(
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
-    server_lr: float | Array = 1.0,
+    server_lr: float | Array | optax.Schedule = 1.0,
     **codecs: Unpack[Codecs],
 ) -> Algorithm:
     """SCAFFOLD: local SGD corrected by control variates (option II of the paper).
@@ -33,7 +35,7 @@ def scaffold(
         client_lr: step size eta_l of the clients' SGD, or a schedule ``(round) -> step size``.
         batch_size: number of examples in a batch.
         epochs: number of local passes.
-        server_lr: step size eta_g of the server.
+        server_lr: step size eta_g of the server, or a schedule ``(round) -> step size``.
         **codecs: ``uplink`` and ``downlink`` of :func:`fjx.compose`, over ``{"params", "control"}``.
 
     Returns:

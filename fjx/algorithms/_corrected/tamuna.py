@@ -7,10 +7,12 @@ from fjx._base import Algorithm, Array, Compressor
 from fjx.aggregators import assigned_mean
 from fjx.aggregators._assigned import owned
 from fjx.algorithms._corrected.scaffnew import between_coins
+from fjx.algorithms._refuse import MEMORY, METHOD, fixes
 from fjx.clients import LossFn
 from fjx.rounds._compose import compose
 
 
+@fixes(aggregator=MEMORY, uplink=METHOD)
 def tamuna(
     loss_fn: LossFn,
     *,
@@ -85,6 +87,7 @@ def tamuna(
     )
 
 
+@fixes(aggregator=MEMORY, uplink=METHOD)
 def compressed_scaffnew(
     loss_fn: LossFn,
     *,

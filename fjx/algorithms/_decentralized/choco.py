@@ -14,10 +14,12 @@ from fjx._base import (
     Tree,
     Turn,
 )
+from fjx.algorithms._refuse import CODEC, SERVERLESS, fixes
 from fjx.clients import LossFn
 from fjx.rounds._gossip import choco
 
 
+@fixes(aggregator=SERVERLESS, uplink=CODEC)
 def choco_sgd(
     loss_fn: LossFn,
     codec: Compressor,
@@ -66,6 +68,7 @@ def choco_sgd(
     )
 
 
+@fixes(aggregator=SERVERLESS, uplink=CODEC)
 def choco_gossip(codec: Compressor, *, mixing: Array, step_size: float | Array) -> Algorithm:
     """CHOCO-Gossip: nodes that agree on their mean by compressed messages.
 

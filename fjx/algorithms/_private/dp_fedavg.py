@@ -7,12 +7,14 @@ import optax
 from fjx import privacy
 from fjx._base import Algorithm, Array
 from fjx.aggregators import private
+from fjx.algorithms._refuse import PRIVATE, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
 from fjx.rounds._compose import Codecs, compose
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=PRIVATE)
 def dp_fedavg(
     loss_fn: LossFn,
     *,

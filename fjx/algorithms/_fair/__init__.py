@@ -1,0 +1,1 @@
+"""Fairness: the objective looks at the clients that fare worst."""

@@ -30,9 +30,9 @@ def ascend(
 ) -> tuple[Peak, Array]:
     """The best of several ascents from random starts of all sizes up to ``reach``.
 
-    A step goes along the gradient, by a length in proportion to the point: half of it at first, a
-    hundredth at the end.  Where the gradient is zero, because the round ignores the rows, the step is
-    random.  All points on the way count.
+    In a step each row goes along its own gradient, by a length in proportion to its own: half of it at
+    first, a hundredth at the end.  Where the gradient is zero, because the round ignores or rounds the
+    row, the step goes along a random line, to the better side.  All points on the way count.
 
     Args:
         key: key of the starts.
@@ -53,7 +53,7 @@ def ascend(
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     def within(rows: Array) -> Array:
-        norms = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
+        norms = _norms(rows)
         return rows * jnp.minimum(1.0, reach / jnp.where(norms > 0, norms, 1.0))
 
     def one(key: Key, number: Array) -> Peak:
@@ -64,12 +64,17 @@ def ascend(
             rows, best = now
             drawn = jax.random.normal(jax.random.fold_in(key_steps, t), rows.shape, rows.dtype)
             slope = gradient(rows)
-            useful = jnp.all(jnp.isfinite(slope)) & jnp.any(slope != 0)
-            along = _unit(jnp.where(useful, slope, drawn))
+            known = jnp.all(jnp.isfinite(slope), axis=1, keepdims=True)
+            known &= jnp.any(slope != 0, axis=1, keepdims=True)
             rate = 0.5 * 0.02 ** (t / max(steps - 1, 1))
-            length = jnp.sqrt(jnp.sum(jnp.square(rows)))
-            rows = within(rows + rate.astype(rows.dtype) * (length + 0.1) * along)
-            return (rows, _better(best, Peak(rows, value_of(rows)))), None
+            length = rate.astype(rows.dtype) * (_norms(rows) + 0.1)
+            here, there = (
+                within(rows + length * _unit(jnp.where(known, slope, sign * drawn)))
+                for sign in (1, -1)
+            )
+            peaks = jax.vmap(lambda rows: Peak(rows, value_of(rows)))(jnp.stack([here, there]))
+            peak = jax.tree.map(lambda x: x[jnp.argmax(peaks.value)], peaks)
+            return (peak.rows, _better(best, peak)), None
 
         first = Peak(rows, value_of(rows))
         (_, best), _ = jax.lax.scan(step, (rows, first), jnp.arange(steps, dtype=jnp.float32))
@@ -89,11 +94,18 @@ def _better(a: Peak, b: Peak) -> Peak:
     return _tree.where(b.value > a.value, b, a)
 
 
-def _unit(x: Array) -> Array:
-    # Scaled first: squares of large slopes overflow.
-    x = x / jnp.where(jnp.any(x != 0), jnp.max(jnp.abs(x)), 1.0)
-    norm = jnp.sqrt(jnp.sum(jnp.square(x)))
-    return x / jnp.where(norm > 0, norm, 1.0)
+def _norms(rows: Array) -> Array:
+    """``f32[k, 1]``: the norm of each row."""
+    return jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
+
+
+def _unit(rows: Array) -> Array:
+    """The rows scaled to length one; zeros stay."""
+    # By their largest entry first: squares of large slopes overflow, and those of small ones vanish.
+    largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
+    rows = rows / jnp.where(largest > 0, largest, 1.0)
+    norms = _norms(rows)
+    return rows / jnp.where(norms > 0, norms, 1.0)
 
 
 def _start(key: Key, number: Array, like: Array, reach: float | Array) -> Array:
@@ -103,9 +115,7 @@ def _start(key: Key, number: Array, like: Array, reach: float | Array) -> Array:
     options = jnp.stack([alone, jnp.broadcast_to(alone[:1], like.shape), like, -like])
     low, high = jnp.log(0.1), jnp.log(jnp.asarray(reach, jnp.float32))
     size = jnp.exp(jax.random.uniform(key_size, (), jnp.float32, low, jnp.maximum(low, high)))
-    rows = options[number % 4]
-    norms = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
-    return size.astype(rows.dtype) * rows / jnp.where(norms > 0, norms, 1.0)
+    return size.astype(like.dtype) * _unit(options[number % 4])
 
 
 def _gradient(objective: Objective, like: Array) -> Callable[[Array], Array]:

@@ -84,7 +84,9 @@ def strongest(
 
     The ascent goes through the codec, the clip, the aggregator with its noise, and all that ``damage``
     does with the result, such as a server step and a loss.  The gradient passes straight through a
-    codec.  Where an aggregator selects, it is that of the selected messages.  It is exact elsewhere.
+    codec.  Where an aggregator selects, it is that of the selected messages.  Where there is none,
+    because noise is added to integers or a message is ignored, the better side of a random line is
+    taken.
 
     The damage that is found is certain, and a larger one may exist.  Below a proved bound it supports
     the proof.  Above it there is a fault in one of the two.

@@ -79,7 +79,9 @@ def played(aggregator, cohort=None, *, like=None, executor=None, uplink=None, nu
     return state.server.got, metrics
 
 
-@pytest.mark.parametrize("executor", [None, "chunked", "sharded"])
+@pytest.mark.parametrize(
+    "executor", [None, *(pytest.param(x, marks=pytest.mark.ci) for x in ("chunked", "sharded"))]
+)
 def test_an_attack_changes_liars_only(executor):
     mesh = jax.make_mesh((jax.device_count(),), ("clients",))
     run = {
@@ -180,6 +182,7 @@ def test_lies_that_are_not_finite_are_left_out():
     np.testing.assert_allclose(found, np.delete(ROWS, [1, 5], axis=0).mean(0), rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_lies_through_a_codec_and_arbitrary_ones():
     """The uplink codec keeps two coordinates; an attacker that is not held to it sends six."""
     codec = compressors.top_k(2 / D)
@@ -196,6 +199,7 @@ def test_lies_through_a_codec_and_arbitrary_ones():
     assert np.count_nonzero(found) == 2
 
 
+@pytest.mark.ci
 def test_one_program_for_seeds_numbers_of_liars_and_attacks():
     """A traced f, a traced attack and a key of who lies, under vmap, equal the rounds one by one."""
 
@@ -245,6 +249,7 @@ def trained(client, shards, **parts):
     return state.server.got[0]["a"], metrics
 
 
+@pytest.mark.ci
 def test_own_data_and_own_message():
     """Training on flipped labels is training on data that were flipped before; a lie is of the honest
     update, and passes the codec; nobody else changes by a bit.

@@ -177,7 +177,7 @@ def main() -> None:
                 seconds = time.process_time() - start
                 for cell, row, low in table(found, task, args.liars):
                     values = "".join(f"{value:11.1f}" for value in (*row, low))
-                    print(f"{defence:22}{cell:15}{values}", flush=True)
+                    print(f"{defence:24}{cell:13}{values}", flush=True)
                     worst[defence, f"{name}, {cell}, {codec}"] = low
                 print(f"{'':37}{seconds:.0f} s of CPU", flush=True)
     if args.plot:

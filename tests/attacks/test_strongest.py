@@ -65,30 +65,28 @@ RULES = {
     ],
 )
 def test_robust_rules_stay_below_what_is_proved(name):
-    """12 cohorts, 32 ascents each of 30 steps: 11,520 adversarial inputs.
+    """12 cohorts, 32 ascents each of 30 steps: 11,520 adversarial inputs and more.
 
     Nothing can be below f / (n - 2 f) = 0.4, and ties, on which that is proved, are among the cohorts.
     """
     rule, proved = RULES[name]
     found = worst(rule, each=4, starts=32, steps=30).max()
     assert found <= proved
-    assert found >= 0.99 * theory.kappa_lower_bound(N, F) * (0.5 if name == "median" else 1)
+    assert found >= 0.99 * theory.kappa_lower_bound(N, F)
 
 
 @pytest.mark.ci
 def test_beyond_its_breakdown_point_a_rule_has_no_bound():
-    """The damage to a mean by one liar grows with the square of its reach, and so does that to a mean
-    that trims one at each end by two liars; two trimmed at each end stop it.
+    """The damage by two liars to a mean that trims one at each end grows with the square of their reach;
+    two trimmed at each end stop it.
     """
     growth = {}
     for name, rule, f in (
-        ("mean", aggregators.mean(), 1),
         ("trims one", aggregators.trimmed_mean(1), 2),
         ("trims two", aggregators.trimmed_mean(2), 2),
     ):
         near, far = worst(rule, each=1, starts=8, steps=20, f=f, reach=(10.0, 1e3))[:, 0].max(-1)
         growth[name] = far / near
-    assert growth["mean"] > 5e3
     assert growth["trims one"] > 5e3
     assert growth["trims two"] < 1.5
 

@@ -20,7 +20,6 @@ The script prints the final accuracy in %, the mean of the seeds, for each attac
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import time
 from typing import NamedTuple
@@ -79,7 +78,7 @@ def digits() -> Task:
 
 
 def phones() -> Task:
-    train, later, _ = phone_har.load(pathlib.Path(os.environ["FJX_DATA"], "phone_har.npz"))
+    train, later, _ = phone_har.load(phone_har.DEFAULT_FILE)
     people = [train.client(i) for i in range(train.num_clients)]
     features = int(np.prod(people[0]["x"].shape[1:]))
     classes = int(max(person["y"].max() for person in people)) + 1
@@ -159,8 +158,7 @@ def main() -> None:
     parser.add_argument("--plot", type=pathlib.Path, help="file of the heat map")
     args = parser.parse_args()
 
-    there = pathlib.Path(os.environ.get("FJX_DATA", ""), "phone_har.npz").is_file()
-    names = args.tasks or ["digits", *(["phones"] if there else [])]
+    names = args.tasks or ["digits", *(["phones"] if phone_har.DEFAULT_FILE.is_file() else [])]
     worst = {}
     for name in names:
         task = TASKS[name]()

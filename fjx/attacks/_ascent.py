@@ -31,12 +31,12 @@ def ascend(
     """The best of several ascents from random starts of all sizes up to ``reach``.
 
     In a step each row goes along its own gradient, by a length in proportion to its own: half of it at
-    first, a hundredth at the end.  Where the gradient is zero, because the round ignores or rounds the
-    row, the step goes along a random line, to the better side.  All points on the way count.
+    first, a hundredth at the end.  If the gradient is zero, because the round ignores or rounds the row,
+    the step goes along a random line, to the better side.  All points on the way count.
 
     Args:
         key: key of the starts.
-        objective: what is to be large.
+        objective: function that is to be large.
         like: ``f32[k, d]``, the directions in which starts of the third and fourth kind go.
         starts: number of ascents.
         steps: steps of each.

@@ -211,7 +211,7 @@ def colluding(
             return aggregator.contribute(given, jnp.where(finite, share.weight, 0.0), client)
 
         def met(lies: Array) -> Tree:
-            """What the server has once the attackers sent these rows."""
+            """The total of the server once the attackers sent these rows."""
             shares = rows_where(total.lies, jax.vmap(lie)(lies, total), total.share)
             if aggregator.combine is STACK:
                 return shares

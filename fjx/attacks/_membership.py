@@ -1,4 +1,4 @@
-"""Membership inference: was an example in the training data?"""
+"""Membership inference: scores of examples that may have been in the training data."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What colluding attackers send: the attacks of the literature, as functions of the honest messages."""
+"""The attacks of the literature, as functions of the honest messages."""
 
 import jax
 import jax.numpy as jnp

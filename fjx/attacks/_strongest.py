@@ -84,7 +84,7 @@ def strongest(
 
     The ascent goes through the codec, the clip, the aggregator with its noise, and all that ``damage``
     does with the result, such as a server step and a loss.  The gradient passes straight through a
-    codec.  Where an aggregator selects, it is that of the selected messages.  Where there is none,
+    codec.  An aggregator that selects has the gradient of the selected messages.  If there is none,
     because noise is added to integers or a message is ignored, the better side of a random line is
     taken.
 

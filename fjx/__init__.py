@@ -2,6 +2,7 @@
 
 from fjx import aggregators as aggregators
 from fjx import algorithms as algorithms
+from fjx import attacks as attacks
 from fjx import clients as clients
 from fjx import compressors as compressors
 from fjx import data as data
@@ -70,6 +71,7 @@ __all__ = [
     "Turn",
     "aggregators",
     "algorithms",
+    "attacks",
     "clients",
     "compose",
     "compressors",

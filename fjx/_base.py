@@ -132,6 +132,7 @@ class Public(NamedTuple):
         size: ``i32[]``, the number of clients in the cohort, without padding.
         round: ``i32[]``, the number of rounds before this one.
         template: shapes and dtypes of one client's message; see :attr:`like`.
+        id: ``i32[]``, this client's id in the population; None in ``finish``.
     """
 
     state: Tree
@@ -140,6 +141,7 @@ class Public(NamedTuple):
     size: Any
     round: Any = np.int32(0)
     template: Template | None = None
+    id: Any = None
 
     @property
     def like(self) -> TreeLike:
@@ -171,7 +173,7 @@ class Public(NamedTuple):
             aggregator: aggregator with the functions that will be called.
             message_like: message of one client, or its shapes.
             key: key of the round.
-            rank: rank of the client.
+            rank: rank of the client, which is its id as well.
             size: size of the cohort.
         """
         return cls(
@@ -181,6 +183,7 @@ class Public(NamedTuple):
             size=jnp.int32(size),
             round=jnp.int32(0),
             template=Template.of(message_like),
+            id=jnp.int32(rank),
         )
 
 
@@ -500,7 +503,7 @@ class Aggregator(NamedTuple):
             it can run on a server that has nothing but payloads.  ``weight`` is ``f32[]``; it is zero
             for a client that does not count, because it has no examples or its message was not finite.
             The message of such a client is zeros, and its share must not change the result, but it may
-            hold noise.  A client that is absent adds nothing to a sum.
+            hold noise.  A client that is absent has a share of zeros.
         finish: ``(key, total, public) -> (message, state, metrics)``.  The aggregate message, the next
             state and metrics, from the shares that were added or stacked.  ``key`` is the server's own.
             ``public.state`` and ``public.key`` are those that the clients saw, so that a rotation or a

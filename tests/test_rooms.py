@@ -13,7 +13,7 @@ FLOORS = [
     {"samplers", "servers", "models"},
     {"compressors", "privacy"},
     {"clients", "aggregators"},
-    {"rounds", "_plan"},
+    {"rounds", "_plan", "attacks"},
     {"_plan_examples"},
     {"algorithms", "simulation"},
     {"secure"},

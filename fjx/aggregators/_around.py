@@ -134,7 +134,7 @@ def around(
 
     def transformed(message_like: TreeLike) -> TreeLike:
         def run(key: Key, rank: Array, size: Array, message: Tree) -> Tree:
-            public = Public((), key, rank, size, template=Template.of(message_like))
+            public = Public((), key, rank, size, template=Template.of(message_like), id=rank)
             return before(message, own(public))
 
         number = jax.ShapeDtypeStruct((), "int32")
@@ -302,7 +302,7 @@ def aggregate(
 
     def public(rank: Array | None) -> Public:
         shared = jax.random.clone(key_public)
-        return Public(state, shared, rank, jnp.int32(m), jnp.int32(round), Template.of(like))
+        return Public(state, shared, rank, jnp.int32(m), jnp.int32(round), Template.of(like), rank)
 
     def share(rank: Array, message: Tree, weight: Array) -> Tree:
         payload = sent(aggregator, jax.random.fold_in(key_clients, rank), message, public(rank))

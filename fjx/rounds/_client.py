@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fjx import _tree, _validate
-from fjx._base import STACK, SUM, Array, Combine, Examples, Steps, Tree, TreeLike
+from fjx._base import STACK, Array, Combine, Examples, Steps, Tree, TreeLike
 from fjx.rounds._metrics import bytes_sent, tally_of
 from fjx.rounds._state import ClientRow, Context, Parts, Slot
 from fjx.wire._bits import is_ragged
@@ -61,7 +61,7 @@ def upload(parts: Parts, template: TreeLike) -> After:
     def after(context: Context, slot: Slot, trained: tuple[Tree, Tree, Any]) -> tuple[Tree, Tree]:
         message, memory, metrics = trained
         _validate.same_structure("the client's message", message, "its template", template)
-        keys, public = context.keys(slot.id), context.public(slot.rank)
+        keys, public = context.keys(slot.id), context.public(slot.rank, slot.id)
 
         sent, residual = uplink.encode(keys.uplink, message, slot.row.uplink)
         received = uplink.decode(sent)
@@ -72,14 +72,13 @@ def upload(parts: Parts, template: TreeLike) -> After:
         given = received
         if aggregator.encode is not None:
             sent = given = aggregator.encode(keys.aggregator, received, public)
-        share = aggregator.contribute(given, weight, context.public(slot.rank))
-        if aggregator.combine is SUM:
-            # An absent client adds nothing, not even its noise.  A client that is there adds its noise
-            # whatever its data are.
-            share = _tree.where(slot.present, share, _tree.zeros_like(share))
+        share = aggregator.contribute(given, weight, context.public(slot.rank, slot.id))
+        # An absent client adds nothing, not even its noise.  A client that is there adds its noise
+        # whatever its data are.
+        share = _tree.where(slot.present, share, _tree.zeros_like(share))
 
         if client.on_sent is not None:
-            memory = client.on_sent(received, memory, context.public(slot.rank))
+            memory = client.on_sent(received, memory, context.public(slot.rank, slot.id))
         row = _tree.where(counts, ClientRow(memory, residual), slot.row)
         tally = tally_of(counts, failed, slot.size, metrics)
         if is_ragged(sent):

@@ -213,7 +213,7 @@ def play(
     total, tally, (rows, counts) = met(aggregator.combine, summed, stacked)
 
     message, aggregator_state, own = aggregator.finish(keys.finish, total, context.public(None))
-    rows = heard(client, message, context, rows, counts, slots.rank)
+    rows = heard(client, message, context, rows, counts, slots)
     moved = server.update(state.server, message)
     state = RoundState(moved, aggregator_state, downlink_state, state.round + 1)
     back = () if client.on_aggregate is None else on_wire(message)

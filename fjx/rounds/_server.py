@@ -6,7 +6,7 @@ import jax
 
 from fjx import _tree
 from fjx._base import Array, ClientUpdate, Tree
-from fjx.rounds._state import ClientRow, Context
+from fjx.rounds._state import ClientRow, Context, Slot
 
 
 class Encoded(NamedTuple):
@@ -32,7 +32,7 @@ def heard(
     context: Context,
     rows: ClientRow,
     counts: Array,
-    ranks: Array,
+    slots: Slot,
 ) -> ClientRow:
     """The rows ``[m, ...]`` of the cohort once its participants have been sent the aggregate."""
     hear = client.on_aggregate
@@ -40,8 +40,8 @@ def heard(
         return rows
     decoded = message.decoded if isinstance(message, Encoded) else message
 
-    def one(row: ClientRow, counts: Array, rank: Array) -> ClientRow:
-        memory = hear(decoded, row.client, context.public(rank))
+    def one(row: ClientRow, counts: Array, rank: Array, id: Array) -> ClientRow:
+        memory = hear(decoded, row.client, context.public(rank, id))
         return _tree.where(counts, row._replace(client=memory), row)
 
-    return jax.vmap(one)(rows, counts, ranks)
+    return jax.vmap(one)(rows, counts, slots.rank, slots.id)

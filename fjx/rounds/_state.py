@@ -111,11 +111,11 @@ class Context(NamedTuple):
         """The keys of a client, by its id: they depend neither on the cohort nor on its order."""
         return ClientKeys(*jax.random.split(jax.random.fold_in(self.key_clients, client_id), 3))
 
-    def public(self, rank: Array | None) -> Public:
-        """The facts that a client of this rank knows; the server has no rank."""
+    def public(self, rank: Array | None, id: Array | None = None) -> Public:
+        """The facts that a client of this rank and id knows; the server has neither."""
         # A clone, because every client draws the same from it on purpose.
         key = jax.random.clone(self.key_public)
-        return Public(self.aggregator, key, rank, self.size, self.round, self.template)
+        return Public(self.aggregator, key, rank, self.size, self.round, self.template, id)
 
 
 class Slot(NamedTuple):

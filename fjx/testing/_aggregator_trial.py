@@ -57,7 +57,9 @@ class Trial:
     def public(self, state: Tree, rank: Array | None) -> Public:
         """A round in which five clients take part."""
         template = Template.of(self.like)
-        return Public(state, jax.random.key(3), rank, jnp.int32(CLIENTS), jnp.int32(0), template)
+        return Public(
+            state, jax.random.key(3), rank, jnp.int32(CLIENTS), jnp.int32(0), template, rank
+        )
 
     @functools.cached_property
     def scenarios(self) -> dict[str, tuple[Tree, np.ndarray, np.ndarray]]:

@@ -6,6 +6,7 @@ from fjx import attacks as attacks
 from fjx import clients as clients
 from fjx import compressors as compressors
 from fjx import data as data
+from fjx import evaluation as evaluation
 from fjx import layers as layers
 from fjx import privacy as privacy
 from fjx import rounds as rounds
@@ -76,6 +77,7 @@ __all__ = [
     "compose",
     "compressors",
     "data",
+    "evaluation",
     "layers",
     "plan",
     "plan_examples",

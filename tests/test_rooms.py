@@ -16,7 +16,7 @@ FLOORS = [
     {"rounds", "_plan", "attacks"},
     {"_plan_examples"},
     {"algorithms", "simulation"},
-    {"secure"},
+    {"secure", "evaluation"},
     {"testing"},
     {"__init__"},
 ]

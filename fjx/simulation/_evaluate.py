@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,8 @@ Score = Callable[[Tree, Tree], Metrics]
 def evaluation(score: Score, examples: Tree, *, batch_size: int = 256) -> jax.tree_util.Partial:
     """Mean scores over a set of held-out examples, for ``simulate(evaluate=...)``.
 
-    A ratio such as recall or F1 is no mean over examples.  Report its parts, such as hits and totals,
-    and divide their means; or compute it on the host, as ``jax.pure_callback`` in a function of your
-    own for ``simulate(evaluate=...)``.
+    A ratio such as recall, F1 or AUC is no mean over examples: :func:`fjx.evaluation.counts` adds the
+    counts from which it is computed.
 
     Guarantees:
         - The mean is over all examples; the short last batch counts with its real examples only.
@@ -142,17 +142,41 @@ def _sums(static: tuple[Score, int], params: Tree, examples: Examples) -> Metric
         if value.shape != (batch_size,):
             raise ValueError(
                 f"score must return one number per example: {name!r} has shape "
-                f"{list(value.shape)}, wanted [{batch_size}]; return the parts of a ratio (recall, "
-                "F1) and divide their means"
+                f"{list(value.shape)}, wanted [{batch_size}]; a ratio (recall, F1, AUC) is no "
+                "mean over examples: fjx.evaluation.counts adds up what it is made of"
             )
     batches = -(-examples.size // batch_size)
     return jax.lax.fori_loop(0, batches, add, dict.fromkeys(names, jnp.float32(0)))
 
 
-def evaluated(evaluate: Callable[[Tree], Metrics], params: Tree) -> Metrics:
-    """``evaluate(params)``, with an error of its own if it needs values on the host."""
+class OfState(NamedTuple):
+    """An evaluation of the models that clients use, which need their states.
+
+    Attributes:
+        scores: function ``(model_of, state) -> {name: scores}``, where ``model_of`` is that of the
+            algorithm and ``state`` a :class:`fjx.simulation.SimulationState`.
+    """
+
+    scores: jax.tree_util.Partial
+
+
+def subject_of(evaluate: Any, state: Any) -> Any:
+    """The part of a run's state that an evaluation reads: all of it, or the common model."""
+    return state if isinstance(evaluate, OfState) else state.params
+
+
+def function_of(evaluate: Any) -> Any:
+    """The function in an evaluation, without the arrays that it reads."""
+    evaluate = evaluate.scores if isinstance(evaluate, OfState) else evaluate
+    return getattr(evaluate, "func", evaluate)
+
+
+def evaluated(evaluate: Any, model_of: Callable[[Any, Tree], Tree], subject: Any) -> Metrics:
+    """The scores, with an error of its own if an evaluation needs values on the host."""
     with leaving_jax("evaluate"):
-        return evaluate(params)
+        if isinstance(evaluate, OfState):
+            return evaluate.scores(model_of, subject)
+        return evaluate(subject)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from fjx.data import FederatedData
 from fjx.data._dataset import require_examples
 from fjx.rounds._metrics import UNNOISED
 from fjx.samplers import Sampler
-from fjx.simulation._evaluate import evaluated
+from fjx.simulation._evaluate import OfState, evaluated, subject_of
 from fjx.simulation._history import History as History
 from fjx.simulation._nans import played
 from fjx.simulation._table import TableOf, gather, make_table, rows_of, scatter
@@ -155,7 +155,7 @@ def program(
             "use fjx.simulate, or data.on_device(dataset)"
         )
     play = round_of(algorithm, executor, participant_ids)
-    core = rounds_of(whole_round_of(play, sampler), evaluate_every)
+    core = rounds_of(whole_round_of(play, sampler), evaluate_every, algorithm.model_of)
     jitted = jax.jit(core, static_argnums=4)
     right = jax.jit(core, static_argnums=4, compiler_options=right_options())
 
@@ -198,7 +198,7 @@ def initial_state(
 
 def as_operand(evaluate: Evaluate | None) -> Tree:
     """Evaluation as a pytree, so that its data is an argument and not a constant of the program."""
-    if evaluate is None or isinstance(evaluate, jax.tree_util.Partial):
+    if evaluate is None or isinstance(evaluate, jax.tree_util.Partial | OfState):
         return evaluate
     return jax.tree_util.Partial(evaluate)
 
@@ -288,7 +288,7 @@ def block_of(one_round: OneRound, room: int) -> Callable[..., tuple[SimulationSt
 
 
 def rounds_of(
-    one_round: OneRound, evaluate_every: int
+    one_round: OneRound, evaluate_every: int, model_of: Callable[[Any, Tree], Tree]
 ) -> Callable[..., tuple[SimulationState, History]]:
     """Rounds ``(dataset, evaluate, key, state, rounds) -> (state, history)``; data are arguments."""
     evaluate_every = _validate.static_integer("evaluate_every", evaluate_every, at_least=1)
@@ -304,7 +304,9 @@ def rounds_of(
             state, metrics = jax.lax.scan(
                 lambda state, _: one_round(dataset, key, state), state, length=length
             )
-            scores = {} if evaluate is None else evaluated(evaluate, state.params)
+            scores: Metrics = {}
+            if evaluate is not None:
+                scores = evaluated(evaluate, model_of, subject_of(evaluate, state))
             return state, History(metrics, scores, state.round)
 
         blocks, rest = divmod(rounds, evaluate_every)

@@ -36,7 +36,7 @@ class Resident:
         self._one_round = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), metrics
         )
-        self.scores = Scores(run.evaluate, state.params, compile)
+        self.scores = Scores(run, state, compile)
 
     def coming(self, length: int) -> History:
         """Shapes of the next block's history."""
@@ -45,5 +45,5 @@ class Resident:
     def __call__(self, state: SimulationState, length: int) -> tuple[SimulationState, History]:
         state, rounds = place((state, np.int32(length)), self._placed[2:])
         state, metrics = played(self._program, *self._inputs, state, rounds)
-        metrics, scores, at = jax.device_get((metrics, self.scores(state.params), state.round))
+        metrics, scores, at = jax.device_get((metrics, self.scores(state), state.round))
         return state, with_scores(jax.tree.map(lambda x: x[:length], metrics), scores, at)

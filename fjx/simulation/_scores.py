@@ -11,38 +11,44 @@ import numpy as np
 
 from fjx._base import Metrics, Tree, TreeLike
 from fjx.simulation._compile import Compiler, Once, on_first_device, place
-from fjx.simulation._evaluate import evaluated
+from fjx.simulation._evaluate import OfState, evaluated, function_of, subject_of
 from fjx.simulation._history import History
 from fjx.simulation._nans import scored
-from fjx.simulation._program import Evaluate, as_operand
+from fjx.simulation._program import Evaluate, Run, SimulationState, as_operand
 
 
 class Scores:
-    """The evaluation ``(params) -> scores`` of a run, compiled; no scores without an evaluation.
+    """The evaluation ``(state) -> scores`` of a run, compiled; no scores without an evaluation.
 
     Attributes:
         like: shapes of the scores.
     """
 
-    def __init__(self, evaluate: Evaluate | None, params: TreeLike, compile: Compiler) -> None:
+    def __init__(self, run: Run, state: SimulationState, compile: Compiler) -> None:
         self.like: Any = {}
+        self._evaluate = run.evaluate
         self._program: Any = None
-        if evaluate is not None:
-            function, operand = getattr(evaluate, "func", evaluate), as_operand(evaluate)
-            once = Once.of(function, "scores", lambda: jax.jit(_scores, keep_unused=True))
-            self._program, self.like = compile("evaluation", once, operand, params)
-            on_operand, self._on_params = self._program.input_shardings[0]
+        if run.evaluate is not None:
+            operand, subject = as_operand(run.evaluate), subject_of(run.evaluate, state)
+            model_of = run.algorithm.model_of
+
+            def scores(evaluate: Evaluate, subject: Tree) -> Metrics:
+                return evaluated(evaluate, model_of, subject)
+
+            # The common model is read without the algorithm, so that algorithms share the program.
+            parts = "scores", run.algorithm.personal if isinstance(operand, OfState) else None
+            once = Once.of(
+                function_of(run.evaluate), parts, lambda: jax.jit(scores, keep_unused=True)
+            )
+            self._program, self.like = compile("evaluation", once, operand, subject)
+            on_operand, self._on_subject = self._program.input_shardings[0]
             self._operand = place(operand, on_operand)
 
-    def __call__(self, params: Tree) -> Metrics:
+    def __call__(self, state: SimulationState) -> Metrics:
         if self._program is None:
             return {}
-        params = place(on_first_device(params), self._on_params)
-        return scored(self._program, self._operand, params)
-
-
-def _scores(evaluate: Evaluate, params: Tree) -> Metrics:
-    return evaluated(evaluate, params)
+        subject = on_first_device(subject_of(self._evaluate, state))
+        return scored(self._program, self._operand, place(subject, self._on_subject))
 
 
 def coming(one_round: TreeLike, length: int, scores: Scores) -> History:
@@ -60,10 +66,10 @@ def coming(one_round: TreeLike, length: int, scores: Scores) -> History:
     return History(stack(one_round, length), stack(scores.like, 1), stack(np.int32(0), 1))
 
 
-def before_first_round(scores: Scores, params: Tree, coming: History) -> History:
+def before_first_round(scores: Scores, state: SimulationState, coming: History) -> History:
     """History of no round and of one evaluation, in the form of the history of a block."""
     rounds = jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), coming.rounds)
-    return with_scores(rounds, jax.device_get(scores(params)), np.int32(0))
+    return with_scores(rounds, jax.device_get(scores(state)), np.int32(0))
 
 
 def with_scores(rounds: Metrics, scores: Metrics, at: Any) -> History:

@@ -255,7 +255,7 @@ def simulate(
                 for premises in compiler.premises:
                     require_premises(premises, params, dataset, private=plan is not None)
             if evaluate_first and done == 0:
-                blocks.append(before_first_round(play.scores, state.params, coming))
+                blocks.append(before_first_round(play.scores, state, coming))
                 call(0, state, blocks[-1])
             state, block = play(state, length)
             blocks.append(block)

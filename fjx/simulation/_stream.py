@@ -23,6 +23,7 @@ from fjx.data._collect import buffers, collect
 from fjx.data._dataset import impossible_ids
 from fjx.samplers import Sampler
 from fjx.simulation._compile import Compiler, Once, place
+from fjx.simulation._evaluate import OfState
 from fjx.simulation._nans import played
 from fjx.simulation._program import (
     History,
@@ -88,6 +89,11 @@ class Stream:
     """Blocks of rounds ``(state, length) -> (state, history)``; each call consumes the old state."""
 
     def __init__(self, run: Run, state: SimulationState, rounds: int, compile: Compiler) -> None:
+        if isinstance(run.evaluate, OfState):
+            raise ValueError(
+                "evaluate reads the states of all clients, which a run with examples or states on the "
+                "host does not have on the device: use data.on_device(dataset) and make_table"
+            )
         data, population = run.dataset, run.dataset.num_clients
         self._table = HostTable(state.clients) if is_hosted(state.clients) else None
         self._dataset = dataclasses.replace(
@@ -136,7 +142,7 @@ class Stream:
         self._key, self._rows = place(run.key, on_key), place(previous, on_rows)
         self._next = place(inputs, self._on_inputs)
 
-        self.scores = Scores(run.evaluate, state.params, compile)
+        self.scores = Scores(run, state, compile)
 
     def coming(self, length: int) -> History:
         """Shapes of the next block's history."""
@@ -151,7 +157,7 @@ class Stream:
             self._in_flight.append(_Flight(metrics, self._ids, self._rows))
             reports.append(metrics)
             self._prepare()
-        scores = self.scores(state.params)
+        scores = self.scores(state)
         while self._in_flight:
             self._retire()
         reports, scores, at = jax.device_get((reports, scores, state.round))

@@ -97,11 +97,12 @@ def quantiles(scores: Scores, q: Sequence[float]) -> Any:
         >>> evaluation.quantiles(np.array([1.0, 4.0, 2.0, np.nan, 3.0]), [0.0, 0.5]).tolist()
         [1.0, 2.5]
     """
-    levels = [_validate.static_number("q", level, at_least=0, at_most=1) for level in q]
+    levels: Any = [_validate.static_number("q", level, at_least=0, at_most=1) for level in q]
     of, xp = _floats(scores)
     ordered = xp.sort(of, axis=-1)  # NaN last
     count = xp.sum(~xp.isnan(of), axis=-1)[..., None]
-    at = xp.asarray(levels, dtype=of.dtype) * xp.maximum(count - 1, 0).astype(of.dtype)
+    levels = xp.asarray(levels, dtype=of.dtype).reshape((1,) * (of.ndim - 1) + (-1,))
+    at = levels * xp.maximum(count - 1, 0).astype(of.dtype)
     low = xp.floor(at).astype(np.int32)
     high = xp.minimum(low + 1, xp.maximum(count - 1, 0)).astype(np.int32)
     below, above = (xp.take_along_axis(ordered, i, axis=-1) for i in (low, high))
@@ -221,13 +222,11 @@ def _gini(xp: Any, of: Any) -> Any:
 
 def _floats(scores: Scores) -> tuple[Any, Any]:
     """Scores as floats, and the module that computes with them: NumPy in float64, or JAX if traced."""
-    if not _validate.concrete(scores):
-        of, xp = jnp.asarray(scores).astype(jnp.float32), jnp
-    else:
-        of, xp = np.asarray(scores, np.float64), np
-    if of.ndim == 0:
+    if np.ndim(scores) == 0:
         raise ValueError("scores must have an axis of clients, got a scalar")
-    return of, xp
+    if not _validate.concrete(scores):
+        return jnp.asarray(scores).astype(jnp.float32), jnp
+    return np.asarray(scores, np.float64), np
 
 
 def _mean(xp: Any, of: Any) -> Any:

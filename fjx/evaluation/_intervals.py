@@ -68,7 +68,7 @@ def t_interval(values: Any, *, level: float = 0.95, axis: int = -1) -> Interval:
     level, runs = _checked(level, values, axis)
     mean, count = _mean(runs), runs.shape[-1]
     if count < 2:
-        return Interval(mean, *np.full((2, *mean.shape), np.nan), count, level)
+        return _without_ends(mean, count, level)
     half = special.stdtrit(count - 1, (1 + level) / 2) * runs.std(axis=-1, ddof=1) / count**0.5
     return Interval(mean, mean - half, mean + half, count, level)
 
@@ -119,14 +119,16 @@ def bootstrap_interval(
     level, runs = _checked(level, values, axis)
     mean, count = _mean(runs), runs.shape[-1]
     if count < 2:
-        return Interval(mean, *np.full((2, *mean.shape), np.nan), count, level)
+        return _without_ends(mean, count, level)
     drawn = np.asarray(jax.random.randint(key, (resamples, count), 0, count))
     # How often each run was drawn, so that the means are one product of matrices.
-    times = np.apply_along_axis(np.bincount, 1, drawn, minlength=count) / count
+    place = (drawn + count * np.arange(resamples)[:, None]).ravel()
+    times = np.bincount(place, minlength=resamples * count).reshape(resamples, count) / count
     tails = (1 - level) / 2, (1 + level) / 2
     # A NaN would spread to other means by the product.
     means = np.where(np.isnan(mean)[..., None], np.nan, np.nan_to_num(runs) @ times.T)
-    return Interval(mean, *np.quantile(means, tails, axis=-1), count, level)
+    low, high = np.quantile(means, tails, axis=-1)
+    return Interval(mean, low, high, count, level)
 
 
 def paired_difference(
@@ -172,6 +174,11 @@ def _checked(level: float, values: Any, axis: int) -> tuple[float, np.ndarray]:
     if runs.ndim == 0:
         raise ValueError("values must have an axis of runs, got a scalar; one run is [value]")
     return level, np.moveaxis(runs, axis, -1)
+
+
+def _without_ends(mean: np.ndarray, count: int, level: float) -> Interval:
+    nothing = np.full(mean.shape, np.nan)
+    return Interval(mean, nothing, nothing, count, level)
 
 
 def _mean(runs: np.ndarray) -> np.ndarray:

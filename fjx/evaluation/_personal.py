@@ -184,7 +184,7 @@ def centralised(dataset: FederatedData) -> FederatedData:
     offsets = np.asarray(dataset.offsets)
     start, end = int(offsets[0]), int(offsets[-1])
     arrays = jax.tree.map(lambda x: np.asarray(x)[start:end], dataset.arrays)
-    pooled = from_packed(arrays, np.array([0, end - start]), test=dataset.test)
+    pooled = from_packed(arrays, np.array([end - start]), test=dataset.test)
     return pooled if dataset.hosted else on_device(pooled)
 
 

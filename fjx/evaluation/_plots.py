@@ -83,6 +83,7 @@ def plot(
     lines = {}
     for panel, cost in zip(panels, against, strict=True):
         panel.set_xlabel(_AXES[cost])
+        panel.ticklabel_format(axis="x", scilimits=(-3, 5))
         panel.set_yscale("log" if log else "linear")
         for i, setting in enumerate(sweep.settings):
             x = _cost(sweep, cost, i, at)

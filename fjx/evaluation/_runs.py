@@ -49,6 +49,10 @@ class Chunk(NamedTuple):
             return jax.tree.map(lambda x: x[None], one)
         return jax.vmap(self._run, (None, 0, 0, 0))(data, *stacked)
 
+    def of(self, numbers: dict[str, float]) -> "Chunk":
+        """The same program with numbers of Python in place of traced ones."""
+        return self._replace(values={**self.values, **numbers})
+
     def operands(self) -> tuple[Any, ...]:
         """Data that all runs share, which are arguments of the program and no constants of it."""
         params = () if callable(self.params) else jax.tree.map(jnp.asarray, self.params)
@@ -122,6 +126,10 @@ def play_all(
                 width = -(-width // 2)
         with compiler.clock():
             params = () if callable(chunk.params) else operands[0]
+            checked = require_premises(premises, params, chunk.dataset)
+    if not checked and runs[0][2]:  # a loss function may have traced numbers in it
+        with compiler.clock(), traced_premises() as premises:
+            jax.eval_shape(chunk.of(runs[0][2]), operands, *_columns([(*runs[0][:2], {})]))
             require_premises(premises, params, chunk.dataset)
     shardings = compiled.input_shardings[0]
     operands = place(operands, shardings[0])

@@ -13,30 +13,36 @@ REAL, MADE_UP = "real", "made up"  # kinds of examples
 
 def require_premises(
     premises: Premises, params: Tree, dataset: FederatedData, *, private: bool = False
-) -> None:
+) -> bool:
     """Check the loss functions of a traced program, once.
 
     A refusal tells something about the examples.  With a claim of privacy they are therefore made up,
     from their shapes.
 
+    Returns:
+        True unless one of them could not be checked just now.
+
     Raises:
         ValueError: a plain loss function, or one of its metrics, is not a mean over examples.
     """
     if premises.passed & {REAL, MADE_UP if private else REAL}:
-        return
+        return True
     leaves = jax.tree.leaves((params, dataset.arrays))
     rows = len(jax.tree.leaves(dataset.arrays)[0])
     if rows < 2 or not all(getattr(x, "is_fully_addressable", True) for x in leaves):
-        return
+        return False
     # From everywhere in the data, in an order that no period of the data meets.  Along a circle some
     # pair differs, unless all examples are alike.
     at = np.linspace(0, rows - 1, min(_ROWS, rows)).astype(np.int64)
     at = np.random.default_rng(0).permutation(at)
     at = np.stack([at, np.roll(at, -1)], axis=1)
     pairs = jax.tree.map(lambda x: _made_up(x, at) if private else _rows(x, at), dataset.arrays)
-    for _, premise in premises.known.values():
+    checked = [
         require_premise(premise, params, pairs, made_up=private)
+        for _, premise in premises.known.values()
+    ]
     premises.passed.add(MADE_UP if private else REAL)
+    return all(checked)
 
 
 def _rows(x: Array | np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -184,14 +184,15 @@ def test_a_number_that_must_be_static_says_so():
         sweep(make=of, grid={"batch_size": [1, 2]})
 
 
-def test_a_loss_that_is_no_mean_is_refused():
-    def of(lr):
+@pytest.mark.ci
+def test_a_loss_that_is_no_mean_is_refused_also_with_a_traced_number_in_it():
+    def of(scale):
         return algorithms.fedavg(
-            lambda w, x, key: jnp.sum((w[None] - x) ** 2), client_lr=lr, batch_size=2
+            lambda w, x, key: scale * jnp.sum((w[None] - x) ** 2), client_lr=0.1, batch_size=2
         )
 
     with pytest.raises(ValueError, match="not a mean over the examples"):
-        sweep(make=of)
+        sweep(make=of, grid={"scale": [0.5]})
 
 
 @pytest.mark.parametrize(

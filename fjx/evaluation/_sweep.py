@@ -176,6 +176,7 @@ def sweep(
     if both := sorted({*numbers} & {*parts}):
         raise ValueError(f"{both[0]!r} is in grid and in static; choose one")
     seeds = _seeds(seeds)
+    _validate.key("the key of a seed", init_key(seeds[0]))
     traced = [dict(zip(numbers, x, strict=True)) for x in itertools.product(*numbers.values())]
     # Everything that can be wrong is, before the first program is compiled.
     programs = []

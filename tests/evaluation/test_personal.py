@@ -97,7 +97,7 @@ def test_one_client_has_everything():
 def test_states_on_the_host_are_refused_before_anything_runs():
     for options in ({"table": simulation.host_table}, {"dataset": data.on_host(DATASET)}):
         with pytest.raises(ValueError, match="evaluate reads the states of all clients"):
-            simulate(FEDAVG, evaluate=OWN, **options)
+            simulate(evaluation.local_only(WORK), evaluate=OWN, **options)
 
 
 def test_other_clients_are_refused():

@@ -200,7 +200,7 @@ def _moved(x: Array, step: Array) -> Array:
 
 _PARTS = (
     "Return the parts of a ratio (recall, F1, a mean over tokens) as metrics of their own, each a mean "
-    "over the batch, and divide their averages"
+    "over the batch, and divide their averages; or evaluate it by fjx.evaluation.counts"
 )
 
 

@@ -129,7 +129,7 @@ def play_all(
             checked = require_premises(premises, params, chunk.dataset)
     if not checked and runs[0][2]:  # a loss function may have traced numbers in it
         with compiler.clock(), traced_premises() as premises:
-            jax.eval_shape(chunk.of(runs[0][2]), operands, *_columns([(*runs[0][:2], {})]))
+            jax.eval_shape(chunk.of(runs[0][2]).__call__, operands, *_columns([(*runs[0][:2], {})]))
             require_premises(premises, params, chunk.dataset)
     shardings = compiled.input_shardings[0]
     operands = place(operands, shardings[0])
@@ -164,6 +164,9 @@ def _columns(runs: list[OneRun]) -> tuple[Any, ...]:
 
 def _beside(compiled: Any) -> int:
     """Number of programs that the cores and the memory of this machine bear side by side."""
+    devices = {d for s in jax.tree.leaves(compiled.input_shardings) for d in s.device_set}
+    if len(devices) > 1:  # two programs that wait for all devices could wait for each other
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     plan, left = planned(compiled), available()
     each = max(plan.temporaries + plan.outputs, 1)

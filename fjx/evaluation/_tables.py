@@ -17,7 +17,7 @@ def latex_table(
     sweep: Sweep,
     metrics: str | Sequence[str] | Mapping[str, str],
     *,
-    lower_is_better: Sequence[str] = ("loss",),
+    lower_is_better: Sequence[str] | None = None,
     percent: bool = False,
     level: float = 0.95,
     key: Key | None = None,
@@ -35,7 +35,8 @@ def latex_table(
     Args:
         sweep: result of :func:`sweep`.
         metrics: name of a score or metric, several names, or their titles by name.
-        lower_is_better: names of metrics whose least mean is the best.
+        lower_is_better: names of metrics whose least mean is the best; by default those that end in
+            "loss" or "error".
         percent: True to multiply all numbers by 100.
         level: level of the intervals.
         key: key of bootstrap intervals; by default they are Student's.
@@ -70,7 +71,9 @@ def latex_table(
     columns = []
     for name in titles:
         values = scalars(sweep, name) * (100 if percent else 1)
-        winner = best(values, lower=name in lower_is_better, level=level, key=key)
+        is_cost = name.endswith(("loss", "error"))
+        lower = is_cost if lower_is_better is None else name in lower_is_better
+        winner = best(values, lower=lower, level=level, key=key)
         cells = [_cell(interval_of(x, level, key), key is not None) for x in values]
         columns.append([_math(cell, i == winner) for i, cell in enumerate(cells)])
     names = list(sweep.settings[0])

@@ -172,8 +172,9 @@ def test_noise_is_never_shared():
         private, jnp.zeros(2), DATASET, sampler=samplers.uniform(4), rounds=1, seeds=2, progress=False,
         grid={"scale": [1.0, 2.0]}, keep=lambda state: state.params,
     )  # fmt: skip
-    models = np.asarray(result.kept).reshape(4, 2)
-    assert len({tuple(model) for model in models}) == 4
+    # Noise moves a model by 2.5e-7, and a gradient by 1e-9.
+    one, two = np.asarray(result.kept, np.float64)
+    assert np.linalg.norm(one - two, axis=-1).min() > 3e-8
 
 
 def test_a_number_that_must_be_static_says_so():

@@ -13,14 +13,19 @@ import numpy as np
 from fjx._base import Algorithm, Executor, Key, Tree
 from fjx.clients._premises import traced_premises
 from fjx.data import FederatedData
-from fjx.rounds._executors import chunked, vectorized
 from fjx.samplers import Sampler
 from fjx.simulation import Evaluate, History
-from fjx.simulation._compile import Compiler, place
+from fjx.simulation._compile import Compiler, Once, place
 from fjx.simulation._memory import available, planned
 from fjx.simulation._nans import scored
 from fjx.simulation._premises import require_premises
-from fjx.simulation._program import as_operand, initial_state, rounds_of
+from fjx.simulation._program import (
+    as_operand,
+    initial_state,
+    round_of,
+    rounds_of,
+    whole_round_of,
+)
 
 OneRun = tuple[Key, Key, dict[str, float]]
 """The key of the initial model, the root key, and the traced hyper-parameters of a run."""
@@ -65,12 +70,9 @@ class Chunk(NamedTuple):
         if callable(self.params):
             params = self.params(init_key)
         algorithm = self._made(numbers)
+        play = round_of(algorithm, self.executor, self.participant_ids)
         core = rounds_of(
-            algorithm,
-            self.executor or usual(),
-            self.sampler,
-            self.evaluate_every,
-            self.participant_ids,
+            whole_round_of(play, self.sampler), self.evaluate_every, algorithm.model_of
         )
         start = initial_state(algorithm, params, dataset.num_clients)
         state, history = core(dataset, evaluate, key, start, self.rounds)
@@ -85,14 +87,6 @@ class Chunk(NamedTuple):
                 f"make cannot take traced values of {', '.join(map(repr, numbers))}: {error}.  A "
                 "hyper-parameter that decides shapes or parts belongs into static="
             ) from error
-
-
-def usual() -> Executor:
-    """An executor that is good for many runs.
-
-    Beside each other, runs keep a CPU busy with one client each, and no client waits for a longer one.
-    """
-    return chunked(1) if jax.default_backend() == "cpu" else vectorized()
 
 
 def play_all(
@@ -114,22 +108,23 @@ def play_all(
     is_cpu = jax.default_backend() == "cpu"
     width = min(at_a_time or (1 if is_cpu else len(runs)), len(runs))
     operands, compiler = chunk.operands(), Compiler()
-    with traced_premises() as premises:
-        while True:
-            try:
-                arguments = operands, *_columns(runs[:1] * width)
-                compiled, _ = compiler(jax.jit(chunk.__call__, keep_unused=True), *arguments)
-                break
-            except MemoryError:
-                if width == 1 or at_a_time is not None:
-                    raise
-                width = -(-width // 2)
-        with compiler.clock():
-            params = () if callable(chunk.params) else operands[0]
-            checked = require_premises(premises, params, chunk.dataset)
-    if not checked and runs[0][2]:  # a loss function may have traced numbers in it
-        with compiler.clock(), traced_premises() as premises:
-            jax.eval_shape(chunk.of(runs[0][2]).__call__, operands, *_columns([(*runs[0][:2], {})]))
+    while True:
+        try:
+            arguments = operands, *_columns(runs[:1] * width)
+            program = Once(jax.jit(chunk.__call__, keep_unused=True))
+            compiled, _ = compiler("runs", program, *arguments)
+            break
+        except MemoryError:
+            if width == 1 or at_a_time is not None:
+                raise
+            width = -(-width // 2)
+    with compiler.clock():
+        params = () if callable(chunk.params) else operands[0]
+        checked = all(require_premises(x, params, chunk.dataset) for x in compiler.premises)
+        if not checked and runs[0][2]:  # a loss function may have traced numbers in it
+            with traced_premises() as premises:
+                one = _columns([(*runs[0][:2], {})])
+                jax.eval_shape(chunk.of(runs[0][2]).__call__, operands, *one)
             require_premises(premises, params, chunk.dataset)
     shardings = compiled.input_shardings[0]
     operands = place(operands, shardings[0])

@@ -116,11 +116,11 @@ def test_a_program_that_does_not_fit_is_halved(monkeypatch):
     widths = []
 
     class Small(_compile.Compiler):
-        def __call__(self, jitted, *args):
+        def __call__(self, name, once, *args):
             widths.append(len(args[1]))
             if len(args[1]) > 3:
                 raise MemoryError("too large")
-            return super().__call__(jitted, *args)
+            return super().__call__(name, once, *args)
 
     monkeypatch.setattr(_runs, "Compiler", Small)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -96,7 +96,7 @@ def test_nine_runs_are_one_program_that_is_traced_once(compiled):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("at_a_time", [2, 9])
+@pytest.mark.parametrize("at_a_time", [2, pytest.param(9, marks=pytest.mark.slow)])
 def test_runs_in_batches_are_the_runs(compiled, at_a_time):
     """Nine runs two at a time: the last batch is short."""
     batched = sweep(at_a_time=at_a_time, keep=lambda state: state.params)

@@ -70,9 +70,10 @@ def test_a_sweep_is_the_loop_of_its_runs(compiled):
     assert result.settings == tuple({"lr": lr} for lr in LRS)
     assert result.final("gap").shape == (3, 3, 6)
     for i, lr in ((0, 0.05), (2, 0.4)):
+        algorithm = make(lr)
         for j, seed in ((0, 3), (2, 11)):
             one = fjx.simulate(
-                jax.random.key(seed), make(lr), init(evaluation.init_key(seed)), DATASET,
+                jax.random.key(seed), algorithm, init(evaluation.init_key(seed)), DATASET,
                 evaluate=TEST, executor=simulation.vectorized(), progress=False, **PLAN,
             )  # fmt: skip
             ours = evaluation.history_of(result, i, j)
@@ -108,7 +109,7 @@ def test_runs_in_batches_are_the_runs(compiled, at_a_time):
         )
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_program_that_does_not_fit_is_halved(monkeypatch):
     from fjx.evaluation import _runs
     from fjx.simulation import _compile

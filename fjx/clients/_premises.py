@@ -110,7 +110,9 @@ def require_premise(premise: Premise, params: Tree, pairs: Tree, *, made_up: boo
         try:
             traced = compare.trace(model, pairs, key, np.float32(0))
             if len(traced.jaxpr.in_avals) > len(jax.tree.leaves((model, pairs))) + 2:
-                return False  # it closes over a hyper-parameter of an outer program, without a value
+                return (
+                    False  # it closes over a hyper-parameter of an outer program, without a value
+                )
             quick = _QUICK | (right_options() or {}) if jax.default_backend() == "cpu" else None
             program = traced.lower().compile(quick)
         except Exception:  # whatever the function raises for two examples, it has one mean only

@@ -29,9 +29,15 @@ PRIVATE = (
     "its aggregator is that of its mechanism; for another use algorithms.fedavg with "
     "aggregator=aggregators.private(mechanism, denominator)"
 )
+ALIKE = "every client counts alike; for another rule use algorithms.fedavg with aggregator="
 SERVERLESS = (
     "nodes talk to their neighbours, and there is no server that aggregates; for privacy use "
     "algorithms.dp_fedavg"
+)
+
+UNCOMPRESSED = (
+    "models are sent as they are, because averages of compressed models do not converge; use "
+    "algorithms.choco_sgd, which takes a codec"
 )
 
 

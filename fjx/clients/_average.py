@@ -98,5 +98,6 @@ def averaged(client: ClientUpdate, *, eta: Array | float) -> ClientUpdate:
         init,
         Steps.of(client.update).around(inputs, mix),
         client.message,
+        rounds=client.rounds,
         personal=client.personal and personal,
     )

@@ -54,8 +54,8 @@ def choosing(
         return {"update": one, "group": jax.ShapeDtypeStruct((), jnp.uint8)}
 
     return ClientUpdate(
-        lambda params: jnp.int32(0), update, message, personal=row_of
-    )  # fmt: skip
+        lambda params: jnp.int32(0), update, message, rounds=client.rounds, personal=row_of
+    )
 
 
 def row_of(models: Tree, number: Array) -> Tree:

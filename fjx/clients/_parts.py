@@ -165,5 +165,6 @@ def keeping(
         init,
         Steps.of(client.update).around(inputs, after),
         message,
+        rounds=client.rounds,
         personal=lambda broadcast, state: uses(broadcast, state.own),
     )

@@ -130,6 +130,7 @@ def beside(shared: ClientUpdate, own: Callable[[Tree], ClientUpdate]) -> ClientU
         shared.message,
         on_sent=shared.on_sent and on_sent,
         on_aggregate=shared.on_aggregate and on_aggregate,
+        rounds=shared.rounds,
         personal=_own_model,
     )
 

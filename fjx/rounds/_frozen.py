@@ -168,5 +168,6 @@ def frozen(loss_fn: LossFn, make: Callable[[LossFn], Algorithm], *, pattern: str
         aggregator=aggregator,
         expected=None if first.expected is None else expected,
         runs=Runs(aggregator, play) if claims and aggregator is not None else None,
+        rounds=first.rounds,
         personal=None if first.personal is None else personal,
     )

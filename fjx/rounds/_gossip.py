@@ -150,8 +150,13 @@ def network(
         return Traffic(uplink=bits * int(neighbours.max()), downlink=0)
 
     return Algorithm(
-        init, init_client, play, traffic, personal=lambda state, row: row.model
-    )  # fmt: skip
+        init,
+        init_client,
+        play,
+        traffic,
+        rounds=client.rounds,
+        personal=lambda state, row: row.model,
+    )
 
 
 def pull(weights: Array, rows: Array) -> Array:

@@ -285,6 +285,7 @@ def hierarchical(
         init_client,
         play,
         functools.partial(traffic_of, parts),
+        rounds=client.rounds,
         personal=client.personal and personal,
     )
 
@@ -348,4 +349,5 @@ def _on_edges(client: ClientUpdate, edge_of: Any) -> ClientUpdate:
         group = SideInformation(jax.ShapeDtypeStruct((), jnp.int32))
         return {"update": client.message(params), "group": group}
 
-    return ClientUpdate(client.init, Steps.of(client.update).around(inputs, after), message)
+    update = Steps.of(client.update).around(inputs, after)
+    return ClientUpdate(client.init, update, message)

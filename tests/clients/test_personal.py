@@ -6,7 +6,16 @@ import numpy as np
 import optax
 import pytest
 
-from fjx import Examples, Stateful, Turn, aggregators, algorithms, clients, simulation
+from fjx import (
+    Examples,
+    Stateful,
+    Turn,
+    aggregators,
+    algorithms,
+    clients,
+    rounds,
+    simulation,
+)
 from tests.support import tables
 
 N = len(tables.SIZES)
@@ -134,3 +143,24 @@ def test_a_client_without_examples_keeps_its_cluster():
     algorithm = algorithms.ifca(loss_fn, clusters=2, **LOCAL)
     assert algorithm.runs_its_aggregator
     assert int(algorithm.init_client(stacked(2)).client) == 0
+
+
+LISTED = clients.listed([0.1, 0.05, 0.01])
+SCHEDULED = {
+    **{name: {} for name in ("ditto", "mr_mtl", "apfl", "pfedme", "per_fedavg", "reptile")},
+    **{name: {"pattern": "^w$"} for name in ("fedper", "fedrep", "lg_fedavg")},
+    "fedbn": {"pattern": "^b$"},
+    "ifca": {"clusters": 2},
+    "hypcluster": {"clusters": 2},
+    "fedem": {"components": 2},
+    "hierarchical": {"edges": 2},
+    "dsgd": {"mixing": rounds.ring(N)},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_the_length_of_a_schedule_is_known(name):
+    """So that a longer run is refused."""
+    recipe = getattr(algorithms, name)
+    assert recipe(loss_fn, client_lr=LISTED, batch_size=2, **SCHEDULED[name]).rounds == 3
+    assert recipe(loss_fn, client_lr=0.1, batch_size=2, **SCHEDULED[name]).rounds is None

@@ -28,16 +28,20 @@ DATASET = tables.federated()
 OWN_CODEC = {
     *("fetch_sgd", "onebit_adam", "power_sgd", "sign_sgd", "tamuna", "compressed_scaffnew"),
     *("ef14", "double_squeeze", "marina", "pp_marina", "scaffnew"),
+    *("dsgd", "gradient_tracking"),
 }
 """Recipes that do not take error-fed-back top-k in 8 bits, and say so.
 
 Those of the first line compress in their own way.  EF14 and DoubleSqueeze add the error feedback
 themselves; MARINA needs a codec without memory; corrections of Scaffnew follow what arrives as it is.
+Averages of compressed models, as in DSGD, do not converge: that is what CHOCO is for.
 """
 
 PRIVATELY = {
     *("fedsgd", "fedavg", "fedavgm", "fedprox", "fedadam", "fedadagrad", "fedyogi"),
     *("fedsam", "fedshuffle", "moon", "mimelite", "fedadmm"),
+    *("ditto", "mr_mtl", "apfl", "pfedme", "per_fedavg", "fedper", "lg_fedavg", "fedrep", "fedbn"),
+    *("ifca", "hypcluster", "fedem"),
 }
 """Recipes whose message may be clipped, summed and noised: all else is computed from the result."""
 

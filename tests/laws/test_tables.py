@@ -44,7 +44,10 @@ def mentioned(table):
     raise LookupError(table)
 
 
-GRAPHS = {"metropolis", "one_peer_exponential", "random_graph", "spectral_gap"}
+GRAPHS = {
+    *("metropolis", "ring", "torus", "exponential", "one_peer_exponential", "random_graph"),
+    "spectral_gap",
+}
 """Functions of mixing matrices, which are tested on their own."""
 
 

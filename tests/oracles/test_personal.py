@@ -324,7 +324,7 @@ BOXES = {
     ),
 }  # fmt: skip
 
-IN_CI = {"ditto", "apfl_adaptive", "pfedme", "per_fedavg", "fedrep", "ifca", "fedem"}
+IN_CI = {"ditto", "per_fedavg", "fedrep", "ifca", "fedem"}
 
 
 @tables.rows(BOXES, set(), IN_CI)

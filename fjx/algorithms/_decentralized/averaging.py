@@ -4,11 +4,13 @@ import optax
 
 from fjx import _validate
 from fjx._base import Algorithm, Array
+from fjx.algorithms._refuse import SERVERLESS, UNCOMPRESSED, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import batch_gradient, client_sgd
 from fjx.rounds._averaging import gossip, tracking
 
 
+@fixes(aggregator=SERVERLESS, uplink=UNCOMPRESSED)
 def dsgd(
     loss_fn: LossFn,
     *,
@@ -55,6 +57,7 @@ def dsgd(
     return gossip(client_sgd(loss_fn, client_lr, epochs, batch_size), mixing=mixing)
 
 
+@fixes(aggregator=SERVERLESS, uplink=UNCOMPRESSED)
 def gradient_tracking(
     loss_fn: LossFn, *, mixing: Array, learning_rate: float | Array, batch_size: int
 ) -> Algorithm:

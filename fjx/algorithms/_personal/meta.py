@@ -8,6 +8,7 @@ import optax
 from fjx import _validate, aggregators, clients
 from fjx._base import Algorithm, Array, ClientUpdate, Examples, Key, Steps, Tree, Turn
 from fjx._kernels.permutation import shuffle
+from fjx.algorithms._refuse import ALIKE, fixes
 from fjx.clients import LossFn
 from fjx.clients._by_round import following
 from fjx.clients._envelopes import Paired, adapted_loss, require_stateless
@@ -88,6 +89,7 @@ def per_fedavg(
     return compose(client=client, server=server_sgd(server_lr), **parts)
 
 
+@fixes(aggregator=ALIKE)
 def reptile(
     loss_fn: LossFn,
     *,

@@ -10,7 +10,7 @@ from fjx import _tree, _validate, clients
 from fjx._base import Algorithm, Array, ClientUpdate, Examples, Key, Metrics, Tree, Turn
 from fjx._kernels.permutation import shuffle
 from fjx.clients import LossFn
-from fjx.clients._by_round import following
+from fjx.clients._by_round import following, rounds_of
 from fjx.clients._envelopes import mixed, mixture_loss, moreau, require_stateless
 from fjx.clients._minibatch import client_sgd
 from fjx.clients._parts import keeping
@@ -132,7 +132,8 @@ def mr_mtl(
     def own(mean: Tree) -> ClientUpdate:
         return client_sgd(loss_fn, client_lr, epochs, batch_size, held_near(mean, lam))
 
-    return compose(client=around_mean(own), server=server_sgd(1.0), **parts)
+    client = around_mean(own)._replace(rounds=rounds_of(client_lr))
+    return compose(client=client, server=server_sgd(1.0), **parts)
 
 
 def apfl(
@@ -298,5 +299,5 @@ def pfedme(
         found = envelope.solve(_tree.add(broadcast, message), batch, mask, key_loss)
         return message, _tree.where(examples.size > 0, found, theta), metrics
 
-    client = ClientUpdate(init, update, train.message, personal=lambda broadcast, theta: theta)
+    client = train._replace(init=init, update=update, personal=lambda broadcast, theta: theta)
     return compose(client=client, server=server_sgd(server_lr), **parts)

@@ -7,6 +7,7 @@ import optax
 
 from fjx._base import Algorithm, Array, ClientUpdate
 from fjx.clients import LossFn
+from fjx.clients._by_round import rounds_of
 from fjx.clients._minibatch import client_sgd
 from fjx.clients._parts import in_turn, part
 from fjx.rounds._compose import OpenParts, compose
@@ -219,6 +220,7 @@ def fedrep(
                 loss_fn, lambda loss: train(loss, epochs), inside=lambda name: matches(name) is None
             ),
         )
+    client = client._replace(rounds=rounds_of(client_lr))
     return _private(client, server_lr, pattern, **parts)
 
 

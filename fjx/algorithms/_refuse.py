@@ -25,6 +25,10 @@ MEMORY = (
     "or another rule would make drift away; for privacy use algorithms.dp_fedavg, or fedavg with "
     "uplink= and aggregator="
 )
+TRUST = (
+    "the server weighs each update by its angle with one of its own, without noise; for privacy use "
+    "algorithms.dp_fedavg"
+)
 PRIVATE = (
     "its aggregator is that of its mechanism; for another use algorithms.fedavg with "
     "aggregator=aggregators.private(mechanism, denominator)"

@@ -8,6 +8,7 @@ import optax
 
 from fjx import _tree, aggregators
 from fjx._base import Algorithm, Array, Cohort, Examples, Executor, Key, Metrics, Runs, Tree, Turn
+from fjx.algorithms._refuse import TRUST, fixes
 from fjx.clients import LossFn
 from fjx.clients._minibatch import client_sgd
 from fjx.rounds._compose import Codecs, compose
@@ -15,6 +16,7 @@ from fjx.rounds._state import RoundState
 from fjx.servers._sgd import server_sgd
 
 
+@fixes(aggregator=TRUST)
 def fltrust(
     loss_fn: LossFn,
     *,

@@ -117,6 +117,7 @@ DIVIDE = {
     ),
     "fedcom": lambda rate: algorithms.fedcom(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
     "fedavg": lambda rate: algorithms.fedavg(loss_fn, client_lr=rate, batch_size=3),
+    "qffl": lambda rate: algorithms.qffl(loss_fn, q=0.5, client_lr=rate, batch_size=3),
 }
 
 

@@ -187,6 +187,7 @@ SHORT = {
     "power_of_choice": algorithms.power_of_choice(
         loss_fn, cohort_size=1, client_lr=LISTED, batch_size=3
     ),
+    "ditto": algorithms.ditto(loss_fn, client_lr=0.1, personal_lr=LISTED, batch_size=3),
 }
 
 

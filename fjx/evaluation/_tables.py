@@ -143,8 +143,8 @@ def _cell(interval: Interval, ends: bool) -> str:
     if math.isinf(mean):
         return r"\infty" if mean > 0 else r"-\infty"
     if math.isnan(low):
-        digits, _, power = f"{mean:.4g}".partition("e")
-        return rf"{digits} \cdot 10^{{{int(power)}}}" if power else digits
+        number, _, power = f"{mean:.4g}".partition("e")
+        return rf"{number} \cdot 10^{{{int(power)}}}" if power else number
     digits = _digits(max(high - mean, mean - low))
     if ends:
         return f"{mean:.{digits}f}\\ [{low:.{digits}f}, {high:.{digits}f}]"

@@ -4,7 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from fjx._base import Algorithm
+from fjx import _validate
+from fjx._base import Algorithm, Cohort, Executor, Key, Metrics, Runs, Tree
 
 P = ParamSpec("P")
 
@@ -64,3 +65,25 @@ def fixes(**reasons: str) -> Callable[[Callable[P, Algorithm]], Callable[P, Algo
         return checked
 
     return around
+
+
+def for_population(algorithm: Algorithm, check: Callable[[int], None]) -> Algorithm:
+    """The same algorithm, whose round is refused when it is traced if it is one of a wrong population.
+
+    Args:
+        algorithm: algorithm of :func:`fjx.compose`.
+        check: function of the number of all clients that raises ValueError.
+    """
+
+    def play(
+        key: Key, state: Any, rows: Tree, cohort: Cohort, *, executor: Executor | None = None
+    ) -> tuple[Any, Tree, Metrics]:
+        population = cohort.population  # a number, unless the whole cohort is an argument of jit
+        if _validate.concrete(population):
+            check(int(population))
+        return algorithm.round(key, state, rows, cohort, executor=executor)
+
+    assert algorithm.aggregator is not None
+    assert algorithm.runs is not None
+    runs = Runs(algorithm.aggregator, play, algorithm.runs.client)
+    return algorithm._replace(round=play, runs=runs)

@@ -44,7 +44,9 @@ def choosing(
         key: Key, models: Tree, state: Array, examples: Examples, turn: Turn
     ) -> tuple[Tree, Array, Metrics]:
         key_losses = jax.random.fold_in(jax.random.clone(key), 2**32 - 1)
-        best = jnp.argmin(losses(key_losses, models, examples)).astype(jnp.int32)
+        found = losses(key_losses, models, examples)
+        # A model that diverged fits nobody; to argmin NaN is the least number.
+        best = jnp.argmin(jnp.where(jnp.isnan(found), jnp.inf, found)).astype(jnp.int32)
         best = jnp.where(examples.size > 0, best, state)
         message, _, metrics = client.update(key, row_of(models, best), (), examples, turn)
         return {"update": message, "group": best.astype(jnp.uint8)}, best, metrics

@@ -45,7 +45,8 @@ def t_interval(values: Any, *, level: float = 0.95, axis: int = -1) -> Interval:
     Guarantees:
         - It covers the mean with probability ``level`` if runs are independent and normal.
         - One run has no interval: its ends are NaN.  A run that is NaN makes everything NaN, because a
-          mean over the runs that did not fail would be a mean of something else.
+          mean over the runs that did not fail would be a mean of something else.  An infinite mean has
+          no interval.
 
     Args:
         values: one number a run.
@@ -69,7 +70,9 @@ def t_interval(values: Any, *, level: float = 0.95, axis: int = -1) -> Interval:
     mean, count = _mean(runs), runs.shape[-1]
     if count < 2:
         return _without_ends(mean, count, level)
-    half = special.stdtrit(count - 1, (1 + level) / 2) * runs.std(axis=-1, ddof=1) / count**0.5
+    with np.errstate(invalid="ignore"):  # a run that is infinite has no deviation
+        deviation = runs.std(axis=-1, ddof=1)
+    half = special.stdtrit(count - 1, (1 + level) / 2) * deviation / count**0.5
     return Interval(mean, mean - half, mean + half, count, level)
 
 
@@ -125,8 +128,9 @@ def bootstrap_interval(
     place = (drawn + count * np.arange(resamples)[:, None]).ravel()
     times = np.bincount(place, minlength=resamples * count).reshape(resamples, count) / count
     tails = (1 - level) / 2, (1 + level) / 2
-    # A NaN would spread to other means by the product.
-    means = np.where(np.isnan(mean)[..., None], np.nan, np.nan_to_num(runs) @ times.T)
+    # A NaN or an infinity would spread to other means by the product.
+    finite = np.where(np.isfinite(runs), runs, 0.0)
+    means = np.where(np.isfinite(mean)[..., None], finite @ times.T, np.nan)
     low, high = np.quantile(means, tails, axis=-1)
     return Interval(mean, low, high, count, level)
 

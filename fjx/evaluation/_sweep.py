@@ -17,7 +17,7 @@ from fjx.data import FederatedData
 from fjx.evaluation._runs import Chunk, play_all
 from fjx.samplers import Sampler
 from fjx.simulation import Evaluate, History, SimulationState, Timing
-from fjx.simulation._program import require_parts
+from fjx.simulation._program import require_parts, require_scheduled
 
 Make = Callable[..., Algorithm]
 """A function of the hyper-parameters, given by name, that returns an algorithm."""
@@ -149,8 +149,8 @@ def sweep(
     Raises:
         TypeError: an argument has a wrong type; a number of ``grid`` must be static.
         ValueError: an argument is out of range; two seeds are equal; a list is empty; a name is in
-            both ``grid`` and ``static``; the dataset is on the host; a loss function or metric is not
-            a mean over examples.
+            both ``grid`` and ``static``; ``make`` refuses a setting, or a schedule is shorter than the
+            run; the dataset is on the host; a loss function or metric is not a mean over examples.
         MemoryError: not even one run fits.
 
     Examples:
@@ -183,9 +183,12 @@ def sweep(
     for chosen in itertools.product(*(choices.items() for choices in parts.values())):
         names = {name: shown for name, (shown, _) in zip(parts, chosen, strict=True)}
         values = {name: value for name, (_, value) in zip(parts, chosen, strict=True)}
-        one = make(**values, **traced[0])
-        require_parts(one, dataset, sampler)
-        programs.append((names, values, one))
+        # A traced number has no value that could be checked.
+        made = [make(**values, **setting) for setting in traced]
+        for one in made:
+            require_parts(one, dataset, sampler)
+            require_scheduled(one, rounds)
+        programs.append((names, values, made[0]))
     if dataset.hosted:
         raise ValueError("a sweep needs its dataset on the device: data.on_device(dataset)")
     sampler.capacity(dataset.num_clients)  # raises if there are too few clients

@@ -121,12 +121,13 @@ def scalars(sweep: Sweep, metric: str) -> np.ndarray:
 
 def best(values: np.ndarray, *, lower: bool, level: float, key: Key | None) -> int | None:
     """Place of the setting that is better than every other one, each paired interval without zero."""
-    means = values.mean(axis=1)
-    if len(means) < 2 or np.isnan(means).all():
+    ran = np.isfinite(values).all(axis=1)  # a setting that diverged is worse than any number
+    if len(values) < 2 or values.shape[1] < 2 or not ran.any():
         return None
-    first = int(np.nanargmin(means) if lower else np.nanargmax(means))
+    means = np.where(ran, values.mean(axis=1), np.inf if lower else -np.inf)
+    first = int(means.argmin() if lower else means.argmax())
     for i, other in enumerate(values):
-        if i == first or np.isnan(means[i]):  # a setting that diverged is worse than any number
+        if i == first or not ran[i]:
             continue
         fresh = None if key is None else jax.random.clone(key)
         gap = paired_difference(values[first], other, level=level, key=fresh)
@@ -139,8 +140,11 @@ def _cell(interval: Interval, ends: bool) -> str:
     mean, low, high = (float(x) for x in interval[:3])
     if math.isnan(mean):
         return ""
+    if math.isinf(mean):
+        return r"\infty" if mean > 0 else r"-\infty"
     if math.isnan(low):
-        return f"{mean:.4g}"
+        number, _, power = f"{mean:.4g}".partition("e")
+        return rf"{number} \cdot 10^{{{int(power)}}}" if power else number
     digits = _digits(max(high - mean, mean - low))
     if ends:
         return f"{mean:.{digits}f}\\ [{low:.{digits}f}, {high:.{digits}f}]"

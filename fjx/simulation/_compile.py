@@ -39,6 +39,13 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
 _KEPT = 8  # programs kept of one function, the latest
 
 
+class _Kept(dict[Hashable, Any]):
+    """What is kept on a function, or on a callable object of the user's; copies of that begin anew."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Kept, ()  # programs can be neither copied nor pickled
+
+
 class Once:
     """A jitted function with the programs that were compiled of it.
 
@@ -65,7 +72,7 @@ class Once:
         hash, or an owner without attributes, are not remembered.
         """
         try:
-            kept = vars(owner).setdefault("_jitted", {})
+            kept = vars(owner).setdefault("_jitted", _Kept())
             return _latest(kept, parts, lambda: cls(make()))
         except TypeError:
             return cls(make())
@@ -73,11 +80,12 @@ class Once:
 
 def _latest(kept: dict[Any, Any], name: Hashable, make: Callable[[], Any]) -> Any:
     """``kept[name]``, made if it is not there; the oldest entries go."""
+    # Other threads may do the same at the same time, so nothing is expected to be there still.
     value = kept.pop(name, None)
-    kept[name] = make() if value is None else value
+    value = kept[name] = make() if value is None else value
     for oldest in list(kept)[:-_KEPT]:
-        del kept[oldest]
-    return kept[name]
+        kept.pop(oldest, None)
+    return value
 
 
 class Compiler:

@@ -48,7 +48,7 @@ def use_cpu_devices(count: int | None = None) -> None:
         raise RuntimeError(
             f"JAX has started with {jax.device_count('cpu')} CPU devices, too late for {count}; call "
             "use_cpu_devices before the first array is made, or set the environment variable "
-            f"{_VARIABLE}={count}"
+            f"JAX_NUM_CPU_DEVICES={count}, which JAX itself reads"
         ) from error
 
 
@@ -78,7 +78,8 @@ def tell_of_idle_cores() -> None:
     if jax.device_count() == 1 and _processors() > 1:
         warnings.warn(
             f"JAX started before fjx was imported, so this run does not spread over the "
-            f"{_processors()} cores: import fjx first, or set {_VARIABLE}=all ({_VARIABLE}=1 means one)",
+            f"{_processors()} cores: import fjx first, or set JAX_NUM_CPU_DEVICES={_processors()} "
+            "(1 means that one device is wanted)",
             stacklevel=4,
         )
 

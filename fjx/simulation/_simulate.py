@@ -120,6 +120,10 @@ def simulate(
     a checkpoint and stops early if asked.  For a run that is one pure function, see
     :func:`fjx.simulation.program`.
 
+    A second call with the same algorithm, evaluation and shapes compiles nothing.  Functions are traced
+    once, as by ``jax.jit``: if a loss or a score reads a global, an attribute or a NumPy array that
+    changes later, make a new algorithm or a new evaluation after the change.
+
     Data may be larger than the device.  If the dataset is on the host (:func:`fjx.data.on_host`,
     :func:`fjx.data.open`), only the examples of a cohort are copied to the device, while the
     previous round computes.  The same holds for clients' rows if the table is on the host.

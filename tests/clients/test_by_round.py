@@ -117,6 +117,7 @@ DIVIDE = {
     ),
     "fedcom": lambda rate: algorithms.fedcom(loss_fn, EXACT, client_lr=rate, steps=2, batch_size=3),
     "fedavg": lambda rate: algorithms.fedavg(loss_fn, client_lr=rate, batch_size=3),
+    "qffl": lambda rate: algorithms.qffl(loss_fn, q=0.5, client_lr=rate, batch_size=3),
 }
 
 
@@ -186,6 +187,7 @@ SHORT = {
     "power_of_choice": algorithms.power_of_choice(
         loss_fn, cohort_size=1, client_lr=LISTED, batch_size=3
     ),
+    "ditto": algorithms.ditto(loss_fn, client_lr=0.1, personal_lr=LISTED, batch_size=3),
 }
 
 

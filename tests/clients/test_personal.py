@@ -16,6 +16,7 @@ from fjx import (
     rounds,
     simulation,
 )
+from fjx.clients._clusters import choosing
 from tests.support import tables
 
 N = len(tables.SIZES)
@@ -132,6 +133,20 @@ def test_more_clusters_than_clients():
 
     with pytest.raises(ValueError, match=f"at most the number of clients, {N}; got {N + 1}"):
         jax.eval_shape(play)
+
+
+@pytest.mark.parametrize("broken", [jnp.nan, jnp.inf])
+def test_a_model_that_diverged_is_nobodys_choice(broken):
+    models = {"w": jnp.array([broken, 1.0, 0.0])}
+    client = choosing(
+        clients.local_sgd(lambda m, x, key: jnp.mean((m["w"] - x) ** 2), optax.sgd(0.1), steps=1,
+                          batch_size=1),
+        lambda m, x, key: jnp.mean((m["w"] - x) ** 2), clusters=3, batch_size=1,
+    )  # fmt: skip
+    examples = Examples(jnp.array([0.9, 0.8]), jnp.int32(0), jnp.int32(2))
+    message, chosen, _ = client.update(jax.random.key(0), models, jnp.int32(0), examples, Turn())
+    assert int(chosen) == int(message["group"]) == 1
+    assert np.isfinite(message["update"]["w"]).all()
 
 
 def test_a_cluster_needs_an_aggregator_that_sums():

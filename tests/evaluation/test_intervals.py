@@ -45,6 +45,17 @@ def test_a_run_that_failed_is_not_left_out():
         assert found.low[1] < 1.5 < found.high[1]
 
 
+def test_an_infinite_mean_has_no_interval():
+    runs = np.array([[1.0, np.inf, 2.0], [1.0, 1.5, 2.0]])
+    for found in (
+        evaluation.t_interval(runs),
+        evaluation.bootstrap_interval(runs, key=jax.random.key(0)),
+    ):
+        assert found.mean[0] == np.inf
+        assert np.isnan([found.low[0], found.high[0]]).all()
+        assert found.low[1] < 1.5 < found.high[1]
+
+
 def test_intervals_cover_as_often_as_they_say():
     """Normal runs: 4,000 experiments, so a standard error of at most 0.006; the bound is four."""
     key = jax.random.key(7)

@@ -91,8 +91,8 @@ def test_a_sweep_is_the_loop_of_its_runs(compiled):
 def test_nine_runs_are_one_program_that_is_traced_once(compiled):
     result, made = compiled
     assert result.programs == 1
-    assert made[0] == LRS[0]  # on the host, to be checked
-    (traced,) = made[1:]
+    assert made[:3] == list(LRS)  # on the host, to be checked
+    (traced,) = made[3:]
     assert isinstance(traced, jax.core.Tracer)
 
 
@@ -212,6 +212,12 @@ def test_a_loss_that_is_no_mean_is_refused_also_with_a_traced_number_in_it():
         ({"make": make(0.1)}, TypeError, "make must be a function"),
         ({"make": lambda lr: lr}, TypeError, "algorithm must be"),
         ({"at_a_time": 0}, ValueError, "at_a_time must be at least 1"),
+        ({"grid": {"lr": [0.1, -0.2]}}, ValueError, "client_lr must be greater than 0, got -0.2"),
+        (
+            {"make": make, "grid": {}, "static": {"lr": {"short": clients.listed([0.1, 0.1])}}},
+            ValueError,
+            "rounds=5 is more than the 2 rounds",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_compiled(options, error, message):
@@ -277,6 +283,22 @@ def test_one_seed_has_no_interval_and_no_bold():
     assert "$0.7$" in table
     assert "pm" not in table
     assert "mathbf" not in table
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_setting_that_diverged_is_worse_than_any_number_of_several_seeds(seeds, broken):
+    two = np.array([[0.70, 0.72, 0.71], [broken] * 3])[:, :seeds]
+    table = evaluation.latex_table(told(two, SETTINGS[:2]), "accuracy").splitlines()
+    assert ("mathbf" in table[4]) == (seeds > 1)
+    cell = {"nan": "--", "inf": r"$\infty$", "-inf": r"$-\infty$"}[str(broken)]
+    assert table[5] == rf"0.3 & a\&b & {cell} \\"
+
+
+def test_a_number_of_one_seed_is_set_as_mathematics():
+    table = evaluation.latex_table(told(np.array([[1.5e-7], [-2e12]]), SETTINGS[:2]), "accuracy")
+    assert r"$1.5 \cdot 10^{-7}$" in table
+    assert r"$-2 \cdot 10^{12}$" in table
 
 
 def test_a_bootstrap_interval_shows_its_ends():

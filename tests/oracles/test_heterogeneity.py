@@ -463,3 +463,9 @@ def test_lengths_are_those_of_the_paper():
     proximal = optax.chain(clients.proximal(mu), optax.sgd(eta))
     assert float(way(proximal, steps)) == pytest.approx(near, rel=1e-6)
     assert float(way(optax.sgd(eta), jnp.float32(0))) == 0
+
+
+def test_afl_has_a_weight_for_every_client():
+    algorithm = algorithms.afl(loss_fn, num_clients=CLIENTS - 1, weights_lr=0.1, **local)
+    with pytest.raises(ValueError, match=f"number of all clients, {CLIENTS}; got {CLIENTS - 1}"):
+        run(algorithm)

@@ -1,6 +1,8 @@
 """A program is compiled once for an algorithm, and is gone with it."""
 
+import copy
 import gc
+import pickle
 import weakref
 
 import jax
@@ -10,6 +12,7 @@ import pytest
 
 import fjx
 from fjx import data, samplers, simulation
+from fjx.simulation._compile import _latest
 
 DATASET = data.from_clients([np.full((2, 2), n, np.float32) for n in range(6)])
 
@@ -89,6 +92,44 @@ def test_programs_go_with_their_algorithm():
     del algorithm
     gc.collect()
     assert alive() is None
+
+
+class Norm:
+    """An evaluation of the user's with a state of its own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, params):
+        return {"norm": self.scale * jnp.sum(params**2)}
+
+
+def test_an_object_that_evaluates_can_be_copied_and_pickled_after_a_run():
+    one, algorithm = Norm(2.0), algorithm_of(mean_square)
+
+    def norm(evaluate):
+        result = fjx.simulate(
+            jax.random.key(0), algorithm, jnp.zeros(2), DATASET, sampler=samplers.full(), rounds=1,
+            evaluate=evaluate, progress=False,
+        )  # fmt: skip
+        return result.history.evaluations["norm"][0]
+
+    expected = norm(one)
+    for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one)), copy.copy(one)):
+        other.scale = 6.0
+        np.testing.assert_allclose(norm(other), 3 * expected, rtol=1e-6)
+    assert norm(one) == expected
+
+
+class Emptied(dict):
+    """Programs that other threads drop at once."""
+
+    def __setitem__(self, name, value):
+        pass
+
+
+def test_a_program_is_found_though_other_threads_drop_it():
+    assert _latest(Emptied(), "name", lambda: "program") == "program"
 
 
 def test_equal_arguments_give_one_sampler_and_one_executor():

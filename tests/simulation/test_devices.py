@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from fjx.simulation import _devices
 
 PROGRAM = """
 import json, sys
@@ -71,7 +74,7 @@ def twice(tmp_path_factory):
 @pytest.mark.ci
 def test_one_two_four_and_eight_devices_compute_the_same_and_later_is_too_late(twice):
     assert "8 CPU devices, too late for 3" in twice[0]["late"]
-    assert "FJX_CPU_DEVICES=3" in twice[0]["late"]
+    assert "JAX_NUM_CPU_DEVICES=3" in twice[0]["late"]
 
 
 @pytest.mark.ci
@@ -91,7 +94,18 @@ def test_importing_makes_a_device_of_each_core_unless_somebody_chose():
     )
     assert run("-c", count, FJX_CPU_DEVICES="all").stdout == every + "\n"
     assert run("-c", count, FJX_CPU_DEVICES="").stdout == every + "\n"  # as if it were not set
-    assert run("-c", f"import jax; jax.devices(); {count}").stdout == "1\n"  # too late
+    begun = f"import jax; jax.devices(); {count}"
+    assert run("-c", begun).stdout == "1\n"  # too late
+    assert run("-c", begun, JAX_NUM_CPU_DEVICES="3").stdout == "3\n"  # as the warning says
     wrong = run("-c", count, FJX_CPU_DEVICES="two")
     assert wrong.returncode != 0
     assert "FJX_CPU_DEVICES must be a positive number or \"all\", got 'two'" in wrong.stderr
+
+
+def test_a_run_on_one_of_several_cores_says_what_would_help(monkeypatch):
+    monkeypatch.delenv("FJX_CPU_DEVICES", raising=False)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(_devices, "_processors", lambda: 4)
+    monkeypatch.setattr(_devices, "_chosen", lambda: False)
+    with pytest.warns(UserWarning, match="import fjx first, or set JAX_NUM_CPU_DEVICES=4"):
+        _devices.tell_of_idle_cores.__wrapped__()

@@ -9,7 +9,7 @@ from fjx import _validate
 from fjx._base import Aggregator, Algorithm, Array, Tree
 from fjx.aggregators import reweighted
 from fjx.aggregators._reweighted import agnostic, tilted, worst
-from fjx.algorithms._refuse import fixes
+from fjx.algorithms._refuse import fixes, for_population
 from fjx.algorithms._told import told
 from fjx.clients import LossFn, Trained, mean_loss, telling
 from fjx.clients._minibatch import client_sgd
@@ -68,7 +68,7 @@ def afl(
         the largest loss in the cohort.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range; there are more clients (when a round is traced).
         TypeError: ``aggregator`` is given.
 
     Examples:
@@ -85,7 +85,18 @@ def afl(
     uniform = jnp.full(num_clients, 1 / num_clients, jnp.float32)
     aggregator = reweighted(agnostic(weights_lr), init=lambda message_like: uniform)
     ids = {"id": jnp.int32}
-    return _by_loss(loss_fn, client_lr, batch_size, epochs, server_lr, aggregator, codecs, **ids)
+    algorithm = _by_loss(
+        loss_fn, client_lr, batch_size, epochs, server_lr, aggregator, codecs, **ids
+    )
+
+    def check(population: int) -> None:
+        if population > num_clients:
+            raise ValueError(
+                f"num_clients must be the number of all clients, {population}; got {num_clients}: the "
+                "others have no weight and would never count"
+            )
+
+    return for_population(algorithm, check)
 
 
 @private

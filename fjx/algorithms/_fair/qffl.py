@@ -84,7 +84,10 @@ def qffl(
     score = mean_loss(loss_fn, batch_size=batch_size)
 
     def client(rate: Any) -> ClientUpdate:
-        constant = jnp.asarray(1 / rate if lipschitz is None else lipschitz, jnp.float32)
+        # In a round of rate zero nobody moves, whatever the constant.
+        step_size = jnp.asarray(rate, jnp.float32)
+        inverse = 1 / jnp.where(step_size > 0, step_size, 1)
+        constant = inverse if lipschitz is None else jnp.asarray(lipschitz, jnp.float32)
 
         def tell(done: Trained) -> tuple[Tree, dict[str, Array]]:
             # Numerator and denominator are both divided by L.

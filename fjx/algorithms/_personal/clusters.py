@@ -1,23 +1,13 @@
 """IFCA, HypCluster and FedEM: several models, for groups of clients or as a mixture for each."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import optax
 
 from fjx import _validate
-from fjx._base import (
-    Aggregator,
-    Algorithm,
-    Array,
-    ClientUpdate,
-    Cohort,
-    Executor,
-    Key,
-    Metrics,
-    Runs,
-    Tree,
-)
+from fjx._base import Aggregator, Algorithm, Array, ClientUpdate
 from fjx.aggregators import grouped, mean
+from fjx.algorithms._refuse import for_population
 from fjx.clients import LossFn
 from fjx.clients._by_round import following
 from fjx.clients._clusters import choosing, expectation_maximization
@@ -89,27 +79,15 @@ def ifca(
         server=server_sgd(server_lr),
         **codecs,
     )
-    return _with_clients_for(clusters, algorithm)
 
-
-def _with_clients_for(clusters: int, algorithm: Algorithm) -> Algorithm:
-    """The same algorithm; a round of fewer clients in all than clusters is refused when it is traced."""
-
-    def play(
-        key: Key, state: Any, rows: Tree, cohort: Cohort, *, executor: Executor | None = None
-    ) -> tuple[Any, Tree, Metrics]:
-        population = cohort.population  # a number, unless the whole cohort is an argument of jit
-        if _validate.concrete(population) and int(population) < clusters:
+    def check(population: int) -> None:
+        if population < clusters:
             raise ValueError(
-                f"clusters must be at most the number of clients, {int(population)}; got {clusters}: "
+                f"clusters must be at most the number of clients, {population}; got {clusters}: "
                 "some models would never be trained"
             )
-        return algorithm.round(key, state, rows, cohort, executor=executor)
 
-    assert algorithm.aggregator is not None
-    assert algorithm.runs is not None
-    runs = Runs(algorithm.aggregator, play, algorithm.runs.client)
-    return algorithm._replace(round=play, runs=runs)
+    return for_population(algorithm, check)
 
 
 def hypcluster(

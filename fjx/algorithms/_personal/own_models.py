@@ -79,8 +79,10 @@ def ditto(
     def own(common: Tree) -> ClientUpdate:
         return client_sgd(loss_fn, own_lr, own_epochs, batch_size, held_near(common, lam))
 
+    lengths = [n for n in map(rounds_of, (client_lr, own_lr)) if n is not None]
+    client = beside(client_sgd(loss_fn, client_lr, epochs, batch_size), own)
     return compose(
-        client=beside(client_sgd(loss_fn, client_lr, epochs, batch_size), own),
+        client=client._replace(rounds=min(lengths, default=None)),
         server=server_sgd(server_lr),
         **parts,
     )

@@ -375,13 +375,16 @@ ROBUST = [*KAPPA, "bulyan", "caf", "autogm", "dnc", "sign_guard", "clipped_mean"
 @pytest.mark.ci
 def test_up_to_f_messages_cannot_carry_the_result_away_and_a_majority_can():
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(2, SLOTS, SIZE)) + 1
+    x = rng.normal(size=(5, SLOTS, SIZE)) + 1
     x[0, :1] = 1e5
-    x[1, :4] = 1e5
-    found = run(x, f=[1, 1])
+    x[1, :1] = 1e12  # fourth powers overflow
+    x[2, -1:] = 1e12
+    x[3, -1:] = 1e18  # the largest that is not left out
+    x[4, :4] = 1e5
+    found = run(x, f=[1, 1, 1, 1, 1])
     for rule in ROBUST:
-        few, many = np.linalg.norm(found[rule][0], axis=1)
-        assert few < 20, rule
+        *few, many = np.linalg.norm(found[rule][0], axis=1)
+        assert max(few) < 20, rule
         assert many > 1e3, rule
 
 

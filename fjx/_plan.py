@@ -258,7 +258,8 @@ def _claim(
 ) -> Epsilon:
     claim = terms.epsilon(mechanism, sampler, rounds=rounds).but(*told_beside(mechanism))
     if protocol is not None:
-        claim = claim.but(against_server(mechanism, protocol))
+        known = terms.num_clients
+        claim = claim.but(against_server(mechanism, sampler, protocol, num_clients=known))
     if terms.unit == "client":
         return claim
     return claim.but("delta should be well below one over the number of all examples")

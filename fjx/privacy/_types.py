@@ -223,6 +223,7 @@ class DistributedMechanism(NamedTuple):
         dimension: largest number d of coordinates of a vector.
         clients: largest number n of clients whose codes are added.
         least: smallest number of clients; with fewer, nothing is released.
+        colluding: number of these clients whose noise does not count, because they may tell it.
         variance: the variance of the noise of one client, in the units of messages, or an upper bound
             on it.
         noise_multiplier: z, the standard deviation of the noise that is certain to be present, in units
@@ -241,6 +242,7 @@ class DistributedMechanism(NamedTuple):
     dimension: int
     clients: int
     least: int
+    colluding: int
     variance: float
     noise_multiplier: float
     sensitivity: Callable[[Relation], float]

@@ -105,7 +105,8 @@ def run(
         - A sum of distributed noise is known of no fewer clients than its mechanism was calibrated for,
           ``clients - dropped`` of them: with fewer, the protocol gives up before it is known.
         - The secrets of a round are new random bytes, and none follows from ``key``.  Only the public id
-          of a session does, which draws the graph of :func:`secagg_plus`.
+          of a session does, which draws the graph of :func:`secagg_plus`.  Clients that know the key
+          beforehand can choose who colludes by the graph.
 
     Args:
         key: root key of training and sampling; round t uses ``fold_in(key, t)``.

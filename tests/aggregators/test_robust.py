@@ -206,6 +206,30 @@ def test_the_geometric_median_is_within_its_tolerance():
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize("far", [3.0, 1e6, 1e18])
+def test_the_geometric_median_of_a_majority_of_equal_messages_is_that_message(far):
+    x = np.full((2, SLOTS, SIZE), 0.5)
+    x[0, :3] = np.random.default_rng(9).normal(size=(3, SIZE)) * far
+    x[1, [0, 2, 4]] = far
+    vectors, metrics = run(x, f=[2, 2])["geometric_median"]
+    np.testing.assert_allclose(vectors, 0.5, rtol=1e-6)
+    assert metrics["iterations"].max() < 1000
+
+
+@pytest.mark.ci
+def test_the_geometric_median_does_not_rest_on_a_message_beside_far_ones():
+    """On a line it is the middle message; Weiszfeld's steps from the mean came to rest on another."""
+    lines = [
+        [0.536, -0.0875, -76.05, -1066.7, 0.4033, 0.3191, -6.937],
+        [-0.0068, -0.7946, -0.0539, -2.2114, -0.0972, -2.3255, -0.0727],
+        [3.0, 0.0, 0.0, 0.0, 3.0, 1.0, 0.0],
+    ]
+    x = np.zeros((len(lines), SLOTS, SIZE))
+    x[:, :, 0] = lines
+    vectors, _ = run(x, f=[3] * len(lines))["geometric_median"]
+    np.testing.assert_allclose(vectors, np.median(x, axis=1), atol=1e-3)
+
+
 def test_messages_that_are_not_finite_are_left_out_and_counted():
     for name, (_, here, counts) in COHORTS.items():
         for rule, (_, metrics) in results()[name, 1].items():
@@ -375,13 +399,16 @@ ROBUST = [*KAPPA, "bulyan", "caf", "autogm", "dnc", "sign_guard", "clipped_mean"
 @pytest.mark.ci
 def test_up_to_f_messages_cannot_carry_the_result_away_and_a_majority_can():
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(2, SLOTS, SIZE)) + 1
+    x = rng.normal(size=(5, SLOTS, SIZE)) + 1
     x[0, :1] = 1e5
-    x[1, :4] = 1e5
-    found = run(x, f=[1, 1])
+    x[1, :1] = 1e12  # fourth powers overflow
+    x[2, -1:] = 1e12
+    x[3, -1:] = 1e18  # the largest that is not left out
+    x[4, :4] = 1e5
+    found = run(x, f=[1, 1, 1, 1, 1])
     for rule in ROBUST:
-        few, many = np.linalg.norm(found[rule][0], axis=1)
-        assert few < 20, rule
+        *few, many = np.linalg.norm(found[rule][0], axis=1)
+        assert max(few) < 20, rule
         assert many > 1e3, rule
 
 

@@ -133,18 +133,21 @@ def test_a_secure_sum_gives_a_member_away_and_noise_hides_it(name):
     assert auditing.clopper_pearson(scores[0.0, True], scores[0.0, False], delta=1e-5) > 3
 
 
-def planned(protocol, mechanism=None):
+def planned(protocol, mechanism=None, *, num_clients=N, sampler=None, relation=None, **more):
     """A plan of distributed noise, or of noise on the server."""
     settings = {name: value for name, value in SETTINGS.items() if name != "noise_multiplier"}
     distributed = {
-        "mechanism": lambda z: privacy.distributed_gaussian(noise_multiplier=z, **settings),
+        "mechanism": lambda z: privacy.distributed_gaussian(
+            noise_multiplier=z, **(settings | more)
+        ),
         "aggregator": lambda made, n: aggregators.rotated(aggregators.distributed(made, n)),
         "method": "rdp",
     }
     others = distributed if mechanism is None else mechanism
     return fjx.plan(
-        num_clients=N, rounds=2, delta=1e-3, noise_multiplier=1.0, sampler=samplers.full(),
-        protocol=protocol, **others,
+        num_clients=num_clients, rounds=2, delta=1e-3, noise_multiplier=1.0,
+        sampler=samplers.full() if sampler is None else sampler, protocol=protocol,
+        relation=relation, **others,
     )  # fmt: skip
 
 
@@ -168,6 +171,29 @@ def test_a_plan_says_what_the_server_sees(protocol, mechanism, words):
     assert re.search(words, plan.claim.caveats[-1])
     assert plan.claim.caveats[:-1] == bare.claim.caveats
     assert bare._replace(protocol=protocol).claim.caveats == plan.claim.caveats
+
+
+def test_a_server_knows_whom_it_asks():
+    """A draw hides nobody from the server, so a claim that it amplifies does not hold against it."""
+
+    def said(**settings):
+        plan = planned(secure.two_servers(), **settings)
+        return plan.claim.caveats[-1]
+
+    drawn = said(num_clients=10 * N, sampler=samplers.uniform(N), relation="replace_one")
+    assert "Does not hold against the server: sampling amplifies" in drawn
+    everybody = said(sampler=samplers.uniform(N), relation="replace_one")
+    assert "Holds against the server" in everybody
+    blocks = said(num_clients=10 * N, sampler=samplers.cyclic(10))
+    assert "Holds against the server" in blocks
+
+
+def test_colluding_clients_know_their_own_noise():
+    none = planned(secure.two_servers()).claim.caveats[-1]
+    assert "if no client tells it its noise" in none
+    one = planned(secure.two_servers(), colluding=1).claim.caveats[-1]
+    assert "if no more than 1 client tells it its noise" in one
+    assert re.search("at least 4 clients, and the noise of 3 is", one)
 
 
 @pytest.mark.ci

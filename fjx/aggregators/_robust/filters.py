@@ -82,13 +82,15 @@ def caf(f: int | Array) -> Aggregator:
         def filtered(state: _Weights) -> _Weights:
             weights = state.weights
             root = jnp.sqrt(weights)
-            centred = centred_products(inner, weights)
+            # In units of the longest message, so that nothing below overflows.
+            centred, unit = in_own_units(centred_products(inner, weights), weights > 0)
             values, vectors = jnp.linalg.eigh(root[:, None] * centred * root[None, :])
-            largest = values[-1] / jnp.maximum(jnp.sum(weights), tiny)
-            # Up to one factor for all clients, which the quotient below removes.
-            along = (centred @ (root * vectors[:, -1])) ** 2
-            along = jnp.where(weights > 0, along, 0.0)
-            kept = weights * (1 - along / jnp.maximum(jnp.max(along), tiny))
+            largest = values[-1] / jnp.maximum(jnp.sum(weights), tiny) * unit
+            # Up to one factor for all clients, which the quotient removes.
+            along = jnp.abs(centred @ (root * vectors[:, -1]))
+            along = along / jnp.maximum(jnp.max(along), tiny)
+            # A compiler may round the largest quotient to a little more than one.
+            kept = weights * jnp.maximum(1 - along**2, 0.0)
             best = jnp.where(largest < state.smallest, weights, state.best)
             smallest = jnp.minimum(largest, state.smallest)
             return _Weights(kept, best, smallest, state.turns + 1)
@@ -101,6 +103,14 @@ def caf(f: int | Array) -> Aggregator:
         return combination(share, stack), {**metrics, "iterations": last.turns}
 
     return stacking(rule)
+
+
+def in_own_units(products: Array, kept: Array) -> tuple[Array, Array]:
+    """Inner products in units of the largest of those that are kept, zeros elsewhere, and the unit."""
+    products = jnp.where(kept[:, None] & kept[None, :], products, 0.0)
+    largest = jnp.max(jnp.abs(products))
+    unit = jnp.where(largest > 0, largest, 1.0)
+    return products / unit, unit
 
 
 class _Weights(NamedTuple):
@@ -165,8 +175,11 @@ def dnc(f: int | Array, *, iterations: int = 1, coordinates: int = 10_000) -> Ag
     coordinates = _validate.static_integer("dnc: coordinates", coordinates, at_least=1)
 
     def marked(key: Key, stack: Stack, lowered: Array) -> Array:
-        thin = Stack(drawn(key, stack, coordinates), stack.present)
-        inner = products(thin).inner
+        thin = drawn(key, stack, coordinates)
+        # In units of the largest number: a coordinate that is drawn often makes a square overflow.
+        largest = jnp.max(jnp.abs(jnp.where(stack.present[:, None], thin, 0.0)))
+        thin = thin / jnp.where(largest > 0, largest, 1.0)
+        inner = products(Stack(thin, stack.present)).inner
         weights = stack.present.astype(inner.dtype)
         centred = weights[:, None] * centred_products(inner, weights) * weights[None, :]
         along = (centred @ jnp.linalg.eigh(centred)[1][:, -1]) ** 2

@@ -145,6 +145,7 @@ def poisson_binomial(
         dimension=dimension,
         clients=clients,
         least=clients - dropped,
+        colluding=colluding,
         variance=trials * unit**2 / 4,
         noise_multiplier=math.sqrt(shares * trials * unit**2 / 4) / bound,
         sensitivity=sensitivity,

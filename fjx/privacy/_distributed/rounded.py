@@ -282,6 +282,7 @@ def _distributed(
         dimension=dimension,
         clients=clients,
         least=clients - dropped,
+        colluding=colluding,
         variance=gamma**2 * (noise.variance if noise else 0.0),
         noise_multiplier=noise_multiplier,
         sensitivity=sensitivity,

@@ -386,8 +386,8 @@ def test_models_that_scaffold_and_fedsgd_cannot_train(getkey):
     for model in (STATEFUL, MIXED):
         with pytest.raises(TypeError, match="no integer leaves"):
             scaffold.init(model)
-    with pytest.raises(ValueError, match="learning_rate must be greater than 0"):
-        clients.scaffold(squares, learning_rate=0.0, epochs=1, batch_size=1)
+    with pytest.raises(ValueError, match="learning_rate must be at least 0"):
+        clients.scaffold(squares, learning_rate=-0.1, epochs=1, batch_size=1)
     with pytest.raises(TypeError, match=r"use clients\.local_sgd"):
         clients.gradient(squares, batch_size=1).update(
             getkey(), STATEFUL, (), window(BATCH, 5), Turn()

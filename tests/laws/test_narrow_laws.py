@@ -41,7 +41,7 @@ def test_memories_of_codecs_are_in_float32_at_least(name, dtype):
 
 MODELS = {
     *("choco", "choco_gossip", "choco_sgd", "dsgd", "gradient_tracking", "gossip", "tracking"),
-    *("ditto", "mr_mtl", "apfl", "pfedme"),
+    *("ditto", "mr_mtl", "apfl", "pfedme", "moon"),
     *("fedper", "lg_fedavg", "fedrep", "fedbn", "private_leaves"),
 }
 """Recipes whose clients hold a model of their own, or a part of one, in the dtype of the user."""

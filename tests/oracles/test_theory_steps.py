@@ -148,7 +148,10 @@ RANGES = {
     "server_omega": (1e-60, 1e60), "eta": (1e-30, 0.5), "zeta": (1e-60, 1e60), "p": (1e-60, 0.5),
     "mu": (1e-60, 0.5),
 }  # fmt: skip
-THEOREMS = sorted(set(theory.__all__) - {"Theory", "choco_gossip"})
+OTHERS_THAN_STEPS = {"Theory", "choco_gossip"}
+THEOREMS = sorted(
+    name for name in set(theory.__all__) - OTHERS_THAN_STEPS if not name.startswith("kappa_")
+)
 
 
 def constants_of(name):

@@ -166,14 +166,14 @@ def place(tree: Tree, shardings: Tree) -> Tree:
     return jax.tree.map(put, tree, shardings)
 
 
-def on_first_device(tree: Tree) -> Tree:
-    """The tree with the first copy of each array of which every device holds one.
+def first_copy(tree: Tree) -> Tree:
+    """The tree with this process's first copy of each array of which every device holds one.
 
-    The caller's own programs then run once, with all threads, and not on every device.
+    Programs of it run once, with all threads, and not on every device.
     """
 
     def first(x: Any) -> Any:
-        is_copied = isinstance(x, jax.Array) and x.is_fully_addressable and x.is_fully_replicated
+        is_copied = isinstance(x, jax.Array) and x.is_fully_replicated
         return x.addressable_data(0) if is_copied and len(x.sharding.device_set) > 1 else x
 
     return jax.tree.map(first, tree)

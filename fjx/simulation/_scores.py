@@ -4,13 +4,14 @@ Rounds may be spread over devices.  Each of them would evaluate everything, and 
 threads of the machine.
 """
 
+import contextlib
 from typing import Any
 
 import jax
 import numpy as np
 
 from fjx._base import Metrics, Tree, TreeLike
-from fjx.simulation._compile import Compiler, Once, on_first_device, place
+from fjx.simulation._compile import Compiler, Once, first_copy, place
 from fjx.simulation._evaluate import OfState, evaluated, function_of, subject_of
 from fjx.simulation._history import History
 from fjx.simulation._nans import scored
@@ -40,15 +41,23 @@ class Scores:
             once = Once.of(
                 function_of(run.evaluate), parts, lambda: jax.jit(scores, keep_unused=True)
             )
-            self._program, self.like = compile("evaluation", once, operand, subject)
+            with _own_device():
+                self._program, self.like = compile("evaluation", once, operand, subject)
             on_operand, self._on_subject = self._program.input_shardings[0]
             self._operand = place(operand, on_operand)
 
     def __call__(self, state: SimulationState) -> Metrics:
         if self._program is None:
             return {}
-        subject = on_first_device(subject_of(self._evaluate, state))
+        subject = first_copy(subject_of(self._evaluate, state))
         return scored(self._program, self._operand, place(subject, self._on_subject))
+
+
+def _own_device() -> Any:
+    """Context in which a program of one device is compiled for a device of this process."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
+    return jax.default_device(jax.local_devices()[0])
 
 
 def coming(one_round: TreeLike, length: int, scores: Scores) -> History:

@@ -22,7 +22,7 @@ from fjx.privacy import Epsilon
 from fjx.samplers import Sampler
 from fjx.simulation._callbacks import Callback, together
 from fjx.simulation._checkpoint import Checkpoints, noise_of
-from fjx.simulation._compile import Compiler, on_first_device
+from fjx.simulation._compile import Compiler, first_copy
 from fjx.simulation._ends import Stop, claim, diverged_at, ends, require_public_scores
 from fjx.simulation._fastest import ExecutorChoice, fastest, usual
 from fjx.simulation._identity import data_of
@@ -276,7 +276,9 @@ def simulate(
             if store is not None:
                 store.save(done, key, state, _join(blocks), noise, data, stopped, asked)
 
-    state, history = on_first_device(state), _join(blocks)
+    history = _join(blocks)
+    if jax.process_count() == 1:
+        state = first_copy(state)
     expected = algorithm.expected and algorithm.expected(_tree.like(state.params), done)
     return Result(
         params=state.params,

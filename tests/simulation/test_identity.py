@@ -52,7 +52,7 @@ def test_some_rows_of_a_long_column_are_read():
 @pytest.mark.ci
 def test_a_run_does_not_go_on_with_other_data(tmp_path):
     def loss(w, batch, key):
-        return jnp.mean((w - batch["x"]) ** 2)
+        return jnp.mean((w[None] - batch["x"]) ** 2)
 
     algorithm = fjx.algorithms.fedsgd(loss, learning_rate=0.5, batch_size=2)
 

@@ -552,7 +552,7 @@ def test_a_round_with_nobody_does_not_stop_a_search_for_nan(hosted):
     """What is NaN on purpose is selected among the reports, which jax_debug_nans does not search."""
     with jax.debug_nans(True):
         reports = rare(hosted)
-    nobody = reports["invited"] == 0
+    nobody = reports["unnoised_invited"] == 0
     assert nobody.any()
     assert not nobody.all()
     for name in ("unnoised_norm", "unnoised_clipped"):

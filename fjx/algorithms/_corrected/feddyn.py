@@ -36,7 +36,7 @@ def feddyn(
     loss_fn: LossFn,
     *,
     num_clients: int,
-    alpha: float | Array,
+    alpha: float | Array = 0.1,
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,

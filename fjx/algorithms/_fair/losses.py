@@ -27,7 +27,7 @@ def afl(
     loss_fn: LossFn,
     *,
     num_clients: int,
-    weights_lr: float | Array,
+    weights_lr: float | Array = 0.1,
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,
@@ -103,7 +103,7 @@ def afl(
 def term(
     loss_fn: LossFn,
     *,
-    tilt: float | Array,
+    tilt: float | Array = 1.0,
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,

@@ -26,7 +26,7 @@ LEAST = 1e-10  # so that F^(q - 1) exists where F is zero, as in the authors' co
 def qffl(
     loss_fn: LossFn,
     *,
-    q: float | Array,
+    q: float | Array = 1.0,
     client_lr: float | Array | optax.Schedule,
     batch_size: int,
     epochs: int = 1,

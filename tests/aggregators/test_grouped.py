@@ -53,7 +53,7 @@ def test_states_are_those_of_the_groups():
     assert {name.split("/")[0] for name in metrics} == {"group0", "group1"}
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_every_group_is_noised_apart_and_the_claim_stays():
     """Of 400 coordinates in each of two groups, one of them empty: the noise has its deviation."""
     alone = aggregators.private(GAUSSIAN, denominator=1)

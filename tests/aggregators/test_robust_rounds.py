@@ -59,7 +59,7 @@ def test_a_broken_client_is_left_out_before_the_rule_and_f_is_checked_against_th
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_derivatives_are_those_of_differences():
     """Through the geometric median, which is a root, and through a network that sorts."""
     rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_derivatives_at_equal_messages_are_finite():
     assert np.isfinite(found).all()
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_buckets_part_those_who_came():
     """Six messages in buckets of two: the mean of their means is the mean of all."""
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -122,7 +122,7 @@ def test_memory_of_clipping_goes_on():
     assert not nobody.any()
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_fltrust_follows_the_server_and_stays_where_all_clients_turn_against_it():
     def loss(w, x, key):
         return jnp.mean((w - x) ** 2) / 2

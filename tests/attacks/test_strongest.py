@@ -91,7 +91,7 @@ def test_beyond_its_breakdown_point_a_rule_has_no_bound():
     assert growth["trims two"] < 1.5
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_linear_loss_is_attacked_as_well_as_can_be():
     """Along u, f liars move a mean by reach f / n, and a sum that is clipped to C by f C: found to 1 %,
     and a lie that must pass a codec of two coordinates has two.
@@ -171,7 +171,7 @@ def test_neighbours_find_the_sensitivity_and_the_faults_that_break_it():
     assert found["by leaf"] == pytest.approx(0.5 * np.sqrt(2), rel=1e-3)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_the_canary_that_was_found_audits_a_release():
     """Through top-k of 1 of 64 coordinates a random canary loses nearly all; the one that was found is
     seen as well as theory allows.  An honest claim stands, and one for half the noise falls.

@@ -122,6 +122,7 @@ DIVIDE = {
 
 
 @pytest.mark.ci
+@pytest.mark.few(2)
 @pytest.mark.parametrize("recipe", DIVIDE)
 def test_a_round_of_rate_zero_changes_nothing(recipe):
     """Round 0 of a warm-up, and a round in the midst: states are those without the two rounds."""

@@ -209,7 +209,7 @@ CORRECTED = {
 }
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_corrected_methods_reach_the_optimum_that_fedavg_misses():
     dataset = quadratics(CURVATURES, CENTRES)
     recipes = {"fedavg": (a.fedavg, 200), **CORRECTED}
@@ -256,7 +256,7 @@ def test_stale_controls_cost_rounds_and_do_not_collapse():
 # ---------------------------------------------------------------------------------------- fairness
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_fair_methods_trade_the_mean_for_the_worst():
     """Two clients agree at 0 and one is alone at 2; 0.1 is added so that losses are positive."""
     centres = np.array([0.0, 0.0, 2.0])

@@ -39,7 +39,9 @@ def run(algorithm, key=0, rounds=4, dataset=DATASET, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("place", [data.on_device, data.on_host])
+@pytest.mark.parametrize(
+    "place", [data.on_device, pytest.param(data.on_host, marks=pytest.mark.ci)]
+)
 def test_a_second_run_compiles_nothing(place):
     algorithm, dataset = algorithm_of(mean_square), place(DATASET)
     first = run(algorithm, dataset=dataset, evaluate_first=True)
@@ -55,6 +57,7 @@ def test_a_second_run_compiles_nothing(place):
     assert run(algorithm, dataset=dataset, sampler=samplers.uniform(4)).compiled != ()
 
 
+@pytest.mark.ci
 def test_blocks_of_any_length_are_the_rounds_of_one_program():
     """The last block has one round of the three for which its program has room."""
     algorithm = algorithm_of(mean_square)
@@ -69,6 +72,7 @@ def test_blocks_of_any_length_are_the_rounds_of_one_program():
         np.testing.assert_array_equal(result.history.rounds[name], values)
 
 
+@pytest.mark.ci
 def test_other_settings_of_jax_are_another_program():
     algorithm = algorithm_of(mean_square)
     run(algorithm)
@@ -85,6 +89,7 @@ def test_a_loss_that_is_refused_once_is_refused_again():
             run(algorithm)
 
 
+@pytest.mark.ci
 def test_programs_go_with_their_algorithm():
     algorithm = algorithm_of(mean_square)
     run(algorithm)

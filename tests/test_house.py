@@ -101,7 +101,7 @@ def test_ci_runs_the_commands_of_the_readme():
     # CI has no copy of its own; its function `readme` reads each block, and each is run.
     # Its own are the examples of docstrings, and the tests that the README's command leaves to it.
     own = re.findall("pytest (.*)", ci)
-    assert own[0] == "fjx"
+    assert own[0] == "-n 2 --dist worksteal fjx"
     assert [x.partition(" | ")[0] for x in own[1:]] == [
         '-n 2 --dist worksteal -m "ci and not slow"'
     ]

@@ -230,6 +230,7 @@ def test_the_geometric_median_does_not_rest_on_a_message_beside_far_ones():
     np.testing.assert_allclose(vectors, np.median(x, axis=1), atol=1e-3)
 
 
+@pytest.mark.ci
 def test_messages_that_are_not_finite_are_left_out_and_counted():
     for name, (_, here, counts) in COHORTS.items():
         for rule, (_, metrics) in results()[name, 1].items():

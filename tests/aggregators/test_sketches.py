@@ -36,6 +36,7 @@ def test_a_sum_of_sketches_is_the_estimate_of_the_mean():
     assert float(jnp.max(jnp.abs(alone - mean))) > 0.1  # 16 columns are not enough
 
 
+@pytest.mark.ci
 def test_one_row_is_unbiased_whatever_the_number_of_clients():
     """4000 rounds: the mean of the estimates, and the variance of the collisions of the mean."""
     x = jax.random.normal(jax.random.key(2), (N, D))

@@ -126,6 +126,7 @@ def test_bad_input_is_refused(call, words):
         call()
 
 
+@pytest.mark.ci
 def test_data_changes():
     batch = {"x": jnp.arange(8.0).reshape(4, 2), "y": jnp.array([0, 9, -1, 4])}
     places = jnp.arange(4)

@@ -68,6 +68,7 @@ STATEFUL = models.stateful_from_linen(Normalised(), jnp.zeros((1, 5, 2)))
 INIT, APPLY, LOSS = (jax.jit(f) for f in (STATEFUL.init, STATEFUL.apply, STATEFUL.loss))
 
 
+@pytest.mark.ci
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_adapted_module(name, getkey):
@@ -337,6 +338,7 @@ def test_stateful_model_trains_on_a_client(getkey):
     chex.assert_trees_all_close(*messages, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_a_variance_below_zero_counts_as_zero():
     """As compressed messages may leave it; its root would be NaN in every output."""
     start = STATEFUL.init(jax.random.key(0))

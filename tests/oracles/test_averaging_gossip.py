@@ -34,6 +34,7 @@ def mixed(w, x, here):
     return x + among @ x - among.sum(1)[:, None] * x
 
 
+@pytest.mark.ci
 def test_gossip_over_a_graph_that_changes_is_its_box():
     _, rows, metrics = q.trajectory(dsgd(PAIRS), RAGGED, present=PRESENT[:RAGGED])
     x = np.zeros((N, D))

@@ -336,6 +336,7 @@ def test_choice_by_importance_is_unbiased():
     assert estimate.var() < 0.2 * plain.var()
 
 
+@pytest.mark.ci
 def test_fewer_candidates_than_asked_for_are_all_chosen_once():
     scores = jnp.array([-jnp.inf, 2.0, -jnp.inf, 1.0])
     slots, weights = rounds.proportional(

@@ -112,6 +112,7 @@ def test_the_noised_sum_is_that_of_integers_however_large_it_is():
     np.testing.assert_array_equal(drawn[1], (2**24 + 1 + drawn[0].astype(int)).astype(np.float32))
 
 
+@pytest.mark.ci
 def test_noise_on_the_grid_is_the_discrete_gaussian_with_the_gaussian_curve():
     mechanism = privacy.discrete_gaussian(
         clip_norm=8.0, noise_multiplier=1.0, granularity=4.0, dimension=3

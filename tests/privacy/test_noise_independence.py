@@ -115,6 +115,7 @@ def test_rounds_without_anybody_are_noised_and_counted():
     assert 0 < epsilons[0] < epsilons[1]
 
 
+@pytest.mark.ci
 def test_runs_are_reproducible_and_seeds_are_not_related():
     first, again, other = (steps_of(seed, 0.0)[0] for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)

@@ -172,6 +172,7 @@ def test_every_executor_leaves_the_same(name):
     chex.assert_trees_all_close(actual, expected, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_what_is_stacked_is_heard_too():
     algorithm = fjx.compose(client=CLIENT, uplink=THIRDS, aggregator=aggregators.median())
     rows, _, _ = run([2, 0, 4], algorithm=algorithm)
@@ -222,6 +223,7 @@ def test_only_messages_that_exist_are_billed(ids, comes, bytes_down):
     assert (ledger.downlink, ledger.uplink) == (8 * bytes_down, 64 * sum(comes))
 
 
+@pytest.mark.ci
 def test_before_the_first_round_no_aggregate_travels_down():
     """Replicas are sent the message of the round before: of three rounds, two."""
     codec = compressors.top_k(0.5)

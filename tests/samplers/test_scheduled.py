@@ -162,6 +162,7 @@ def test_cyclic_poisson_tosses_a_coin_in_a_clients_turn():
     assert_frequency((first & second)[:, None], 0.16)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", several("balls in bins", "min separation", "loose"))
 def test_clients_come_independently(name):
     taking_part, truncated = runs(name)

@@ -81,6 +81,7 @@ def test_other_settings_of_jax_are_another_program():
     assert run(algorithm).compiled == ()
 
 
+@pytest.mark.ci
 def test_a_loss_that_is_refused_once_is_refused_again():
     """Although the second call traces nothing."""
     algorithm = algorithm_of(lambda params, batch, key: jnp.sum((params[None] - batch) ** 2))
@@ -109,6 +110,7 @@ class Norm:
         return {"norm": self.scale * jnp.sum(params**2)}
 
 
+@pytest.mark.ci
 def test_an_object_that_evaluates_can_be_copied_and_pickled_after_a_run():
     one, algorithm = Norm(2.0), algorithm_of(mean_square)
 
@@ -148,6 +150,7 @@ def test_equal_arguments_give_one_sampler_and_one_executor():
         samplers.uniform([3])
 
 
+@pytest.mark.ci
 def test_the_evaluation_runs_on_one_device_and_apart_from_the_rounds():
     """On a mesh every device would evaluate everything."""
     devices = []

@@ -315,6 +315,7 @@ def test_a_checkpoint_remembers_how_many_rounds_were_asked_for(tmp_path):
         assert store.resume(key, start, noise, {})[2:] == ("early", 9)
 
 
+@pytest.mark.ci
 def test_a_stop_that_might_read_clients_is_told_of_even_if_it_did_not_end_the_run():
     assert claim(PLAN, 5, 5, "finished", None) == PLAN.epsilon(5)
     assert claim(PLAN, 5, 5, "finished", None).caveats == PLAN.epsilon(5).caveats

@@ -64,6 +64,7 @@ def followed(tmp_path_factory):
     return result, calls, folder
 
 
+@pytest.mark.ci
 def test_scores_of_every_client_are_kept_at_each_evaluation(followed):
     """Those of the initial model too; a client without examples has a gap in each."""
     history = followed[0].history

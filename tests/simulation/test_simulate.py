@@ -68,6 +68,7 @@ def scheduled():
     )
 
 
+@pytest.mark.ci
 def test_the_ledger_counts_participants_times_bits(scheduled):
     """By hand: 2 of 7 values and 3-bit indices, and one of one; 8 numbers of 16 bits down."""
     bits = scheduled.ledger.traffic

@@ -62,6 +62,7 @@ def assert_same(actual, expected):
     assert actual.ledger.uplink == expected.ledger.uplink
 
 
+@pytest.mark.ci
 def test_the_run_has_what_could_go_wrong(resident):
     """Rounds with and without the giant, clients in two rounds in a row, drop-outs, padding."""
     rounds = resident.history.rounds

@@ -10,7 +10,7 @@ def sorted_columns(x: jax.Array) -> jax.Array:
     """Each column of ``[n, d]`` in ascending order; there must be no NaN.
 
     This is Batcher's merge exchange.  A comparison between two rows is a minimum and a maximum of whole
-    rows, which vector units do at once; XLA's sort of columns is about 20 times slower on a CPU.
+    rows, which vector units do at once; XLA sorts column by column on a CPU, which is much slower.
     """
     partners, first = _network(len(x))
 

@@ -129,7 +129,8 @@ def simulate(
     previous round computes.  The same holds for clients' rows if the table is on the host.
 
     Guarantees:
-        - The result depends only on the key, the state and the data.
+        - The result depends only on the key, the state and the data; and, by the order of floating sums,
+          on the executor and the number of devices.
         - A run that is resumed from a checkpoint is bitwise the run without the interruption.  One that
           ended by itself, early or diverged, is returned as it is.
         - With noise, nothing without noise ends the run by itself: it diverges only if its model does.
@@ -223,7 +224,8 @@ def simulate(
     traffic = algorithm.traffic(_tree.like(start.params))
     choice = None
     if executor is None:
-        executor = usual(start.params, slots, dataset.arrays)
+        # Of examples on the host, devices hold those of a cohort only.
+        executor = usual(start.params, slots, () if dataset.hosted else dataset.arrays)
     elif executor == "auto":
         choice = fastest(key, algorithm, params, dataset, sampler=sampler)
         executor = choice.executor

@@ -71,6 +71,23 @@ def test_large_cohorts_are_spread_over_all_devices_and_small_ones_are_not():
     assert len(found.params.sharding.device_set) == 1  # the caller's programs run once
 
 
+@pytest.mark.ci
+@pytest.mark.parametrize("place", [data.on_device, data.on_host])
+def test_copies_of_the_examples_must_fit_where_devices_hold_all_of_them(place, monkeypatch):
+    """With a byte of free memory one device is left; examples on the host are not copied whole."""
+    monkeypatch.setattr(simulation._fastest, "available", lambda: 1)
+    devices = []
+
+    def note(_, state, __):
+        devices.append(len(state.params.sharding.device_set))
+
+    algorithm = fjx.algorithms.fedsgd(
+        lambda w, x, key: jnp.mean((jnp.sum(w) - x) ** 2), learning_rate=1e-6
+    )
+    simulate(jnp.zeros(2**16), dataset=place(DATASET), algorithm=algorithm, callbacks=[note])
+    assert set(devices) == {1 if place is data.on_device else jax.device_count()}
+
+
 def test_a_device_without_a_client_is_left_out():
     large, run = (
         jnp.zeros(2**20),
